@@ -1,0 +1,206 @@
+//! Configuration: flag > environment > default, the same names everywhere. One struct per concern, flattened into
+//! each binary's own.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use secrecy::SecretString;
+
+/// Where Postgres is.
+#[derive(Args, Debug, Clone)]
+pub struct PostgresConfig {
+    /// Postgres, 15 or newer.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: SecretString,
+    /// A replica for reading statistics and history; the primary where absent.
+    #[arg(long, env = "DATABASE_READ_URL", hide_env_values = true)]
+    pub database_read_url: Option<SecretString>,
+    /// Most connections of this process (worker 4, cron 4, api 10).
+    #[arg(long, env = "DB_POOL_MAX")]
+    pub db_pool_max: Option<u32>,
+    /// Connections kept open at least.
+    #[arg(long, env = "DB_POOL_MIN", default_value_t = 1)]
+    pub db_pool_min: u32,
+    /// Close a connection that was idle this long.
+    #[arg(long, env = "DB_POOL_IDLE_SECONDS", default_value_t = 30)]
+    pub db_pool_idle_seconds: u64,
+    /// Give up waiting for a connection after this long.
+    #[arg(long, env = "DB_CONNECT_SECONDS", default_value_t = 5)]
+    pub db_connect_seconds: u64,
+    /// Longest statement.
+    #[arg(long, env = "DB_STATEMENT_SECONDS", default_value_t = 10)]
+    pub db_statement_seconds: u64,
+}
+
+/// Where Redis is. Each use may have its own server; all default to `REDIS_URL`.
+#[derive(Args, Debug, Clone)]
+pub struct RedisConfig {
+    /// Redis, 7 or newer: `redis://…`, or `redis-cluster://host:port,host:port` for the queue.
+    #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
+    pub redis_url: SecretString,
+    /// The job queue: needs AOF and `noeviction`.
+    #[arg(long, env = "REDIS_QUEUE_URL", hide_env_values = true)]
+    pub redis_queue_url: Option<SecretString>,
+    /// Published leaderboards: disposable, rebuilt from Postgres.
+    #[arg(long, env = "REDIS_RANKING_URL", hide_env_values = true)]
+    pub redis_ranking_url: Option<SecretString>,
+    /// Rate limits: disposable.
+    #[arg(long, env = "REDIS_LIMITS_URL", hide_env_values = true)]
+    pub redis_limits_url: Option<SecretString>,
+    /// The directory and live channels: disposable.
+    #[arg(long, env = "REDIS_CACHE_URL", hide_env_values = true)]
+    pub redis_cache_url: Option<SecretString>,
+    /// Prefix of every key, so that several installations can share a server.
+    #[arg(long, env = "REDIS_PREFIX", default_value = "sl")]
+    pub redis_prefix: String,
+}
+
+/// The operations listener: health, metrics. Never the public port.
+#[derive(Args, Debug, Clone)]
+pub struct OperationsConfig {
+    /// Address of the operations listener (ingest 9080, api 9081, worker 9082, cron 9083).
+    #[arg(long, env = "OPS_LISTEN")]
+    pub ops_listen: Option<SocketAddr>,
+}
+
+/// Logs.
+#[derive(Args, Debug, Clone)]
+pub struct TelemetryConfig {
+    /// Which logs to write, as `tracing` filter directives.
+    #[arg(long, env = "LOG", default_value = "info")]
+    pub log: String,
+    /// `json` for machines, `text` for people.
+    #[arg(long, env = "LOG_FORMAT", default_value = "json")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Timeouts and caps of a public HTTP listener.
+#[derive(Args, Debug, Clone)]
+pub struct HttpConfig {
+    /// A request's headers must arrive within this time.
+    #[arg(long, env = "HTTP_HEADER_TIMEOUT_SECONDS", default_value_t = 10)]
+    pub http_header_timeout_seconds: u64,
+    /// Longest gap between two pieces of a body, and longest body in all is three times that.
+    #[arg(long, env = "HTTP_BODY_TIMEOUT_SECONDS", default_value_t = 10)]
+    pub http_body_timeout_seconds: u64,
+    /// Most open connections.
+    #[arg(long, env = "HTTP_MAX_CONNECTIONS", default_value_t = 10_000)]
+    pub http_max_connections: usize,
+    /// Most open connections of one address (a trusted proxy is exempt).
+    #[arg(long, env = "HTTP_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 500)]
+    pub http_max_connections_per_address: usize,
+    /// Peers whose `X-Forwarded-For` is believed: addresses or networks, separated by commas.
+    #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Origins that browsers may call from, separated by commas; `*` for any.
+    #[arg(long, env = "CORS_ORIGINS", value_delimiter = ',')]
+    pub cors_origins: Vec<String>,
+}
+
+/// Limits on what one client may send.
+#[derive(Args, Debug, Clone)]
+pub struct LimitsConfig {
+    /// Requests a minute per address, for client keys and calls without a key; 0 turns it off.
+    #[arg(long, env = "RATE_LIMIT_REQUESTS", default_value_t = 200)]
+    pub rate_limit_requests: u32,
+    /// How long an address over its limit is refused.
+    #[arg(long, env = "RATE_LIMIT_BLOCK_SECONDS", default_value_t = 60)]
+    pub rate_limit_block_seconds: u32,
+    /// Events a minute per player; 0 turns it off. A game may have its own.
+    #[arg(long, env = "RATE_LIMIT_PLAYER_EVENTS", default_value_t = 6_000)]
+    pub rate_limit_player_events: u32,
+    /// Events a minute per game; 0 turns it off. A game may have its own.
+    #[arg(long, env = "RATE_LIMIT_GAME_EVENTS", default_value_t = 0)]
+    pub rate_limit_game_events: u32,
+}
+
+/// What ingest accepts.
+#[derive(Args, Debug, Clone)]
+pub struct IngestConfig {
+    /// Public address of ingest.
+    #[arg(long = "ingest-listen", env = "INGEST_LISTEN", default_value = "127.0.0.1:8080")]
+    pub ingest_listen: SocketAddr,
+    /// Most events in one batch.
+    #[arg(long, env = "MAX_BATCH_EVENTS", default_value_t = 100)]
+    pub max_batch_events: usize,
+    /// Most bytes of a body, compressed or not.
+    #[arg(long, env = "MAX_BODY_BYTES", default_value_t = 512 * 1024)]
+    pub max_body_bytes: usize,
+    /// Most bytes of one event.
+    #[arg(long, env = "MAX_EVENT_BYTES", default_value_t = 32 * 1024)]
+    pub max_event_bytes: usize,
+    /// How old an event may be.
+    #[arg(long, env = "MAX_EVENT_AGE_SECONDS", default_value_t = 7 * 86_400)]
+    pub max_event_age_seconds: u32,
+    /// How far ahead of the server's clock an event may be.
+    #[arg(long, env = "MAX_EVENT_AHEAD_SECONDS", default_value_t = 600)]
+    pub max_event_ahead_seconds: u32,
+    /// Receipts remembered per game for `Idempotency-Key`.
+    #[arg(long, env = "MAX_IDEMPOTENCY_KEYS", default_value_t = 100_000)]
+    pub max_idempotency_keys: u32,
+}
+
+/// The queue's admission and leases.
+#[derive(Args, Debug, Clone)]
+pub struct QueueConfig {
+    /// Refuse new batches while this many jobs wait; accept again below nine tenths of it.
+    #[arg(long, env = "QUEUE_MAX_JOBS", default_value_t = 1_000_000)]
+    pub queue_max_jobs: u64,
+    /// A worker whose heartbeat did not change for this long is dead.
+    #[arg(long, env = "QUEUE_LEASE_SECONDS", default_value_t = 10)]
+    pub queue_lease_seconds: u64,
+    /// How long running jobs may take to finish at a stop.
+    #[arg(long, env = "SHUTDOWN_GRACE_SECONDS", default_value_t = 20)]
+    pub shutdown_grace_seconds: u64,
+}
+
+/// The worker's writes.
+#[derive(Args, Debug, Clone)]
+pub struct WorkerConfig {
+    /// Jobs in hand at most.
+    #[arg(long, env = "WORKER_MAX_JOBS", default_value_t = 500)]
+    pub worker_max_jobs: usize,
+    /// Database transactions at once.
+    #[arg(long, env = "WORKER_WRITERS", default_value_t = 2)]
+    pub worker_writers: usize,
+    /// Most events of one transaction.
+    #[arg(long, env = "WORKER_GROUP_EVENTS", default_value_t = 5_000)]
+    pub worker_group_events: usize,
+}
+
+/// How long things are kept.
+#[derive(Args, Debug, Clone)]
+pub struct RetentionConfig {
+    /// Events older than this are dropped, a month at a time, after folding into the baseline.
+    #[arg(long, env = "RETENTION_DAYS", default_value_t = 90)]
+    pub retention_days: u32,
+    /// How long a closed period stays in Redis.
+    #[arg(long, env = "CLOSED_PERIOD_REDIS_TTL", default_value_t = 86_400)]
+    pub closed_period_redis_ttl: u64,
+    /// How long decided dead letters and the audit log are kept, in days.
+    #[arg(long, env = "LOG_RETENTION_DAYS", default_value_t = 365)]
+    pub log_retention_days: u32,
+}
+
+/// The api.
+#[derive(Args, Debug, Clone)]
+pub struct ApiConfig {
+    /// Public address of the api.
+    #[arg(long = "api-listen", env = "API_LISTEN", default_value = "127.0.0.1:8081")]
+    pub api_listen: SocketAddr,
+    /// The operators' token, at least 24 characters. Without it the admin routes take server keys only.
+    #[arg(long, env = "ADMIN_TOKEN", hide_env_values = true)]
+    pub admin_token: Option<SecretString>,
+    /// `max-age` of public answers, in seconds.
+    #[arg(long, env = "PUBLIC_MAX_AGE", default_value_t = 1)]
+    pub public_max_age: u32,
+}

@@ -1,0 +1,97 @@
+//! An entry: one player's standing in one period, and how facts and entries merge (fine print 14).
+//!
+//! Merging is associative and commutative for every operator, so the order and grouping in which facts are folded
+//! never shows, and a recompute equals what folding as they came would have given.
+
+use std::cmp::Ordering;
+
+use uuid::Uuid;
+
+use super::board::{Operator, Order};
+use super::clock::Micros;
+use super::fact::Fact;
+
+/// The state of one entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryState {
+    /// `best`, `set`: the score. `incr`, `decr`: the exact sum, already negated for `decr`.
+    pub score: i128,
+    /// Likewise for the subscore.
+    pub subscore: i128,
+    /// `occurred_at` of the fact that decided the standing (`incr`, `decr`: the latest).
+    pub reached_at: Micros,
+    /// Its event.
+    pub event_id: Uuid,
+    /// How many facts were merged.
+    pub plays: i64,
+    /// The deciding fact's metadata.
+    pub metadata: Option<Box<str>>,
+}
+
+impl EntryState {
+    /// The state after one fact alone.
+    pub fn from_fact(operator: Operator, fact: &Fact<'_>) -> Self {
+        let sign = if operator == Operator::Decr { -1 } else { 1 };
+        Self {
+            score: sign * i128::from(fact.score),
+            subscore: sign * i128::from(fact.subscore),
+            reached_at: fact.occurred_at,
+            event_id: fact.event_id,
+            plays: 1,
+            metadata: fact.metadata.map(Into::into),
+        }
+    }
+
+    /// Merges `other` into this state; says whether the standing (anything but `plays` and `metadata`) changed.
+    pub fn merge(&mut self, operator: Operator, order: Order, other: Self) -> bool {
+        let plays = self.plays.saturating_add(other.plays);
+        let moment = (other.reached_at, other.event_id).cmp(&(self.reached_at, self.event_id));
+        let changed = match operator {
+            Operator::Best => {
+                let better = (other.score, other.subscore).cmp(&(self.score, self.subscore));
+                let better = if order == Order::Ascending { better.reverse() } else { better };
+                let wins = better.then(moment.reverse()) == Ordering::Greater;
+                if wins {
+                    *self = other;
+                }
+                wins
+            }
+            Operator::Set => {
+                let wins = moment == Ordering::Greater;
+                if wins {
+                    *self = other;
+                }
+                wins
+            }
+            Operator::Incr | Operator::Decr => {
+                self.score = self.score.saturating_add(other.score);
+                self.subscore = self.subscore.saturating_add(other.subscore);
+                let moved = other.score != 0 || other.subscore != 0;
+                if moment == Ordering::Greater {
+                    self.reached_at = other.reached_at;
+                    self.event_id = other.event_id;
+                    self.metadata = other.metadata;
+                    true
+                } else {
+                    moved
+                }
+            }
+        };
+        self.plays = plays;
+        changed
+    }
+
+    /// The score as published: clamped to `i64` (sums may leave it).
+    pub fn published_score(&self) -> i64 {
+        clamp(self.score)
+    }
+
+    /// The subscore as published.
+    pub fn published_subscore(&self) -> i64 {
+        clamp(self.subscore)
+    }
+}
+
+fn clamp(value: i128) -> i64 {
+    value.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
+}

@@ -1,0 +1,17 @@
+//! The rules of Scoreline, without I/O: identities, events, definitions, scores, periods, ranking keys, limits
+//! and retries. Nothing here reads a clock, a random source, a socket or a file; time and randomness are
+//! parameters (invariant 10), so every rule can be tested by example and by property.
+
+pub mod board;
+pub mod clock;
+pub mod entry;
+pub mod event;
+pub mod fact;
+pub mod ids;
+pub mod json;
+pub mod period;
+pub mod ranking_key;
+pub mod rate;
+pub mod retry;
+pub mod score;
+pub mod verdict;

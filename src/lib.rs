@@ -1,0 +1,30 @@
+//! Scoreline: event batches in, exactly-once leaderboards out.
+//!
+//! The folders in the order in which an event meets them:
+//!
+//! 1. [`ingest`] limits, validates, enqueues and answers;
+//! 2. [`queue`] holds jobs in Redis and hands them to workers;
+//! 3. [`workers`] run jobs: `persist-events` writes events and score facts to Postgres;
+//! 4. [`aggregator`] (the `cron` binary) folds facts into entries and publishes leaderboards;
+//! 5. [`ranking`] is the only code that knows leaderboard keys in Redis;
+//! 6. [`api`] reads, for players, studios and operators.
+//!
+//! Beside them: [`domain`] has the rules without I/O, [`store`] the only SQL, [`directory`] what ingest and api know
+//! of games and keys, [`http`] the listener both doors share, [`operations`] health and metrics of every process,
+//! [`stack`] private Postgres and Redis. `ARCHITECTURE.md` lists the invariants and which way imports may point.
+
+pub mod aggregator;
+pub mod api;
+pub mod config;
+pub mod directory;
+pub mod domain;
+pub mod http;
+pub mod ingest;
+pub mod lifecycle;
+pub mod operations;
+pub mod queue;
+pub mod ranking;
+pub mod stack;
+pub mod store;
+pub mod telemetry;
+pub mod workers;

@@ -1,0 +1,3 @@
+//! The job queue on Redis, driven by apalis workers.
+
+pub mod payload;

@@ -1,0 +1,225 @@
+//! What a job carries: a version, a kind and a body, in few bytes (Redis costs 1.5 µs per kB with AOF).
+//!
+//! `[version: u8] [kind: u8] [body]`. An old version keeps its reader until no such job can exist.
+
+use uuid::Uuid;
+
+use crate::domain::clock::Micros;
+use crate::domain::event::Event;
+use crate::domain::ids::GameId;
+
+/// The version of the layout written today.
+pub const VERSION: u8 = 1;
+
+/// What a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Store one lane's share of one batch ([`PersistEvents`]).
+    PersistEvents,
+}
+
+impl Kind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::PersistEvents => 1,
+        }
+    }
+
+    /// Its name in logs, metrics and dead letters.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PersistEvents => "persist-events",
+        }
+    }
+}
+
+/// Why a payload cannot be read. Such a job is a dead letter at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PayloadError {
+    /// Written by a newer program, or not by this one at all.
+    #[error("unknown payload version {0}")]
+    UnknownVersion(u8),
+    /// No such kind in this program.
+    #[error("unknown job kind {0}")]
+    UnknownKind(u8),
+    /// Cut short or damaged.
+    #[error("damaged payload at byte {0}")]
+    Damaged(usize),
+}
+
+/// Reads the kind of a job.
+///
+/// # Errors
+/// [`PayloadError`].
+pub fn kind_of(bytes: &[u8]) -> Result<Kind, PayloadError> {
+    match bytes {
+        [VERSION, 1, ..] => Ok(Kind::PersistEvents),
+        [VERSION, kind, ..] => Err(PayloadError::UnknownKind(*kind)),
+        [version, ..] => Err(PayloadError::UnknownVersion(*version)),
+        [] => Err(PayloadError::Damaged(0)),
+    }
+}
+
+/// Encodes a `persist-events` job: `game: i32, batch: 16, from_server: u8, count: u16`, then per event `id: 16,
+/// occurred_at: i64, schema_version: i32 (i32::MIN: none), type: u8+, player: u8+, session: u8+ (0: none),
+/// payload: u32+`; little-endian.
+#[derive(Debug)]
+pub struct PersistEventsEncoder {
+    bytes: Vec<u8>,
+    count: u16,
+}
+
+const COUNT_AT: usize = 2 + 4 + 16 + 1;
+
+impl PersistEventsEncoder {
+    /// An empty job for one batch of one game.
+    pub fn new(game: GameId, batch_id: Uuid, from_server: bool, capacity: usize) -> Self {
+        let mut bytes = Vec::with_capacity(capacity + COUNT_AT + 2);
+        bytes.extend_from_slice(&[VERSION, Kind::PersistEvents.code()]);
+        bytes.extend_from_slice(&game.0.to_le_bytes());
+        bytes.extend_from_slice(batch_id.as_bytes());
+        bytes.push(u8::from(from_server));
+        bytes.extend_from_slice(&[0, 0]);
+        Self { bytes, count: 0 }
+    }
+
+    /// Appends a valid event (its texts are within their limits).
+    pub fn push(&mut self, event: &Event<'_>) {
+        let b = &mut self.bytes;
+        b.extend_from_slice(event.event_id.as_bytes());
+        b.extend_from_slice(&event.occurred_at.0.to_le_bytes());
+        b.extend_from_slice(&event.schema_version.unwrap_or(i32::MIN).to_le_bytes());
+        for text in [event.event_type, event.player_id, event.session_id.unwrap_or_default()] {
+            debug_assert!(text.len() <= u8::MAX as usize, "identifiers are at most 128 bytes");
+            b.push(text.len() as u8);
+            b.extend_from_slice(text.as_bytes());
+        }
+        b.extend_from_slice(&(event.payload.len() as u32).to_le_bytes());
+        b.extend_from_slice(event.payload.as_bytes());
+        self.count += 1;
+    }
+
+    /// How many events it holds.
+    pub fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// The job's bytes.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes[COUNT_AT..COUNT_AT + 2].copy_from_slice(&self.count.to_le_bytes());
+        self.bytes
+    }
+}
+
+/// A decoded `persist-events` job, borrowing from its bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PersistEvents<'a> {
+    /// Whose events these are.
+    pub game_id: GameId,
+    /// The batch they came in.
+    pub batch_id: Uuid,
+    /// Whether a server key sent them.
+    pub from_server: bool,
+    /// The events, in the order of the batch.
+    pub events: Vec<Event<'a>>,
+}
+
+/// Decodes a `persist-events` job.
+///
+/// # Errors
+/// [`PayloadError`] when it is of another version or kind, or damaged.
+pub fn decode_persist_events(bytes: &[u8]) -> Result<PersistEvents<'_>, PayloadError> {
+    let Kind::PersistEvents = kind_of(bytes)?;
+    let mut r = Reader { bytes, at: 2 };
+    let game_id = GameId(i32::from_le_bytes(r.take()?));
+    let batch_id = Uuid::from_bytes(r.take()?);
+    let from_server = r.take::<1>()?[0] != 0;
+    let count = usize::from(u16::from_le_bytes(r.take()?));
+    let mut events = Vec::with_capacity(count.min(crate::domain::event::MAX_BATCH_EVENTS * 10));
+    for _ in 0..count {
+        let event_id = Uuid::from_bytes(r.take()?);
+        let occurred_at = Micros(i64::from_le_bytes(r.take()?));
+        let schema_version = Some(i32::from_le_bytes(r.take()?)).filter(|v| *v != i32::MIN);
+        let event_type = r.short_text()?;
+        let player_id = r.short_text()?;
+        let session_id = Some(r.short_text()?).filter(|s| !s.is_empty());
+        let payload_len = u32::from_le_bytes(r.take()?) as usize;
+        let payload = r.text(payload_len)?;
+        events.push(Event { event_id, event_type, player_id, session_id, schema_version, occurred_at, payload });
+    }
+    if r.at == bytes.len() {
+        Ok(PersistEvents { game_id, batch_id, from_server, events })
+    } else {
+        Err(PayloadError::Damaged(r.at))
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], PayloadError> {
+        let slice = self.slice(N)?;
+        slice.try_into().map_err(|_| PayloadError::Damaged(self.at))
+    }
+
+    fn slice(&mut self, len: usize) -> Result<&'a [u8], PayloadError> {
+        let end = self.at.checked_add(len).ok_or(PayloadError::Damaged(self.at))?;
+        let slice = self.bytes.get(self.at..end).ok_or(PayloadError::Damaged(self.at))?;
+        self.at = end;
+        Ok(slice)
+    }
+
+    fn short_text(&mut self) -> Result<&'a str, PayloadError> {
+        let len = usize::from(self.take::<1>()?[0]);
+        self.text(len)
+    }
+
+    fn text(&mut self, len: usize) -> Result<&'a str, PayloadError> {
+        let at = self.at;
+        std::str::from_utf8(self.slice(len)?).map_err(|_| PayloadError::Damaged(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_job_reads_back_as_it_was() {
+        let event = Event {
+            event_id: Uuid::from_u128(7),
+            event_type: "game_ended",
+            player_id: "p-17",
+            session_id: None,
+            schema_version: Some(3),
+            occurred_at: Micros(5),
+            payload: "{\"score\":1}",
+        };
+        let other = Event { session_id: Some("s-1"), schema_version: None, payload: "{}", ..event };
+        let mut encoder = PersistEventsEncoder::new(GameId(4), Uuid::from_u128(1), true, 0);
+        encoder.push(&event);
+        encoder.push(&other);
+        let bytes = encoder.finish();
+        let decoded = decode_persist_events(&bytes).unwrap();
+        assert_eq!((decoded.game_id, decoded.from_server), (GameId(4), true));
+        assert_eq!(decoded.events, [event, other]);
+        for cut in 0..bytes.len() {
+            assert!(decode_persist_events(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_persist_events(&bytes);
+            let mut framed = vec![VERSION, 1];
+            framed.extend(bytes);
+            let _ = decode_persist_events(&framed);
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The only SQL. One file per table or per question; every query is static text.
+
+pub mod definitions;
+pub mod events;
