@@ -76,8 +76,8 @@ impl Schedule {
     /// # Errors
     /// [`ScheduleError`] when the zone is unknown, or the cron expression does not parse or never fires.
     pub fn compile(reset: &Reset, time_zone: &str) -> Result<Self, ScheduleError> {
-        let zone = jiff::tz::TimeZone::get(time_zone)
-            .map_err(|_| ScheduleError::UnknownTimeZone(time_zone.to_owned()))?;
+        let zone =
+            jiff::tz::TimeZone::get(time_zone).map_err(|_| ScheduleError::UnknownTimeZone(time_zone.to_owned()))?;
         let rule = match reset {
             Reset::Never => Rule::Never,
             Reset::Daily => Rule::Daily,
@@ -111,9 +111,7 @@ impl Schedule {
         };
         debug_assert!(length.total((Unit::Day, first)).is_ok());
         // A midnight that a DST change skips begins at the first moment of that day.
-        let midnight = |day: jiff::civil::Date| {
-            day.to_zoned(self.zone.clone()).map(|z| Micros::from(z.timestamp()))
-        };
+        let midnight = |day: jiff::civil::Date| day.to_zoned(self.zone.clone()).map(|z| Micros::from(z.timestamp()));
         match (midnight(first), midnight(first.saturating_add(length))) {
             (Ok(starts_at), Ok(end)) => Period { starts_at, ends_at: Some(end) },
             // Out of the calendar's range: a single period is the only answer that loses nothing.

@@ -101,7 +101,8 @@ mod tests {
     }
 
     fn tuple() -> impl Strategy<Value = (i64, i64, i64, String)> {
-        let edge = prop_oneof![Just(i64::MIN), Just(i64::MAX), Just(0), Just(-1), Just(1 << 53), any::<i64>(), -3i64..3];
+        let edge =
+            prop_oneof![Just(i64::MIN), Just(i64::MAX), Just(0), Just(-1), Just(1 << 53), any::<i64>(), -3i64..3];
         (edge.clone(), edge.clone(), edge, "[a-z0-9:-]{1,8}")
     }
 

@@ -86,7 +86,8 @@ impl Extractor {
         }
         for (pointer, values) in &self.conditions {
             let holds = pointer.find(payload).is_some_and(|raw| {
-                serde_json::from_str::<serde_json::Value>(raw).is_ok_and(|found| values.iter().any(|v| equal(v, &found)))
+                serde_json::from_str::<serde_json::Value>(raw)
+                    .is_ok_and(|found| values.iter().any(|v| equal(v, &found)))
             });
             if !holds {
                 return Extraction::NoMatch;
