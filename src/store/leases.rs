@@ -1,0 +1,99 @@
+//! Leases: who may act alone. A row with a token instead of an advisory lock, because a frozen process keeps its
+//! session but not its lease (fine print 11). Times are the database's, so clocks of processes do not matter.
+
+use sqlx::{PgConnection, PgPool};
+
+/// How long a lease lasts without renewal. Holders renew each second.
+pub const LEASE_SECONDS: f64 = 5.0;
+
+/// A lease that this process was given. Whoever acts under it checks it in the same transaction
+/// ([`lock_and_check`]); what it does outside Postgres carries the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// What it is for, for example `fold-2`.
+    pub name: String,
+    /// Unique to this tenure; greater than every earlier one.
+    pub token: i64,
+}
+
+/// Takes the lease if nobody holds it or its holder let it expire.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn acquire(pool: &PgPool, name: &str, holder: &str) -> Result<Option<Lease>, sqlx::Error> {
+    let token: Option<i64> = sqlx::query_scalar(
+        "INSERT INTO leases (name, holder, token, expires_at)
+         VALUES ($1, $2, nextval('lease_token'), clock_timestamp() + make_interval(secs => $3))
+         ON CONFLICT (name) DO UPDATE
+            SET holder = excluded.holder, token = excluded.token, expires_at = excluded.expires_at
+          WHERE leases.expires_at < clock_timestamp()
+         RETURNING token",
+    )
+    .bind(name)
+    .bind(holder)
+    .bind(LEASE_SECONDS)
+    .fetch_optional(pool)
+    .await?;
+    Ok(token.map(|token| Lease { name: name.to_owned(), token }))
+}
+
+/// Renews leases; returns those that are still held.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn renew(pool: &PgPool, leases: &[Lease]) -> Result<Vec<Lease>, sqlx::Error> {
+    let (names, tokens) = columns(leases);
+    let held: Vec<(String, i64)> = sqlx::query_as(
+        "UPDATE leases l SET expires_at = clock_timestamp() + make_interval(secs => $3)
+           FROM unnest($1::text[], $2::bigint[]) AS mine (name, token)
+          WHERE l.name = mine.name AND l.token = mine.token
+         RETURNING l.name, l.token",
+    )
+    .bind(names)
+    .bind(tokens)
+    .bind(LEASE_SECONDS)
+    .fetch_all(pool)
+    .await?;
+    Ok(held.into_iter().map(|(name, token)| Lease { name, token }).collect())
+}
+
+/// Signs off, so that a hand-over is immediate.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn release(pool: &PgPool, leases: &[Lease]) -> Result<(), sqlx::Error> {
+    let (names, tokens) = columns(leases);
+    sqlx::query(
+        "UPDATE leases l SET expires_at = '-infinity'
+           FROM unnest($1::text[], $2::bigint[]) AS mine (name, token)
+          WHERE l.name = mine.name AND l.token = mine.token",
+    )
+    .bind(names)
+    .bind(tokens)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Locks the lease rows for the rest of the transaction and says whether all are still ours. Until it ends, nobody
+/// can take them over.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn lock_and_check(transaction: &mut PgConnection, leases: &[Lease]) -> Result<bool, sqlx::Error> {
+    let (names, tokens) = columns(leases);
+    let held: Vec<(String,)> = sqlx::query_as(
+        "SELECT l.name FROM leases l
+          WHERE (l.name, l.token) IN (SELECT * FROM unnest($1::text[], $2::bigint[]))
+          ORDER BY l.name FOR SHARE OF l",
+    )
+    .bind(names)
+    .bind(tokens)
+    .fetch_all(transaction)
+    .await?;
+    Ok(held.len() == leases.len())
+}
+
+fn columns(leases: &[Lease]) -> (Vec<&str>, Vec<i64>) {
+    leases.iter().map(|l| (l.name.as_str(), l.token)).unzip()
+}

@@ -1,0 +1,16 @@
+//! Every integration test, in one binary: real Postgres, real Redis, real ports. `make test` starts the Postgres
+//! server they share (each test has its own database) and sets `SCORELINE_TEST_DATABASE_URL`; each test that needs
+//! Redis starts its own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
+
+mod support;
+
+mod api;
+mod cronjobs;
+mod fold;
+mod ingest;
+mod queue;
+mod stack;
+mod system;
+mod worker;
