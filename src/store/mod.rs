@@ -3,3 +3,4 @@
 pub mod definitions;
 pub mod events;
 pub mod leases;
+mod micros;
