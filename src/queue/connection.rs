@@ -50,7 +50,7 @@ struct Shared {
 
 enum Target {
     Single(redis::Client),
-    Cluster { client: ClusterClient, nodes: Vec<redis::Client> },
+    Cluster { client: Box<ClusterClient>, nodes: Vec<redis::Client> },
 }
 
 #[derive(Clone)]
@@ -75,13 +75,16 @@ impl Connection {
             None => Target::Single(redis::Client::open(url)?),
             Some(rest) => {
                 let urls = cluster_nodes(rest);
+                if urls.is_empty() {
+                    return Err((ErrorKind::InvalidClientConfig, "the cluster's URL names no node").into());
+                }
                 let nodes = urls.iter().map(|u| redis::Client::open(u.as_str())).collect::<RedisResult<_>>()?;
                 let client = ClusterClient::builder(urls)
                     .response_timeout(timeouts.response)
                     .connection_timeout(timeouts.connect)
                     .retries(3)
                     .build()?;
-                Target::Cluster { client, nodes }
+                Target::Cluster { client: Box::new(client), nodes }
             }
         };
         let attempts = Mutex::default();
@@ -93,16 +96,27 @@ impl Connection {
         matches!(self.0.target, Target::Cluster { .. })
     }
 
+    /// The servers that the URL names: one, or the listed nodes of a cluster.
+    pub fn nodes(&self) -> &[redis::Client] {
+        match &self.0.target {
+            Target::Single(client) => std::slice::from_ref(client),
+            Target::Cluster { nodes, .. } => nodes,
+        }
+    }
+
+    /// The timeouts it was opened with.
+    pub fn timeouts(&self) -> Timeouts {
+        self.0.timeouts
+    }
+
     /// A connection of its own for subscriptions. In a cluster any node hears every publication; `attempt` picks
     /// which one to ask.
     ///
     /// # Errors
     /// Redis cannot be reached.
     pub async fn subscriber(&self, attempt: usize) -> RedisResult<redis::aio::PubSub> {
-        let client = match &self.0.target {
-            Target::Single(client) => client,
-            Target::Cluster { nodes, .. } => &nodes[attempt % nodes.len()],
-        };
+        let nodes = self.nodes();
+        let client = &nodes[attempt % nodes.len()];
         tokio::time::timeout(self.0.timeouts.connect, client.get_async_pubsub()).await.map_err(timed_out)?
     }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::domain::clock::Micros;
 use crate::domain::event::Event;
 use crate::domain::ids::GameId;
+use crate::domain::retry::RetryPolicy;
 
 /// The version of the layout written today.
 pub const VERSION: u8 = 1;
@@ -19,6 +20,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 1] = [Self::PersistEvents];
+
+    /// How often and when a failed job of this kind is tried again.
+    pub fn retry_policy(self) -> RetryPolicy {
+        match self {
+            Self::PersistEvents => RetryPolicy::default(),
+        }
+    }
+
     const fn code(self) -> u8 {
         match self {
             Self::PersistEvents => 1,
@@ -45,6 +56,17 @@ pub enum PayloadError {
     /// Cut short or damaged.
     #[error("damaged payload at byte {0}")]
     Damaged(usize),
+}
+
+impl PayloadError {
+    /// The stable reason of the dead letter.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::UnknownVersion(_) => "unknown_version",
+            Self::UnknownKind(_) => "unknown_kind",
+            Self::Damaged(_) => "undecodable",
+        }
+    }
 }
 
 /// Reads the kind of a job.
