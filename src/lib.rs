@@ -15,6 +15,7 @@
 
 pub mod aggregator;
 pub mod api;
+pub mod bench;
 pub mod config;
 pub mod directory;
 pub mod domain;

@@ -176,6 +176,66 @@ pub fn decode_persist_events(bytes: &[u8]) -> Result<PersistEvents<'_>, PayloadE
     }
 }
 
+/// How many events a `persist-events` job says it holds; 1 when it cannot be read. For sizing groups only.
+pub fn event_count(bytes: &[u8]) -> usize {
+    match bytes.get(COUNT_AT..COUNT_AT + 2) {
+        Some(count) => usize::from(u16::from_le_bytes([count[0], count[1]])).max(1),
+        None => 1,
+    }
+}
+
+/// A job's content as JSON text for people (dead letters), or `None` when it cannot be read.
+pub fn describe(bytes: &[u8]) -> Option<String> {
+    let job = decode_persist_events(bytes).ok()?;
+    let events: Vec<_> = job
+        .events
+        .iter()
+        .map(|e| {
+            let payload = serde_json::value::RawValue::from_string(e.payload.to_owned()).ok();
+            DescribedEvent {
+                event_id: e.event_id,
+                event_type: e.event_type,
+                player_id: e.player_id,
+                session_id: e.session_id,
+                schema_version: e.schema_version,
+                occurred_at: e.occurred_at,
+                // A payload that is no JSON is what the letter may be about: shown as text.
+                payload_text: payload.is_none().then_some(e.payload),
+                payload,
+            }
+        })
+        .collect();
+    let described = serde_json::json!({
+        "kind": Kind::PersistEvents.name(),
+        "game_id": job.game_id,
+        "batch_id": job.batch_id,
+        "from_server": job.from_server,
+    });
+    let mut text = described.to_string();
+    text.pop();
+    text.push_str(",\"events\":");
+    text.push_str(&serde_json::to_string(&events).ok()?);
+    text.push('}');
+    Some(text)
+}
+
+#[derive(serde::Serialize)]
+struct DescribedEvent<'a> {
+    event_id: Uuid,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    player_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema_version: Option<i32>,
+    occurred_at: Micros,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Box<serde_json::value::RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_text: Option<&'a str>,
+}
+
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,

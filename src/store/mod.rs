@@ -2,5 +2,6 @@
 
 pub mod definitions;
 pub mod events;
+pub mod failure;
 pub mod leases;
 mod micros;

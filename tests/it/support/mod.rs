@@ -4,6 +4,7 @@
 
 pub mod postgres;
 pub mod redis;
+pub mod system;
 
 use std::time::{Duration, Instant};
 
