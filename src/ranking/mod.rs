@@ -19,4 +19,4 @@ pub use connection::{Ranking, RankingError};
 pub use key::SortKey;
 pub use publish::{PublishOutcome, PublishedEntry};
 pub use read::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, ReadError, StandingAnswer};
-pub use rebuild::{BoardStatus, RebuildError, RebuildToken, RebuiltEntry};
+pub use rebuild::{BoardStatus, RebuildError, RebuildToken};

@@ -14,7 +14,7 @@ use super::read::period_keys;
 use crate::domain::board::Order;
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
-use crate::domain::ranking_key::{Standing, encode_prefix};
+use crate::domain::ranking_key::{VersionedStanding, encode_prefix};
 
 static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_begin.lua")));
 static WRITE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_write.lua")));
@@ -33,17 +33,6 @@ pub struct RebuildToken {
     generation: BoardGenerationId,
     token: String,
     run_id: String,
-}
-
-/// An entry as Postgres holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RebuiltEntry {
-    /// Whose.
-    pub player_id: String,
-    /// Published values.
-    pub standing: Standing,
-    /// The entry's version.
-    pub version: i64,
 }
 
 /// What Redis holds of a board.
@@ -96,7 +85,7 @@ impl Ranking {
         token: &RebuildToken,
         period_start: Micros,
         order: Order,
-        entries: &[RebuiltEntry],
+        entries: &[VersionedStanding],
     ) -> Result<(), RebuildError> {
         let base = self.base(token.generation);
         let (rank, member) = shadow_keys(&base, period_start);
