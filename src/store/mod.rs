@@ -1,6 +1,7 @@
 //! The only SQL. One file per table or per question; every query is static text.
 
 pub mod definitions;
+pub mod directory;
 pub mod events;
 pub mod leases;
 mod micros;
