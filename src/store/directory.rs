@@ -13,6 +13,15 @@ pub async fn version(pool: &PgPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT version FROM directory_version").fetch_one(pool).await
 }
 
+/// Announces to the directory's publishers that something it carries changed, in the transaction of that change.
+/// Taken last in a transaction: its row lock orders all such changes.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn changed(transaction: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE directory_version SET version = version + 1").execute(transaction).await.map(drop)
+}
+
 /// A row: version, then a game with its limits, keys and leaderboards as JSON text.
 type GameRow = (i64, Option<i32>, Option<String>, Option<i32>, Option<i32>, Option<String>, Option<String>);
 
@@ -32,7 +41,7 @@ pub async fn snapshot(pool: &PgPool) -> Result<Snapshot, sqlx::Error> {
                                                              'state', b.state, 'spec', b.spec) ORDER BY b.id)
                              FROM leaderboard_generations b
                             WHERE b.leaderboard_id = l.id AND b.state <> 'retired'), '[]'::json)))
-                   FROM leaderboards l WHERE l.game_id = g.id)::text
+                   FROM leaderboards l WHERE l.game_id = g.id AND l.deleted_at IS NULL)::text
            FROM directory_version v LEFT JOIN games g ON true
           ORDER BY g.id",
     )
