@@ -10,6 +10,7 @@ use crate::domain::ids::GameId;
 #[derive(Debug, Clone, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct DeadLetter {
     /// By which it is decided.
+    #[schema(value_type = String)]
     pub id: Uuid,
     /// The job's id in the queue.
     pub job_id: String,
