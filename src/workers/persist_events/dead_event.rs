@@ -1,9 +1,12 @@
 //! The one event of a group that Postgres will not take: kept as a dead letter of its own, while the rest commits.
 
+use uuid::Uuid;
+
 use super::group::{Group, Rows};
 use super::writer::{Pause, Shared};
+use crate::queue::Delivery;
 use crate::queue::payload::{Kind, PersistEventsEncoder, describe};
-use crate::store::dead_letters::{self, NewDeadLetter};
+use crate::store::dead_letter_intake::{self, NewDeadLetter};
 
 /// Keeps row `index` as a dead letter, waiting for Postgres as long as it takes.
 ///
@@ -17,8 +20,9 @@ pub async fn keep(shared: &Shared, group: &Group<'_>, rows: &Rows<'_>, index: us
     let payload = encoder.finish();
     let letter = NewDeadLetter {
         // The same event of the same job gives the same letter, however often the job runs.
-        id: uuid::Uuid::new_v5(&row.event.event_id, job.id.as_str().as_bytes()),
-        job_id: format!("{}#{}", job.id, row.event.event_id),
+        id: Uuid::new_v5(&row.event.event_id, job.id.as_str().as_bytes()),
+        // A job id of its own, so that the event can be replayed.
+        job_id: single_event_job(job, group.batch_of(origin), row.event.event_id),
         queue: shared.queue.clone(),
         lane: job.lane.name().to_owned(),
         kind: Kind::PersistEvents.name().to_owned(),
@@ -34,7 +38,7 @@ pub async fn keep(shared: &Shared, group: &Group<'_>, rows: &Rows<'_>, index: us
     let mut pause = Pause::default();
     loop {
         let kept = match shared.pool.acquire().await {
-            Ok(mut connection) => dead_letters::keep(&mut connection, &letter).await,
+            Ok(mut connection) => dead_letter_intake::keep(&mut connection, &letter).await,
             Err(error) => Err(error),
         };
         match kept {
@@ -49,4 +53,9 @@ pub async fn keep(shared: &Shared, group: &Group<'_>, rows: &Rows<'_>, index: us
             () = pause.next() => {}
         }
     }
+}
+
+/// The id of the job that carries this one event: `<received_at>-<batch>.<event>-<lane>`.
+fn single_event_job(job: &Delivery, batch: Uuid, event: Uuid) -> String {
+    format!("{}-{}.{}-{}", job.received_at.0, batch.simple(), event.simple(), job.lane.suffix())
 }

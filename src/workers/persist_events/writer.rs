@@ -1,6 +1,6 @@
 //! Writes groups: chooses the way, repeats what was nobody's fault, and narrows a fault down to the event that has it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,10 +14,12 @@ use super::facts::FactMaker;
 use super::group::{Group, Rows};
 use super::seen::Seen;
 use super::transaction::{self, Attempt, Way};
-use crate::aggregator::partitions;
+use crate::domain::month::Month;
 use crate::queue::{Delivery, JobId, Settlement};
 use crate::store::definitions::{self, Definitions};
+use crate::store::events::EventRow;
 use crate::store::failure::{Failure, classify};
+use crate::store::partitions;
 
 /// How long COPY rests after too many groups held a stored row.
 const COPY_REST: Duration = Duration::from_secs(5);
@@ -161,10 +163,7 @@ impl Writer {
                     Failure::UniqueViolation => way = Way::Careful,
                     Failure::Data => return Ok(Some(error.to_string())),
                     Failure::NoPartition => {
-                        let moments = kept.iter().map(|r| r.event.occurred_at);
-                        if let Err(error) = partitions::ensure_for(&self.shared.pool, moments).await {
-                            self.wait_out(&error, &mut pause).await?;
-                        }
+                        self.make_partitions(&kept, &mut pause).await?;
                     }
                     Failure::Transient => self.wait_out(&error, &mut pause).await?,
                     Failure::Other => {
@@ -181,7 +180,18 @@ impl Writer {
         }
     }
 
-    fn note_stored(&self, rows: &[crate::store::events::EventRow<'_>], new: usize) {
+    /// Makes the months that `rows` fall in. Cron makes them ahead; this is for clocks and replays that outrun it.
+    async fn make_partitions(&self, rows: &[EventRow<'_>], pause: &mut Pause) -> Result<(), Stopped> {
+        let months: BTreeSet<Month> = rows.iter().map(|r| Month::of(r.event.occurred_at)).collect();
+        for month in months {
+            if let Err(error) = partitions::create(&self.shared.pool, month).await {
+                self.wait_out(&error, pause).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note_stored(&self, rows: &[EventRow<'_>], new: usize) {
         let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
             seen.note(&row.key());
