@@ -94,7 +94,7 @@ impl Schedule {
             Reset::Daily => Rule::Daily,
             Reset::Weekly => Rule::Weekly,
             Reset::Monthly => Rule::Monthly,
-            Reset::Cron(expression) => Rule::Cron(Box::new(compile_cron(expression, time_zone)?)),
+            Reset::Cron(expression) => Rule::Cron(Box::new(compile_cron(expression)?)),
         };
         Ok(Self { rule, zone, met: Arc::default() })
     }
@@ -121,7 +121,7 @@ impl Schedule {
     fn compute(&self, at: Micros) -> Period {
         use jiff::{ToSpan, civil::Weekday};
         if let Rule::Cron(crontab) = &self.rule {
-            return cron_period(crontab, at).unwrap_or(WHOLE);
+            return cron_period(crontab, &self.zone, at).unwrap_or(WHOLE);
         }
         let date = at.to_timestamp().to_zoned(self.zone.clone()).date();
         let (first, length) = match &self.rule {
@@ -132,10 +132,9 @@ impl Schedule {
             Rule::Monthly => (date.first_of_month(), 1.month()),
             Rule::Never | Rule::Daily | Rule::Cron(_) => (date, 1.day()),
         };
-        // A midnight that a change of the clocks skips is the first moment after it, one that comes twice the first.
-        let midnight = |day: jiff::civil::Date| day.to_zoned(self.zone.clone()).map(|z| Micros::from(z.timestamp()));
+        let midnight = |day: jiff::civil::Date| first_moment(&self.zone, day.at(0, 0, 0, 0));
         let period = |day: jiff::civil::Date| {
-            let ends_at = midnight(day.saturating_add(length)).ok();
+            let ends_at = midnight(day.saturating_add(length));
             midnight(day).map_or(WHOLE, |starts_at| Period { starts_at, ends_at })
         };
         let mut found = period(first);
@@ -153,7 +152,25 @@ impl Schedule {
 /// The only period of a leaderboard that never resets.
 const WHOLE: Period = Period { starts_at: Micros::EPOCH, ends_at: None };
 
-fn compile_cron(expression: &str, time_zone: &str) -> Result<cronexpr::Crontab, ScheduleError> {
+/// The first moment at which clocks in `zone` show `local` or later: of a time that comes twice the first, of a time
+/// that is skipped the change of the clocks. Never earlier for a later `local`, which is what makes periods tile.
+fn first_moment(zone: &jiff::tz::TimeZone, local: jiff::civil::DateTime) -> Option<Micros> {
+    use jiff::tz::AmbiguousOffset;
+    let moment = match zone.to_ambiguous_timestamp(local).offset() {
+        AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(local).ok()?,
+        AmbiguousOffset::Fold { before, .. } => before.to_timestamp(local).ok()?,
+        AmbiguousOffset::Gap { before, .. } => {
+            let after_change = before.to_timestamp(local).ok()?;
+            let just_after = after_change.checked_add(jiff::SignedDuration::from_micros(1)).ok()?;
+            zone.preceding(just_after).next()?.timestamp()
+        }
+    };
+    Some(moment.into())
+}
+
+/// Compiles a cron expression over local time, as if it were UTC: what the zone's clocks do to it is up to
+/// [`first_moment`] (cronexpr's own answers around a change of clocks depend on where the search begins).
+fn compile_cron(expression: &str) -> Result<cronexpr::Crontab, ScheduleError> {
     let bad = |message: &str| ScheduleError::BadCron(expression.to_owned(), message.to_owned());
     let fields: Vec<&str> = expression.split_ascii_whitespace().collect();
     let &[_, _, day_of_month, _, day_of_week] = fields.as_slice() else {
@@ -163,35 +180,41 @@ fn compile_cron(expression: &str, time_zone: &str) -> Result<cronexpr::Crontab, 
     if [day_of_month, day_of_week].iter().any(|field| field.contains(['L', 'l'])) {
         return Err(bad("'L' is not supported"));
     }
-    let crontab =
-        cronexpr::parse_crontab(&format!("{expression} {time_zone}")).map_err(|error| bad(&error.to_string()))?;
-    next_moment(&crontab, Micros::EPOCH).ok_or_else(|| bad("it names no moment"))?;
+    let crontab = cronexpr::parse_crontab(&format!("{expression} UTC")).map_err(|error| bad(&error.to_string()))?;
+    next_local(&crontab, jiff::civil::date(2000, 1, 1).at(0, 0, 0, 0)).ok_or_else(|| bad("it names no moment"))?;
     Ok(crontab)
 }
 
-/// How far back to look for the previous moment of a cron expression, in seconds: from a minute's to a leap day's.
-const LOOK_BACK_SECONDS: [i64; 6] = [3_600, 86_400, 8 * 86_400, 32 * 86_400, 367 * 86_400, 9 * 366 * 86_400];
-
-/// The first moment after `after`. cronexpr searches four years at a time; leap days may be eight years apart.
-fn next_moment(crontab: &cronexpr::Crontab, after: Micros) -> Option<Micros> {
-    const FOUR_YEARS: i64 = 4 * 365 * 86_400;
+/// The first local time after `after` that the expression names. cronexpr searches four years at a time; leap days
+/// may be eight years apart.
+fn next_local(crontab: &cronexpr::Crontab, after: jiff::civil::DateTime) -> Option<jiff::civil::DateTime> {
+    use jiff::ToSpan;
+    // A little under four years, so that no leap day falls between two searches.
     (0..3).find_map(|i| {
-        let from = after.plus_seconds(i * FOUR_YEARS);
-        crontab.find_next(cronexpr::MakeTimestamp(from.to_timestamp())).ok().map(|z| z.timestamp().into())
+        let from = jiff::tz::Offset::UTC.to_timestamp(after.checked_add((i * 1_459).days()).ok()?).ok()?;
+        crontab.find_next(cronexpr::MakeTimestamp(from)).ok().map(|found| found.datetime())
     })
 }
 
-fn cron_period(crontab: &cronexpr::Crontab, at: Micros) -> Option<Period> {
-    let ends_at = next_moment(crontab, at)?;
-    for seconds in LOOK_BACK_SECONDS {
-        let mut previous = None;
-        let mut cursor = at.plus_seconds(-seconds);
-        while let Some(moment) = next_moment(crontab, cursor).filter(|m| *m <= at) {
-            previous = Some(moment);
-            cursor = moment;
-        }
-        if let Some(starts_at) = previous {
-            return Some(Period { starts_at, ends_at: Some(ends_at) });
+/// How far back to look for the previous moment of a cron expression, in hours: from a minute's to a leap day's.
+const LOOK_BACK_HOURS: [i64; 6] = [1, 24, 8 * 24, 32 * 24, 367 * 24, 9 * 366 * 24];
+
+fn cron_period(crontab: &cronexpr::Crontab, zone: &jiff::tz::TimeZone, at: Micros) -> Option<Period> {
+    use jiff::ToSpan;
+    let local = zone.to_datetime(at.to_timestamp());
+    for hours in LOOK_BACK_HOURS {
+        let mut starts_at = None;
+        let mut cursor = local.checked_sub(hours.hours()).ok()?;
+        loop {
+            cursor = next_local(crontab, cursor)?;
+            let moment = first_moment(zone, cursor)?;
+            if moment <= at {
+                starts_at = Some(moment);
+            } else if let Some(starts_at) = starts_at {
+                return Some(Period { starts_at, ends_at: Some(moment) });
+            } else {
+                break;
+            }
         }
     }
     None
