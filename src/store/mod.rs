@@ -4,3 +4,6 @@ pub mod definitions;
 pub mod events;
 pub mod leases;
 mod micros;
+pub mod partitions;
+pub mod event_scan;
+pub mod baseline;
