@@ -9,6 +9,7 @@ pub mod event;
 pub mod fact;
 pub mod ids;
 pub mod json;
+pub mod month;
 pub mod period;
 pub mod ranking_key;
 pub mod rate;

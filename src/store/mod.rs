@@ -19,3 +19,6 @@ mod micros;
 pub mod periods;
 pub mod standings;
 mod sums;
+pub mod partitions;
+pub mod event_scan;
+pub mod baseline;
