@@ -9,7 +9,6 @@
 pub mod fold;
 pub mod marker;
 
-
 pub mod rules;
 
 pub mod shards;

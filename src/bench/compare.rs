@@ -66,9 +66,8 @@ pub async fn ingest(rig: &mut Rig, target: &Target, options: &Options) -> Result
     let (mut rates, mut limits) = (Vec::new(), Vec::new());
     for round in 0..options.rounds {
         for (target, rates) in [(&bare, &mut limits), (target, &mut rates)] {
-            let posted = flood(target, options.events, options.connections, u64::from(round))
-                .await
-                .map_err(BenchError::Load)?;
+            let posted =
+                flood(target, options.events, options.connections, u64::from(round)).await.map_err(BenchError::Load)?;
             if posted.refused > 0 {
                 return Err(BenchError::Refused(posted.refused));
             }

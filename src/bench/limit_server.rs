@@ -97,8 +97,10 @@ async fn take_events(State(bare): State<Arc<Bare>>, body: Bytes) -> Response {
         .invoke_async(&mut redis)
         .await;
     match pushed {
-        Ok(_) => (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, "application/json")], format!("{{\"accepted\":{count}}}"))
-            .into_response(),
+        Ok(_) => {
+            (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, "application/json")], format!("{{\"accepted\":{count}}}"))
+                .into_response()
+        }
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }

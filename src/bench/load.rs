@@ -168,12 +168,7 @@ pub async fn paced(
 
 type Plan = Box<dyn FnMut() -> Option<Instant> + Send>;
 
-async fn run(
-    target: &Target,
-    connections: usize,
-    seed: u64,
-    plan: impl Fn(usize) -> Plan,
-) -> io::Result<Posted> {
+async fn run(target: &Target, connections: usize, seed: u64, plan: impl Fn(usize) -> Plan) -> io::Result<Posted> {
     let started = Instant::now();
     let tasks: Vec<_> = (0..connections)
         .map(|c| tokio::spawn(post_by_plan(target.clone(), plan(c), seed.wrapping_add(c as u64))))

@@ -132,11 +132,10 @@ async fn settle(pool: &PgPool, target: &Target, events: u64) -> Result<(), Bench
         )
         .fetch_one(pool)
         .await?;
-        let waiting: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM score_facts) OR EXISTS (SELECT FROM dirty_entries)",
-        )
-        .fetch_one(pool)
-        .await?;
+        let waiting: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM score_facts) OR EXISTS (SELECT FROM dirty_entries)")
+                .fetch_one(pool)
+                .await?;
         quiet = if waiting || newest.unwrap_or(0).unsigned_abs() < events { 0 } else { quiet + 1 };
         if quiet >= 2 {
             let stored = stored(pool).await?;

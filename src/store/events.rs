@@ -60,9 +60,8 @@ pub async fn copy_new(connection: &mut PgConnection, rows: &[EventRow<'_>]) -> R
 }
 
 fn encode_copy(rows: &[EventRow<'_>]) -> Vec<u8> {
-    let texts = |e: &Event<'_>| {
-        e.payload.len() + e.event_type.len() + e.player_id.len() + e.session_id.map_or(0, str::len)
-    };
+    let texts =
+        |e: &Event<'_>| e.payload.len() + e.event_type.len() + e.player_id.len() + e.session_id.map_or(0, str::len);
     let capacity = rows.iter().map(|r| COPY_FIXED_BYTES + texts(&r.event)).sum::<usize>();
     let mut out = Vec::with_capacity(COPY_HEADER.len() + capacity + 2);
     out.extend_from_slice(COPY_HEADER);

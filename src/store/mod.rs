@@ -1,11 +1,13 @@
 //! The only SQL. One file per table or per question; every query is static text.
 
 pub mod audit_log;
+pub mod baseline;
 pub mod dead_letter_intake;
 pub mod dead_letters;
 pub mod definitions;
 pub mod directory;
 pub mod entries;
+pub mod event_scan;
 pub mod events;
 pub mod facts;
 pub mod failure;
@@ -16,9 +18,7 @@ pub mod leaderboards;
 pub mod leases;
 pub mod markers;
 mod micros;
+pub mod partitions;
 pub mod periods;
 pub mod standings;
 mod sums;
-pub mod partitions;
-pub mod event_scan;
-pub mod baseline;

@@ -151,10 +151,11 @@ enum Aggregate {
 
 /// The whole board as the api pages it equals what plain SQL makes of the stored events.
 async fn check_board(system: &System, slug: &str, aggregate: Aggregate) {
-    let rows: Vec<(String, i64)> = sqlx::query_as("SELECT player_id, (payload->>'score')::bigint FROM events WHERE type = 'game_ended'")
-        .fetch_all(&system.database.pool)
-        .await
-        .unwrap();
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("SELECT player_id, (payload->>'score')::bigint FROM events WHERE type = 'game_ended'")
+            .fetch_all(&system.database.pool)
+            .await
+            .unwrap();
     let mut expected: BTreeMap<String, i64> = BTreeMap::new();
     for (player, score) in rows {
         let entry = expected.entry(player).or_insert(match aggregate {

@@ -146,8 +146,7 @@ impl Writer {
                 return Ok(None);
             }
             let definitions = self.shared.definitions.load_full();
-            let attempt =
-                transaction::store(&self.shared.pool, &mut kept, way, &definitions, &mut self.facts).await;
+            let attempt = transaction::store(&self.shared.pool, &mut kept, way, &definitions, &mut self.facts).await;
             if way == Way::Copy {
                 self.note_copy(attempt.as_ref().is_err_and(|e| classify(e) == Failure::UniqueViolation));
             }

@@ -26,12 +26,8 @@ pub fn binaries() -> PathBuf {
 pub async fn system() -> System {
     let database = super::postgres::database().await;
     let redis = super::redis::redis();
-    let services = Services {
-        database_url: database.url.clone(),
-        postgres_pid: 0,
-        redis_url: redis.url.clone(),
-        redis_pid: 0,
-    };
+    let services =
+        Services { database_url: database.url.clone(), postgres_pid: 0, redis_url: redis.url.clone(), redis_pid: 0 };
     let rig = Rig::new(services, binaries()).unwrap();
     let mut system = System { rig, database, redis, client_key: String::new(), server_key: String::new() };
     let game = system.cli(&["game", "create", "demo", "--json"]);
@@ -72,12 +68,11 @@ impl System {
         if self.jobs() > 0 {
             return false;
         }
-        let waiting: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM score_facts) OR EXISTS (SELECT FROM dirty_entries)",
-        )
-        .fetch_one(&self.database.pool)
-        .await
-        .unwrap();
+        let waiting: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM score_facts) OR EXISTS (SELECT FROM dirty_entries)")
+                .fetch_one(&self.database.pool)
+                .await
+                .unwrap();
         !waiting
     }
 }
