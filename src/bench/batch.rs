@@ -28,18 +28,34 @@ pub fn write(body: &mut Vec<u8>, mix: &Mix, now: Micros, random: &mut SmallRng) 
     body.clear();
     body.push(b'[');
     let occurred_at = now.to_string();
-    let millis = (now.0 / 1_000).max(0) as u64;
     for i in 0..mix.events {
         if i > 0 {
             body.push(b',');
         }
-        let mut bytes = [0u8; 10];
-        random.fill(&mut bytes);
-        let id = uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid();
-        event(body, mix, id, &occurred_at, random);
+        event(body, mix, event_id(now, random), &occurred_at, random);
     }
     body.push(b']');
 }
+
+/// A UUIDv7 of `now`.
+pub fn event_id(now: Micros, random: &mut SmallRng) -> Uuid {
+    let mut bytes = [0u8; 10];
+    random.fill(&mut bytes);
+    uuid::Builder::from_unix_timestamp_millis((now.0 / 1_000).max(0).cast_unsigned(), &bytes).into_uuid()
+}
+
+/// Some player.
+pub fn player(mix: &Mix, random: &mut SmallRng) -> String {
+    format!("player-{}", random.random_range(0..mix.players.max(1)))
+}
+
+/// The payload of every event, with some score.
+pub fn sample_payload() -> String {
+    format!("{{\"score\":471100{}", String::from_utf8_lossy(PAYLOAD_TAIL))
+}
+
+const PAYLOAD_TAIL: &[u8] = b",\"mode\":\"ranked\",\"map\":\"harbour-night\",\"duration_ms\":183221,\"kills\":11,\"deaths\":4,\
+      \"items\":[\"rope\",\"lamp\",\"map\"],\"build\":\"1.14.2\",\"platform\":\"android\"}";
 
 fn event(body: &mut Vec<u8>, mix: &Mix, id: Uuid, occurred_at: &str, random: &mut SmallRng) {
     let mut buffer = Uuid::encode_buffer();
@@ -58,8 +74,6 @@ fn event(body: &mut Vec<u8>, mix: &Mix, id: Uuid, occurred_at: &str, random: &mu
     body.extend_from_slice(number.format(player / 7).as_bytes());
     body.extend_from_slice(b"\",\"schema_version\":1,\"payload\":{\"score\":");
     body.extend_from_slice(number.format(random.random_range(0..1_000_000u32)).as_bytes());
-    body.extend_from_slice(
-        b",\"mode\":\"ranked\",\"map\":\"harbour-night\",\"duration_ms\":183221,\"kills\":11,\"deaths\":4,\
-          \"items\":[\"rope\",\"lamp\",\"map\"],\"build\":\"1.14.2\",\"platform\":\"android\"}}",
-    );
+    body.extend_from_slice(PAYLOAD_TAIL);
+    body.push(b'}');
 }

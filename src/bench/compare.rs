@@ -1,5 +1,5 @@
-//! Stages held against their limits, alternately (limit, stage, limit, stage, …) within one run, because the
-//! machine's speed drifts.
+//! Answers of the api held against bare handlers, alternately (limit, stage, limit, stage, …) within one run,
+//! because the machine's speed drifts.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use super::load::{Connection, Target, flood};
+use super::load::Connection;
 use super::report::Figure;
-use super::rig::{Rig, RigError, Role};
+use super::rig::{Rig, RigError};
 use super::{BenchError, Options};
 
 /// The limit server as a process.
@@ -53,31 +53,6 @@ impl LimitProcess {
         // It holds nothing that could be lost.
         let _ = self.child.kill().await;
     }
-}
-
-/// Ingest beside a bare handler that parses the same body and makes one script call.
-///
-/// # Errors
-/// [`BenchError`].
-pub async fn ingest(rig: &mut Rig, target: &Target, options: &Options) -> Result<Vec<Figure>, BenchError> {
-    let limit = LimitProcess::start(rig, "bench:rank").await?;
-    rig.start(Role::Ingest).await.map_err(BenchError::Rig)?;
-    let bare = Target { address: limit.address, ..target.clone() };
-    let (mut rates, mut limits) = (Vec::new(), Vec::new());
-    for round in 0..options.rounds {
-        for (target, rates) in [(&bare, &mut limits), (target, &mut rates)] {
-            let posted =
-                flood(target, options.events, options.connections, u64::from(round)).await.map_err(BenchError::Load)?;
-            if posted.refused > 0 {
-                return Err(BenchError::Refused(posted.refused));
-            }
-            rates.push(posted.accepted as f64 / posted.wall.as_secs_f64());
-        }
-    }
-    rig.stop("ingest").await.map_err(BenchError::Rig)?;
-    limit.stop().await;
-    let figure = Figure::new("ingest", "accepted; limit: bare axum + EVALSHA", "events/s", rates);
-    Ok(vec![figure.with_limit(limits).with_target("≥ 70 %")])
 }
 
 /// A path to read, beside the bare handler's.

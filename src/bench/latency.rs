@@ -43,7 +43,7 @@ pub async fn run(target: &Target, api: std::net::SocketAddr, options: &Options) 
                 break;
             }
             if acknowledged.elapsed() > GIVE_UP {
-                return Err(BenchError::NotSettled(GIVE_UP));
+                return Err(BenchError::NotSettled("a score is on the board", GIVE_UP));
             }
             tokio::time::sleep(Duration::from_micros(500)).await;
         }

@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod latency;
 pub mod limit_server;
 pub mod load;
+pub mod pipeline;
 pub mod report;
 pub mod rig;
 pub mod whole;
@@ -18,7 +19,7 @@ use std::time::Duration;
 /// What to measure and how long.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Options {
-    /// Stages: ingest, whole, stored (no scores), idle, sustained, read; all when none is named.
+    /// Stages: steps, whole, stored (no scores), idle, sustained, read; all when none is named.
     #[arg(value_delimiter = ',')]
     pub stages: Vec<String>,
     /// Rounds of each comparison.
@@ -77,6 +78,12 @@ pub enum BenchError {
         stored: u64,
     },
     /// The tail of a run did not end.
-    #[error("not settled within {0:?}")]
-    NotSettled(Duration),
+    #[error("not within {1:?}: {0}")]
+    NotSettled(&'static str, Duration),
+    /// The queue.
+    #[error("the queue: {0}")]
+    Queue(String),
+    /// The private services.
+    #[error("private services: {0}")]
+    Services(String),
 }

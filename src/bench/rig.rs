@@ -191,6 +191,11 @@ impl Rig {
         Ok(())
     }
 
+    /// CPU seconds of everything that runs, Postgres and Redis among them.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.usage().values().map(|u| u.cpu_seconds).sum()
+    }
+
     /// What each role has used so far, Postgres and Redis among them.
     pub fn usage(&self) -> BTreeMap<&'static str, Usage> {
         let mut total: BTreeMap<&'static str, Usage> = BTreeMap::new();

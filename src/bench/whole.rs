@@ -11,6 +11,7 @@ use super::load::{Posted, Target, flood, paced};
 use super::report::Figure;
 use super::rig::Rig;
 use super::{BenchError, Options};
+use crate::queue::Queue;
 
 /// What one round came to.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ struct Round {
 pub async fn run(
     rig: &Rig,
     pool: &PgPool,
+    queue: &Queue,
     target: &Target,
     options: &Options,
     name: &str,
@@ -35,7 +37,7 @@ pub async fn run(
 ) -> Result<Vec<Figure>, BenchError> {
     let mut rounds = Vec::new();
     for round in 0..options.rounds {
-        rounds.push(flood_round(rig, pool, target, options, u64::from(round)).await?);
+        rounds.push(flood_round(rig, pool, queue, target, options, u64::from(round)).await?);
     }
     let per_million = |round: &Round, name: &str| {
         round.cpu.get(name).map_or(0.0, |u| u.cpu_seconds) * 1e6 / round.posted.accepted as f64
@@ -57,6 +59,7 @@ pub async fn run(
 async fn flood_round(
     rig: &Rig,
     pool: &PgPool,
+    queue: &Queue,
     target: &Target,
     options: &Options,
     seed: u64,
@@ -68,7 +71,7 @@ async fn flood_round(
     if posted.refused > 0 {
         return Err(BenchError::Refused(posted.refused));
     }
-    settle(pool, target, stored_before + posted.accepted).await?;
+    settle(pool, queue, stored_before + posted.accepted).await?;
     let to_rank = started.elapsed();
     Ok(Round { posted, to_rank, cpu: difference(&rig.usage(), &before) })
 }
@@ -80,6 +83,7 @@ async fn flood_round(
 pub async fn sustained(
     rig: &Rig,
     pool: &PgPool,
+    queue: &Queue,
     target: &Target,
     options: &Options,
 ) -> Result<Vec<Figure>, BenchError> {
@@ -88,7 +92,7 @@ pub async fn sustained(
     let posted = paced(target, options.rate, Duration::from_secs(options.seconds), options.connections, 99)
         .await
         .map_err(BenchError::Load)?;
-    settle(pool, target, stored_before + posted.accepted).await?;
+    settle(pool, queue, stored_before + posted.accepted).await?;
     let used = difference(&rig.usage(), &before);
     let quantile = |q: f64| posted.latency.value_at_quantile(q) as f64 / 1_000.0;
     let wall = posted.wall.as_secs_f64();
@@ -110,40 +114,38 @@ pub async fn sustained(
     Ok(figures)
 }
 
-/// Events stored, from the statistics of the table's partitions is too vague: counted.
+/// Events stored, without those of raw COPY.
 async fn stored(pool: &PgPool) -> Result<u64, BenchError> {
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM events").fetch_one(pool).await?;
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM events WHERE game_id > 0").fetch_one(pool).await?;
     Ok(count.unsigned_abs())
 }
 
 /// How long the tail of a run may take.
 const SETTLE_WITHIN: Duration = Duration::from_secs(300);
 
-/// Waits until `events` events are stored, every fact is folded and every marker published. Polls the small outbox
-/// tables, and counts the events once when these are empty: counting costs Postgres CPU that would be charged to the
-/// system.
-async fn settle(pool: &PgPool, target: &Target, events: u64) -> Result<(), BenchError> {
+/// Waits until no job, fact or marker is left, then compares what is stored with what was acknowledged. While waiting it
+/// looks only at what is cheap: counting events costs Postgres CPU that would be charged to the system.
+async fn settle(pool: &PgPool, queue: &Queue, events: u64) -> Result<(), BenchError> {
     let started = Instant::now();
-    let _ = target;
-    let mut quiet = 0;
     while started.elapsed() < SETTLE_WITHIN {
-        let newest: Option<i64> = sqlx::query_scalar(
-            "SELECT sum(n_tup_ins)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'events\\_%'",
-        )
-        .fetch_one(pool)
-        .await?;
-        let waiting: bool =
-            sqlx::query_scalar("SELECT EXISTS (SELECT FROM score_facts) OR EXISTS (SELECT FROM dirty_entries)")
-                .fetch_one(pool)
-                .await?;
-        quiet = if waiting || newest.unwrap_or(0).unsigned_abs() < events { 0 } else { quiet + 1 };
-        if quiet >= 2 {
+        let jobs = queue.status().await.map_err(|e| BenchError::Queue(e.to_string()))?.jobs;
+        if jobs == 0 && !folding(pool).await? {
             let stored = stored(pool).await?;
             return if stored == events { Ok(()) } else { Err(BenchError::Lost { expected: events, stored }) };
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Err(BenchError::NotSettled(SETTLE_WITHIN))
+    Err(BenchError::NotSettled("every score is on the board", SETTLE_WITHIN))
+}
+
+/// Whether facts wait to be folded or markers to be published.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn folding(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM score_facts) OR EXISTS (SELECT FROM dirty_entries)")
+        .fetch_one(pool)
+        .await
 }
 
 fn difference(
