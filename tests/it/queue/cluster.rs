@@ -37,10 +37,11 @@ async fn point_14_queues_work_on_a_redis_cluster_and_spread_over_it() {
         })
     })
     .await;
-    let mut cluster = redis::cluster::ClusterClient::new(hosts.iter().map(|h| format!("redis://{h}")).collect::<Vec<_>>())
-        .unwrap()
-        .get_connection()
-        .unwrap();
+    let mut cluster =
+        redis::cluster::ClusterClient::new(hosts.iter().map(|h| format!("redis://{h}")).collect::<Vec<_>>())
+            .unwrap()
+            .get_connection()
+            .unwrap();
     for name in ["q0", "q1", "q2"] {
         let queue = Queue::connect(&url, "sl", name, Timeouts::default()).await.unwrap();
         assert_eq!(queue.inspect_server().await.unwrap().refusal(), None);

@@ -28,9 +28,7 @@ async fn point_12_dead_letters_are_taken_forgotten_and_replayed_any_number_of_ti
 
     // Held, so that the second replay meets the first.
     rig.queue.pause().await.unwrap();
-    let replay = async |bytes: &[u8]| {
-        rig.queue.replay(&dead.job_id, dead.lane, bytes, dead.received_at).await.unwrap()
-    };
+    let replay = async |bytes: &[u8]| rig.queue.replay(&dead.job_id, dead.lane, bytes, dead.received_at).await.unwrap();
     assert!(replay(&payload("fixed")).await);
     assert!(!replay(&payload("fixed")).await, "it waits already");
     assert_eq!(rig.queue.low_water_mark().await.unwrap(), Some(dead.received_at));

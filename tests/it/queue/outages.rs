@@ -1,9 +1,12 @@
 //! Point 9, fine print 1, 2 and 17: Redis away and back, slow, full.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scoreline::queue::{Lane, Settlement, WorkerOptions};
+use scoreline::queue::{Lane, Queue, Settlement, Timeouts, WorkerOptions};
+use tokio::sync::Semaphore;
 
+use super::proxy::Proxy;
 use super::rig::{SOON, Worker, options, payload, rig, rig_with, settle};
 use crate::support::eventually;
 
@@ -55,42 +58,59 @@ async fn fine_print_2_a_pause_of_redis_beyond_the_lease_makes_nobody_dead() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fine_print_1_jobs_of_a_fetch_whose_answer_was_lost_are_given_back_and_run() {
     let rig = rig().await;
-    let worker = Worker::coalescing(&rig.queue, options());
+    let proxy = Proxy::before(rig.redis.port).await;
+    let timeouts = Timeouts { response: Duration::from_millis(300), connect: Duration::from_millis(300) };
+    let through_proxy = Queue::connect(&proxy.url, "sl", "q0", timeouts).await.unwrap();
+    let worker = Worker::coalescing(&through_proxy, WorkerOptions { lease: Duration::from_secs(60), ..options() });
     rig.queue.push(Lane::High, "first", &payload("")).await.unwrap();
-    worker.saw(1).await;
-    // Each connection is cut again and again while it fetches: answers get lost, jobs do not.
-    let stop = tokio_util::sync::CancellationToken::new();
-    let (url, stopped) = (rig.redis.url.clone(), stop.clone());
-    let cutting = tokio::task::spawn_blocking(move || {
-        let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
-        while !stopped.is_cancelled() {
-            let mut kill = redis::cmd("CLIENT");
-            kill.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes");
-            kill.exec(&mut connection).unwrap();
-            std::thread::sleep(Duration::from_millis(2));
+    rig.drained().await;
+    proxy.swallow_answers(true);
+    let ids = rig.fill(Lane::High, 400, &payload(""));
+    eventually("Redis gave jobs out", SOON, async || rig.queue.status().await.unwrap().held() > 0).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(worker.runs(), 1, "nobody heard of them");
+    proxy.swallow_answers(false);
+    rig.drained().await;
+    let counts = worker.counts();
+    assert!(ids.iter().all(|id| counts.get(id) == Some(&1)), "each ran, and once");
+    assert!(rig.totals().await["returned"] > 0);
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settlement_whose_answer_was_lost_is_repeated_and_changes_nothing_more() {
+    let rig = rig().await;
+    let proxy = Proxy::before(rig.redis.port).await;
+    let timeouts = Timeouts { response: Duration::from_millis(300), connect: Duration::from_millis(300) };
+    let through_proxy = Queue::connect(&proxy.url, "sl", "q0", timeouts).await.unwrap();
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = gate.clone();
+    let worker = Worker::start(&through_proxy, WorkerOptions { lease: SOON, ..options() }, move |job| {
+        let gate = opened.clone();
+        async move {
+            if job.attempts == 0 {
+                gate.acquire().await.unwrap().forget();
+                return settle(&job, Settlement::Retry { error: "once".into() }).await;
+            }
+            settle(&job, Settlement::Done).await;
         }
     });
-    for _ in 0..20 {
-        let mut connection = rig.redis.connection();
-        let filled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            super::rig::fill(&mut connection, &rig.queue, Lane::High, 200, &payload(""));
-        }));
-        drop(filled); // the cutter may have met this connection too
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    stop.cancel();
-    cutting.await.unwrap();
-    let lost_between: i64 = {
-        // A cut between HSET and RPUSH of the filler leaves bytes without an id; they are the test's, not the queue's.
-        rig.queue.status().await.map(|s| s.jobs as i64).unwrap_or_default()
-    };
-    assert!(lost_between >= 0);
-    eventually("nothing waits or is held", SOON, async || {
-        rig.queue.status().await.is_ok_and(|s| s.held() == 0 && s.lanes.iter().all(|l| l.waiting == 0))
-    })
-    .await;
-    assert!(!worker.lifecycle.has_failed());
+    rig.fill(Lane::High, 1, &payload("")); // so that Redis knows the script
+    gate.add_permits(1);
+    rig.drained().await;
+    rig.fill(Lane::High, 5, &payload(""));
+    worker.saw(7).await;
+    proxy.swallow_answers(true);
+    gate.add_permits(5);
+    eventually("Redis settled them", SOON, async || rig.totals().await.get("retried") == Some(&6)).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    proxy.swallow_answers(false);
+    rig.drained().await;
+    let totals = rig.totals().await;
+    assert_eq!((totals["retried"], totals["done"], worker.runs()), (6, 6, 12));
     worker.stop().await;
+    rig.nothing_stays_behind().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -96,18 +96,17 @@ pub fn fill(
 ) -> Vec<String> {
     let (seconds, micros): (i64, i64) = redis::cmd("TIME").query(connection).unwrap();
     let start = seconds * 1_000_000 + micros;
-    let ids: Vec<String> = (0..count as i64)
-        .map(|i| format!("{}-{}-{}", start + i, uuid::Uuid::new_v4(), lane.suffix()))
-        .collect();
+    let ids: Vec<String> =
+        (0..count as i64).map(|i| format!("{}-{}-{}", start + i, uuid::Uuid::new_v4(), lane.suffix())).collect();
     for chunk in ids.chunks(1_000) {
-        let mut pipe = redis::pipe();
-        let set = pipe.cmd("HSET").arg(queue.keys().jobs());
+        let mut set = redis::cmd("HSET");
+        set.arg(queue.keys().jobs());
         for id in chunk {
             set.arg(id).arg(bytes);
         }
-        pipe.cmd("RPUSH").arg(queue.keys().lane(lane)).arg(chunk);
-        pipe.cmd("PUBLISH").arg(queue.keys().wake_channel()).arg("1");
-        pipe.exec(connection).unwrap();
+        set.exec(connection).unwrap();
+        redis::cmd("RPUSH").arg(queue.keys().lane(lane)).arg(chunk).exec(connection).unwrap();
+        redis::cmd("PUBLISH").arg(queue.keys().wake_channel()).arg("1").exec(connection).unwrap();
     }
     ids
 }
