@@ -11,7 +11,6 @@ use scoreline::aggregator::rules::Rules;
 use scoreline::aggregator::shards::Shards;
 use scoreline::aggregator::{Aggregator, run};
 use scoreline::config::AggregatorConfig;
-use scoreline::domain::board::{Order, TiePolicy};
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::fact::{Fact, FactPacker, shard_of};
 use scoreline::domain::ids::BoardGenerationId;
@@ -278,6 +277,3 @@ pub async fn stop(lifecycle: Lifecycle) {
     assert!(!lifecycle.has_failed());
 }
 
-pub fn descending(generation: BoardGenerationId) -> BoardPeriod {
-    BoardPeriod { generation, period_start: Micros::EPOCH, order: Order::Descending, tie_policy: TiePolicy::Ordinal }
-}
