@@ -4,11 +4,15 @@
 //! * [`fold`] consumes facts, updates entries and writes a marker, in one transaction (invariant 4);
 //! * [`publish`] tells Redis what the marker says, then removes it;
 //! * [`rebuild`] makes a whole board in Redis from the entries (invariant 5);
-//! * [`run`](run::run) drives them.
+//! * [`run`] drives them.
 
 pub mod fold;
 pub mod marker;
 
+pub mod publish;
+pub mod rebuild;
 pub mod rules;
-
+pub mod run;
 pub mod shards;
+
+pub use run::{Aggregator, run};
