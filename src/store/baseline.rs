@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use sqlx::{PgConnection, Row};
 
 use super::event_scan::ScanKey;
+use super::sums::Sum;
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
 use crate::domain::ids::{BoardGenerationId, GameId};
@@ -142,22 +143,15 @@ pub async fn closed_periods(
     Ok(rows.into_iter().map(|(generation, start)| (BoardGenerationId(generation), start)).collect())
 }
 
-/// Reads an entry's state from a row `score::text, subscore::text, reached_at, event_id, plays, metadata::text`
-/// beginning at column `at`.
+/// Reads an entry's state from a row `score, subscore, reached_at, event_id, plays, metadata::text` beginning at
+/// column `at`; the scores are `numeric`.
 ///
 /// # Errors
 /// A column does not decode.
 pub(super) fn read_state(row: &sqlx::postgres::PgRow, at: usize) -> Result<EntryState, sqlx::Error> {
-    let sum = |index: usize| -> Result<i128, sqlx::Error> {
-        let text: &str = row.try_get(index)?;
-        text.parse().map_err(|error| sqlx::Error::ColumnDecode {
-            index: index.to_string(),
-            source: Box::<dyn std::error::Error + Send + Sync>::from(format!("{text:?}: {error}")),
-        })
-    };
     Ok(EntryState {
-        score: sum(at)?,
-        subscore: sum(at + 1)?,
+        score: row.try_get::<Sum, _>(at)?.0,
+        subscore: row.try_get::<Sum, _>(at + 1)?.0,
         reached_at: row.try_get(at + 2)?,
         event_id: row.try_get(at + 3)?,
         plays: row.try_get(at + 4)?,
@@ -165,7 +159,7 @@ pub(super) fn read_state(row: &sqlx::postgres::PgRow, at: usize) -> Result<Entry
     })
 }
 
-/// The baseline of the named entries, for merging; rows stay locked to the end of the transaction.
+/// The baseline of the named entries, for merging. One writer at a time: whoever has locked the progress.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -178,7 +172,7 @@ pub async fn read(
     let players: Vec<&str> = keys.iter().map(|key| key.2.as_str()).collect();
     let rows = sqlx::query(
         "SELECT b.generation_id, b.period_start, b.player_id,
-                b.score::text, b.subscore::text, b.reached_at, b.event_id, b.plays, b.metadata::text
+                b.score, b.subscore, b.reached_at, b.event_id, b.plays, b.metadata::text
            FROM unnest($1::int[], $2::timestamptz[], $3::text[]) AS k (generation_id, period_start, player_id)
            JOIN entry_baseline b USING (generation_id, period_start, player_id)",
     )
@@ -203,8 +197,8 @@ pub async fn write(connection: &mut PgConnection, states: &[(EntryKey, EntryStat
     sqlx::query(
         "INSERT INTO entry_baseline
              (generation_id, period_start, player_id, score, subscore, reached_at, event_id, plays, metadata)
-         SELECT g, s, p, score::numeric, subscore::numeric, reached_at, event_id, plays, metadata::json
-           FROM unnest($1::int[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::timestamptz[],
+         SELECT g, s, p, score, subscore, reached_at, event_id, plays, metadata::json
+           FROM unnest($1::int[], $2::timestamptz[], $3::text[], $4::numeric[], $5::numeric[], $6::timestamptz[],
                        $7::uuid[], $8::bigint[], $9::text[])
                 AS n (g, s, p, score, subscore, reached_at, event_id, plays, metadata)
          ON CONFLICT (generation_id, period_start, player_id) DO UPDATE
@@ -214,8 +208,8 @@ pub async fn write(connection: &mut PgConnection, states: &[(EntryKey, EntryStat
     .bind(states.iter().map(|(key, _)| key.0.0).collect::<Vec<_>>())
     .bind(states.iter().map(|(key, _)| key.1).collect::<Vec<_>>())
     .bind(states.iter().map(|(key, _)| key.2.as_str()).collect::<Vec<_>>())
-    .bind(states.iter().map(|(_, state)| state.score.to_string()).collect::<Vec<_>>())
-    .bind(states.iter().map(|(_, state)| state.subscore.to_string()).collect::<Vec<_>>())
+    .bind(states.iter().map(|(_, state)| Sum(state.score)).collect::<Vec<_>>())
+    .bind(states.iter().map(|(_, state)| Sum(state.subscore)).collect::<Vec<_>>())
     .bind(states.iter().map(|(_, state)| state.reached_at).collect::<Vec<_>>())
     .bind(states.iter().map(|(_, state)| state.event_id).collect::<Vec<_>>())
     .bind(states.iter().map(|(_, state)| state.plays).collect::<Vec<_>>())
