@@ -54,7 +54,11 @@ pub async fn ensure(
     starting_at(pool, generation, period.starts_at).await?.ok_or(sqlx::Error::RowNotFound)
 }
 
-async fn starting_at(
+/// A period by its start.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn starting_at(
     pool: &PgPool,
     generation: BoardGenerationId,
     starts_at: Micros,
