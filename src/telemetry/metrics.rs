@@ -26,5 +26,21 @@ pub const FACTS_WAITING: &str = "scoreline_facts_waiting";
 pub const FACTS_FOLDED: &str = "scoreline_facts_folded_total";
 /// Seconds from a score's receipt to its being on the board. Labels: role.
 pub const ACCEPT_TO_RANK_SECONDS: &str = "scoreline_accept_to_rank_seconds";
+/// Score facts that came too late for their period. Labels: role.
+pub const FACTS_LATE: &str = "scoreline_facts_late_total";
+/// Rows of facts that no program version here can read, put aside. Labels: role.
+pub const FACTS_SET_ASIDE: &str = "scoreline_facts_set_aside_total";
+/// Seconds that one fold took, from its begin to its commit. Labels: role.
+pub const FOLD_SECONDS: &str = "scoreline_fold_seconds";
+/// Folds that did not commit. Labels: role.
+pub const FOLD_FAILURES: &str = "scoreline_fold_failures_total";
+/// Fold shards that this process holds. Labels: role.
+pub const FOLD_SHARDS_HELD: &str = "scoreline_fold_shards_held";
+/// Seconds from a fold's commit to its publication. Labels: role.
+pub const PUBLISH_LAG_SECONDS: &str = "scoreline_publish_lag_seconds";
+/// Folds that Redis has not been told yet. Labels: role.
+pub const MARKERS_WAITING: &str = "scoreline_markers_waiting";
+/// Rebuilds of leaderboards in Redis. Labels: role, outcome (done, failed).
+pub const REBUILDS: &str = "scoreline_rebuilds_total";
 /// Connections of a Postgres pool. Labels: role, pool, state (total, idle, waiting, max).
 pub const POOL_CONNECTIONS: &str = "scoreline_pool_connections";
