@@ -3,6 +3,7 @@
 //! parameters (invariant 10), so every rule can be tested by example and by property.
 
 pub mod board;
+pub mod board_text;
 pub mod clock;
 pub mod entry;
 pub mod event;

@@ -1,7 +1,6 @@
 //! API keys: shown once, stored as SHA-256.
 
 use base64::Engine as _;
-use rand::RngCore;
 use secrecy::SecretString;
 use sqlx::{PgConnection, PgPool};
 
@@ -39,7 +38,7 @@ fn from_row((id, kind, hint, label, created_at, revoked_at): KeyRow) -> ApiKey {
     ApiKey { id, kind, hint, label, created_at, revoked_at }
 }
 
-/// Makes a key of a game: 192 random bits from `random`. The text is returned here and kept nowhere.
+/// Makes a key of a game from 192 random bits. The text is returned here and kept nowhere.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -49,11 +48,9 @@ pub async fn create(
     kind: KeyKind,
     label: Option<&str>,
     actor: Actor,
-    random: &mut (dyn RngCore + Send),
+    random: [u8; 24],
 ) -> Result<(ApiKey, SecretString), sqlx::Error> {
-    let mut secret = [0u8; 24];
-    random.fill_bytes(&mut secret);
-    let text = format!("sl_{}_{}", kind.name(), base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(secret));
+    let text = format!("sl_{}_{}", kind.name(), base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random));
     let hint = text.get(..HINT_LEN).unwrap_or_default();
     let row: KeyRow = sqlx::query_as(
         "INSERT INTO api_keys (game_id, kind, key_sha256, hint, label) VALUES ($1, $2, $3, $4, $5)
