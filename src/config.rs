@@ -30,6 +30,13 @@ pub struct PostgresConfig {
     /// Longest statement.
     #[arg(long, env = "DB_STATEMENT_SECONDS", default_value_t = 10)]
     pub db_statement_seconds: u64,
+    /// Prepared statements kept per connection; 0 behind a transaction-mode pooler that does not track them.
+    #[arg(long, env = "DB_STATEMENT_CACHE", default_value_t = 100)]
+    pub db_statement_cache: usize,
+    /// Send time limits as start-up options of each connection. Turn it off behind a pooler that refuses them, and
+    /// set them on the role instead (`ALTER ROLE … SET statement_timeout = …`).
+    #[arg(long, env = "DB_SESSION_SETTINGS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub db_session_settings: bool,
 }
 
 /// Where Redis is. Each use may have its own server; all default to `REDIS_URL`.
@@ -83,6 +90,17 @@ pub enum LogFormat {
     Text,
 }
 
+/// Stopping.
+#[derive(Args, Debug, Clone)]
+pub struct ShutdownConfig {
+    /// How long work in hand (requests, jobs) may take to finish at a stop.
+    #[arg(long, env = "SHUTDOWN_GRACE_SECONDS", default_value_t = 20)]
+    pub shutdown_grace_seconds: u64,
+    /// How long listeners stay open after readiness turned off, for load balancers that need time to notice.
+    #[arg(long, env = "SHUTDOWN_DRAIN_SECONDS", default_value_t = 0)]
+    pub shutdown_drain_seconds: u64,
+}
+
 /// Timeouts and caps of a public HTTP listener.
 #[derive(Args, Debug, Clone)]
 pub struct HttpConfig {
@@ -92,6 +110,9 @@ pub struct HttpConfig {
     /// Longest gap between two pieces of a body, and longest body in all is three times that.
     #[arg(long, env = "HTTP_BODY_TIMEOUT_SECONDS", default_value_t = 10)]
     pub http_body_timeout_seconds: u64,
+    /// Close a connection that was idle this long between two requests (longer than the load balancer's).
+    #[arg(long, env = "HTTP_IDLE_SECONDS", default_value_t = 75)]
+    pub http_idle_seconds: u64,
     /// Most open connections.
     #[arg(long, env = "HTTP_MAX_CONNECTIONS", default_value_t = 10_000)]
     pub http_max_connections: usize,
@@ -158,9 +179,6 @@ pub struct QueueConfig {
     /// A worker whose heartbeat did not change for this long is dead.
     #[arg(long, env = "QUEUE_LEASE_SECONDS", default_value_t = 10)]
     pub queue_lease_seconds: u64,
-    /// How long running jobs may take to finish at a stop.
-    #[arg(long, env = "SHUTDOWN_GRACE_SECONDS", default_value_t = 20)]
-    pub shutdown_grace_seconds: u64,
 }
 
 /// The worker's writes.

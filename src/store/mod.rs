@@ -3,4 +3,7 @@
 pub mod definitions;
 pub mod events;
 pub mod leases;
+pub mod migrations;
+pub mod pool;
+pub mod processes;
 mod micros;
