@@ -1,3 +1,5 @@
 //! The job queue on Redis, driven by apalis workers.
 
+pub mod connection;
+pub mod keys;
 pub mod payload;
