@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use clap::Args;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 /// Where Postgres is.
 #[derive(Args, Debug, Clone)]
@@ -60,6 +60,44 @@ pub struct RedisConfig {
     /// Prefix of every key, so that several installations can share a server.
     #[arg(long, env = "REDIS_PREFIX", default_value = "sl")]
     pub redis_prefix: String,
+}
+
+/// What Redis is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RedisUse {
+    /// The job queue.
+    Queue,
+    /// Published leaderboards.
+    Ranking,
+    /// Rate limits.
+    Limits,
+    /// The directory and live channels.
+    Cache,
+}
+
+impl RedisUse {
+    /// Its name on `/readyz`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "redis_queue",
+            Self::Ranking => "redis_ranking",
+            Self::Limits => "redis_limits",
+            Self::Cache => "redis_cache",
+        }
+    }
+}
+
+impl RedisConfig {
+    /// The URL of one use.
+    pub fn url_of(&self, use_: RedisUse) -> &str {
+        let own = match use_ {
+            RedisUse::Queue => &self.redis_queue_url,
+            RedisUse::Ranking => &self.redis_ranking_url,
+            RedisUse::Limits => &self.redis_limits_url,
+            RedisUse::Cache => &self.redis_cache_url,
+        };
+        own.as_ref().unwrap_or(&self.redis_url).expose_secret()
+    }
 }
 
 /// The operations listener: health, metrics. Never the public port.

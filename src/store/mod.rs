@@ -7,3 +7,6 @@ pub mod migrations;
 pub mod pool;
 pub mod processes;
 mod micros;
+
+/// What Postgres or the way to it answered instead of a result.
+pub use sqlx::Error as StoreError;
