@@ -80,21 +80,23 @@ impl<S> Timed<S> {
         Self { stream, phase, deadlines, reading, writing: None }
     }
 
-    /// Whether the peer had its time. The timer is moved only when it fires, not with each request.
+    /// Whether the peer had its time. The timer is moved only when it fires or comes too late, not with each
+    /// request, and it always runs: hyper need not read again when a request ends.
     fn poll_read_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         loop {
-            if self.phase.is(REQUEST) {
-                return Poll::Pending;
-            }
+            let in_request = self.phase.is(REQUEST);
             let deadline = self.phase.deadline();
-            if self.reading.deadline() > deadline {
+            if !in_request && self.reading.deadline() > deadline {
                 self.reading.as_mut().reset(deadline);
             }
             ready!(self.reading.as_mut().poll(cx));
-            if deadline <= Instant::now() {
+            if in_request {
+                self.reading.as_mut().reset(Instant::now() + self.deadlines.header);
+            } else if deadline <= Instant::now() {
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
+            } else {
+                self.reading.as_mut().reset(deadline);
             }
-            self.reading.as_mut().reset(deadline);
         }
     }
 

@@ -60,6 +60,15 @@ pub async fn database() -> TestDatabase {
     TestDatabase { url, pool, name, admin }
 }
 
+/// Makes a private database without a schema.
+pub async fn empty_database() -> TestDatabase {
+    let database = database().await;
+    for schema in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
+        sqlx::query(schema).execute(&database.pool).await.unwrap();
+    }
+    database
+}
+
 async fn run(connection: &mut PgConnection, statement: String) {
     connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
 }
