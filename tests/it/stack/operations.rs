@@ -154,5 +154,5 @@ async fn fine_print_11_every_connection_carries_its_limits() {
         assert_eq!(found, value, "{name}");
     }
     let keepalive: String = sqlx::query_scalar("SHOW tcp_user_timeout").fetch_one(&pool).await.unwrap();
-    assert_eq!(keepalive, "10s");
+    assert_eq!(keepalive, "10000", "milliseconds");
 }
