@@ -10,6 +10,7 @@ pub mod fact;
 pub mod ids;
 pub mod json;
 pub mod payload_check;
+pub mod month;
 pub mod period;
 pub mod ranking_key;
 pub mod rate;
