@@ -208,6 +208,14 @@ pub struct IngestConfig {
     pub max_idempotency_keys: u32,
 }
 
+/// How old accepted events may be, for roles that do not accept any: partitions must exist that far back.
+#[derive(Args, Debug, Clone)]
+pub struct EventAgeConfig {
+    /// How old an event may be when ingest accepts it; the same as ingest's.
+    #[arg(long, env = "MAX_EVENT_AGE_SECONDS", default_value_t = 7 * 86_400)]
+    pub max_event_age_seconds: u32,
+}
+
 /// The queue's admission and leases.
 #[derive(Args, Debug, Clone)]
 pub struct QueueConfig {

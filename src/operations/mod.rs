@@ -1,6 +1,7 @@
 //! The operations listener of every process: health, readiness with reasons, pools, metrics. Never the public port.
 
 pub mod listener;
+pub mod process;
 pub mod readiness;
 pub mod start;
 pub mod watch;

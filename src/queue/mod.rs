@@ -3,4 +3,4 @@
 pub mod connection;
 pub mod keys;
 pub mod payload;
-pub mod server;
+pub mod facts;

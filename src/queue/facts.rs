@@ -35,7 +35,7 @@ pub struct ServerFacts {
 impl ServerFacts {
     /// What makes this server unfit for the job queue, if anything does.
     pub fn unsafe_for_queue(&self) -> Option<String> {
-        if self.eviction != "noeviction" && self.maxmemory > 0 {
+        if self.eviction != "noeviction" {
             return Some(format!(
                 "Redis may evict queued jobs (maxmemory-policy {}): set it to noeviction",
                 self.eviction
