@@ -108,6 +108,13 @@ pub struct OperationsConfig {
     pub ops_listen: Option<SocketAddr>,
 }
 
+impl OperationsConfig {
+    /// The address, or this role's own port on loopback.
+    pub fn address(&self, port: u16) -> SocketAddr {
+        self.ops_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+}
+
 /// Logs.
 #[derive(Args, Debug, Clone)]
 pub struct TelemetryConfig {

@@ -44,12 +44,7 @@ impl Operations {
     /// The address is taken.
     pub async fn start(role: &'static str, listen: SocketAddr, lifecycle: &Lifecycle) -> Result<Self, StartError> {
         let recorder = recorder::install()?;
-        let listener = super::start::listen("operations", listen).await?;
-        let address = listener.local_addr().map_err(|source| StartError::Listen {
-            what: "operations",
-            address: listen,
-            source,
-        })?;
+        let (listener, address) = super::start::listen("operations", listen).await?;
         let readiness = Readiness::starting(role, lifecycle.soft.clone());
         let pools = Arc::new(OnceLock::new());
         let shown = Shown { readiness: readiness.clone(), pools: Arc::clone(&pools), recorder: recorder.clone() };

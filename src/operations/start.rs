@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::Router;
 use tokio::net::TcpListener;
 
 use super::listener::Operations;
 use super::watch;
-use crate::config::{PostgresConfig, RedisConfig, RedisUse};
+use crate::config::{HttpConfig, PostgresConfig, RedisConfig, RedisUse, ShutdownConfig};
+use crate::directory::{DirectorySource, SharedDirectory};
 use crate::domain::clock::Clock;
+use crate::http::server::{self, ServerConfig};
 use crate::lifecycle::Lifecycle;
 use crate::queue::connection::{Connection, Timeouts};
 use crate::store::migrations::{self, SchemaStatus};
@@ -38,7 +41,9 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The database lacks migrations.
-    #[error("the database schema is older than this program needs ({pending} pending, first {first}): run `scoreline migrate`")]
+    #[error(
+        "the database schema is older than this program needs ({pending} pending, first {first}): run `scoreline migrate`"
+    )]
     Schema {
         /// How many are pending.
         pending: usize,
@@ -67,12 +72,30 @@ pub struct RunningRole {
     pub operations: SocketAddr,
 }
 
-/// Binds a listener.
+/// Binds a listener; returns it with its address (port 0 becomes a real one).
 ///
 /// # Errors
 /// [`StartError::Listen`].
-pub async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { what, address, source })
+pub async fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bind = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bind.await.map_err(|source| StartError::Listen { what, address, source })
+}
+
+/// Serves a role's public router as an essential task.
+pub fn serve(
+    role: &'static str,
+    listener: TcpListener,
+    router: Router,
+    http: &HttpConfig,
+    shutdown: &ShutdownConfig,
+    lifecycle: &Lifecycle,
+) {
+    let config = ServerConfig::public(role, http, Duration::from_secs(shutdown.shutdown_drain_seconds));
+    lifecycle.spawn_essential(role, server::serve(listener, router, config, lifecycle.clone()));
 }
 
 /// What this process is called in `processes` and leases: role, process id, start in microseconds.
@@ -184,4 +207,24 @@ pub async fn redis(
     .await?;
     watch::redis(use_.name(), connection.clone(), holds_queue, readiness.clone(), lifecycle);
     Ok(connection)
+}
+
+/// Waits for the first snapshot of the directory and follows it from then on.
+///
+/// # Errors
+/// A bad URL, or a stop while waiting.
+pub async fn directory(
+    config: &RedisConfig,
+    operations: &Operations,
+    lifecycle: &Lifecycle,
+) -> Result<SharedDirectory, StartError> {
+    const NAME: &str = "directory";
+    redis(RedisUse::Cache, config, operations, lifecycle).await?;
+    operations.readiness.unready(NAME, "waiting for cron to publish it to Redis");
+    let bad_url = |error| StartError::Config(format!("REDIS_CACHE_URL: {error}"));
+    let source = DirectorySource::open(config.url_of(RedisUse::Cache), &config.redis_prefix).map_err(bad_url)?;
+    let first = source.wait_for_first(&lifecycle.soft).await.ok_or(StartError::Stopped(NAME))?;
+    operations.readiness.ready(NAME, "read");
+    lifecycle.spawn_essential(NAME, source.follow(std::sync::Arc::clone(&first), lifecycle.soft.clone()));
+    Ok(first)
 }

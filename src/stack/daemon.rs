@@ -58,7 +58,11 @@ impl Identity {
     /// Stops what a crashed run left running.
     pub async fn stop_stale(&self, stop: Stop) {
         if let Some(pid) = self.find() {
-            tracing::info!(pid = pid.as_raw_nonzero().get(), program = self.program, "stopping what an earlier run left");
+            tracing::info!(
+                pid = pid.as_raw_nonzero().get(),
+                program = self.program,
+                "stopping what an earlier run left"
+            );
             end(pid, stop, || self.find() == Some(pid)).await;
         }
     }

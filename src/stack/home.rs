@@ -41,10 +41,8 @@ impl Home {
             let _ = lock.read_to_string(&mut pid);
             return Err(StackError::InUse { home: path, pid: pid.trim().to_owned() });
         }
-        let written = lock
-            .set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| writeln!(lock, "{}", std::process::id()));
+        let written =
+            lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
         written.map_err(StackError::file("cannot write", &file))?;
         Ok(Self { path, _lock: lock })
     }

@@ -50,7 +50,9 @@ pub enum StackError {
         source: std::io::Error,
     },
     /// A program is missing.
-    #[error("{program} {needed} was not found; run scripts/install-services, or install it from your system's packages")]
+    #[error(
+        "{program} {needed} was not found; run scripts/install-services, or install it from your system's packages"
+    )]
     Missing {
         /// Which one.
         program: &'static str,

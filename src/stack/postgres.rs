@@ -41,8 +41,7 @@ pub struct PrivatePostgres {
 pub async fn start(home: &Home, options: &StackOptions) -> Result<PrivatePostgres, StackError> {
     let user = binaries::postgres_user()?;
     let data = data_folder(home, user).await?;
-    let identity =
-        Identity { program: "postgres", directory: data.clone(), pid_file: data.join("postmaster.pid") };
+    let identity = Identity { program: "postgres", directory: data.clone(), pid_file: data.join("postmaster.pid") };
     identity.stop_stale(STOP).await;
     let programs = binaries::postgres(data_version(&data)).await?;
     let password = home.secret("postgres.password")?;

@@ -33,11 +33,8 @@ pub async fn start(home: &Home, options: &StackOptions) -> Result<PrivateRedis, 
     let program = binaries::redis().await?;
     let directory = home.join("redis");
     std::fs::create_dir_all(&directory).map_err(StackError::file("cannot make", &directory))?;
-    let identity = Identity {
-        program: "redis-server",
-        directory: directory.clone(),
-        pid_file: directory.join("redis.pid"),
-    };
+    let identity =
+        Identity { program: "redis-server", directory: directory.clone(), pid_file: directory.join("redis.pid") };
     identity.stop_stale(STOP).await;
     let password = home.secret("redis.password")?;
     let log = home.join("redis.log");

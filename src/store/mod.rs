@@ -9,10 +9,10 @@ pub mod games;
 pub mod keys;
 pub mod leaderboards;
 pub mod leases;
+mod micros;
 pub mod migrations;
 pub mod pool;
 pub mod processes;
-mod micros;
 
 /// What Postgres or the way to it answered instead of a result.
 pub use sqlx::Error as StoreError;

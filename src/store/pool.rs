@@ -153,9 +153,8 @@ impl From<sqlx::PgPool> for Pool {
 /// not as `SET`, so that nothing depends on session state behind a transaction-mode pooler.
 fn options(url: &SecretString, config: &PostgresConfig, role: &str) -> Result<PgConnectOptions, sqlx::Error> {
     let options: PgConnectOptions = url.expose_secret().parse()?;
-    let options = options
-        .application_name(&format!("scoreline {role}"))
-        .statement_cache_capacity(config.db_statement_cache);
+    let options =
+        options.application_name(&format!("scoreline {role}")).statement_cache_capacity(config.db_statement_cache);
     if !config.db_session_settings {
         return Ok(options);
     }

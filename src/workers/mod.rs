@@ -1,1 +1,2 @@
 //! (see the module map in lib.rs)
+pub mod role;

@@ -36,7 +36,14 @@ async fn start(config: ServerConfig) -> (SocketAddr, Lifecycle) {
     let release = lifecycle.clone();
     let router = Router::new()
         .route("/hello", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.ip().to_string() }))
-        .route("/panic", get(|| async { if true { panic!("on purpose") } }))
+        .route(
+            "/panic",
+            get(|| async {
+                if true {
+                    panic!("on purpose")
+                }
+            }),
+        )
         .route("/echo", post(|body: String| async move { body }))
         .route(
             "/slow",
@@ -66,7 +73,8 @@ async fn read_answer(stream: &mut TcpStream) -> String {
             return text.into_owned();
         }
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let length =
+                head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
             if body.len() >= length.unwrap_or(0) {
                 return text.into_owned();
             }

@@ -58,10 +58,8 @@ async fn readiness_names_each_dependency_its_reason_and_the_persistence_mode() {
     assert_eq!(status, 200, "{body}");
     assert!(body.contains("AOF, appendfsync everysec, noeviction"), "{body}");
     redis.kill();
-    eventually("a lost Redis is noticed", PATIENCE, || async {
-        support::http::get(address, "/readyz").await.0 == 503
-    })
-    .await;
+    eventually("a lost Redis is noticed", PATIENCE, || async { support::http::get(address, "/readyz").await.0 == 503 })
+        .await;
     redis.start();
     eventually("and found again", PATIENCE, || async { support::http::get(address, "/readyz").await.0 == 200 }).await;
     lifecycle.soft.cancel();
@@ -79,14 +77,21 @@ async fn a_redis_that_evicts_keys_is_refused_for_the_queue() {
     let waiting = start::redis(RedisUse::Queue, &settings.redis, &operations, &lifecycle);
     let stop = async {
         eventually("the reason is told", PATIENCE, || async {
-            operations.readiness.report().dependencies.get("redis_queue").is_some_and(|d| d.detail.contains("noeviction"))
+            operations
+                .readiness
+                .report()
+                .dependencies
+                .get("redis_queue")
+                .is_some_and(|d| d.detail.contains("noeviction"))
         })
         .await;
         lifecycle.soft.cancel();
     };
     let (refused, ()) = tokio::join!(waiting, stop);
     assert!(matches!(refused, Err(StartError::Stopped("redis_queue"))));
-    start::redis(RedisUse::Cache, &settings.redis, &operations, &Lifecycle::default()).await.expect("a cache may evict");
+    start::redis(RedisUse::Cache, &settings.redis, &operations, &Lifecycle::default())
+        .await
+        .expect("a cache may evict");
 }
 
 #[tokio::test]
@@ -129,7 +134,10 @@ async fn the_pool_tells_who_waits_and_each_role_shows_its_own_metrics() {
     })
     .await;
     let metrics = support::http::get(mine.address, "/metrics").await.1;
-    assert!(metrics.contains(r#"scoreline_pool_connections{role="pool-a",pool="primary",state="waiting"} 1"#), "{metrics}");
+    assert!(
+        metrics.contains(r#"scoreline_pool_connections{role="pool-a",pool="primary",state="waiting"} 1"#),
+        "{metrics}"
+    );
     assert!(metrics.contains(r#"scoreline_process_resident_bytes{role="pool-a"}"#), "{metrics}");
     assert!(!support::http::get(other.address, "/metrics").await.1.contains("pool-a"));
     drop(held);
@@ -149,8 +157,7 @@ async fn fine_print_11_every_connection_carries_its_limits() {
         ("client_connection_check_interval", "2s"),
         ("application_name", "scoreline worker"),
     ] {
-        let found: String =
-            sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&pool).await.unwrap();
+        let found: String = sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&pool).await.unwrap();
         assert_eq!(found, value, "{name}");
     }
     let keepalive: String = sqlx::query_scalar("SHOW tcp_user_timeout").fetch_one(&pool).await.unwrap();

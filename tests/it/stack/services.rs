@@ -42,7 +42,8 @@ async fn say_hello(stack: &Stack) {
     let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&mut connection).await.unwrap();
     assert_eq!(one, 1);
     let client = redis::Client::open(stack.redis_url().unwrap()).unwrap();
-    let pong: String = redis::cmd("PING").query_async(&mut client.get_multiplexed_async_connection().await.unwrap()).await.unwrap();
+    let pong: String =
+        redis::cmd("PING").query_async(&mut client.get_multiplexed_async_connection().await.unwrap()).await.unwrap();
     assert_eq!(pong, "PONG");
 }
 
