@@ -11,7 +11,7 @@
 //!
 //! Beside them: [`domain`] has the rules without I/O, [`store`] the only SQL, [`directory`] what ingest and api know
 //! of games and keys, [`http`] the listener both doors share, [`operations`] health and metrics of every process,
-//! [`stack`] private Postgres and Redis. `ARCHITECTURE.md` lists the invariants and which way imports may point.
+//! [`stack`] private Postgres and Redis, [`up`] everything in one process, [`simulate`] a game that plays. `ARCHITECTURE.md` lists the invariants and which way imports may point.
 
 pub mod aggregator;
 pub mod api;
@@ -25,7 +25,9 @@ pub mod lifecycle;
 pub mod operations;
 pub mod queue;
 pub mod ranking;
+pub mod simulate;
 pub mod stack;
 pub mod store;
 pub mod telemetry;
+pub mod up;
 pub mod workers;

@@ -11,6 +11,7 @@ pub mod marker;
 
 pub mod publish;
 pub mod rebuild;
+pub mod role;
 pub mod rules;
 pub mod run;
 pub mod shards;

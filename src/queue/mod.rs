@@ -9,6 +9,7 @@ mod dead;
 mod fetch;
 mod hands;
 pub mod job;
+pub mod facts;
 pub mod keys;
 mod lease;
 mod meters;

@@ -21,6 +21,12 @@ pub mod markers;
 mod micros;
 pub mod partitions;
 pub mod period_closing;
+pub mod migrations;
+pub mod pool;
+pub mod processes;
+
+/// What Postgres or the way to it answered instead of a result.
+pub use sqlx::Error as StoreError;
 pub mod periods;
 pub mod standings;
 pub mod recompute;

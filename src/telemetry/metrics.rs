@@ -50,3 +50,5 @@ pub const MARKERS_WAITING: &str = "scoreline_markers_waiting";
 pub const REBUILDS: &str = "scoreline_rebuilds_total";
 /// Connections of a Postgres pool. Labels: role, pool, state (total, idle, waiting, max).
 pub const POOL_CONNECTIONS: &str = "scoreline_pool_connections";
+/// Connections refused at a cap. Labels: role, reason (listener, address).
+pub const HTTP_CONNECTIONS_REFUSED: &str = "scoreline_http_connections_refused_total";

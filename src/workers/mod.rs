@@ -8,6 +8,7 @@
 
 pub mod dead_letters;
 pub mod persist_events;
+pub mod role;
 
 use crate::queue::payload::Kind;
 use crate::queue::{Delivery, JobRunner, Settlement};
