@@ -55,7 +55,7 @@ pub async fn ensure(pool: &Pool, generation: BoardGenerationId, period: &Period)
 /// # Errors
 /// Whatever Postgres says.
 pub async fn starting_at(
-    pool: &PgPool,
+    pool: &Pool,
     generation: BoardGenerationId,
     starts_at: Micros,
 ) -> Result<Option<StoredPeriod>, sqlx::Error> {

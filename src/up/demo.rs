@@ -1,6 +1,6 @@
 //! The demo game: made once, with keys that stay the same from run to run.
 
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand::rngs::StdRng;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -100,7 +100,7 @@ async fn make_keys(pool: &Pool, game: GameId) -> Result<Demo, String> {
     let mut transaction = pool.begin().await.map_err(|e| e.to_string())?;
     let mut made = Vec::with_capacity(2);
     for kind in [KeyKind::Client, KeyKind::Server] {
-        let (_, key) = keys::create(&mut transaction, game, kind, Some("made by up"), Actor::CommandLine, &mut random)
+        let (_, key) = keys::create(&mut transaction, game, kind, Some("made by up"), Actor::CommandLine, random.random())
             .await
             .map_err(|e| e.to_string())?;
         made.push(key);

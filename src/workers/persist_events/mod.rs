@@ -17,8 +17,8 @@ mod writer;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::store::pool::Pool;
 use metrics::Counter;
-use sqlx::PgPool;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -74,7 +74,7 @@ impl PersistEvents {
     /// Postgres did not give the definitions.
     pub async fn start(
         config: &WorkerConfig,
-        pool: PgPool,
+        pool: Pool,
         queue: &str,
         lifecycle: &Lifecycle,
     ) -> Result<Self, sqlx::Error> {

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use sqlx::{Connection, PgConnection, PgPool};
+use crate::store::pool::Pool;
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::facts::FactMaker;
@@ -43,7 +44,7 @@ pub enum Attempt {
 /// Whatever Postgres says; nothing was written, except that a failure during COMMIT leaves it open whether everything
 /// was: repeating is always safe.
 pub async fn store(
-    pool: &PgPool,
+    pool: &Pool,
     rows: &mut [EventRow<'_>],
     way: Way,
     definitions: &Definitions,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::PgPool;
+use crate::store::pool::Pool;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,7 @@ const UNKNOWN_FAILURES: u32 = 3;
 #[derive(Debug)]
 pub struct Shared {
     /// The worker's connections.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Definitions as last loaded.
     pub definitions: arc_swap::ArcSwap<Definitions>,
     /// Keys stored lately.
