@@ -99,9 +99,10 @@ pub fn serve(
     lifecycle.spawn_essential(role, server::serve(listener, router, config, lifecycle.clone()));
 }
 
-/// What this process is called in `processes` and leases: role, process id, start in microseconds.
+/// What this process is called in `processes` and leases: role, host, process id, start in microseconds.
 pub fn process_id(role: &str, clock: &Clock) -> String {
-    format!("{role}-{}-{:x}", std::process::id(), clock.now().0)
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{role}-{}-{}-{:x}", host.trim(), std::process::id(), clock.now().0)
 }
 
 /// Repeats `attempt` until it says yes, with growing pauses; says what is waited for, in the log and on `/readyz`.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::announce;
 use crate::lifecycle::Lifecycle;
@@ -70,10 +71,18 @@ async fn run_command(command: &[String], stack: &Stack, lifecycle: &Lifecycle) -
             return ExitCode::FAILURE;
         }
     };
-    // Ctrl-C reaches the command by itself; wait for it to end, a second signal ends it.
     let status = tokio::select! {
         status = child.wait() => status,
-        () = lifecycle.hard.cancelled() => return ExitCode::FAILURE,
+        () = lifecycle.soft.cancelled() => {
+            // At a terminal Ctrl-C reached it too; it ends once either way.
+            if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+                let _ = kill_process(pid, Signal::TERM);
+            }
+            tokio::select! {
+                status = child.wait() => status,
+                () = lifecycle.hard.cancelled() => return ExitCode::FAILURE,
+            }
+        }
     };
     match status {
         Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),

@@ -1,0 +1,22 @@
+.PHONY: up build test bench format
+
+# Everything in one process on private services under .scoreline/, with a game that plays. Ctrl-C stops it.
+up:
+	@scripts/install-services
+	@cargo build --release --quiet --bin scoreline
+	@exec $${CARGO_TARGET_DIR:-target}/release/scoreline up
+
+build:
+	cargo build --release
+
+# Format, lint and every test, on services of its own.
+test:
+	@scripts/test
+
+bench:
+	@scripts/install-services
+	@cargo build --release --quiet
+	@exec $${CARGO_TARGET_DIR:-target}/release/scoreline bench
+
+format:
+	cargo fmt
