@@ -2,4 +2,7 @@
 
 mod http;
 mod operations;
+mod processes;
+mod rules;
 mod services;
+mod settings;

@@ -1,0 +1,188 @@
+//! The real programs: `scoreline up`, and each role alone.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::support::{self, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program that is ended with this value, and its output.
+struct Program {
+    child: Child,
+    output: PathBuf,
+}
+
+impl Program {
+    fn start(mut command: Command, name: &str) -> Self {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let output = std::env::temp_dir().join(format!("scoreline-{name}-{}-{number}.out", std::process::id()));
+        let file = std::fs::File::create(&output).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Self { child, output }
+    }
+
+    fn output(&self) -> String {
+        let mut text = String::new();
+        std::fs::File::open(&self.output).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    fn terminate(&self) {
+        let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    async fn ended(&mut self) -> Option<i32> {
+        let mut code = None;
+        let (child, found) = (&mut self.child, &mut code);
+        let started = std::time::Instant::now();
+        while found.is_none() && started.elapsed() < PATIENCE {
+            *found = child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        code
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            self.terminate();
+            let _ = self.child.wait();
+        }
+        let _ = std::fs::remove_file(&self.output);
+    }
+}
+
+const ANY_PORT: [(&str, &str); 6] = [
+    ("INGEST_LISTEN", "127.0.0.1:0"),
+    ("API_LISTEN", "127.0.0.1:0"),
+    ("INGEST_OPS_LISTEN", "127.0.0.1:0"),
+    ("API_OPS_LISTEN", "127.0.0.1:0"),
+    ("WORKER_OPS_LISTEN", "127.0.0.1:0"),
+    ("CRON_OPS_LISTEN", "127.0.0.1:0"),
+];
+
+fn up(home: &Path) -> Program {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_scoreline"));
+    command
+        .args(["up", "--no-traffic", "--home"])
+        .arg(home)
+        .envs(ANY_PORT)
+        .env_remove("DATABASE_URL")
+        .env_remove("REDIS_URL");
+    Program::start(command, "up")
+}
+
+async fn endpoints(home: &Path, program: &Program) -> serde_json::Value {
+    let file = home.join("endpoints.json");
+    let what = "endpoints.json";
+    let started = std::time::Instant::now();
+    while !file.exists() {
+        assert!(started.elapsed() < PATIENCE, "no {what}: {}", program.output());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+fn address(url: &serde_json::Value) -> std::net::SocketAddr {
+    url.as_str().unwrap().trim_start_matches("http://").parse().unwrap()
+}
+
+#[tokio::test]
+async fn up_runs_every_role_writes_its_endpoints_keeps_its_keys_and_stops_all_it_started() {
+    let home = std::env::temp_dir().join(format!("scoreline-up-{}", std::process::id()));
+    let mut first = up(&home);
+    let at = endpoints(&home, &first).await;
+    for role in ["ingest", "api", "worker", "cron"] {
+        let (status, body) = support::http::get(address(&at["ops"][role]), "/readyz").await;
+        assert_eq!(status, 200, "{role}: {body}");
+        let metrics = support::http::get(address(&at["ops"][role]), "/metrics").await.1;
+        assert!(metrics.contains(&format!("role=\"{role}\"")), "{metrics}");
+        let lines = metrics.lines().filter(|line| !line.starts_with('#'));
+        assert!(lines.clone().all(|line| line.contains(&format!("role=\"{role}\""))), "{metrics}");
+    }
+    let key = at["server_key"].as_str().unwrap();
+    let request =
+        format!("GET /v1/leaderboards HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n\r\n");
+    let (status, body) = support::http::request(address(&at["api"]), &request).await;
+    assert!(status == 200 && ["global", "weekly", "wins"].iter().all(|slug| body.contains(slug)), "{status} {body}");
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(home.join("endpoints.json")).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+
+    // The same home twice is refused, without harm to the first.
+    let mut second = up(&home);
+    assert_eq!(second.ended().await, Some(2));
+    assert!(second.output().contains("another copy runs"), "{}", second.output());
+    assert_eq!(support::http::get(address(&at["ops"]["api"]), "/readyz").await.0, 200);
+
+    first.terminate();
+    assert_eq!(first.ended().await, Some(0), "{}", first.output());
+    assert!(!home.join("endpoints.json").exists());
+    assert!(std::net::TcpStream::connect(address(&at["api"])).is_err());
+    let redis = at["redis_url"].as_str().unwrap();
+    assert!(redis::Client::open(redis).unwrap().get_connection().is_err(), "Redis still runs");
+
+    let again = up(&home);
+    let then = endpoints(&home, &again).await;
+    for kept in ["client_key", "server_key", "admin_token"] {
+        assert_eq!(then[kept], at[kept]);
+    }
+    let canaries = [&at["server_key"], &at["admin_token"]];
+    let log = std::fs::read_to_string(home.join("redis.log")).unwrap();
+    assert!(canaries.iter().all(|c| !log.contains(c.as_str().unwrap())));
+    drop(again);
+    std::fs::remove_dir_all(home).unwrap();
+}
+
+#[tokio::test]
+async fn a_role_alone_waits_for_what_it_needs_says_so_and_stops_when_told() {
+    let port = support::free_port();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_worker"));
+    command
+        .env("DATABASE_URL", "postgres://someone:canary-password@127.0.0.1:1/none")
+        .env("REDIS_URL", "redis://:canary-password@127.0.0.1:1")
+        .env("OPS_LISTEN", format!("127.0.0.1:{port}"));
+    let mut worker = Program::start(command, "worker");
+    eventually("it says what it waits for", PATIENCE, || async { worker.output().contains("waiting for postgres") })
+        .await;
+    let (status, body) = support::http::get(([127, 0, 0, 1], port).into(), "/readyz").await;
+    assert!(status == 503 && body.contains("postgres"), "{status} {body}");
+    worker.terminate();
+    assert_eq!(worker.ended().await, Some(0), "{}", worker.output());
+    let (log, metrics) = (worker.output(), body);
+    assert!(!log.contains("canary") && !metrics.contains("canary"), "{log}");
+    for line in log.lines() {
+        serde_json::from_str::<serde_json::Value>(line).expect("every log line is JSON");
+    }
+}
+
+#[tokio::test]
+async fn a_role_refuses_an_older_schema_and_migrate_mends_it() {
+    let database = support::postgres::empty_database().await;
+    let redis = support::redis::redis();
+    let start = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cron"));
+        command.env("DATABASE_URL", &database.url).env("REDIS_URL", &redis.url).env("OPS_LISTEN", "127.0.0.1:0");
+        Program::start(command, "cron")
+    };
+    let mut refused = start();
+    assert_eq!(refused.ended().await, Some(2));
+    assert!(refused.output().contains("scoreline migrate"), "{}", refused.output());
+    let migrate = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scoreline"));
+        command.arg("migrate").args(more).env("DATABASE_URL", &database.url).output().unwrap()
+    };
+    assert_eq!(migrate(&["status"]).status.code(), Some(4));
+    assert_eq!(migrate(&[]).status.code(), Some(0));
+    assert_eq!(migrate(&["status"]).status.code(), Some(0));
+    let mut cron = start();
+    eventually("it runs", PATIENCE, || async { cron.output().contains("\"running\"") }).await;
+    cron.terminate();
+    assert_eq!(cron.ended().await, Some(0), "{}", cron.output());
+}

@@ -1,0 +1,197 @@
+//! Rules about the source itself: which way imports point, how long files are, that every statement is valid.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::support;
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut folders = vec![root.join("src"), root.join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(found.len() > 50);
+    found
+}
+
+/// The module under `src` that a file belongs to: `ingest` for `src/ingest/body.rs`, `config` for `src/config.rs`.
+fn module_of(path: &Path) -> Option<String> {
+    let rest = path.strip_prefix("src").ok()?;
+    let first = rest.components().next()?.as_os_str().to_str()?.to_owned();
+    Some(first.trim_end_matches(".rs").to_owned())
+}
+
+/// Names a line takes from `crate::…` or from a crate, without comments.
+fn mentions(line: &str, path: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    code.match_indices(path).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+    })
+}
+
+/// Which of our modules each module may use. What starts, serves and wires (`operations`, `up`, …) may use all below
+/// it; `role.rs` files wire their role.
+fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
+    BTreeMap::from([
+        ("domain", vec![]),
+        ("config", vec!["domain"]),
+        ("lifecycle", vec![]),
+        ("telemetry", vec!["config", "domain"]),
+        ("store", vec!["config", "directory", "domain", "telemetry"]),
+        ("directory", vec!["domain", "store", "telemetry"]),
+        ("ranking", vec!["config", "domain", "telemetry"]),
+        ("queue", vec!["config", "domain", "lifecycle", "telemetry"]),
+        ("http", vec!["config", "domain", "lifecycle", "telemetry"]),
+        ("ingest", vec!["config", "directory", "domain", "http", "lifecycle", "queue", "telemetry"]),
+        ("workers", vec!["config", "domain", "lifecycle", "queue", "store", "telemetry"]),
+        ("aggregator", vec!["config", "directory", "domain", "lifecycle", "queue", "ranking", "store", "telemetry"]),
+        ("api", vec!["config", "directory", "domain", "http", "lifecycle", "queue", "ranking", "store", "telemetry"]),
+        ("stack", vec!["queue"]),
+    ])
+}
+
+#[test]
+fn imports_point_downwards_only() {
+    let allowed = allowed();
+    let all: Vec<&str> = allowed.keys().copied().chain(["operations", "simulate", "up", "cli", "bench"]).collect();
+    let mut breaches = Vec::new();
+    for (path, text) in sources() {
+        let Some(module) = module_of(&path) else { continue };
+        let wires = path.file_name().is_some_and(|name| name == "role.rs");
+        let Some(may) = allowed.get(module.as_str()).filter(|_| !wires) else { continue };
+        for other in all.iter().filter(|other| **other != module && !may.contains(other)) {
+            for line in text.lines().filter(|line| mentions(line, &format!("crate::{other}"))) {
+                breaches.push(format!("{}: {}", path.display(), line.trim()));
+            }
+        }
+    }
+    assert!(breaches.is_empty(), "imports against ARCHITECTURE.md:\n{}", breaches.join("\n"));
+}
+
+#[test]
+fn each_library_stays_in_its_rooms() {
+    let rooms = [
+        ("sqlx", vec!["store", "stack", "bench"]),
+        ("redis", vec!["queue", "ranking", "directory", "stack", "bench"]),
+        ("axum", vec!["ingest", "api", "operations", "http", "simulate", "bench"]),
+        ("apalis", vec!["queue", "workers"]),
+        ("apalis_core", vec!["queue", "workers"]),
+    ];
+    // The error that a statement answers with, and what one is bound to, travel further than the statements.
+    let travels = ["sqlx::Error", "sqlx::PgConnection", "sqlx::Transaction", "redis::aio::ConnectionManager"];
+    let mut breaches = Vec::new();
+    for (path, text) in sources() {
+        let Some(module) = module_of(&path).filter(|m| m != "bin") else { continue };
+        for (library, rooms) in &rooms {
+            if rooms.contains(&module.as_str()) {
+                continue;
+            }
+            for line in text.lines().filter(|line| mentions(line, &format!("{library}::"))) {
+                let rest = travels.iter().fold(line.to_owned(), |line, name| line.replace(name, ""));
+                if mentions(&rest, &format!("{library}::")) {
+                    breaches.push(format!("{}: {}", path.display(), line.trim()));
+                }
+            }
+        }
+    }
+    assert!(breaches.is_empty(), "libraries outside their rooms:\n{}", breaches.join("\n"));
+}
+
+#[test]
+fn no_file_is_longer_than_one_reads_in_a_sitting() {
+    let too_long: Vec<String> = sources()
+        .iter()
+        .filter(|(_, text)| text.lines().count() > 400)
+        .map(|(path, text)| format!("{} has {} lines", path.display(), text.lines().count()))
+        .collect();
+    assert!(too_long.is_empty(), "{}", too_long.join("\n"));
+    let fat: Vec<String> = sources()
+        .iter()
+        .filter(|(path, text)| path.starts_with("src/bin") && text.lines().count() > 60)
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    assert!(fat.is_empty(), "binaries parse, wire and run: {fat:?}");
+}
+
+#[test]
+fn invariant_10_only_one_module_reads_the_clock() {
+    for (path, text) in sources().iter().filter(|(path, _)| path.starts_with("src")) {
+        if path == Path::new("src/domain/clock.rs") {
+            continue;
+        }
+        for name in ["SystemTime::now", "Timestamp::now", "now_v7", "Utc::now"] {
+            assert!(
+                !text.lines().any(|l| mentions(l, name) || l.contains(&format!("::{name}"))),
+                "{}: {name}",
+                path.display()
+            );
+        }
+    }
+}
+
+/// Text literals (plain and raw) that are arguments of `query…(`.
+fn statements(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("sqlx::query") {
+        rest = &rest[at + "sqlx::query".len()..];
+        let Some(open) = rest.find('(') else { break };
+        let argument = rest[open + 1..].trim_start();
+        if let Some(body) = argument.strip_prefix('"') {
+            let mut statement = String::new();
+            let mut characters = body.chars();
+            while let Some(c) = characters.next() {
+                match c {
+                    '"' => break,
+                    '\\' => match characters.next() {
+                        Some('n') => statement.push('\n'),
+                        Some('\n') => {}
+                        Some(other) => statement.push(other),
+                        None => {}
+                    },
+                    other => statement.push(other),
+                }
+            }
+            found.push(statement);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_statement_in_the_store_is_valid_on_the_migrated_schema() {
+    let database = support::postgres::database().await;
+    let mut checked = 0;
+    let mut wrong = Vec::new();
+    for (path, text) in sources().iter().filter(|(path, _)| path.starts_with("src/store")) {
+        for statement in statements(text) {
+            let first = statement.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+            if !["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].contains(&first.as_str()) {
+                continue;
+            }
+            let mut connection = database.pool.acquire().await.unwrap();
+            let prepared = sqlx::Executor::prepare(
+                &mut *connection,
+                sqlx::SqlSafeStr::into_sql_str(sqlx::AssertSqlSafe(statement.clone())),
+            )
+            .await;
+            if let Err(error) = prepared {
+                wrong.push(format!("{}: {error}\n{statement}\n", path.display()));
+            }
+            checked += 1;
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(checked > 20, "only {checked} statements were found");
+}

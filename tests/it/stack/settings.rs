@@ -1,0 +1,67 @@
+//! Settings: the page that documents them, and what is refused.
+
+use std::fmt::Write;
+use std::process::Command;
+
+use scoreline::operations::settings::all_settings_command;
+
+/// `docs/configuration.md`, as it must be.
+fn page() -> String {
+    let mut page = String::from(
+        "# Configuration\n\nFlag > environment > default; the same names in every process. `scoreline config` prints what is in \
+         force.\nMade from the program's own `--help`: change `src/config.rs`, then run `UPDATE_DOCS=1 make test`.\n\n\
+         | environment | flag | default | what it is |\n|---|---|---|---|\n",
+    );
+    let command = all_settings_command();
+    let mut arguments: Vec<_> = command.get_arguments().filter(|a| a.get_env().is_some()).collect();
+    arguments.sort_by_key(|a| a.get_env().map(|e| e.to_os_string()));
+    for argument in arguments {
+        let name = argument.get_env().unwrap().to_str().unwrap();
+        let flag = argument.get_long().unwrap();
+        let defaults: Vec<_> = argument.get_default_values().iter().map(|v| v.to_str().unwrap()).collect();
+        let default = if defaults.is_empty() { "-".to_owned() } else { format!("`{}`", defaults.join(",")) };
+        let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
+        let help = help.replace('\n', " ").replace('|', "\\|");
+        writeln!(page, "| `{name}` | `--{flag}` | {default} | {help} |").unwrap();
+    }
+    page
+}
+
+#[test]
+fn the_configuration_page_says_what_the_program_does() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, page()).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(written == page(), "docs/configuration.md is out of date: run UPDATE_DOCS=1 make test");
+}
+
+#[test]
+fn every_process_explains_itself() {
+    for (program, words) in [
+        (env!("CARGO_BIN_EXE_ingest"), ["INGEST_LISTEN", "RATE_LIMIT_REQUESTS"]),
+        (env!("CARGO_BIN_EXE_worker"), ["DATABASE_URL", "WORKER_WRITERS"]),
+        (env!("CARGO_BIN_EXE_cron"), ["DATABASE_URL", "RETENTION_DAYS"]),
+        (env!("CARGO_BIN_EXE_api"), ["API_LISTEN", "ADMIN_TOKEN"]),
+    ] {
+        let output = Command::new(program).arg("--help").output().unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && words.iter().all(|word| help.contains(word)), "{program}: {help}");
+    }
+}
+
+#[test]
+fn config_masks_secrets_and_refuses_what_is_unsafe() {
+    let output = Command::new(env!("CARGO_BIN_EXE_scoreline"))
+        .args(["config", "--offline"])
+        .env("DATABASE_URL", "postgres://someone:canary-1@db/x")
+        .env("ADMIN_TOKEN", "canary-2")
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(!output.status.success());
+    assert!(err.contains("ADMIN_TOKEN"), "{err}");
+    assert!(out.contains("DATABASE_URL=postgres://someone:***@db/x  # environment"), "{out}");
+    assert!(!out.contains("canary") && !err.contains("canary"), "{out}{err}");
+}
