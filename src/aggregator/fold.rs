@@ -1,7 +1,5 @@
 //! One fold: facts in, entries and a marker out, in one transaction (invariant 4; fine print 9 and 14).
 
-use sqlx::PgPool;
-
 use super::marker::MarkerWriter;
 use super::rules::Rules;
 use super::shards;
@@ -13,6 +11,7 @@ use crate::domain::ranking_key::Standing;
 use crate::store::entries::{self, EntryWrite, StoredEntry};
 use crate::store::facts::{self, TakenFacts};
 use crate::store::leases::{self, Lease};
+use crate::store::pool::Pool;
 use crate::store::{fold_periods, markers};
 
 mod resolve;
@@ -66,7 +65,7 @@ struct Merged<'a> {
 ///
 /// # Errors
 /// [`FoldError`]: nothing was changed.
-pub async fn fold_once(pool: &PgPool, rules: &Rules, held: &[Lease], max_facts: u32) -> Result<Folded, FoldError> {
+pub async fn fold_once(pool: &Pool, rules: &Rules, held: &[Lease], max_facts: u32) -> Result<Folded, FoldError> {
     let shard_numbers = shards::numbers(held);
     let mut transaction = pool.begin().await?;
     if !leases::lock_and_check(&mut transaction, held).await? {

@@ -1,11 +1,11 @@
 //! Telling Redis what folds committed. The truth is the marker row: the copy in memory only saves reading it back, and
 //! the row goes only after Redis acknowledged (invariant 4; fine print 10).
 
+use crate::store::pool::Pool;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -50,7 +50,7 @@ pub struct Committed {
 /// Publishes markers of the shards that this process holds.
 #[derive(Debug)]
 pub struct Publisher {
-    pool: PgPool,
+    pool: Pool,
     ranking: Ranking,
     rules: Arc<Rules>,
     shards: Arc<Shards>,
@@ -64,7 +64,7 @@ pub struct Publisher {
 impl Publisher {
     /// A publisher that notifies `wanted` when a board must be rebuilt.
     pub fn new(
-        pool: PgPool,
+        pool: Pool,
         ranking: Ranking,
         rules: Arc<Rules>,
         shards: Arc<Shards>,
@@ -168,10 +168,12 @@ impl Publisher {
         if self.absent.contains(&generation) && !self.ranking.takes_publications(generation).await? {
             return Ok(());
         }
-        let entries: Vec<PublishedEntry<'_>> =
-            period.entries.iter().map(|(player_id, standing)| PublishedEntry { player_id, standing: *standing }).collect();
-        let outcome =
-            self.ranking.publish(generation, period.period_start, period.order, version, &entries).await?;
+        let entries: Vec<PublishedEntry<'_>> = period
+            .entries
+            .iter()
+            .map(|(player_id, standing)| PublishedEntry { player_id, standing: *standing })
+            .collect();
+        let outcome = self.ranking.publish(generation, period.period_start, period.order, version, &entries).await?;
         if outcome != PublishOutcome::NotReady {
             self.absent.remove(&generation);
         } else if self.absent.insert(generation) {

@@ -1,9 +1,9 @@
 //! The loop: woken, it folds; what it folded is published beside it.
 
+use crate::store::pool::Pool;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,7 @@ pub struct Aggregator {
     /// Sizes and paces.
     pub config: AggregatorConfig,
     /// Postgres.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Leaderboards in Redis.
     pub ranking: Ranking,
     /// The queue's Redis and `REDIS_PREFIX`: where committed facts are announced.
@@ -61,8 +61,7 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
     let rules = Arc::new(Rules::new(pool.clone()));
     let shards = Arc::new(Shards::new(pool.clone(), holder));
     let (wake, wanted, spilled) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let publisher =
-        Publisher::new(pool.clone(), ranking.clone(), rules.clone(), shards.clone(), clock, wanted.clone());
+    let publisher = Publisher::new(pool.clone(), ranking.clone(), rules.clone(), shards.clone(), clock, wanted.clone());
     let folder = Folder {
         config,
         pool: pool.clone(),
@@ -114,7 +113,7 @@ async fn fold_and_publish(folder: Folder, publisher: Publisher, stop: &Cancellat
 #[derive(Debug, Clone)]
 struct Folder {
     config: AggregatorConfig,
-    pool: PgPool,
+    pool: Pool,
     rules: Arc<Rules>,
     shards: Arc<Shards>,
     spilled: Arc<Notify>,
@@ -192,7 +191,7 @@ impl Folder {
 }
 
 /// Measures what waits.
-async fn observe(pool: &PgPool, shards: &Shards, stop: &CancellationToken) {
+async fn observe(pool: &Pool, shards: &Shards, stop: &CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

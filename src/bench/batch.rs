@@ -54,7 +54,8 @@ pub fn sample_payload() -> String {
     format!("{{\"score\":471100{}", String::from_utf8_lossy(PAYLOAD_TAIL))
 }
 
-const PAYLOAD_TAIL: &[u8] = b",\"mode\":\"ranked\",\"map\":\"harbour-night\",\"duration_ms\":183221,\"kills\":11,\"deaths\":4,\
+const PAYLOAD_TAIL: &[u8] =
+    b",\"mode\":\"ranked\",\"map\":\"harbour-night\",\"duration_ms\":183221,\"kills\":11,\"deaths\":4,\
       \"items\":[\"rope\",\"lamp\",\"map\"],\"build\":\"1.14.2\",\"platform\":\"android\"}";
 
 fn event(body: &mut Vec<u8>, mix: &Mix, id: Uuid, occurred_at: &str, random: &mut SmallRng) {

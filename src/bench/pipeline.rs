@@ -1,10 +1,10 @@
 //! The steps of an event's path one at a time, each beside its limit: accept, drain, fold and publish.
 
+use crate::store::pool::Pool;
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use sqlx::PgPool;
 use tokio::time::Instant;
 
 use super::batch;
@@ -39,7 +39,7 @@ struct Rates {
 /// [`BenchError`].
 pub async fn run(
     rig: &mut Rig,
-    pool: &PgPool,
+    pool: &Pool,
     queue: &Queue,
     target: &Target,
     options: &Options,
@@ -93,7 +93,7 @@ async fn drain(rig: &mut Rig, queue: &Queue, options: &Options, rates: &mut Rate
     Ok(())
 }
 
-async fn fold(rig: &mut Rig, pool: &PgPool, rates: &mut Rates) -> Result<(), BenchError> {
+async fn fold(rig: &mut Rig, pool: &Pool, rates: &mut Rates) -> Result<(), BenchError> {
     let facts: i64 = sqlx::query_scalar("SELECT coalesce(sum(fact_count), 0) FROM score_facts").fetch_one(pool).await?;
     let before = rig.cpu_seconds();
     let started = Instant::now();
@@ -121,7 +121,7 @@ async fn wait_until(
 }
 
 /// The limit of storing: the same rows, prepared beforehand, by binary COPY on two connections.
-async fn copy(pool: &PgPool, target: &Target, options: &Options, seed: u64) -> Result<f64, BenchError> {
+async fn copy(pool: &Pool, target: &Target, options: &Options, seed: u64) -> Result<f64, BenchError> {
     let halves = [0, 1].map(|half| {
         let (pool, mix, events) = (pool.clone(), target.mix, options.events / 2);
         tokio::spawn(async move { copy_half(&pool, &mix, events, seed * 2 + half).await })
@@ -136,7 +136,7 @@ async fn copy(pool: &PgPool, target: &Target, options: &Options, seed: u64) -> R
 /// Rows of one COPY, as the worker writes them.
 const GROUP: usize = 5_000;
 
-async fn copy_half(pool: &PgPool, mix: &batch::Mix, events: u64, seed: u64) -> Result<f64, BenchError> {
+async fn copy_half(pool: &Pool, mix: &batch::Mix, events: u64, seed: u64) -> Result<f64, BenchError> {
     // A game of its own keeps these rows out of every count.
     let game_id = GameId(-1);
     let mut random = SmallRng::seed_from_u64(seed);

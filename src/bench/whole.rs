@@ -1,9 +1,9 @@
 //! The whole path: batches over HTTP until every score is on the board, with the CPU of every process.
 
+use crate::store::pool::Pool;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sqlx::PgPool;
 use tokio::time::Instant;
 
 use super::cpu::Usage;
@@ -28,7 +28,7 @@ struct Round {
 /// [`BenchError`].
 pub async fn run(
     rig: &Rig,
-    pool: &PgPool,
+    pool: &Pool,
     queue: &Queue,
     target: &Target,
     options: &Options,
@@ -58,7 +58,7 @@ pub async fn run(
 
 async fn flood_round(
     rig: &Rig,
-    pool: &PgPool,
+    pool: &Pool,
     queue: &Queue,
     target: &Target,
     options: &Options,
@@ -82,7 +82,7 @@ async fn flood_round(
 /// [`BenchError`].
 pub async fn sustained(
     rig: &Rig,
-    pool: &PgPool,
+    pool: &Pool,
     queue: &Queue,
     target: &Target,
     options: &Options,
@@ -115,7 +115,7 @@ pub async fn sustained(
 }
 
 /// Events stored, without those of raw COPY.
-async fn stored(pool: &PgPool) -> Result<u64, BenchError> {
+async fn stored(pool: &Pool) -> Result<u64, BenchError> {
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM events WHERE game_id > 0").fetch_one(pool).await?;
     Ok(count.unsigned_abs())
 }
@@ -125,7 +125,7 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(300);
 
 /// Waits until no job, fact or marker is left, then compares what is stored with what was acknowledged. While waiting it
 /// looks only at what is cheap: counting events costs Postgres CPU that would be charged to the system.
-async fn settle(pool: &PgPool, queue: &Queue, events: u64) -> Result<(), BenchError> {
+async fn settle(pool: &Pool, queue: &Queue, events: u64) -> Result<(), BenchError> {
     let started = Instant::now();
     while started.elapsed() < SETTLE_WITHIN {
         let jobs = queue.status().await.map_err(|e| BenchError::Queue(e.to_string()))?.jobs;
@@ -142,7 +142,7 @@ async fn settle(pool: &PgPool, queue: &Queue, events: u64) -> Result<(), BenchEr
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn folding(pool: &PgPool) -> Result<bool, sqlx::Error> {
+pub async fn folding(pool: &Pool) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT EXISTS (SELECT FROM score_facts) OR EXISTS (SELECT FROM dirty_entries)")
         .fetch_one(pool)
         .await

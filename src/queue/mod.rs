@@ -6,10 +6,10 @@
 mod backend;
 pub mod connection;
 mod dead;
+pub mod facts;
 mod fetch;
 mod hands;
 pub mod job;
-pub mod facts;
 pub mod keys;
 mod lease;
 mod meters;

@@ -1,7 +1,7 @@
 //! Leases: who may act alone. A row with a token instead of an advisory lock, because a frozen process keeps its
 //! session but not its lease (fine print 11). Times are the database's, so clocks of processes do not matter.
 
-use crate::store::pool::Pool;
+use super::pool::Pool;
 use sqlx::PgConnection;
 
 /// How long a lease lasts without renewal. Holders renew each second.
@@ -43,7 +43,7 @@ pub async fn acquire(pool: &Pool, name: &str, holder: &str) -> Result<Option<Lea
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn free(pool: &PgPool, names: &[String]) -> Result<Vec<String>, sqlx::Error> {
+pub async fn free(pool: &Pool, names: &[String]) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT wanted.name FROM unnest($1::text[]) AS wanted (name)
           WHERE NOT EXISTS (SELECT 1 FROM leases l WHERE l.name = wanted.name AND l.expires_at >= clock_timestamp())

@@ -1,10 +1,10 @@
 //! The only SQL. One file per table or per question; every query is static text.
 
+pub mod audit;
 pub mod audit_log;
 pub mod baseline;
 pub mod dead_letter_intake;
 pub mod dead_letters;
-pub mod audit;
 pub mod definitions;
 pub mod directory;
 pub mod entries;
@@ -19,17 +19,17 @@ pub mod leaderboards;
 pub mod leases;
 pub mod markers;
 mod micros;
+pub mod migrations;
 pub mod partitions;
 pub mod period_closing;
-pub mod migrations;
 pub mod pool;
 pub mod processes;
 
 /// What Postgres or the way to it answered instead of a result.
 pub use sqlx::Error as StoreError;
 pub mod periods;
-pub mod standings;
 pub mod recompute;
 pub mod recompute_steps;
 pub mod retention;
+pub mod standings;
 mod sums;

@@ -3,7 +3,8 @@
 //! DDL takes no parameters, so these statements are built as text, from a [`Month`] only: a fixed prefix, digits and
 //! underscores. That is why they may be asserted safe.
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
+use super::pool::Pool;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::domain::clock::Micros;
 use crate::domain::month::Month;
@@ -83,7 +84,7 @@ const MAKING: i64 = 0x5c04_0001;
 ///
 /// # Errors
 /// Whatever Postgres says; `55P03` when a lock was not free within a second.
-pub async fn create(pool: &PgPool, month: Month) -> Result<bool, sqlx::Error> {
+pub async fn create(pool: &Pool, month: Month) -> Result<bool, sqlx::Error> {
     let name = month.partition_name();
     let (from, to) = (month.starts_at(), month.ends_at());
     let mut transaction = pool.begin().await?;
@@ -124,7 +125,7 @@ pub async fn create(pool: &PgPool, month: Month) -> Result<bool, sqlx::Error> {
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn detach(pool: &PgPool, month: Month) -> Result<(), sqlx::Error> {
+pub async fn detach(pool: &Pool, month: Month) -> Result<(), sqlx::Error> {
     let ddl = format!("ALTER TABLE events DETACH PARTITION {} CONCURRENTLY", month.partition_name());
     // A connection of its own: `execute` on the pool would do, but must not share a pipeline with anything.
     pool.acquire().await?.execute(AssertSqlSafe(ddl)).await?;
@@ -135,7 +136,7 @@ pub async fn detach(pool: &PgPool, month: Month) -> Result<(), sqlx::Error> {
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn finish_detach(pool: &PgPool, month: Month) -> Result<(), sqlx::Error> {
+pub async fn finish_detach(pool: &Pool, month: Month) -> Result<(), sqlx::Error> {
     let ddl = format!("ALTER TABLE events DETACH PARTITION {} FINALIZE", month.partition_name());
     pool.acquire().await?.execute(AssertSqlSafe(ddl)).await?;
     Ok(())

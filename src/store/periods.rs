@@ -1,7 +1,6 @@
 //! The periods of a leaderboard generation, as the api reads them.
 
-use crate::store::pool::Pool;
-
+use super::pool::Pool;
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::period::Period;
@@ -55,7 +54,7 @@ pub async fn ensure(pool: &Pool, generation: BoardGenerationId, period: &Period)
 /// # Errors
 /// Whatever Postgres says.
 pub async fn starting_at(
-    pool: &PgPool,
+    pool: &Pool,
     generation: BoardGenerationId,
     starts_at: Micros,
 ) -> Result<Option<StoredPeriod>, sqlx::Error> {

@@ -1,9 +1,9 @@
 //! Moves dead letters from Redis, where the queue puts them in the script that gives up a job, to Postgres, where
 //! people look at them. A crash between the two steps repeats the first, which changes nothing.
 
+use crate::store::pool::Pool;
 use std::time::Duration;
 
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::lifecycle::Lifecycle;
@@ -19,7 +19,7 @@ const BATCH: usize = 100;
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_2a51_8c1e_4b0a_9a57_1f3c_0c6e_77d4);
 
 /// Moves dead letters until the process stops.
-pub async fn run(queue: Queue, pool: PgPool, queue_name: String, lifecycle: Lifecycle) {
+pub async fn run(queue: Queue, pool: Pool, queue_name: String, lifecycle: Lifecycle) {
     loop {
         match move_some(&queue, &pool, &queue_name).await {
             Ok(0) => {}
@@ -34,7 +34,7 @@ pub async fn run(queue: Queue, pool: PgPool, queue_name: String, lifecycle: Life
 }
 
 /// Moves one round of dead letters; returns how many.
-async fn move_some(queue: &Queue, pool: &PgPool, queue_name: &str) -> Result<usize, String> {
+async fn move_some(queue: &Queue, pool: &Pool, queue_name: &str) -> Result<usize, String> {
     let jobs = queue.take_dead(BATCH).await.map_err(|e| e.to_string())?;
     if jobs.is_empty() {
         return Ok(0);

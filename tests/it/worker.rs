@@ -11,9 +11,9 @@ use scoreline::domain::ids::GameId;
 use scoreline::lifecycle::Lifecycle;
 use scoreline::queue::payload::PersistEventsEncoder;
 use scoreline::queue::{Lane, Queue, Timeouts, WorkerOptions, run_worker};
+use scoreline::store::pool::Pool;
 use scoreline::workers::persist_events::PersistEvents;
 use scoreline::workers::{Jobs, dead_letters};
-use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::support::postgres::{TestDatabase, database};
@@ -53,7 +53,7 @@ impl Bench {
         Self { database, redis, queue, lifecycle: Lifecycle::default() }
     }
 
-    fn pool(&self) -> &PgPool {
+    fn pool(&self) -> &Pool {
         &self.database.pool
     }
 

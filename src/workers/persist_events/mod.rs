@@ -14,11 +14,11 @@ mod seen;
 mod transaction;
 mod writer;
 
+use crate::store::pool::Pool;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::Counter;
-use sqlx::PgPool;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -74,7 +74,7 @@ impl PersistEvents {
     /// Postgres did not give the definitions.
     pub async fn start(
         config: &WorkerConfig,
-        pool: PgPool,
+        pool: Pool,
         queue: &str,
         lifecycle: &Lifecycle,
     ) -> Result<Self, sqlx::Error> {

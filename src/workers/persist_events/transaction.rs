@@ -1,8 +1,9 @@
 //! One attempt to store a group of rows: events and facts in one transaction (invariant 3).
 
+use crate::store::pool::Pool;
 use std::collections::HashSet;
 
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::facts::FactMaker;
@@ -43,7 +44,7 @@ pub enum Attempt {
 /// Whatever Postgres says; nothing was written, except that a failure during COMMIT leaves it open whether everything
 /// was: repeating is always safe.
 pub async fn store(
-    pool: &PgPool,
+    pool: &Pool,
     rows: &mut [EventRow<'_>],
     way: Way,
     definitions: &Definitions,

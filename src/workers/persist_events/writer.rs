@@ -1,11 +1,11 @@
 //! Writes groups: chooses the way, repeats what was nobody's fault, and narrows a fault down to the event that has it.
 
+use crate::store::pool::Pool;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::PgPool;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,7 @@ const UNKNOWN_FAILURES: u32 = 3;
 #[derive(Debug)]
 pub struct Shared {
     /// The worker's connections.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Definitions as last loaded.
     pub definitions: arc_swap::ArcSwap<Definitions>,
     /// Keys stored lately.

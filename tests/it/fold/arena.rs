@@ -16,8 +16,9 @@ use scoreline::domain::fact::{Fact, FactPacker, shard_of};
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::lifecycle::Lifecycle;
 use scoreline::ranking::{BoardPeriod, Ranking};
+use scoreline::store::pool::Pool;
 use serde_json::{Value, json};
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -78,7 +79,7 @@ impl Arena {
         Self { database, redis, ranking, rules, shards, wanted: Arc::default(), game }
     }
 
-    pub fn pool(&self) -> &PgPool {
+    pub fn pool(&self) -> &Pool {
         &self.database.pool
     }
 
@@ -181,7 +182,8 @@ impl Arena {
     /// Everything Redis holds of a board but its version, comparable.
     pub fn redis_state(&self, generation: BoardGenerationId) -> BTreeMap<String, Vec<String>> {
         let mut connection = self.redis.connection();
-        let keys: Vec<String> = redis::cmd("KEYS").arg(format!("{{sl:b:{generation}}}:*")).query(&mut connection).unwrap();
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg(format!("{{sl:b:{generation}}}:*")).query(&mut connection).unwrap();
         let mut state = BTreeMap::new();
         for key in keys {
             let kind: String = redis::cmd("TYPE").arg(&key).query(&mut connection).unwrap();
@@ -213,7 +215,10 @@ impl Arena {
     }
 
     /// Entries of the only period, by player: score, subscore, plays, version, sum.
-    pub async fn entries(&self, generation: BoardGenerationId) -> BTreeMap<String, (i64, i64, i64, i64, Option<String>)> {
+    pub async fn entries(
+        &self,
+        generation: BoardGenerationId,
+    ) -> BTreeMap<String, (i64, i64, i64, i64, Option<String>)> {
         sqlx::query(
             "SELECT e.player_id, e.score, e.subscore, e.plays, e.version, e.sum_score::text
                FROM leaderboard_entries e JOIN leaderboard_periods p ON p.id = e.period_id
@@ -276,4 +281,3 @@ pub async fn stop(lifecycle: Lifecycle) {
     lifecycle.tasks.wait().await;
     assert!(!lifecycle.has_failed());
 }
-

@@ -20,7 +20,10 @@ async fn fine_print_11_a_shard_has_one_holder_and_a_frozen_one_can_do_nothing() 
     assert_eq!(other.held(), [], "a newcomer takes only what is free");
     arena.facts(board, &[play("a", 1, 0)]).await;
     // The holder is frozen: its leases run out, the other takes over.
-    sqlx::query("UPDATE leases SET expires_at = clock_timestamp() - interval '1 s'").execute(arena.pool()).await.unwrap();
+    sqlx::query("UPDATE leases SET expires_at = clock_timestamp() - interval '1 s'")
+        .execute(arena.pool())
+        .await
+        .unwrap();
     other.renew().await.unwrap();
     assert_eq!(other.held().len(), 4);
     // It thaws, and still believes.
@@ -78,7 +81,8 @@ async fn two_aggregators_share_the_work_and_one_takes_over_when_the_other_stops(
     })
     .await;
     let second_holds = "SELECT count(*) FROM leases WHERE holder = 'second' AND expires_at > now()";
-    eventually("the second took over", Duration::from_secs(10), || async { arena.count(second_holds).await == 4 }).await;
+    eventually("the second took over", Duration::from_secs(10), || async { arena.count(second_holds).await == 4 })
+        .await;
     stop(second).await;
     assert!(arena.entries(board).await.values().all(|e| (e.0, e.2) == (20, 20)));
 }
