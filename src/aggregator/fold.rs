@@ -1,5 +1,7 @@
 //! One fold: facts in, entries and a marker out, in one transaction (invariant 4; fine print 9 and 14).
 
+use crate::store::pool::Pool;
+
 use super::marker::MarkerWriter;
 use super::rules::Rules;
 use super::shards;
@@ -11,7 +13,6 @@ use crate::domain::ranking_key::Standing;
 use crate::store::entries::{self, EntryWrite, StoredEntry};
 use crate::store::facts::{self, TakenFacts};
 use crate::store::leases::{self, Lease};
-use crate::store::pool::Pool;
 use crate::store::{fold_periods, markers};
 
 mod resolve;

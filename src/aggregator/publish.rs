@@ -1,11 +1,11 @@
 //! Telling Redis what folds committed. The truth is the marker row: the copy in memory only saves reading it back, and
 //! the row goes only after Redis acknowledged (invariant 4; fine print 10).
 
-use crate::store::pool::Pool;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::store::pool::Pool;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 

@@ -1,9 +1,9 @@
 //! Making a board in Redis from the entries in Postgres (invariant 5; fine print 10).
 
-use crate::store::pool::Pool;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::store::pool::Pool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 

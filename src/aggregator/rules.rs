@@ -1,9 +1,9 @@
 //! What the aggregator knows of definitions: loaded once, again whenever they changed.
 
-use crate::store::pool::Pool;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use crate::store::pool::Pool;
 use arc_swap::ArcSwap;
 
 use crate::domain::board::{CompiledBoard, GenerationState};

@@ -1,9 +1,9 @@
 //! The loop: woken, it folds; what it folded is published beside it.
 
-use crate::store::pool::Pool;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::store::pool::Pool;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

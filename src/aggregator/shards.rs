@@ -1,8 +1,8 @@
 //! Which shards this process folds: one lease per shard, renewed each second (fine print 11).
 
-use crate::store::pool::Pool;
 use std::time::Duration;
 
+use crate::store::pool::Pool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

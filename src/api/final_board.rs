@@ -1,12 +1,13 @@
 //! Closed periods whose Redis keys are gone: their final standings in Postgres.
 
+use crate::store::pool::Pool;
+
 use super::sorted_board::{among_themselves, page_of};
 use crate::domain::board::TiePolicy;
 use crate::domain::clock::Micros;
 use crate::domain::ranking_key::encode;
 use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, SortKey, StandingAnswer};
 use crate::store::periods::StoredPeriod;
-use crate::store::pool::Pool;
 use crate::store::standings::{FinalStanding, final_of_players, final_ranks};
 
 /// The final standings of one closed period.

@@ -1,8 +1,8 @@
 //! What every request of the api has at hand.
 
-use crate::store::pool::Pool;
 use std::sync::Arc;
 
+use crate::store::pool::Pool;
 use redis::aio::ConnectionManager;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;

@@ -1,8 +1,8 @@
 //! The steps of an event's path one at a time, each beside its limit: accept, drain, fold and publish.
 
-use crate::store::pool::Pool;
 use std::time::Duration;
 
+use crate::store::pool::Pool;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;

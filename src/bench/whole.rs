@@ -1,9 +1,9 @@
 //! The whole path: batches over HTTP until every score is on the board, with the CPU of every process.
 
-use crate::store::pool::Pool;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::store::pool::Pool;
 use tokio::time::Instant;
 
 use super::cpu::Usage;

@@ -1,6 +1,6 @@
 //! Entries: what the fold reads and writes.
 
-use super::pool::Pool;
+use crate::store::pool::Pool;
 use sqlx::PgConnection;
 use uuid::Uuid;
 

@@ -1,6 +1,6 @@
 //! The outbox of score facts: rows of packed facts that workers insert and the fold consumes.
 
-use super::pool::Pool;
+use crate::store::pool::Pool;
 use sqlx::PgConnection;
 
 use crate::domain::clock::Micros;

@@ -1,7 +1,7 @@
 //! Leases: who may act alone. A row with a token instead of an advisory lock, because a frozen process keeps its
 //! session but not its lease (fine print 11). Times are the database's, so clocks of processes do not matter.
 
-use super::pool::Pool;
+use crate::store::pool::Pool;
 use sqlx::PgConnection;
 
 /// How long a lease lasts without renewal. Holders renew each second.

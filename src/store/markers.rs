@@ -1,6 +1,6 @@
 //! Markers: what Redis has not been told yet, one row per fold (`aggregator/marker.rs` knows the inside).
 
-use super::pool::Pool;
+use crate::store::pool::Pool;
 use sqlx::PgConnection;
 
 /// The version of the entries that a fold changes. Taken once per fold, after its leases are locked, so that it grows

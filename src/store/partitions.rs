@@ -3,7 +3,7 @@
 //! DDL takes no parameters, so these statements are built as text, from a [`Month`] only: a fixed prefix, digits and
 //! underscores. That is why they may be asserted safe.
 
-use super::pool::Pool;
+use crate::store::pool::Pool;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::domain::clock::Micros;

@@ -1,6 +1,7 @@
 //! The periods of a leaderboard generation, as the api reads them.
 
-use super::pool::Pool;
+use crate::store::pool::Pool;
+
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::period::Period;

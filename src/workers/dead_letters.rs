@@ -1,9 +1,9 @@
 //! Moves dead letters from Redis, where the queue puts them in the script that gives up a job, to Postgres, where
 //! people look at them. A crash between the two steps repeats the first, which changes nothing.
 
-use crate::store::pool::Pool;
 use std::time::Duration;
 
+use crate::store::pool::Pool;
 use uuid::Uuid;
 
 use crate::lifecycle::Lifecycle;

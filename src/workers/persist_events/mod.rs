@@ -14,10 +14,10 @@ mod seen;
 mod transaction;
 mod writer;
 
-use crate::store::pool::Pool;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::store::pool::Pool;
 use metrics::Counter;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;

@@ -1,8 +1,8 @@
 //! One attempt to store a group of rows: events and facts in one transaction (invariant 3).
 
-use crate::store::pool::Pool;
 use std::collections::HashSet;
 
+use crate::store::pool::Pool;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 

@@ -1,11 +1,11 @@
 //! Writes groups: chooses the way, repeats what was nobody's fault, and narrows a fault down to the event that has it.
 
-use crate::store::pool::Pool;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::store::pool::Pool;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
