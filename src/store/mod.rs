@@ -8,4 +8,5 @@ pub mod fold_periods;
 pub mod leases;
 pub mod markers;
 mod micros;
+mod place;
 mod sums;
