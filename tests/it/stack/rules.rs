@@ -88,18 +88,22 @@ fn each_library_stays_in_its_rooms() {
         ("apalis", vec!["queue", "workers"]),
         ("apalis_core", vec!["queue", "workers"]),
     ];
-    // The error that a statement answers with, and what one is bound to, travel further than the statements.
-    let travels = ["sqlx::Error", "sqlx::PgConnection", "sqlx::Transaction", "redis::aio::ConnectionManager"];
+    // The error that a statement answers with, and what one runs on, travel further than the statements.
+    let travels = [
+        "use sqlx::{Connection, PgConnection};",
+        "sqlx::Error",
+        "sqlx::PgConnection",
+        "sqlx::Transaction",
+        "redis::aio::ConnectionManager",
+    ];
     let mut breaches = Vec::new();
     for (path, text) in sources() {
         let Some(module) = module_of(&path).filter(|m| m != "bin") else { continue };
-        for (library, rooms) in &rooms {
-            if rooms.contains(&module.as_str()) {
-                continue;
-            }
-            for line in text.lines().filter(|line| mentions(line, &format!("{library}::"))) {
+        for (library, _) in rooms.iter().filter(|(_, rooms)| !rooms.contains(&module.as_str())) {
+            let library = format!("{library}::");
+            for line in text.lines().filter(|line| mentions(line, &library)) {
                 let rest = travels.iter().fold(line.to_owned(), |line, name| line.replace(name, ""));
-                if mentions(&rest, &format!("{library}::")) {
+                if mentions(&rest, &library) {
                     breaches.push(format!("{}: {}", path.display(), line.trim()));
                 }
             }
