@@ -79,19 +79,19 @@ pub async fn fold_once(pool: &PgPool, rules: &Rules, held: &[Lease], max_facts: 
         return Ok(Folded::default());
     }
     let mut folded = Folded::default();
-    let mut facts = Vec::new();
+    let mut unfolded = Vec::new();
     for row in &rows {
         match fact::unpack(&row.facts) {
-            Ok(mut unpacked) => facts.append(&mut unpacked),
+            Ok(mut unpacked) => unfolded.append(&mut unpacked),
             Err(error) => set_aside(&mut transaction, row, error).await?,
         }
     }
-    folded.facts = facts.len() as u64;
-    folded.full = folded.facts >= u64::from(max_facts);
+    folded.facts = unfolded.len() as u64;
+    folded.full = folded.facts >= u64::from(max_facts) || rows.len() as i64 >= facts::MAX_ROWS;
 
-    facts.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
-    let mut resolved = resolve(&mut transaction, rules, &facts).await?;
-    let merged = merge(&facts, &mut resolved, &mut folded);
+    unfolded.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
+    let mut resolved = resolve(&mut transaction, rules, &unfolded).await?;
+    let merged = merge(&unfolded, &mut resolved, &mut folded);
     count_late(&mut transaction, &resolved, &mut folded).await?;
     let lead = shard_numbers.first().copied().unwrap_or_default();
     folded.marker = write(&mut transaction, lead, &resolved, merged).await?;

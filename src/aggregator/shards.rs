@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::fact::FOLD_SHARDS;
+use crate::store::facts;
 use crate::store::leases::{self, Lease};
 
 /// How often leases are renewed and free ones looked for.
@@ -62,6 +63,8 @@ impl Shards {
             for name in leases::free(&self.pool, &missing).await? {
                 if let Some(lease) = leases::acquire(&self.pool, &name, &self.holder).await? {
                     tracing::info!(lease = lease.name, token = lease.token, "folding this shard");
+                    // This program may be able to read what an earlier holder could not.
+                    facts::bring_back(&self.pool, &numbers(std::slice::from_ref(&lease))).await?;
                     now.push(lease);
                 }
             }

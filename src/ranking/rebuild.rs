@@ -153,6 +153,16 @@ impl Ranking {
         Ok(built_on.into_iter().map(status).collect())
     }
 
+    /// Marks a board as doubtful, so that it is rebuilt; it stays readable.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn doubt(&self, generation: BoardGenerationId) -> Result<(), RankingError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SET").arg(format!("{}ready", self.base(generation))).arg("doubtful").arg("XX").ignore();
+        self.pipe(&pipeline).await
+    }
+
     /// Whether a publication of this board would go anywhere: it is ready or being rebuilt.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ pub struct TakenFacts {
 }
 
 /// Most rows of one round; with `max_facts` it bounds the round's work and memory.
-const MAX_ROWS: i64 = 400;
+pub const MAX_ROWS: i64 = 400;
 
 /// Deletes and returns the oldest rows of these shards, about `max_facts` facts of them (at least one row).
 ///
