@@ -63,10 +63,12 @@ impl Stage {
         let (database, redis) = (database().await, redis());
         let ranking = Ranking::open(&redis.url, "sl").unwrap();
         let pool = database.pool.clone();
-        let game: i32 = sqlx::query_scalar("INSERT INTO games (slug, name, created_at) VALUES ('g', 'G', '2020-01-01') RETURNING id")
-            .fetch_one(&pool)
-            .await
-            .unwrap();
+        let game: i32 = sqlx::query_scalar(
+            "INSERT INTO games (slug, name, created_at) VALUES ('g', 'G', '2020-01-01') RETURNING id",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
         let now = Arc::new(AtomicI64::new(at(now).0));
         let queue = Arc::new(AtomicI64::new(i64::MAX));
         let rules = Arc::new(Rules::new(pool.clone()));
