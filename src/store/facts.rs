@@ -82,7 +82,7 @@ pub async fn bring_back(pool: &PgPool, shards: &[i16]) -> Result<u64, sqlx::Erro
 /// Whatever Postgres says.
 pub async fn waiting(pool: &PgPool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT coalesce(sum(fact_count), 0)::bigint FROM (SELECT fact_count FROM score_facts LIMIT 10000) AS some",
+        "SELECT coalesce(sum(fact_count), 0)::bigint FROM (SELECT fact_count FROM score_facts LIMIT 10000) AS few",
     )
     .fetch_one(pool)
     .await
