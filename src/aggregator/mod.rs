@@ -5,15 +5,26 @@
 //! * [`publish`] tells Redis what the marker says, then removes it;
 //! * [`rebuild`] makes a whole board in Redis from the entries (invariant 5);
 //! * [`run`] drives them.
+//!
+//! Beside the loop, what happens now and then ([`schedule`] has the table): partitions and [`retention`] with its
+//! [`baseline`], [`close_periods`], [`recompute`] of leaderboards that were created or edited, and the [`audit`].
 
+pub mod audit;
+pub mod audit_events;
+pub mod baseline;
+pub mod close_periods;
+pub mod extract;
 pub mod fold;
 pub mod marker;
-
 pub mod publish;
 pub mod rebuild;
+pub mod recompute;
+pub mod retention;
 pub mod role;
 pub mod rules;
 pub mod run;
+pub mod schedule;
 pub mod shards;
+pub mod tenure;
 
 pub use run::{Aggregator, run};

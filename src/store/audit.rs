@@ -143,3 +143,51 @@ pub async fn take_snapshot(transaction: &mut PgConnection) -> Result<(), sqlx::E
     }
     Ok(())
 }
+
+/// A random sample of about `wanted` entries of open periods of live generations, spread over all leaderboards by size.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn sample(
+    connection: &mut PgConnection,
+    wanted: i64,
+) -> Result<Vec<(BoardGenerationId, AuditPeriod, String)>, sqlx::Error> {
+    // Pages at random: the share that holds about the wanted number, by the planner's estimate.
+    let rows: Vec<(i32, i64, Micros, Option<Micros>, String)> = sqlx::query_as(
+        "SELECT p.generation_id, p.id, p.starts_at, p.ends_at, e.player_id
+           FROM leaderboard_entries e TABLESAMPLE SYSTEM (least(100, 100.0 * $1 / greatest(1, (
+                    SELECT sum(c.reltuples) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                     WHERE i.inhparent = 'leaderboard_entries'::regclass)))::real)
+           JOIN leaderboard_periods p ON p.id = e.period_id AND p.state = 'open'
+           JOIN leaderboard_generations g ON g.id = p.generation_id AND g.state = 'live'
+          LIMIT 3 * $1",
+    )
+    .bind(wanted)
+    .fetch_all(connection)
+    .await?;
+    let found = |(generation, id, starts_at, ends_at, player)| {
+        (BoardGenerationId(generation), AuditPeriod { id, period: Period { starts_at, ends_at } }, player)
+    };
+    Ok(rows.into_iter().map(found).collect())
+}
+
+/// Which of these players belong to one part (part, parts) of all.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn of_part(
+    connection: &mut PgConnection,
+    players: &[&str],
+    part: (i32, i32),
+) -> Result<std::collections::HashSet<String>, sqlx::Error> {
+    let found: Vec<String> = sqlx::query_scalar(
+        "SELECT player FROM unnest($1::text[]) AS player
+          WHERE $3 = 1 OR ((hashtext(player) & 2147483647) % $3) = $2",
+    )
+    .bind(players)
+    .bind(part.0)
+    .bind(part.1)
+    .fetch_all(connection)
+    .await?;
+    Ok(found.into_iter().collect())
+}

@@ -45,10 +45,13 @@ pub struct ScanKey {
     pub occurred_at: Micros,
 }
 
+/// The year 1: within Postgres's range, before any event.
+const BEFORE_ALL: i64 = -62_135_596_800;
+
 impl ScanKey {
     /// Before every event of `game_id` and of those after it.
     pub const fn before(game_id: GameId) -> Self {
-        Self { game_id, event_id: Uuid::nil(), occurred_at: Micros(i64::MIN / 2) }
+        Self { game_id, event_id: Uuid::nil(), occurred_at: Micros::from_seconds(BEFORE_ALL) }
     }
 }
 

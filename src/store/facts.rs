@@ -83,7 +83,7 @@ pub async fn bring_back(pool: &Pool, shards: &[i16]) -> Result<u64, sqlx::Error>
 /// Whatever Postgres says.
 pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT coalesce(sum(fact_count), 0)::bigint FROM (SELECT fact_count FROM score_facts LIMIT 10000) AS waiting",
+        "SELECT coalesce(sum(fact_count), 0)::bigint FROM (SELECT fact_count FROM score_facts LIMIT 10000) AS few",
     )
     .fetch_one(pool)
     .await

@@ -65,5 +65,5 @@ pub async fn delete(pool: &Pool, ids: &[i64]) -> Result<(), sqlx::Error> {
 /// # Errors
 /// Whatever Postgres says.
 pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM dirty_entries LIMIT 10000) AS waiting").fetch_one(pool).await
+    sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM dirty_entries LIMIT 10000) AS few").fetch_one(pool).await
 }

@@ -166,3 +166,72 @@ pub async fn drop_detached(connection: &mut PgConnection, month: Month, now: Mic
     transaction.commit().await?;
     Ok(true)
 }
+
+/// How often making a partition is tried before its caller hears of the failure.
+const ATTEMPTS: u32 = 8;
+
+/// Why a partition could not be made. Transient: try again later, it is never an error of the data.
+#[derive(Debug, thiserror::Error)]
+pub enum EnsureError {
+    /// The month is past retention, and its old table is about to be dropped.
+    #[error("the partition {0} is being dropped; it can be made anew when that is done")]
+    BeingDropped(String),
+    /// Whatever Postgres says.
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+}
+
+/// The moments whose months must have partitions before a process is ready: from the oldest event that ingest accepts,
+/// less a day for what waits in the queue, to two months ahead.
+pub fn window(now: Micros, max_event_age_seconds: u32) -> (Micros, Micros) {
+    let from = now.plus_seconds(-i64::from(max_event_age_seconds) - 86_400);
+    (from, Month::of(now).next().next().starts_at())
+}
+
+/// Makes the partitions of every month from the one of `from` to the one of `to` that are missing; returns those.
+/// Several processes may do so at once. Costs one look into the catalogue when nothing is missing.
+///
+/// # Errors
+/// [`EnsureError`].
+pub async fn ensure(pool: &Pool, from: Micros, to: Micros) -> Result<Vec<Month>, EnsureError> {
+    let present: std::collections::HashSet<String> = {
+        let mut connection = pool.acquire().await?;
+        list(&mut connection).await?.into_iter().map(|partition| partition.name).collect()
+    };
+    let missing: Vec<Month> =
+        Month::span(from, to).filter(|month| !present.contains(&month.partition_name())).collect();
+    for month in &missing {
+        make(pool, *month).await?;
+        tracing::info!(partition = month.partition_name(), "partition made");
+    }
+    Ok(missing)
+}
+
+/// Makes the partition for one event: what a worker does when Postgres says that there is none, and a backfill for what
+/// it brings.
+///
+/// # Errors
+/// [`EnsureError`].
+pub async fn ensure_for(pool: &Pool, occurred_at: Micros) -> Result<(), EnsureError> {
+    ensure(pool, occurred_at, occurred_at).await.map(|_| ())
+}
+
+async fn make(pool: &Pool, month: Month) -> Result<(), EnsureError> {
+    let mut attempt = 1;
+    loop {
+        match create(pool, month).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => return Err(EnsureError::BeingDropped(month.partition_name())),
+            // A lock was not free, a deadlock was resolved against us, or somebody else made it: look again.
+            Err(sqlx::Error::Database(error))
+                if attempt < ATTEMPTS
+                    && matches!(error.code().as_deref(), Some("55P03" | "40P01" | "42P07" | "23505")) =>
+            {
+                tracing::debug!(partition = month.partition_name(), %error, attempt, "partition not made yet");
+                tokio::time::sleep(std::time::Duration::from_millis(u64::from(50 * attempt))).await;
+                attempt += 1;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

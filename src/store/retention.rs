@@ -84,12 +84,12 @@ pub async fn retired_generation(
     const ENTRIES: &str = "DELETE FROM leaderboard_entries e
         USING (SELECT e.period_id, e.player_id FROM leaderboard_periods p
                  JOIN leaderboard_entries e ON e.period_id = p.id
-                WHERE p.generation_id = $1 AND p.state = 'open' LIMIT $2) AS some
-        WHERE e.period_id = some.period_id AND e.player_id = some.player_id";
+                WHERE p.generation_id = $1 AND p.state = 'open' LIMIT $2) AS few
+        WHERE e.period_id = few.period_id AND e.player_id = few.player_id";
     const BASELINE: &str = "DELETE FROM entry_baseline b
-        USING (SELECT generation_id, period_start, player_id FROM entry_baseline WHERE generation_id = $1 LIMIT $2) AS some
+        USING (SELECT generation_id, period_start, player_id FROM entry_baseline WHERE generation_id = $1 LIMIT $2) AS few
         WHERE (b.generation_id, b.period_start, b.player_id)
-            = (some.generation_id, some.period_start, some.player_id)";
+            = (few.generation_id, few.period_start, few.player_id)";
     const PERIODS: &str = "DELETE FROM leaderboard_periods WHERE id IN (
         SELECT id FROM leaderboard_periods WHERE generation_id = $1 AND state = 'open' LIMIT $2)";
     for statement in [ENTRIES, BASELINE, PERIODS] {
@@ -117,8 +117,8 @@ pub async fn closed_baseline(connection: &mut PgConnection, before: Micros, limi
         USING (SELECT b.generation_id, b.period_start, b.player_id
                  FROM leaderboard_periods p JOIN entry_baseline b
                    ON b.generation_id = p.generation_id AND b.period_start = p.starts_at
-                WHERE p.state = 'closed' AND p.closed_at < $1 LIMIT $2) AS some
+                WHERE p.state = 'closed' AND p.closed_at < $1 LIMIT $2) AS few
         WHERE (b.generation_id, b.period_start, b.player_id)
-            = (some.generation_id, some.period_start, some.player_id)";
+            = (few.generation_id, few.period_start, few.player_id)";
     delete(connection, SQL, before, limit).await
 }

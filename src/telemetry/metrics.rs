@@ -52,3 +52,11 @@ pub const REBUILDS: &str = "scoreline_rebuilds_total";
 pub const POOL_CONNECTIONS: &str = "scoreline_pool_connections";
 /// Connections refused at a cap. Labels: role, reason (listener, address).
 pub const HTTP_CONNECTIONS_REFUSED: &str = "scoreline_http_connections_refused_total";
+/// Seconds that a scheduled job took. Labels: role, job.
+pub const SCHEDULED_SECONDS: &str = "scoreline_scheduled_seconds";
+/// Runs of scheduled jobs. Labels: role, job, outcome (done, failed, panicked).
+pub const SCHEDULED_RUNS: &str = "scoreline_scheduled_runs_total";
+/// When a scheduled job last succeeded, in seconds since the Unix epoch. Labels: role, job.
+pub const SCHEDULED_LAST_SUCCESS: &str = "scoreline_scheduled_last_success_seconds";
+/// Entries that an audit found different in Redis from Postgres, and repaired. Labels: role.
+pub const AUDIT_DRIFT: &str = "scoreline_audit_drift_total";

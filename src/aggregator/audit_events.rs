@@ -1,0 +1,211 @@
+//! Entries against what the baseline and the stored events say (invariant 3 of the promises: leaderboards equal what
+//! is computed). One part of the players at a time, so that memory is bounded; the events are read once per part.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::store::pool::Pool;
+use sqlx::PgConnection;
+
+use super::extract::timely_fact_of;
+use super::tenure::JobError;
+use crate::domain::board::CompiledBoard;
+use crate::domain::clock::Micros;
+use crate::domain::entry::EntryState;
+use crate::domain::fact::{self, Fact};
+use crate::store::audit::{self, Place};
+use crate::store::baseline::{self, Covered};
+use crate::store::event_scan::{self, GameScan, ScanKey};
+use crate::store::{partitions, recompute_steps};
+
+/// Entries of one pass: about 50 MB.
+const ENTRIES_PER_PASS: i64 = 100_000;
+/// Events read at once.
+const CHUNK: i64 = 5_000;
+/// Rows of waiting facts read at once.
+const FACT_ROWS: i64 = 200;
+/// Differences that are reported one by one.
+const REPORTED: usize = 100;
+
+/// What differed.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct EntriesAudit {
+    /// Entries computed from the events.
+    pub computed: u64,
+    /// Entries that are not what the events say.
+    pub differing: u64,
+    /// The first of them.
+    pub differences: Vec<Difference>,
+}
+
+/// One entry that is not what the events say.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Difference {
+    /// The period's start.
+    pub period_start: Micros,
+    /// Whose.
+    pub player_id: String,
+    /// Score, subscore, plays and `reached_at` as the events say.
+    pub computed: Option<Values>,
+    /// As stored.
+    pub stored: Option<Values>,
+}
+
+/// What of an entry a reader can judge.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Values {
+    /// Exact score or sum, as text: sums may exceed what JSON numbers carry.
+    pub score: String,
+    /// Likewise.
+    pub subscore: String,
+    /// Facts counted.
+    pub plays: i64,
+    /// When it was reached.
+    pub reached_at: Micros,
+}
+
+impl From<&EntryState> for Values {
+    fn from(state: &EntryState) -> Self {
+        Self {
+            score: state.score.to_string(),
+            subscore: state.subscore.to_string(),
+            plays: state.plays,
+            reached_at: state.reached_at,
+        }
+    }
+}
+
+type States = HashMap<Place, EntryState>;
+
+/// Compares every entry of the open periods of a live leaderboard with what the events say. Scores may come in
+/// meanwhile: what differs is computed again within one snapshot of the database, in which entries and waiting facts
+/// together must be exactly what the events say.
+///
+/// # Errors
+/// [`JobError`].
+pub async fn audit_entries(pool: &Pool, board: &CompiledBoard) -> Result<EntriesAudit, JobError> {
+    let parts = {
+        let mut connection = pool.acquire().await?;
+        let periods = audit::open_periods(&mut connection, board.generation.id).await?;
+        let ids: Vec<i64> = periods.iter().map(|p| p.id).collect();
+        audit::count_entries(&mut connection, &ids).await? / ENTRIES_PER_PASS + 1
+    };
+    let parts = i32::try_from(parts).unwrap_or(i32::MAX);
+    let mut found = EntriesAudit::default();
+    for part in 0..parts {
+        let mut connection = pool.acquire().await?;
+        let (computed, stored) = pass(&mut connection, board, (part, parts)).await?;
+        drop(connection);
+        if computed == stored {
+            found.computed += computed.len() as u64;
+            continue;
+        }
+        let mut snapshot = pool.begin().await?;
+        audit::take_snapshot(&mut snapshot).await?;
+        let (computed, stored) = pass(&mut snapshot, board, (part, parts)).await?;
+        snapshot.rollback().await?;
+        report(&computed, &stored, &mut found);
+    }
+    Ok(found)
+}
+
+fn report(computed: &States, stored: &States, found: &mut EntriesAudit) {
+    found.computed += computed.len() as u64;
+    let places: HashSet<&Place> = computed.keys().chain(stored.keys()).collect();
+    let mut differing: Vec<&Place> =
+        places.into_iter().filter(|place| computed.get(*place) != stored.get(*place)).collect();
+    differing.sort_unstable();
+    found.differing += differing.len() as u64;
+    for place in differing.into_iter().take(REPORTED.saturating_sub(found.differences.len())) {
+        found.differences.push(Difference {
+            period_start: place.0,
+            player_id: place.1.clone(),
+            computed: computed.get(place).map(Values::from),
+            stored: stored.get(place).map(Values::from),
+        });
+    }
+}
+
+/// What the events say of one part of the players, and what entries and waiting facts say.
+async fn pass(
+    connection: &mut PgConnection,
+    board: &CompiledBoard,
+    players: (i32, i32),
+) -> Result<(States, States), JobError> {
+    let generation = board.generation.id;
+    let frozen = recompute_steps::frozen_starts(connection, generation).await?;
+    let mut stored = audit::entries(connection, generation, players).await?;
+    add_waiting(connection, board, &frozen, players, &mut stored).await?;
+    let mut computed = audit::baseline(connection, generation, players).await?;
+    let coverage: BTreeMap<_, _> = baseline::coverage(connection).await?.into_iter().collect();
+    for partition in partitions::list(connection).await? {
+        let mut after = ScanKey::before(board.generation.game_id);
+        match coverage.get(&partition.month()) {
+            Some(Covered::Everything) => continue,
+            Some(Covered::UpTo(key)) if key.game_id > after.game_id => continue,
+            Some(Covered::UpTo(key)) if key.game_id == after.game_id => after = *key,
+            _ => {}
+        }
+        let scan = GameScan {
+            range: (partition.range_start, partition.range_end),
+            event_type: board.generation.spec.definition.event_type.as_str(),
+            stamped_before: i32::MAX,
+            players,
+            limit: CHUNK,
+        };
+        loop {
+            let chunk = event_scan::next_of_game(connection, &scan, after).await?;
+            for event in &chunk.events {
+                if let Some(fact) = timely_fact_of(board, event)
+                    && !frozen.contains(&fact.period_start)
+                {
+                    add(board, &fact, &mut computed);
+                }
+            }
+            match chunk.reached {
+                Some(key) => after = key,
+                None => break,
+            }
+        }
+    }
+    Ok((computed, stored))
+}
+
+/// Merges facts that wait into what is stored.
+async fn add_waiting(
+    connection: &mut PgConnection,
+    board: &CompiledBoard,
+    frozen: &HashSet<Micros>,
+    players: (i32, i32),
+    stored: &mut States,
+) -> Result<(), JobError> {
+    let mut after = 0;
+    loop {
+        let rows = audit::waiting_facts(connection, after, FACT_ROWS).await?;
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        after = *last;
+        let facts = rows.iter().flat_map(|(_, packed)| fact::unpack(packed).unwrap_or_default());
+        let grace = board.generation.spec.definition.grace_seconds;
+        let mine: Vec<Fact<'_>> = facts
+            .filter(|fact| fact.generation == board.generation.id && !frozen.contains(&fact.period_start))
+            .filter(|fact| !board.schedule.period_at(fact.occurred_at).is_late(fact.received_at, grace))
+            .collect();
+        let names: Vec<&str> = mine.iter().map(|fact| fact.player_id).collect();
+        let of_part: HashSet<String> = audit::of_part(connection, &names, players).await?;
+        for fact in mine.iter().filter(|fact| of_part.contains(fact.player_id)) {
+            add(board, fact, stored);
+        }
+    }
+}
+
+fn add(board: &CompiledBoard, fact: &Fact<'_>, states: &mut States) {
+    let definition = &board.generation.spec.definition;
+    let fresh = EntryState::from_fact(definition.operator, fact);
+    match states.entry((fact.period_start, fact.player_id.to_owned())) {
+        std::collections::hash_map::Entry::Vacant(slot) => {
+            slot.insert(fresh);
+        }
+        std::collections::hash_map::Entry::Occupied(mut slot) => {
+            slot.get_mut().merge(definition.operator, definition.order, fresh);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Recomputing a leaderboard from stored events, beside the running system (fine print 5).
+//!
+//! A generation in state `building` is its durable order. Workers make facts for it from events stamped with its
+//! definitions generation or a later one; this loop makes them from events stamped before. In order:
+//!
+//! 1. what dropped events have left in the live generation's baseline, if that still means the same;
+//! 2. stored events, a partition after the other, in chunks: facts and cursor move in one transaction;
+//! 3. wait until the facts are folded; write the board to Redis;
+//! 4. one transaction swaps it in.
+//!
+//! A crash anywhere goes on from what was committed. While anything is being built, retention stands still.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use super::extract::fact_of;
+use super::rebuild::{RebuildBoardError, rebuild_board};
+use super::schedule::Context;
+use super::tenure::{JobError, Tenure};
+use crate::domain::board::{CompiledBoard, Operator};
+use crate::domain::clock::Micros;
+use crate::domain::fact::{FOLD_SHARDS, FactPacker, shard_of};
+use crate::domain::ids::BoardGenerationId;
+use crate::domain::month::Month;
+use crate::ranking::RebuildError;
+use crate::store::baseline::{self, Covered, EntryKey};
+use crate::store::entries::{self, EntryWrite};
+use crate::store::event_scan::{self, GameScan, ScanKey, StoredEvent};
+use crate::store::recompute_steps::{self as steps, Building, Swap};
+use crate::store::{facts, fold_periods, markers, partitions};
+
+/// Events looked at in one chunk, and in one transaction.
+const CHUNK: i64 = 5_000;
+/// Rows of the baseline taken over in one transaction.
+const BASELINE_CHUNK: i64 = 2_000;
+/// The scan rests while more facts than this wait: workers' facts must not queue behind it.
+const MAX_FACTS_WAITING: i64 = 100_000;
+/// Pause between two looks at something that others do.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How often a new generation is looked for. A few microseconds each, and a new leaderboard is live in a blink.
+const POLL: Duration = Duration::from_millis(150);
+
+/// How working on a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is live.
+    Live,
+    /// A later edit has replaced it, or it is live already.
+    Superseded,
+    /// Another process works on it.
+    Elsewhere,
+    /// The process is stopping; whoever is next goes on.
+    Stopped,
+}
+
+/// Builds what is waiting to be built, until the context stops.
+pub async fn run(context: &Context) {
+    let mut failed = false;
+    while !context.stop.is_cancelled() {
+        match build_waiting(context).await {
+            Ok(()) => failed = false,
+            Err(error) if failed => tracing::debug!(%error, "a recompute still fails"),
+            Err(error) => {
+                failed = true;
+                tracing::warn!(%error, "a recompute failed; it goes on where it stopped");
+            }
+        }
+        let pause = if failed { Duration::from_secs(1) } else { POLL };
+        tokio::select! {
+            () = context.stop.cancelled() => {}
+            () = context.recompute_wanted.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Builds every generation that waits, one after the other. One that fails does not stop the others.
+///
+/// # Errors
+/// The last failure.
+pub async fn build_waiting(context: &Context) -> Result<(), JobError> {
+    let waiting = {
+        let mut connection = context.pool.acquire().await?;
+        steps::waiting(&mut connection).await?
+    };
+    let mut last = Ok(());
+    for generation in waiting {
+        match build(context, generation).await {
+            Ok(Outcome::Live) => tracing::info!(%generation, "recomputed leaderboard is live"),
+            Ok(Outcome::Superseded | Outcome::Elsewhere) => {}
+            Ok(Outcome::Stopped) => return Ok(()),
+            Err(error) => last = Err(error),
+        }
+    }
+    last
+}
+
+/// Builds one generation and swaps it in.
+///
+/// # Errors
+/// [`JobError`]; what was committed stays, and the next attempt goes on from there.
+pub async fn build(context: &Context, generation: BoardGenerationId) -> Result<Outcome, JobError> {
+    let name = format!("recompute-{generation}");
+    let Some(tenure) = Tenure::take(&context.pool, &name, &context.holder).await? else {
+        return Ok(Outcome::Elsewhere);
+    };
+    let outcome = Builder::new(context, &tenure, generation).await;
+    let outcome = match outcome {
+        Ok(Some(builder)) => builder.build().await,
+        Ok(None) => Ok(Outcome::Superseded),
+        Err(error) => Err(error),
+    };
+    tenure.sign_off().await;
+    outcome
+}
+
+struct Builder<'a> {
+    context: &'a Context,
+    tenure: &'a Tenure,
+    building: Building,
+    board: CompiledBoard,
+    /// Starts of periods whose standings are frozen: they are handed over as they are.
+    frozen: HashSet<Micros>,
+}
+
+impl<'a> Builder<'a> {
+    async fn new(
+        context: &'a Context,
+        tenure: &'a Tenure,
+        generation: BoardGenerationId,
+    ) -> Result<Option<Self>, JobError> {
+        let mut connection = context.pool.acquire().await?;
+        let Some(building) = steps::load(&mut connection, generation).await? else { return Ok(None) };
+        let board = CompiledBoard::compile(building.generation.clone())?;
+        let frozen = match &building.live {
+            Some((live, _)) => steps::frozen_starts(&mut connection, *live).await?,
+            None => HashSet::new(),
+        };
+        Ok(Some(Self { context, tenure, building, board, frozen }))
+    }
+
+    async fn build(self) -> Result<Outcome, JobError> {
+        if !self.building.scan_finished {
+            if self.building.cursor.is_none() {
+                self.take_over_baseline().await?;
+            }
+            if let Some(early) = self.scan().await? {
+                return Ok(early);
+            }
+        }
+        if let Some(early) = self.wait_until_folded().await? {
+            return Ok(early);
+        }
+        loop {
+            if self.context.stop.is_cancelled() {
+                return Ok(Outcome::Stopped);
+            }
+            let order = self.building.generation.spec.definition.order;
+            match rebuild_board(&self.context.pool, &self.context.ranking, self.building.generation.id, order, |_| {})
+                .await
+            {
+                Ok(_) => break,
+                Err(RebuildBoardError::Rebuild(RebuildError::Busy)) => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        fail::fail_point!("recompute::before_swap", |_| Ok(Outcome::Stopped));
+        self.swap().await
+    }
+
+    /// Step 1. Rows that an interrupted attempt took over are not taken twice.
+    async fn take_over_baseline(&self) -> Result<(), JobError> {
+        let mut transaction = self.tenure.begin().await?;
+        baseline::wait_for_chunks(&mut transaction).await?;
+        transaction.commit().await?;
+        let Some((live, spec)) = &self.building.live else { return Ok(()) };
+        if !crate::store::recompute::baseline_survives(spec, &self.building.generation.spec) {
+            return Ok(());
+        }
+        let id = self.building.generation.id;
+        loop {
+            let mut transaction = self.tenure.begin().await?;
+            let rows = steps::copy_baseline(&mut transaction, *live, id, BASELINE_CHUNK).await?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let mut by_period: HashMap<Micros, Vec<(EntryKey, _)>> = HashMap::new();
+            for row in rows {
+                by_period.entry(row.0.1).or_default().push(row);
+            }
+            for (start, rows) in by_period {
+                self.merge_into_entries(&mut transaction, start, rows).await?;
+            }
+            transaction.commit().await?;
+        }
+    }
+
+    /// Merges states into entries of a locked period, as a fold does. No marker: Redis gets the whole board later.
+    async fn merge_into_entries(
+        &self,
+        transaction: &mut sqlx::PgConnection,
+        start: Micros,
+        rows: Vec<(EntryKey, crate::domain::entry::EntryState)>,
+    ) -> Result<(), JobError> {
+        let id = self.building.generation.id;
+        let definition = &self.building.generation.spec.definition;
+        let ends_at = self.board.schedule.period_at(start).ends_at;
+        fold_periods::create(transaction, &[id.0], &[start], &[ends_at]).await?;
+        let Some(period_id) = steps::lock_period(transaction, id, start).await? else { return Ok(()) };
+        let (keys, mut states): (Vec<EntryKey>, Vec<_>) = rows.into_iter().unzip();
+        let players: Vec<&str> = keys.iter().map(|key| key.2.as_str()).collect();
+        for (n, stored) in entries::read(transaction, &vec![period_id; players.len()], &players).await? {
+            if let Some(state) = states.get_mut(n) {
+                let fresh = std::mem::replace(state, stored.state);
+                state.merge(definition.operator, definition.order, fresh);
+            }
+        }
+        let version = markers::next_version(transaction).await?;
+        let sums = matches!(definition.operator, Operator::Incr | Operator::Decr);
+        let writes: Vec<EntryWrite<'_>> = players
+            .iter()
+            .zip(&states)
+            .map(|(player_id, state)| EntryWrite { period_id, player_id, state, version, sums })
+            .collect();
+        entries::upsert(transaction, &writes).await?;
+        Ok(())
+    }
+
+    /// Step 2. `Some`: it ended early.
+    async fn scan(&self) -> Result<Option<Outcome>, JobError> {
+        let (months, total, coverage) = {
+            let mut connection = self.context.pool.acquire().await?;
+            let listed = partitions::list(&mut connection).await?;
+            let total: i64 = listed.iter().map(|p| p.estimated_rows.max(0)).sum();
+            let months: Vec<Month> = listed.iter().map(partitions::Partition::month).collect();
+            (months, total, baseline::coverage(&mut connection).await?)
+        };
+        let begun = self.building.cursor;
+        for month in months {
+            let mut after = match begun {
+                Some((reached, _)) if month < reached => continue,
+                Some((reached, key)) if month == reached => key,
+                _ => None,
+            }
+            .unwrap_or(ScanKey::before(self.building.generation.game_id));
+            match coverage.get(&month) {
+                Some(Covered::Everything) => continue,
+                // In the baseline already: all of this game up to there, or all of it, or nothing.
+                Some(Covered::UpTo(key)) if key.game_id > after.game_id => continue,
+                Some(Covered::UpTo(key)) if key.game_id == after.game_id => after = after.max(*key),
+                _ => {}
+            }
+            loop {
+                if self.context.stop.is_cancelled() {
+                    return Ok(Some(Outcome::Stopped));
+                }
+                self.yield_to_workers().await?;
+                match self.scan_chunk(month, after, total).await? {
+                    Scanned::More(key) => after = key,
+                    Scanned::MonthDone => break,
+                    Scanned::Superseded => return Ok(Some(Outcome::Superseded)),
+                }
+                fail::fail_point!("recompute::after_chunk", |_| Ok(Some(Outcome::Stopped)));
+            }
+        }
+        let mut transaction = self.tenure.begin().await?;
+        steps::finish_scan(&mut transaction, self.building.generation.id, self.context.clock.now()).await?;
+        transaction.commit().await?;
+        Ok(None)
+    }
+
+    async fn scan_chunk(&self, month: Month, after: ScanKey, total: i64) -> Result<Scanned, JobError> {
+        let generation = &self.building.generation;
+        let scan = GameScan {
+            range: (month.starts_at(), month.ends_at()),
+            event_type: generation.spec.definition.event_type.as_str(),
+            stamped_before: generation.since_generation,
+            players: (0, 1),
+            limit: CHUNK,
+        };
+        let mut transaction = self.tenure.begin().await?;
+        let chunk = event_scan::next_of_game(&mut transaction, &scan, after).await?;
+        let Some(reached) = chunk.reached else { return Ok(Scanned::MonthDone) };
+        for (shard, facts) in self.pack(&chunk.events).into_iter().enumerate() {
+            if let Some((bytes, count, oldest)) = facts.finish() {
+                steps::insert_facts(&mut transaction, shard as i16, count as i32, oldest, &bytes).await?;
+            }
+        }
+        let saved =
+            steps::save_cursor(&mut transaction, generation.id, month, Some(reached), chunk.looked_at, total).await?;
+        if !saved {
+            return Ok(Scanned::Superseded);
+        }
+        transaction.commit().await?;
+        (self.context.announce_facts)();
+        Ok(Scanned::More(reached))
+    }
+
+    fn pack(&self, events: &[StoredEvent]) -> Vec<FactPacker> {
+        let mut shards: Vec<FactPacker> = (0..FOLD_SHARDS).map(|_| FactPacker::default()).collect();
+        for event in events {
+            let Some((fact, _)) = fact_of(&self.board, event) else { continue };
+            if self.frozen.contains(&fact.period_start) {
+                continue;
+            }
+            if let Some(packer) = shards.get_mut(usize::from(shard_of(fact.generation, fact.player_id))) {
+                packer.push(&fact);
+            }
+        }
+        shards
+    }
+
+    async fn yield_to_workers(&self) -> Result<(), JobError> {
+        while facts::waiting(&self.context.pool).await? > MAX_FACTS_WAITING && !self.context.stop.is_cancelled() {
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Step 3. Every fact of the scan is in a row up to the watermark; newer rows are not waited for.
+    async fn wait_until_folded(&self) -> Result<Option<Outcome>, JobError> {
+        let mut connection = self.context.pool.acquire().await?;
+        let watermark = steps::fact_watermark(&mut connection).await?;
+        drop(connection);
+        loop {
+            let mut connection = self.context.pool.acquire().await?;
+            if steps::is_folded(&mut connection, watermark).await? {
+                return Ok(None);
+            }
+            if steps::load(&mut connection, self.building.generation.id).await?.is_none() {
+                return Ok(Some(Outcome::Superseded));
+            }
+            drop(connection);
+            if self.context.stop.is_cancelled() {
+                return Ok(Some(Outcome::Stopped));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Step 4.
+    async fn swap(&self) -> Result<Outcome, JobError> {
+        loop {
+            let mut transaction = self.tenure.begin().await?;
+            match steps::swap(&mut transaction, &self.building.generation, self.context.clock.now()).await? {
+                Swap::Done(_, handed_over) => {
+                    transaction.commit().await?;
+                    // Postgres answers for frozen periods; what the rebuild may have written of them goes.
+                    for start in handed_over {
+                        self.context.ranking.remove_period(self.building.generation.id, start).await?;
+                    }
+                    (self.context.directory_changed)();
+                    return Ok(Outcome::Live);
+                }
+                Swap::Superseded => return Ok(Outcome::Superseded),
+                Swap::Closing if self.context.stop.is_cancelled() => return Ok(Outcome::Stopped),
+                Swap::Closing => {
+                    transaction.rollback().await?;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+enum Scanned {
+    More(ScanKey),
+    MonthDone,
+    Superseded,
+}

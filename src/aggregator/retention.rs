@@ -1,0 +1,191 @@
+//! What is dropped, and when (`docs/operations/cleanup.md`).
+
+use sqlx::PgConnection;
+
+use super::baseline::{self, Step};
+use super::close_periods::low_water_mark;
+use super::schedule::Context;
+use super::tenure::{JobError, Tenure};
+use crate::domain::clock::Micros;
+use crate::domain::month::Month;
+use crate::store::{partitions, retention};
+
+/// Rows of one clean-up transaction.
+const CHUNK: i64 = 5_000;
+/// A process that was not seen for this long has died.
+const DEAD_PROCESS_SECONDS: i64 = 3_600;
+/// Retired generations are kept this long: api processes may still be reading them.
+const RETIRED_SECONDS: i64 = 60;
+const DAY_SECONDS: i64 = 86_400;
+
+/// Settings under which an accepted event could be dropped before it is counted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "RETENTION_DAYS={retention_days} is unsafe: events up to {max_event_age_seconds} seconds old are accepted \
+     (MAX_EVENT_AGE_SECONDS), so at least {needed_days} days must be kept"
+)]
+pub struct UnsafeRetention {
+    /// As configured.
+    pub retention_days: u32,
+    /// As configured.
+    pub max_event_age_seconds: u32,
+    /// The least that is safe.
+    pub needed_days: u32,
+}
+
+/// Refuses settings in which an accepted event could be older than retention (fine print 4). For every process's start
+/// that knows both settings.
+///
+/// # Errors
+/// [`UnsafeRetention`].
+pub fn check_settings(retention_days: u32, max_event_age_seconds: u32) -> Result<(), UnsafeRetention> {
+    // A day more than the greatest age: for what waits in the queue.
+    let needed_days = max_event_age_seconds.div_ceil(86_400).saturating_add(1);
+    if retention_days >= needed_days {
+        return Ok(());
+    }
+    Err(UnsafeRetention { retention_days, max_event_age_seconds, needed_days })
+}
+
+/// Folds, detaches and drops months that are wholly older than retention. Returns how many were dropped.
+///
+/// Nothing that is still on its way may belong to such a month: a job or undecided dead letter received at R holds
+/// events no older than R less the greatest accepted age, so the low-water mark says which months can get no more events.
+///
+/// # Errors
+/// [`JobError`]; the next run goes on where this one stopped.
+pub async fn drop_old_months(context: &Context, tenure: &Tenure) -> Result<u64, JobError> {
+    let (attached, pending) = {
+        let mut connection = context.pool.acquire().await?;
+        partitions::list(&mut connection).await?.into_iter().partition::<Vec<_>, _>(|p| !p.detach_pending)
+    };
+    for half_done in pending {
+        tenure.check().await?;
+        tracing::info!(partition = half_done.name, "finishing a detach that was interrupted");
+        partitions::finish_detach(&context.pool, half_done.month()).await?;
+    }
+    let mut dropped = drop_detached(context, tenure).await?;
+    let now = context.clock.now();
+    let horizon = now.plus_seconds(-i64::from(context.retention.retention_days) * DAY_SECONDS);
+    let old: Vec<_> = attached.into_iter().filter(|p| p.range_end <= horizon).collect();
+    if old.is_empty() {
+        return Ok(dropped);
+    }
+    let mark = low_water_mark(context).await?.plus_seconds(-i64::from(context.max_event_age_seconds));
+    for partition in old {
+        let month = partition.month();
+        if partition.range_end > mark {
+            tracing::warn!(
+                partition = partition.name,
+                "kept past retention: a waiting job or undecided dead letter may hold events for it"
+            );
+            break;
+        }
+        match baseline::fold_month(context, tenure, month).await? {
+            Step::Done => {}
+            Step::More | Step::Recomputing => break,
+        }
+        fail::fail_point!("retention::after_fold", |_| Ok(dropped));
+        dropped += detach_and_drop(context, tenure, month).await?;
+    }
+    Ok(dropped)
+}
+
+async fn detach_and_drop(context: &Context, tenure: &Tenure, month: Month) -> Result<u64, JobError> {
+    tenure.check().await?;
+    if let Err(error) = partitions::detach(&context.pool, month).await {
+        // It waits for every transaction that uses the partition, no longer than the lock timeout. The next run
+        // finishes it; inserts go on meanwhile.
+        tracing::info!(partition = month.partition_name(), %error, "detach not finished; going on at the next run");
+        return Ok(0);
+    }
+    drop_detached(context, tenure).await
+}
+
+async fn drop_detached(context: &Context, tenure: &Tenure) -> Result<u64, JobError> {
+    let detached = {
+        let mut connection = context.pool.acquire().await?;
+        partitions::list_detached(&mut connection).await?
+    };
+    let mut dropped = 0;
+    for month in detached {
+        tenure.check().await?;
+        let mut connection = context.pool.acquire().await?;
+        if partitions::drop_detached(&mut connection, month, context.clock.now()).await? {
+            tracing::info!(partition = month.partition_name(), "partition dropped; its events are in the baseline");
+            dropped += 1;
+        } else {
+            tracing::warn!(partition = month.partition_name(), "a detached month is not in the baseline; left alone");
+        }
+    }
+    Ok(dropped)
+}
+
+/// Removes what nobody needs any more, in chunks. Returns how many rows went.
+///
+/// # Errors
+/// [`JobError`].
+pub async fn clean_up(context: &Context, tenure: &Tenure) -> Result<u64, JobError> {
+    let now = context.clock.now();
+    let logs = now.plus_seconds(-i64::from(context.retention.log_retention_days) * DAY_SECONDS);
+    let dead = now.plus_seconds(-DEAD_PROCESS_SECONDS);
+    let mut removed = 0;
+    removed += all(context, tenure, |c| Box::pin(retention::dead_letters(c, logs, CHUNK))).await?;
+    removed += all(context, tenure, |c| Box::pin(retention::audit_log(c, logs, CHUNK))).await?;
+    removed += all(context, tenure, |c| Box::pin(retention::processes(c, dead, CHUNK))).await?;
+    removed += all(context, tenure, |c| Box::pin(retention::recompute_leases(c, dead, CHUNK))).await?;
+    removed += all(context, tenure, |c| Box::pin(retention::closed_baseline(c, dead, CHUNK))).await?;
+    removed += clean_retired(context, tenure, now.plus_seconds(-RETIRED_SECONDS)).await?;
+    Ok(removed)
+}
+
+async fn clean_retired(context: &Context, tenure: &Tenure, before: Micros) -> Result<u64, JobError> {
+    let retired = {
+        let mut connection = context.pool.acquire().await?;
+        retention::retired_generations(&mut connection, before).await?
+    };
+    let mut removed = 0;
+    for generation in retired {
+        context.ranking.remove_board(generation).await?;
+        removed += all(context, tenure, |c| Box::pin(retention::retired_generation(c, generation, CHUNK))).await?;
+    }
+    Ok(removed)
+}
+
+type Removed<'c> = futures_util::future::BoxFuture<'c, Result<u64, sqlx::Error>>;
+
+/// Repeats a bounded clean-up, a transaction each, until it finds nothing.
+async fn all(
+    context: &Context,
+    tenure: &Tenure,
+    remove: impl for<'c> Fn(&'c mut PgConnection) -> Removed<'c>,
+) -> Result<u64, JobError> {
+    let mut removed = 0;
+    while !context.stop.is_cancelled() {
+        let mut transaction = tenure.begin().await?;
+        let some = remove(&mut transaction).await?;
+        transaction.commit().await?;
+        removed += some;
+        if some == 0 {
+            break;
+        }
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_could_drop_an_accepted_event_are_refused() {
+        let week = 7 * 86_400;
+        assert_eq!(check_settings(90, week), Ok(()));
+        assert_eq!(check_settings(8, week), Ok(()));
+        let refused = check_settings(7, week).unwrap_err();
+        assert_eq!(refused.needed_days, 8);
+        assert!(refused.to_string().contains("at least 8 days"), "{refused}");
+        assert!(check_settings(0, 0).is_err());
+        assert!(check_settings(1, u32::MAX).is_err());
+    }
+}

@@ -1,0 +1,105 @@
+//! Acting alone: a lease that is renewed for as long as the work takes (fine print 11).
+
+use std::time::Duration;
+
+use crate::store::pool::Pool;
+use sqlx::{Postgres, Transaction};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::store::leases::{self, Lease};
+
+/// How often a lease is renewed.
+const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why work under a lease ended early. What was committed stays; the next run goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// Somebody else has taken over.
+    #[error("the lease was lost to another process")]
+    LeaseLost,
+    /// Whatever Postgres says.
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+    /// A partition could not be made.
+    #[error(transparent)]
+    Partition(#[from] crate::store::partitions::EnsureError),
+    /// Leaderboards in Redis are away.
+    #[error(transparent)]
+    Ranking(#[from] crate::ranking::RankingError),
+    /// A leaderboard could not be written to Redis.
+    #[error(transparent)]
+    Rebuild(#[from] super::rebuild::RebuildBoardError),
+    /// The swap of a recomputed leaderboard was refused.
+    #[error(transparent)]
+    Change(#[from] crate::store::recompute::ChangeError),
+    /// The queue did not say how far it is.
+    #[error("the queue's low-water mark is unknown: {0}")]
+    LowWater(String),
+    /// A specification does not compile.
+    #[error(transparent)]
+    Spec(#[from] crate::domain::board::SpecError),
+}
+
+/// A lease with the task that renews it.
+#[derive(Debug)]
+pub struct Tenure {
+    pool: Pool,
+    lease: Lease,
+    _renewing: DropGuard,
+}
+
+impl Tenure {
+    /// Takes a lease and keeps it; `None` when another process has it.
+    ///
+    /// # Errors
+    /// Whatever Postgres says.
+    pub async fn take(pool: &Pool, name: &str, holder: &str) -> Result<Option<Self>, sqlx::Error> {
+        let Some(lease) = leases::acquire(pool, name, holder).await? else { return Ok(None) };
+        let stop = CancellationToken::new();
+        let (keeper, kept, stopped) = (pool.clone(), lease.clone(), stop.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stopped.cancelled() => return,
+                    () = tokio::time::sleep(RENEW_INTERVAL) => {}
+                }
+                // An error is not a loss: each transaction checks for itself.
+                if let Err(error) = leases::renew(&keeper, std::slice::from_ref(&kept)).await {
+                    tracing::debug!(lease = kept.name, %error, "lease not renewed");
+                }
+            }
+        });
+        Ok(Some(Self { pool: pool.clone(), lease, _renewing: stop.drop_guard() }))
+    }
+
+    /// Begins a transaction in which nobody else can hold the lease.
+    ///
+    /// # Errors
+    /// [`JobError::LeaseLost`], or whatever Postgres says.
+    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, JobError> {
+        let mut transaction = self.pool.begin().await?;
+        if leases::lock_and_check(&mut transaction, std::slice::from_ref(&self.lease)).await? {
+            Ok(transaction)
+        } else {
+            Err(JobError::LeaseLost)
+        }
+    }
+
+    /// Checks the lease before something that cannot be part of a transaction.
+    ///
+    /// # Errors
+    /// As [`Tenure::begin`].
+    pub async fn check(&self) -> Result<(), JobError> {
+        self.begin().await?.rollback().await?;
+        Ok(())
+    }
+
+    /// Gives the lease back, so that the next holder need not wait for it to expire.
+    pub async fn sign_off(self) {
+        let Self { pool, lease, _renewing } = self;
+        drop(_renewing);
+        if let Err(error) = leases::release(&pool, &[lease]).await {
+            tracing::debug!(%error, "lease not released; it expires by itself");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What cron does beside folding: partitions, retention, recomputes, closing, audits and the schedule
+//! (fine print 4, 5, 6, 11 and 18).
+
+mod audit;
+mod closing;
+mod partitions;
+mod recompute;
+mod retention;
+mod schedule;
+mod stage;

@@ -1,0 +1,249 @@
+//! Fine print 5: definitions change while workers run, and a recompute equals what folding as they came would have
+//! given.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use scoreline::aggregator::audit_events::audit_entries;
+use scoreline::aggregator::recompute::{Outcome, build, run};
+use scoreline::aggregator::schedule::Context;
+use scoreline::domain::board::BoardGeneration;
+use scoreline::store::partitions;
+use scoreline::store::recompute::{self, ChangeError, Edited};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::stage::{Happening, Stage, at};
+use crate::support::eventually;
+
+async fn begin(stage: &Stage, board: &BoardGeneration) -> BoardGeneration {
+    let mut transaction = stage.pool().begin().await.unwrap();
+    let again = recompute::begin(&mut transaction, board.leaderboard_id, &board.spec).await.unwrap();
+    transaction.commit().await.unwrap();
+    again
+}
+
+#[tokio::test]
+async fn a_new_leaderboard_is_live_within_a_blink_when_there_is_no_history() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let stop = CancellationToken::new();
+    let context = Arc::new(Context { stop: stop.clone(), ..(*stage.context).clone() });
+    let running = tokio::spawn({
+        let context = context.clone();
+        async move { run(&context).await }
+    });
+    let generation = stage.create("global", json!({})).await;
+    eventually("the leaderboard is live", Duration::from_secs(5), async || {
+        let mut connection = stage.pool().acquire().await.unwrap();
+        let progress = recompute::progress(&mut connection, generation.id).await.unwrap().unwrap();
+        progress.state == "live" && progress.scan_finished
+    })
+    .await;
+    let live: Option<i32> =
+        sqlx::query_scalar("SELECT live_generation_id FROM leaderboards").fetch_one(stage.pool()).await.unwrap();
+    assert_eq!(live, Some(generation.id.0));
+    assert!(stage.ranking.version(generation.id).await.unwrap().is_some(), "published and ready");
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn fine_print_5_events_before_and_after_the_change_count_once_each() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    stage.accept(&[stage.event("a", 10, "2026-11-20T00:00:00Z"), stage.event("b", 5, "2026-11-20T01:00:00Z")]).await;
+    let board = stage.create("sum", json!({"operator": "incr"})).await;
+    // While it is being built, workers go on: these events are stamped later and come through their facts.
+    stage.accept(&[stage.event("a", 100, "2026-11-20T02:00:00Z")]).await;
+    stage.build(board.id).await;
+    stage.accept(&[stage.event("b", 1_000, "2026-11-20T03:00:00Z")]).await;
+    stage.fold().await;
+    let scores: Vec<(String, String)> = stage.entries(board.id).await.into_iter().map(|e| (e.1, e.2)).collect();
+    assert_eq!(scores, [("a".into(), "110".into()), ("b".into(), "1005".into())]);
+}
+
+#[tokio::test]
+async fn fine_print_5_scores_that_come_during_a_recompute_are_neither_lost_nor_doubled() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let live = stage.live("sum", json!({"operator": "incr"})).await;
+    for n in 0..20 {
+        let events: Vec<Happening> =
+            (0..300).map(|i| stage.event(&format!("p-{}", i % 40), n, "2026-11-20T00:00:00Z")).collect();
+        stage.accept(&events).await;
+    }
+    let done = AtomicBool::new(false);
+    let again = begin(&stage, &live.generation).await;
+    let posting = async {
+        while !done.load(Ordering::SeqCst) {
+            stage.accept(&[stage.event("p-1", 7, "2026-11-20T05:00:00Z")]).await;
+        }
+    };
+    let building = async {
+        stage.build(again.id).await;
+        done.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(posting, building);
+    stage.fold().await;
+    let board = stage.rules.board(again.id).unwrap();
+    let audit = audit_entries(stage.pool(), &board).await.unwrap();
+    assert_eq!((audit.computed, audit.differing), (40, 0), "{audit:?}");
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_of_a_recompute_resumes() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    partitions::ensure(stage.pool(), at("2026-09-01T00:00:00Z"), at("2026-10-01T00:00:00Z")).await.unwrap();
+    for month in ["09", "10", "11"] {
+        for _ in 0..8 {
+            let events: Vec<Happening> = (0..1_000)
+                .map(|i| stage.event(&format!("p-{}", i % 90), i, &format!("2026-{month}-10T00:00:00Z")))
+                .collect();
+            stage.accept(&events).await;
+        }
+    }
+    let board = stage.create("sum", json!({"operator": "incr"})).await;
+    // Processes that die after each few transactions: dropped at any await, their leases left to be taken over.
+    let mut crashes = 0;
+    loop {
+        let attempt = build(&stage.context, board.id);
+        let finished = tokio::select! {
+            outcome = attempt => Some(outcome.unwrap()),
+            () = tokio::time::sleep(Duration::from_millis(15)), if crashes < 12 => None,
+            never = stage.keep_folding() => never,
+        };
+        match finished {
+            Some(Outcome::Live) => break,
+            Some(Outcome::Elsewhere) => {}
+            Some(other) => panic!("{other:?}"),
+            None => crashes += 1,
+        }
+        sqlx::query("UPDATE leases SET expires_at = '-infinity' WHERE name LIKE 'recompute-%'")
+            .execute(stage.pool())
+            .await
+            .unwrap();
+    }
+    assert!(crashes > 2, "{crashes}");
+    stage.rules.reload().await.unwrap();
+    let audit = audit_entries(stage.pool(), &stage.rules.board(board.id).unwrap()).await.unwrap();
+    assert_eq!((audit.computed, audit.differing), (90, 0), "{audit:?}");
+}
+
+#[tokio::test]
+async fn fine_print_11_a_process_that_lost_its_lease_moves_nothing() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    stage.accept(&[stage.event("a", 10, "2026-11-20T00:00:00Z")]).await;
+    let tenure = stage.tenure("recompute-1").await;
+    sqlx::query("UPDATE leases SET expires_at = '-infinity', token = nextval('lease_token')")
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    assert!(tenure.begin().await.is_err());
+    assert!(tenure.check().await.is_err());
+}
+
+#[tokio::test]
+async fn an_edit_replaces_the_recompute_that_was_under_way() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let live = stage.live("b", json!({})).await;
+    let edit = async |over: Value| {
+        let mut transaction = stage.pool().begin().await.unwrap();
+        let spec = Stage::spec("b", over);
+        let edited = recompute::edit(&mut transaction, live.generation.leaderboard_id, &spec, false).await.unwrap();
+        transaction.commit().await.unwrap();
+        edited
+    };
+    let Edited::Building(first) = edit(json!({"order": "ascending"})).await else { panic!() };
+    let Edited::Building(second) = edit(json!({"operator": "set"})).await else { panic!() };
+    assert_eq!(build(&stage.context, first.id).await.unwrap(), Outcome::Superseded);
+    stage.build(second.id).await;
+    let states: Vec<(i32, String)> = sqlx::query_as("SELECT id, state FROM leaderboard_generations ORDER BY id")
+        .fetch_all(stage.pool())
+        .await
+        .unwrap();
+    let states: Vec<(i32, &str)> = states.iter().map(|(id, state)| (*id, state.as_str())).collect();
+    assert_eq!(states, [(live.generation.id.0, "retired"), (first.id.0, "retired"), (second.id.0, "live")]);
+    // Shown only: no new generation, but the directory is published anew.
+    let before = stage.count("SELECT version FROM directory_version").await;
+    assert!(matches!(edit(json!({"operator": "set", "public": true})).await, Edited::Shown));
+    assert_eq!(stage.count("SELECT version FROM directory_version").await, before + 1);
+    let public = "SELECT count(*) FROM leaderboard_generations WHERE state = 'live' AND (spec ->> 'public')::boolean";
+    assert_eq!(stage.count(public).await, 1);
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_and_a_specification_that_is_unusable_are_refused() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    stage.create("one", json!({})).await;
+    let mut transaction = stage.pool().begin().await.unwrap();
+    let taken = recompute::create_leaderboard(&mut transaction, stage.game, &Stage::spec("one", json!({}))).await;
+    assert!(matches!(taken, Err(ChangeError::SlugTaken)));
+    let spec = Stage::spec("two", json!({"reset": {"cron": "0 0 30 2 *"}}));
+    let unusable = recompute::create_leaderboard(&mut transaction, stage.game, &spec).await;
+    assert!(matches!(unusable, Err(ChangeError::Spec(_))), "{unusable:?}");
+}
+
+/// A definition and events for the property below.
+fn definitions() -> impl Strategy<Value = Value> {
+    (
+        prop::sample::select(vec!["best", "set", "incr", "decr"]),
+        prop::sample::select(vec!["ascending", "descending"]),
+        prop::sample::select(vec![json!("never"), json!("daily"), json!("weekly"), json!({"cron": "0 */7 * * *"})]),
+        prop::sample::select(vec!["UTC", "Europe/Berlin", "America/St_Johns"]),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(|(operator, order, reset, zone, metadata, bounded)| {
+            let mut spec = json!({"operator": operator, "order": order, "reset": reset, "time_zone": zone});
+            if metadata {
+                spec["metadata"] = json!("/level");
+                spec["subscore"] = json!("/sub");
+            }
+            if bounded {
+                spec["min_score"] = json!(-50);
+                spec["match"] = json!([{"pointer": "/mode", "equals": "ranked"}]);
+            }
+            spec
+        })
+}
+
+type Draw = (u8, i64, i64, i64, i64, bool);
+
+fn draws() -> impl Strategy<Value = Vec<Draw>> {
+    // Player, score, subscore, second within six days around the end of DST, delay of receipt, ranked.
+    prop::collection::vec((0u8..6, -100i64..100, 0i64..3, 0i64..6 * 86_400, 0i64..8_000, any::<bool>()), 1..80)
+}
+
+fn happen(stage: &Stage, draw: &Draw) -> Happening {
+    let mut event = stage.event(&format!("p-{}", draw.0), 0, "2026-10-22T00:00:00Z");
+    event.occurred_at = event.occurred_at.plus_seconds(draw.3);
+    event.received_at = event.occurred_at.plus_seconds(draw.4);
+    let mode = if draw.5 { "ranked" } else { "casual" };
+    event.payload = json!({"score": draw.1, "sub": draw.2, "mode": mode, "level": draw.0}).to_string();
+    event
+}
+
+#[tokio::test]
+async fn a_recompute_equals_what_folding_as_they_came_gave() {
+    let stage = Stage::new("2026-10-29T00:00:00Z").await;
+    let mut runner = TestRunner::default();
+    for case in 0..12 {
+        let spec = definitions().new_tree(&mut runner).unwrap().current();
+        let live = stage.live(&format!("b-{case}"), spec.clone()).await;
+        for _ in 0..3 {
+            let drawn = draws().new_tree(&mut runner).unwrap().current();
+            let events: Vec<Happening> = drawn.iter().map(|draw| happen(&stage, draw)).collect();
+            stage.accept(&events).await;
+            stage.fold().await;
+        }
+        // Events of earlier cases are history to this board, stamped before it; its own are not.
+        let came = stage.entries(live.generation.id).await;
+        let again = begin(&stage, &live.generation).await;
+        stage.build(again.id).await;
+        assert_eq!(stage.entries(again.id).await, came, "{spec}");
+        let audit = audit_entries(stage.pool(), &stage.rules.board(again.id).unwrap()).await.unwrap();
+        assert_eq!(audit.differing, 0, "{spec} {audit:?}");
+    }
+}

@@ -1,0 +1,197 @@
+//! Fine print 4: what is dropped has been counted.
+
+use scoreline::aggregator::audit_events::audit_entries;
+use scoreline::aggregator::baseline::{Step, fold_chunk};
+use scoreline::aggregator::retention::{clean_up, drop_old_months};
+use scoreline::domain::month::Month;
+use scoreline::store::recompute::{self, ChangeError, Edited};
+use scoreline::store::{partitions, recompute as store};
+use serde_json::json;
+
+use super::stage::{Stage, at};
+
+/// Three boards that never reset or reset monthly, scores in January and in November.
+async fn with_history(stage: &Stage) -> Vec<scoreline::domain::board::CompiledBoard> {
+    partitions::ensure(stage.pool(), at("2026-01-01T00:00:00Z"), at("2026-03-01T00:00:00Z")).await.unwrap();
+    let boards = vec![
+        stage.live("best", json!({"metadata": "/level"})).await,
+        stage.live("sum", json!({"operator": "incr"})).await,
+        stage.live("latest", json!({"operator": "set", "order": "ascending"})).await,
+    ];
+    let mut events = Vec::new();
+    for n in 0..60 {
+        let (player, day) = (format!("p-{}", n % 7), 1 + n % 28);
+        events.push(stage.event(&player, 1_000 - n * 7 % 90, &format!("2026-01-{day:02}T10:00:00Z")));
+        events.push(stage.event(&player, 900 + n % 50, &format!("2026-11-{:02}T10:00:00Z", 1 + n % 20)));
+    }
+    stage.accept(&events).await;
+    stage.fold().await;
+    boards
+}
+
+#[tokio::test]
+async fn fine_print_4_a_month_past_retention_is_folded_into_the_baseline_before_it_is_dropped() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let boards = with_history(&stage).await;
+    let tenure = stage.tenure("job-drop-old-months").await;
+    let dropped = drop_old_months(&stage.context, &tenure).await.unwrap();
+    assert_eq!(dropped, 3, "January to March");
+    assert_eq!(stage.count("SELECT count(*) FROM events").await, 60);
+    assert_eq!(stage.count("SELECT count(*) FROM pg_class WHERE relname = 'events_2026_01'").await, 0);
+    assert_eq!(stage.count("SELECT count(*) FROM entry_baseline").await, 3 * 7);
+    for board in &boards {
+        let audit = audit_entries(stage.pool(), board).await.unwrap();
+        assert_eq!((audit.computed, audit.differing), (7, 0), "{audit:?}");
+    }
+    // Again: nothing to do, nothing changes.
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 0);
+    assert_eq!(audit_entries(stage.pool(), &boards[1]).await.unwrap().differing, 0);
+}
+
+#[tokio::test]
+async fn fine_print_4_truth_holds_while_a_month_is_half_folded_and_after_a_crash_there() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let boards = with_history(&stage).await;
+    let january = Month::of(at("2026-01-15T00:00:00Z"));
+    let tenure = stage.tenure("job-drop-old-months").await;
+    assert_eq!(fold_chunk(&stage.context, &tenure, january).await.unwrap(), Step::More);
+    // The process dies here: events are in the baseline, and still stored. They count once.
+    for board in &boards {
+        assert_eq!(audit_entries(stage.pool(), board).await.unwrap().differing, 0);
+        let before = stage.entries(board.generation.id).await;
+        let mut transaction = stage.pool().begin().await.unwrap();
+        let again =
+            recompute::begin(&mut transaction, board.generation.leaderboard_id, &board.generation.spec).await.unwrap();
+        transaction.commit().await.unwrap();
+        stage.build(again.id).await;
+        assert_eq!(stage.entries(again.id).await, before);
+    }
+    drop_old_months(&stage.context, &tenure).await.unwrap();
+    for board in stage.rules.live() {
+        assert_eq!(audit_entries(stage.pool(), &board).await.unwrap().differing, 0);
+    }
+}
+
+#[tokio::test]
+async fn fine_print_4_a_recompute_of_an_unchanged_definition_starts_from_the_baseline() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let boards = with_history(&stage).await;
+    let tenure = stage.tenure("job-drop-old-months").await;
+    drop_old_months(&stage.context, &tenure).await.unwrap();
+    for board in boards {
+        let before = stage.entries(board.generation.id).await;
+        assert_eq!(before.len(), 7);
+        let mut transaction = stage.pool().begin().await.unwrap();
+        let again =
+            recompute::begin(&mut transaction, board.generation.leaderboard_id, &board.generation.spec).await.unwrap();
+        transaction.commit().await.unwrap();
+        stage.build(again.id).await;
+        assert_eq!(stage.entries(again.id).await, before);
+    }
+}
+
+#[tokio::test]
+async fn fine_print_4_an_edit_that_needs_dropped_events_is_refused_unless_accepted() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let boards = with_history(&stage).await;
+    let (best, sum) = (&boards[0].generation, &boards[1].generation);
+    let other = Stage::spec("sum", json!({"operator": "best"}));
+    let edit = async |id, spec: &_, accept| {
+        let mut transaction = stage.pool().begin().await.unwrap();
+        let edited = store::edit(&mut transaction, id, spec, accept).await;
+        transaction.rollback().await.unwrap();
+        edited
+    };
+    // Nothing was dropped yet.
+    assert!(matches!(edit(sum.leaderboard_id, &other, false).await, Ok(Edited::Building(_))));
+    let tenure = stage.tenure("job-drop-old-months").await;
+    drop_old_months(&stage.context, &tenure).await.unwrap();
+    let refused = edit(sum.leaderboard_id, &other, false).await;
+    assert!(matches!(refused, Err(ChangeError::HistoryIncomplete)), "{refused:?}");
+    assert!(matches!(edit(sum.leaderboard_id, &other, true).await, Ok(Edited::Building(_))));
+    // What is only shown needs no history; nor does an order that sums do not depend on.
+    let shown = Stage::spec("best", json!({"metadata": "/level", "public": true, "tie_policy": "competition"}));
+    assert!(matches!(edit(best.leaderboard_id, &shown, false).await, Ok(Edited::Shown)));
+    let turned = Stage::spec("sum", json!({"operator": "incr", "order": "ascending"}));
+    assert!(matches!(edit(sum.leaderboard_id, &turned, false).await, Ok(Edited::Building(_))));
+}
+
+#[tokio::test]
+async fn fine_print_4_nothing_is_dropped_while_something_on_its_way_may_belong_there() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    with_history(&stage).await;
+    let tenure = stage.tenure("job-drop-old-months").await;
+    // A job from early April may hold events of March, and not of February.
+    stage.set_oldest_job(Some("2026-04-03T00:00:00Z"));
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 2);
+    stage.set_oldest_job(None);
+    // A recompute must find events and baseline as they are.
+    stage.create("new", json!({})).await;
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 0);
+    sqlx::query("UPDATE leaderboard_generations SET state = 'retired' WHERE state = 'building'")
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn fine_print_18_a_half_done_detach_is_finished_at_the_next_start() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let boards = with_history(&stage).await;
+    let january = Month::of(at("2026-01-15T00:00:00Z"));
+    let tenure = stage.tenure("job-drop-old-months").await;
+    while fold_chunk(&stage.context, &tenure, january).await.unwrap() == Step::More {}
+    // An open transaction holds the detach up until its patience ends: half done.
+    let mut open = stage.pool().begin().await.unwrap();
+    sqlx::query("SELECT count(*) FROM events").execute(&mut *open).await.unwrap();
+    let mut impatient = stage.pool().acquire().await.unwrap();
+    sqlx::query("SET lock_timeout = '200ms'").execute(&mut *impatient).await.unwrap();
+    let detached =
+        sqlx::query("ALTER TABLE events DETACH PARTITION events_2026_01 CONCURRENTLY").execute(&mut *impatient).await;
+    assert!(detached.is_err());
+    impatient.close().await.unwrap();
+    open.rollback().await.unwrap();
+    assert_eq!(stage.count("SELECT count(*) FROM pg_inherits WHERE inhdetachpending").await, 1);
+    let dropped = drop_old_months(&stage.context, &tenure).await.unwrap();
+    assert_eq!(dropped, 3);
+    assert_eq!(stage.count("SELECT count(*) FROM pg_class WHERE relname = 'events_2026_01'").await, 0);
+    for board in &boards {
+        assert_eq!(audit_entries(stage.pool(), board).await.unwrap().differing, 0);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_needs_is_removed_in_chunks_and_nothing_else() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let boards = with_history(&stage).await;
+    let board = &boards[0].generation;
+    let mut transaction = stage.pool().begin().await.unwrap();
+    let again = recompute::begin(&mut transaction, board.leaderboard_id, &board.spec).await.unwrap();
+    transaction.commit().await.unwrap();
+    stage.build(again.id).await;
+    for statement in [
+        "INSERT INTO audit_log (at, actor, action, subject) VALUES ('2025-01-01', 'a', 'b', 'c'), ('2026-11-01', 'a', 'b', 'd')",
+        "INSERT INTO processes (id, role, pool_max, seen_at) VALUES ('old', 'api', 1, '2026-11-20'), ('new', 'api', 1, '2026-11-21')",
+        "INSERT INTO dead_letters (id, job_id, queue, lane, kind, reason, error, attempts, crashes, payload, received_at,
+             state, decided_at)
+         SELECT gen_random_uuid(), n::text, 'q0', 'high', 'k', 'r', 'e', 1, 0, '', '2025-01-01',
+                CASE n WHEN 1 THEN 'waiting' ELSE 'discarded' END, CASE n WHEN 1 THEN NULL ELSE '2025-01-02'::timestamptz END
+           FROM generate_series(1, 3) n",
+    ] {
+        sqlx::query(statement).execute(stage.pool()).await.unwrap();
+    }
+    // Retired generations are left alone for a minute.
+    stage.set_now("2026-11-21T00:02:00Z");
+    let tenure = stage.tenure("job-clean-up").await;
+    clean_up(&stage.context, &tenure).await.unwrap();
+    assert_eq!(stage.count("SELECT count(*) FROM audit_log").await, 1);
+    assert_eq!(stage.count("SELECT count(*) FROM processes").await, 1);
+    assert_eq!(stage.count("SELECT count(*) FROM dead_letters").await, 1, "the undecided one");
+    assert_eq!(stage.count("SELECT count(*) FROM leaderboard_generations WHERE state = 'retired'").await, 0);
+    assert_eq!(stage.entries(board.id).await, []);
+    assert_eq!(stage.entries(again.id).await.len(), 7);
+    let keys: Vec<String> =
+        redis::cmd("KEYS").arg(format!("{{sl:b:{}}}*", board.id)).query(&mut stage.redis.connection()).unwrap();
+    assert_eq!(keys, Vec::<String>::new());
+}

@@ -1,0 +1,60 @@
+//! The schedule table (fine print 11: several crons, one acts).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use scoreline::aggregator::schedule::{self, Context, JOBS, run_once};
+use scoreline::lifecycle::Lifecycle;
+use serde_json::json;
+
+use super::stage::Stage;
+use crate::support::eventually;
+
+#[test]
+fn every_job_has_a_name_of_its_own_and_a_cadence_that_parses() {
+    let names: HashSet<&str> = JOBS.iter().map(|job| job.name).collect();
+    assert_eq!(names.len(), JOBS.len());
+    for job in JOBS {
+        assert!(tokio_cron_scheduler::Job::new(job.cadence, |_, _| {}).is_ok(), "{}", job.name);
+    }
+}
+
+#[tokio::test]
+async fn every_job_runs_at_start_and_the_schedule_stops_when_told() {
+    let stage = Stage::new("2026-11-20T12:00:00Z").await;
+    stage.live("daily", json!({"reset": "daily"})).await;
+    stage.accept(&[stage.event("a", 1, "2026-11-20T01:00:00Z")]).await;
+    stage.fold().await;
+    stage.set_now("2027-02-01T00:00:00Z");
+    let lifecycle = Lifecycle::default();
+    let running = tokio::spawn(schedule::run((*stage.context).clone(), lifecycle.clone()));
+    eventually("partitions are made", Duration::from_secs(10), async || {
+        stage.count("SELECT count(*) FROM pg_class WHERE relname = 'events_2027_04' AND relispartition").await == 1
+    })
+    .await;
+    eventually("the period is closed", Duration::from_secs(10), async || {
+        stage.count("SELECT count(*) FROM period_standings").await == 1
+    })
+    .await;
+    eventually("the current period exists", Duration::from_secs(10), async || {
+        stage.count("SELECT count(*) FROM leaderboard_periods WHERE starts_at = '2027-02-01'").await == 1
+    })
+    .await;
+    lifecycle.soft.cancel();
+    tokio::time::timeout(Duration::from_secs(10), running).await.expect("stops").unwrap();
+    // Signed off: another process takes over at once.
+    let held = "SELECT count(*) FROM leases WHERE name LIKE 'job-%' AND expires_at > clock_timestamp()";
+    assert_eq!(stage.count(held).await, 0);
+}
+
+#[tokio::test]
+async fn fine_print_11_a_job_runs_in_one_process_at_a_time() {
+    let stage = Stage::new("2026-11-20T12:00:00Z").await;
+    let job = JOBS.iter().find(|job| job.name == "ensure-periods").unwrap();
+    let held = stage.tenure("job-ensure-periods").await;
+    let other = Arc::new(Context { holder: "other".into(), ..(*stage.context).clone() });
+    assert!(!run_once(&other, job).await, "somebody else is at it");
+    held.sign_off().await;
+    assert!(run_once(&other, job).await);
+}
