@@ -116,11 +116,9 @@ pub fn read(bytes: &[u8]) -> Result<(i64, Vec<MarkedPeriod<'_>>), MarkerError> {
             let player_id = reader.text(len)?;
             let standing = match reader.take::<1>()?[0] {
                 REMOVED => None,
-                _ => Some(Standing {
-                    score: reader.i64()?,
-                    subscore: reader.i64()?,
-                    reached_at: Micros(reader.i64()?),
-                }),
+                _ => {
+                    Some(Standing { score: reader.i64()?, subscore: reader.i64()?, reached_at: Micros(reader.i64()?) })
+                }
             };
             entries.push((player_id, standing));
         }

@@ -168,10 +168,12 @@ impl Publisher {
         if self.absent.contains(&generation) && !self.ranking.takes_publications(generation).await? {
             return Ok(());
         }
-        let entries: Vec<PublishedEntry<'_>> =
-            period.entries.iter().map(|(player_id, standing)| PublishedEntry { player_id, standing: *standing }).collect();
-        let outcome =
-            self.ranking.publish(generation, period.period_start, period.order, version, &entries).await?;
+        let entries: Vec<PublishedEntry<'_>> = period
+            .entries
+            .iter()
+            .map(|(player_id, standing)| PublishedEntry { player_id, standing: *standing })
+            .collect();
+        let outcome = self.ranking.publish(generation, period.period_start, period.order, version, &entries).await?;
         if outcome != PublishOutcome::NotReady {
             self.absent.remove(&generation);
         } else if self.absent.insert(generation) {

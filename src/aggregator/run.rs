@@ -61,8 +61,7 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
     let rules = Arc::new(Rules::new(pool.clone()));
     let shards = Arc::new(Shards::new(pool.clone(), holder));
     let (wake, wanted, spilled) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let publisher =
-        Publisher::new(pool.clone(), ranking.clone(), rules.clone(), shards.clone(), clock, wanted.clone());
+    let publisher = Publisher::new(pool.clone(), ranking.clone(), rules.clone(), shards.clone(), clock, wanted.clone());
     let folder = Folder {
         config,
         pool: pool.clone(),

@@ -85,9 +85,7 @@ pub async fn upsert(transaction: &mut PgConnection, writes: &[EntryWrite<'_>]) -
     let players: Vec<&str> = writes.iter().map(|w| w.player_id).collect();
     let reached: Vec<Micros> = writes.iter().map(|w| w.state.reached_at).collect();
     let events: Vec<Uuid> = writes.iter().map(|w| w.state.event_id).collect();
-    let sum = |value: fn(&EntryState) -> i128| {
-        sparse(writes, |w| w.sums.then(|| Sum(value(w.state))))
-    };
+    let sum = |value: fn(&EntryState) -> i128| sparse(writes, |w| w.sums.then(|| Sum(value(w.state))));
     let metadata: Vec<Option<&str>> = sparse(writes, |w| w.state.metadata.as_deref());
     sqlx::query(
         "INSERT INTO leaderboard_entries (period_id, player_id, score, subscore, reached_at, event_id, plays, version,
@@ -129,7 +127,12 @@ fn sparse<'a, T>(writes: &'a [EntryWrite<'a>], value: impl Fn(&EntryWrite<'a>) -
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn chunk(pool: &PgPool, period_id: i64, after: &str, limit: i64) -> Result<Vec<VersionedStanding>, sqlx::Error> {
+pub async fn chunk(
+    pool: &PgPool,
+    period_id: i64,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<VersionedStanding>, sqlx::Error> {
     let rows: Vec<(String, i64, i64, Micros, i64)> = sqlx::query_as(
         "SELECT player_id, score, subscore, reached_at, version FROM leaderboard_entries
           WHERE period_id = $1 AND player_id > $2 ORDER BY player_id LIMIT $3",

@@ -34,9 +34,9 @@ impl Resolved {
 
     /// Late by the pure rule (fine print 6), or frozen: nothing may change standings that were settled.
     pub(super) fn is_late(&self, received_at: Micros) -> bool {
-        self.found.zip(self.rule).is_none_or(|(found, rule)| {
-            found.closed || found.period.is_late(received_at, rule.grace_seconds)
-        })
+        self.found
+            .zip(self.rule)
+            .is_none_or(|(found, rule)| found.closed || found.period.is_late(received_at, rule.grace_seconds))
     }
 }
 
