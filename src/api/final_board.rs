@@ -1,6 +1,6 @@
 //! Closed periods whose Redis keys are gone: their final standings in Postgres.
 
-use sqlx::PgPool;
+use crate::store::pool::Pool;
 
 use super::sorted_board::{among_themselves, page_of};
 use crate::domain::board::TiePolicy;
@@ -13,14 +13,14 @@ use crate::store::standings::{FinalStanding, final_of_players, final_ranks};
 /// The final standings of one closed period.
 #[derive(Debug, Clone, Copy)]
 pub struct FinalBoard<'a> {
-    pool: &'a PgPool,
+    pool: &'a Pool,
     board: &'a BoardPeriod,
     period: &'a StoredPeriod,
 }
 
 impl<'a> FinalBoard<'a> {
     /// `period` must be closed.
-    pub fn new(pool: &'a PgPool, board: &'a BoardPeriod, period: &'a StoredPeriod) -> Self {
+    pub fn new(pool: &'a Pool, board: &'a BoardPeriod, period: &'a StoredPeriod) -> Self {
         Self { pool, board, period }
     }
 

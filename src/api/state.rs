@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::store::pool::Pool;
 use redis::aio::ConnectionManager;
 use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::boards::Boards;
@@ -29,7 +29,7 @@ pub struct ApiSettings {
     /// Snapshot of games, keys and leaderboards; somebody follows Redis ([`crate::directory::DirectorySource`]).
     pub directory: SharedDirectory,
     /// Postgres, the primary.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Published leaderboards.
     pub ranking: Ranking,
     /// The Redis of the queue and, where it is another, of the directory.
@@ -51,7 +51,7 @@ pub struct ApiState(Arc<Shared>);
 /// What [`ApiState`] shares between requests; its parts are the api's own.
 pub struct Shared {
     pub(super) directory: SharedDirectory,
-    pub(super) pool: PgPool,
+    pub(super) pool: Pool,
     pub(super) ranking: Ranking,
     pub(super) cache_redis: ConnectionManager,
     pub(super) redis_prefix: String,

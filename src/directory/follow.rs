@@ -31,6 +31,14 @@ impl DirectorySource {
         Self { client, prefix: prefix.into() }
     }
 
+    /// `url`: `REDIS_CACHE_URL`; `prefix`: `REDIS_PREFIX`.
+    ///
+    /// # Errors
+    /// The URL does not parse.
+    pub fn open(url: &str, prefix: impl Into<String>) -> redis::RedisResult<Self> {
+        Ok(Self::new(redis::Client::open(url)?, prefix))
+    }
+
     /// Waits for the first snapshot, trying again until there is one. `None`: told to stop before that.
     pub async fn wait_for_first(&self, stop: &CancellationToken) -> Option<SharedDirectory> {
         let mut complained = false;

@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
+use crate::store::pool::Pool;
 use redis::Script;
 use redis::aio::ConnectionLike;
-use sqlx::PgPool;
 
 use super::snapshot::Snapshot;
 
@@ -51,7 +51,7 @@ pub fn directory_key(prefix: &str) -> String {
 /// # Errors
 /// [`DirectoryError`]; the next call repairs.
 pub async fn publish_if_stale<C: ConnectionLike>(
-    pool: &PgPool,
+    pool: &Pool,
     redis: &mut C,
     prefix: &str,
 ) -> Result<bool, DirectoryError> {

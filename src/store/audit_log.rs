@@ -1,6 +1,7 @@
 //! Who changed what: one row per change, written in the transaction of that change.
 
-use sqlx::{PgConnection, PgPool};
+use crate::store::pool::Pool;
+use sqlx::PgConnection;
 
 use crate::domain::clock::Micros;
 use crate::domain::ids::GameId;
@@ -82,7 +83,7 @@ pub struct RecordedChange {
 /// # Errors
 /// Whatever Postgres says.
 pub async fn latest(
-    pool: &PgPool,
+    pool: &Pool,
     game: Option<GameId>,
     before: Option<i64>,
     limit: i64,

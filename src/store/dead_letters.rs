@@ -1,6 +1,7 @@
 //! Jobs that will not be retried by themselves: looking at them and deciding about them.
 
-use sqlx::{PgConnection, PgPool};
+use crate::store::pool::Pool;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::domain::clock::Micros;
@@ -102,7 +103,7 @@ impl From<DeadLetterRow> for DeadLetter {
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn list(pool: &PgPool, filter: &DeadLetterFilter<'_>, limit: i64) -> Result<Vec<DeadLetter>, sqlx::Error> {
+pub async fn list(pool: &Pool, filter: &DeadLetterFilter<'_>, limit: i64) -> Result<Vec<DeadLetter>, sqlx::Error> {
     let rows: Vec<DeadLetterRow> = sqlx::query_as(
         "SELECT id, job_id, queue, lane, kind, game_id, reason, error, attempts, crashes, received_at, died_at,
                 state, decided_at
@@ -130,7 +131,7 @@ pub async fn list(pool: &PgPool, filter: &DeadLetterFilter<'_>, limit: i64) -> R
 /// # Errors
 /// Whatever Postgres says.
 pub async fn read(
-    pool: &PgPool,
+    pool: &Pool,
     game: Option<GameId>,
     id: Uuid,
 ) -> Result<Option<(DeadLetter, Option<String>)>, sqlx::Error> {

@@ -1,6 +1,6 @@
 //! Reading everything that the directory carries, at one moment.
 
-use sqlx::PgPool;
+use crate::store::pool::Pool;
 
 use crate::directory::snapshot::{GameSnapshot, KeySnapshot, LeaderboardSnapshot, Snapshot};
 use crate::domain::ids::{GameId, Slug};
@@ -9,7 +9,7 @@ use crate::domain::ids::{GameId, Slug};
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn version(pool: &PgPool) -> Result<i64, sqlx::Error> {
+pub async fn version(pool: &Pool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT version FROM directory_version").fetch_one(pool).await
 }
 
@@ -30,7 +30,7 @@ type GameRow = (i64, Option<i32>, Option<String>, Option<i32>, Option<i32>, Opti
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn snapshot(pool: &PgPool) -> Result<Snapshot, sqlx::Error> {
+pub async fn snapshot(pool: &Pool) -> Result<Snapshot, sqlx::Error> {
     // One statement, so that everything is of one moment.
     let rows: Vec<GameRow> = sqlx::query_as(
         "SELECT v.version, g.id, g.slug, g.limit_player_events, g.limit_game_events,

@@ -1,6 +1,7 @@
 //! Entries: what the fold reads and writes.
 
-use sqlx::{PgConnection, PgPool};
+use crate::store::pool::Pool;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::sums::Sum;
@@ -128,7 +129,7 @@ fn sparse<'a, T>(writes: &'a [EntryWrite<'a>], value: impl Fn(&EntryWrite<'a>) -
 /// # Errors
 /// Whatever Postgres says.
 pub async fn chunk(
-    pool: &PgPool,
+    pool: &Pool,
     period_id: i64,
     after: &str,
     limit: i64,
@@ -154,7 +155,7 @@ pub async fn chunk(
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn published_periods(pool: &PgPool, generation: i32) -> Result<Vec<(i64, Micros)>, sqlx::Error> {
+pub async fn published_periods(pool: &Pool, generation: i32) -> Result<Vec<(i64, Micros)>, sqlx::Error> {
     sqlx::query_as(
         "SELECT id, starts_at FROM leaderboard_periods
           WHERE generation_id = $1 AND unpublished_at IS NULL ORDER BY starts_at DESC",

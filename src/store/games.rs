@@ -1,6 +1,7 @@
 //! Tenants.
 
-use sqlx::{PgConnection, PgPool};
+use crate::store::pool::Pool;
+use sqlx::PgConnection;
 
 use super::audit_log::{Actor, Change, record};
 use crate::domain::clock::Micros;
@@ -61,7 +62,7 @@ pub async fn create(
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn by_slug(pool: &PgPool, slug: &str) -> Result<Option<Game>, sqlx::Error> {
+pub async fn by_slug(pool: &Pool, slug: &str) -> Result<Option<Game>, sqlx::Error> {
     let row: Option<GameRow> = sqlx::query_as(
         "SELECT id, slug, name, limit_player_events, limit_game_events, created_at FROM games WHERE slug = $1",
     )
@@ -75,7 +76,7 @@ pub async fn by_slug(pool: &PgPool, slug: &str) -> Result<Option<Game>, sqlx::Er
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn list(pool: &PgPool) -> Result<Vec<Game>, sqlx::Error> {
+pub async fn list(pool: &Pool) -> Result<Vec<Game>, sqlx::Error> {
     let rows: Vec<GameRow> = sqlx::query_as(
         "SELECT id, slug, name, limit_player_events, limit_game_events, created_at FROM games ORDER BY slug",
     )

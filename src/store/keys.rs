@@ -1,8 +1,9 @@
 //! API keys: shown once, stored as SHA-256.
 
+use crate::store::pool::Pool;
 use base64::Engine as _;
 use secrecy::SecretString;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use super::audit_log::{Actor, Change, record};
 use crate::directory::{KeyKind, hash_key};
@@ -76,7 +77,7 @@ pub async fn create(
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn list(pool: &PgPool, game: GameId) -> Result<Vec<ApiKey>, sqlx::Error> {
+pub async fn list(pool: &Pool, game: GameId) -> Result<Vec<ApiKey>, sqlx::Error> {
     let rows: Vec<KeyRow> = sqlx::query_as(
         "SELECT id, kind, hint, label, created_at, revoked_at FROM api_keys WHERE game_id = $1 ORDER BY id DESC",
     )

@@ -5,7 +5,8 @@
 //! later one must read the new one. So whatever a `SELECT` sees after taking that lock is all that the recompute will
 //! have to read, and where a game has no events at all there is nothing to recompute: the generation is live at once.
 
-use sqlx::{PgConnection, PgPool};
+use crate::store::pool::Pool;
+use sqlx::PgConnection;
 
 use super::audit_log::{Actor, Change, record};
 use crate::domain::board::{GenerationState, LeaderboardSpec};
@@ -266,7 +267,7 @@ async fn check_history(transaction: &mut PgConnection, live: i32) -> Result<(), 
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn list(pool: &PgPool, game: GameId) -> Result<Vec<StoredLeaderboard>, sqlx::Error> {
+pub async fn list(pool: &Pool, game: GameId) -> Result<Vec<StoredLeaderboard>, sqlx::Error> {
     type Row = (i32, String, Option<i32>, Micros, Micros, Option<i32>, Option<i64>, Option<i64>);
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT l.id, l.spec::text, l.live_generation_id, l.created_at, l.updated_at,

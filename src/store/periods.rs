@@ -1,6 +1,6 @@
 //! The periods of a leaderboard generation, as the api reads them.
 
-use sqlx::PgPool;
+use crate::store::pool::Pool;
 
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
@@ -34,11 +34,7 @@ fn from_row((id, starts_at, ends_at, state, late_count, entry_count, closed_at):
 ///
 /// # Errors
 /// Whatever Postgres says; a generation that was removed meanwhile violates a foreign key.
-pub async fn ensure(
-    pool: &PgPool,
-    generation: BoardGenerationId,
-    period: &Period,
-) -> Result<StoredPeriod, sqlx::Error> {
+pub async fn ensure(pool: &Pool, generation: BoardGenerationId, period: &Period) -> Result<StoredPeriod, sqlx::Error> {
     if let Some(found) = starting_at(pool, generation, period.starts_at).await? {
         return Ok(found);
     }
@@ -59,7 +55,7 @@ pub async fn ensure(
 /// # Errors
 /// Whatever Postgres says.
 pub async fn starting_at(
-    pool: &PgPool,
+    pool: &Pool,
     generation: BoardGenerationId,
     starts_at: Micros,
 ) -> Result<Option<StoredPeriod>, sqlx::Error> {
@@ -78,7 +74,7 @@ pub async fn starting_at(
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn by_id(pool: &PgPool, generation: BoardGenerationId, id: i64) -> Result<Option<StoredPeriod>, sqlx::Error> {
+pub async fn by_id(pool: &Pool, generation: BoardGenerationId, id: i64) -> Result<Option<StoredPeriod>, sqlx::Error> {
     let row: Option<PeriodRow> = sqlx::query_as(
         "SELECT id, starts_at, ends_at, state, late_count, entry_count, closed_at
            FROM leaderboard_periods WHERE generation_id = $1 AND id = $2",
@@ -95,7 +91,7 @@ pub async fn by_id(pool: &PgPool, generation: BoardGenerationId, id: i64) -> Res
 /// # Errors
 /// Whatever Postgres says.
 pub async fn began_before(
-    pool: &PgPool,
+    pool: &Pool,
     generation: BoardGenerationId,
     before: Micros,
     limit: i64,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::PgPool;
+use crate::store::pool::Pool;
 
 use crate::domain::clock::Micros;
 use crate::domain::ranking_key::Standing;
@@ -29,7 +29,7 @@ pub struct SmallBoard {
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn small_board(pool: &PgPool, period: i64, most: i64) -> Result<Option<SmallBoard>, sqlx::Error> {
+pub async fn small_board(pool: &Pool, period: i64, most: i64) -> Result<Option<SmallBoard>, sqlx::Error> {
     let rows: Vec<(String, i64, i64, Micros, i64)> = sqlx::query_as(
         "SELECT player_id, score, subscore, reached_at, version FROM leaderboard_entries WHERE period_id = $1 LIMIT $2",
     )
@@ -71,7 +71,7 @@ fn from_row((rank, competition_rank, player_id, score, subscore, reached_at): Fi
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn final_ranks(pool: &PgPool, period: i64, first: i64, last: i64) -> Result<Vec<FinalStanding>, sqlx::Error> {
+pub async fn final_ranks(pool: &Pool, period: i64, first: i64, last: i64) -> Result<Vec<FinalStanding>, sqlx::Error> {
     let rows: Vec<FinalRow> = sqlx::query_as(
         "SELECT rank, competition_rank, player_id, score, subscore, reached_at
            FROM period_standings WHERE period_id = $1 AND rank BETWEEN $2 AND $3 ORDER BY rank",
@@ -88,7 +88,7 @@ pub async fn final_ranks(pool: &PgPool, period: i64, first: i64, last: i64) -> R
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn final_of_players(pool: &PgPool, period: i64, players: &[&str]) -> Result<Vec<FinalStanding>, sqlx::Error> {
+pub async fn final_of_players(pool: &Pool, period: i64, players: &[&str]) -> Result<Vec<FinalStanding>, sqlx::Error> {
     let rows: Vec<FinalRow> = sqlx::query_as(
         "SELECT rank, competition_rank, player_id, score, subscore, reached_at
            FROM period_standings WHERE period_id = $1 AND player_id = ANY($2) ORDER BY rank",
@@ -114,7 +114,7 @@ pub struct Extras {
 /// # Errors
 /// Whatever Postgres says.
 pub async fn extras(
-    pool: &PgPool,
+    pool: &Pool,
     period: i64,
     closed: bool,
     players: &[&str],

@@ -54,7 +54,11 @@ pub async fn create(State(state): State<ApiState>, _: Operator, body: RawBody) -
     Ok((StatusCode::CREATED, Json(created)).into_response())
 }
 
-async fn create_with_keys(pool: &sqlx::PgPool, slug: &Slug, name: &str) -> Result<Option<CreatedGame>, sqlx::Error> {
+async fn create_with_keys(
+    pool: &crate::store::pool::Pool,
+    slug: &Slug,
+    name: &str,
+) -> Result<Option<CreatedGame>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let Some(game) = games::create(&mut transaction, slug, name, Operator::ACTOR).await? else { return Ok(None) };
     let mut keys = Vec::with_capacity(2);

@@ -11,14 +11,14 @@ use scoreline::aggregator::rules::Rules;
 use scoreline::aggregator::shards::Shards;
 use scoreline::aggregator::{Aggregator, run};
 use scoreline::config::AggregatorConfig;
-use scoreline::domain::board::{Order, TiePolicy};
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::fact::{Fact, FactPacker, shard_of};
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::lifecycle::Lifecycle;
 use scoreline::ranking::{BoardPeriod, Ranking};
+use scoreline::store::pool::Pool;
 use serde_json::{Value, json};
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -79,7 +79,7 @@ impl Arena {
         Self { database, redis, ranking, rules, shards, wanted: Arc::default(), game }
     }
 
-    pub fn pool(&self) -> &PgPool {
+    pub fn pool(&self) -> &Pool {
         &self.database.pool
     }
 
@@ -280,8 +280,4 @@ pub async fn stop(lifecycle: Lifecycle) {
     lifecycle.tasks.close();
     lifecycle.tasks.wait().await;
     assert!(!lifecycle.has_failed());
-}
-
-pub fn descending(generation: BoardGenerationId) -> BoardPeriod {
-    BoardPeriod { generation, period_start: Micros::EPOCH, order: Order::Descending, tie_policy: TiePolicy::Ordinal }
 }
