@@ -1,7 +1,7 @@
 //! The demo game: made once, with keys that stay the same from run to run.
 
-use rand::{Rng, SeedableRng};
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{PostgresConfig, RedisConfig, RedisUse};
@@ -100,9 +100,10 @@ async fn make_keys(pool: &Pool, game: GameId) -> Result<Demo, String> {
     let mut transaction = pool.begin().await.map_err(|e| e.to_string())?;
     let mut made = Vec::with_capacity(2);
     for kind in [KeyKind::Client, KeyKind::Server] {
-        let (_, key) = keys::create(&mut transaction, game, kind, Some("made by up"), Actor::CommandLine, random.random())
-            .await
-            .map_err(|e| e.to_string())?;
+        let (_, key) =
+            keys::create(&mut transaction, game, kind, Some("made by up"), Actor::CommandLine, random.random())
+                .await
+                .map_err(|e| e.to_string())?;
         made.push(key);
     }
     transaction.commit().await.map_err(|e| e.to_string())?;

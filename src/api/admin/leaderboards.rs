@@ -69,11 +69,14 @@ impl From<ApplyError> for Refusal {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::NoGame => super::super::access::no_such_game(),
-            ApplyError::HistoryIncomplete { .. } => Self::new(
+            ApplyError::HistoryIncomplete => Self::new(
                 StatusCode::CONFLICT,
                 "history_incomplete",
                 format!("{error}. Add ?accept_incomplete_history=true to count from the stored events only."),
             ),
+            ApplyError::Spec(error) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "definition_invalid", error.to_string())
+            }
             ApplyError::Postgres(error) => error.into(),
         }
     }

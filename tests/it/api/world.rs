@@ -111,6 +111,7 @@ impl World {
         let mut http = HttpConfig {
             http_header_timeout_seconds: 10,
             http_body_timeout_seconds: 10,
+            http_idle_seconds: 60,
             http_max_connections: 100,
             http_max_connections_per_address: 100,
             trusted_proxies: Vec::new(),
