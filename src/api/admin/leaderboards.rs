@@ -134,11 +134,16 @@ async fn write(state: &ApiState, studio: &Studio, spec: &LeaderboardSpec, query:
     Ok((status, Json(WrittenLeaderboard { result, leaderboard })).into_response())
 }
 
-fn not_found() -> Refusal {
+/// `404`.
+pub fn not_found() -> Refusal {
     Refusal::not_found("leaderboard_not_found", "There is no such leaderboard.")
 }
 
-async fn find(state: &ApiState, studio: &Studio, slug: &str) -> Result<ManagedLeaderboard, Refusal> {
+/// One leaderboard of the studio's game.
+///
+/// # Errors
+/// `404`, or Postgres is away.
+pub async fn find(state: &ApiState, studio: &Studio, slug: &str) -> Result<ManagedLeaderboard, Refusal> {
     let all = leaderboards::list(&state.pool, studio.game.id).await?;
     all.into_iter().find(|stored| stored.spec.slug.as_str() == slug).map(Into::into).ok_or_else(not_found)
 }

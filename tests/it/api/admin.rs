@@ -284,3 +284,62 @@ async fn dead_letters_are_listed_read_and_discarded_by_their_own_game() {
     assert_eq!(list("", &game.server).await.as_array().unwrap().len(), 2);
     assert_eq!(list("?state=discarded", &game.server).await[0]["id"], *id);
 }
+
+#[tokio::test]
+async fn a_dead_letter_is_replayed_once_under_its_old_id_and_the_queue_can_be_held() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let received = 1_795_255_200_000_000_i64;
+    let job = format!("{received}-018f3b5e-7d1a-7c3e-9a55-1f2e3d4c5b6a-h");
+    let id: uuid::Uuid = sqlx::query_scalar(
+        "INSERT INTO dead_letters (id, job_id, queue, lane, kind, game_id, reason, error, attempts, crashes, payload, received_at)
+         VALUES (gen_random_uuid(), $1, 'q0', 'high', 'persist-events', $2, 'refused', 'x', 3, 0, '\\x0101', $3) RETURNING id",
+    )
+    .bind(&job)
+    .bind(game.id.0)
+    .bind(Micros(received))
+    .fetch_one(&world.db.pool)
+    .await
+    .unwrap();
+    let replay = async || {
+        let body = json!({"ids": [id]});
+        let answer = world.send(Method::POST, "/v1/admin/dead-letters/replay", Some(&game.server), &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+        answer.json()["ids"].clone()
+    };
+    assert_eq!(replay().await, json!([id]));
+    assert_eq!(replay().await, json!([]));
+    let queues = world.get("/v1/admin/queues", Some(ADMIN)).await.json();
+    assert_eq!((&queues["queues"][0]["jobs"], &queues["queues"][0]["paused"]), (&json!(1), &json!(false)), "{queues}");
+    assert_eq!(queues["queues"][0]["lanes"][0]["waiting"], 1);
+    let hold = async |action: &str, name: &str| {
+        world.send(Method::POST, &format!("/v1/admin/queues/{name}/{action}"), Some(ADMIN), &json!({})).await
+    };
+    assert_eq!(hold("pause", "q0").await.json()["paused"], true);
+    assert_eq!(hold("resume", "q0").await.json()["paused"], false);
+    assert_eq!(hold("pause", "q7").await.code(), "queue_not_found");
+    redis::cmd("SHUTDOWN").arg("NOSAVE").exec(&mut world.redis.connection()).unwrap_err();
+    let away = world.get("/v1/admin/queues", Some(ADMIN)).await;
+    assert_eq!((away.status, away.code().as_str()), (StatusCode::SERVICE_UNAVAILABLE, "queue_unreachable"));
+}
+
+#[tokio::test]
+async fn a_board_is_rebuilt_and_recomputed_on_demand() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let live = world.board(&game, board("global")).await;
+    let period = Period { starts_at: Micros::EPOCH, ends_at: None };
+    let period = periods::ensure(&world.db.pool, live, &period).await.unwrap();
+    world.store(live, period, &[("a", 3), ("b", 2)]).await;
+    let post = async |action: &str| {
+        world
+            .send(Method::POST, &format!("/v1/admin/leaderboards/global/{action}"), Some(&game.server), &json!({}))
+            .await
+    };
+    assert_eq!(post("rebuild").await.json()["entries"], 2);
+    assert_eq!(world.get("/v1/leaderboards/global/entries", Some(&game.client)).await.players(), ["a", "b"]);
+    let begun = post("recompute").await;
+    assert_eq!((begun.status, begun.json()["state"].clone()), (StatusCode::ACCEPTED, json!("building")));
+    let partitions = world.get("/v1/admin/partitions", Some(ADMIN)).await;
+    assert_eq!(partitions.status, StatusCode::OK);
+}

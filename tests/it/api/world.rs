@@ -19,6 +19,7 @@ use scoreline::domain::board_text::parse_spec;
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::ids::{BoardGenerationId, GameId, Slug};
 use scoreline::domain::ranking_key::Standing;
+use scoreline::queue::{Queue, Timeouts};
 use scoreline::ranking::{PublishedEntry, Ranking};
 use scoreline::store::audit_log::Actor;
 use scoreline::store::{games, keys, leaderboards, periods};
@@ -122,6 +123,8 @@ impl World {
             directory,
             pool: db.pool.clone(),
             ranking: ranking.clone(),
+            queue: Queue::open(&redis.url, "sl", "q0", Timeouts::default()).unwrap(),
+            queue_name: "q0".to_owned(),
             cache_redis: connection,
             redis_prefix: "sl".to_owned(),
             clock: Clock::from_fn(move || Micros(reading.load(Ordering::Relaxed))),
