@@ -2,14 +2,16 @@
 
 use clap::Args;
 
+use super::{Aggregator, run};
 use crate::config::{
-    EventAgeConfig, OperationsConfig, PostgresConfig, QueueConfig, RedisConfig, RedisUse, RetentionConfig,
-    ShutdownConfig, TelemetryConfig,
+    AggregatorConfig, EventAgeConfig, OperationsConfig, PostgresConfig, QueueConfig, RedisConfig, RedisUse,
+    RetentionConfig, ShutdownConfig, TelemetryConfig,
 };
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::start::{self, RunningRole, StartError};
+use crate::ranking::Ranking;
 
 const ROLE: &str = "cron";
 
@@ -31,6 +33,9 @@ pub struct CronSettings {
     /// The queue.
     #[command(flatten)]
     pub queue: QueueConfig,
+    /// Folding.
+    #[command(flatten)]
+    pub aggregator: AggregatorConfig,
     /// How long things are kept.
     #[command(flatten)]
     pub retention: RetentionConfig,
@@ -51,7 +56,19 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
     let (pool, _read) = start::postgres(&settings.postgres, &clock, &operations, lifecycle).await?;
     start::redis(RedisUse::Queue, &settings.redis, &operations, lifecycle).await?;
     start::redis(RedisUse::Ranking, &settings.redis, &operations, lifecycle).await?;
-    let _ = pool;
+    let redis = &settings.redis;
+    let ranking = Ranking::open(redis.url_of(RedisUse::Ranking), &redis.redis_prefix)
+        .map_err(|error| StartError::Config(format!("REDIS_RANKING_URL: {error}")))?;
+    let aggregator = Aggregator {
+        config: settings.aggregator,
+        pool,
+        ranking,
+        queue_url: redis.url_of(RedisUse::Queue).to_owned(),
+        prefix: redis.redis_prefix.clone(),
+        clock: clock.clone(),
+        holder: start::process_id(ROLE, &clock),
+    };
+    lifecycle.spawn_essential("aggregator", run(aggregator, lifecycle.clone()));
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: None, operations: operations.address })
 }

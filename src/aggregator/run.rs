@@ -154,7 +154,7 @@ impl Folder {
                     }
                     false
                 }
-                Err(FoldError::Postgres(error)) => {
+                Err(error @ (FoldError::Postgres(_) | FoldError::EntriesMoved(_))) => {
                     tracing::warn!(%error, "a fold failed; its facts wait");
                     metrics::counter!(names::FOLD_FAILURES, "role" => "cron").increment(1);
                     tokio::time::sleep(backoff).await;

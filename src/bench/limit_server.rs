@@ -2,6 +2,7 @@
 //! of its own (`scoreline bench-limit`), like the roles.
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::Router;
@@ -50,10 +51,18 @@ struct BareEvent<'a> {
 }
 
 /// Serves the bare handlers until the process is ended.
-///
-/// # Errors
-/// The address is taken, or Redis cannot be reached.
-pub async fn run(args: LimitArgs) -> Result<(), Box<dyn std::error::Error>> {
+#[allow(clippy::print_stderr, reason = "a command's output")]
+pub async fn run(args: LimitArgs) -> ExitCode {
+    match serve(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-limit: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: LimitArgs) -> Result<(), Box<dyn std::error::Error>> {
     let redis = redis::Client::open(args.redis_url)?.get_multiplexed_async_connection().await?;
     let enqueue = redis::Script::new(
         "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) redis.call('RPUSH', KEYS[2], ARGV[1])

@@ -4,6 +4,7 @@
 //! never charged to the system. Compare ratios within one run: machines differ and drift.
 
 pub mod batch;
+pub mod command;
 pub mod compare;
 pub mod cpu;
 pub mod latency;
@@ -19,7 +20,7 @@ use std::time::Duration;
 /// What to measure and how long.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Options {
-    /// Stages: steps, whole, stored (no scores), idle, sustained, read; all when none is named.
+    /// Stages: steps, whole, stored (no scores), idle, sustained, read, rest; all when none is named.
     #[arg(value_delimiter = ',')]
     pub stages: Vec<String>,
     /// Rounds of each comparison.

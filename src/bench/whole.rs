@@ -114,6 +114,27 @@ pub async fn sustained(
     Ok(figures)
 }
 
+/// Seconds over which an idle system is watched.
+const REST_SECONDS: u64 = 10;
+
+/// What the system uses when nothing happens.
+pub async fn rest(rig: &Rig, options: &Options) -> Vec<Figure> {
+    let time = Duration::from_secs(options.seconds.min(REST_SECONDS));
+    // What the stages before left to do (vacuum, AOF rewrite) is not rest.
+    tokio::time::sleep(time).await;
+    let before = rig.usage();
+    tokio::time::sleep(time).await;
+    let used = difference(&rig.usage(), &before);
+    let percent = |u: &Usage| u.cpu_seconds * 100.0 / time.as_secs_f64();
+    let all = used.values().map(percent).sum();
+    let mut figures = vec![Figure::new("rest", "CPU, all processes", "% of a core", vec![all]).with_target("< 1")];
+    for (process, usage) in &used {
+        figures.push(Figure::new("rest", &format!("CPU, {process}"), "% of a core", vec![percent(usage)]));
+        figures.push(Figure::new("rest", &format!("memory, {process}"), "MiB", vec![usage.resident_mib]));
+    }
+    figures
+}
+
 /// Events stored, without those of raw COPY.
 async fn stored(pool: &Pool) -> Result<u64, BenchError> {
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM events WHERE game_id > 0").fetch_one(pool).await?;

@@ -18,6 +18,10 @@ enum Command {
     Migrate(migrate::MigrateConfig),
     Config(Box<settings::SettingsConfig>),
     Simulate(simulate::command::SimulateConfig),
+    /// Measure every stage beside its limit, and the whole path with the CPU of every process.
+    Bench(scoreline::bench::Options),
+    #[command(hide = true)]
+    BenchLimit(scoreline::bench::limit_server::LimitArgs),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +36,8 @@ fn main() -> ExitCode {
         Command::Migrate(config) => block_on(migrate::run(config)),
         Command::Config(config) => block_on(settings::run(*config)),
         Command::Simulate(config) => block_on(simulate::command::run(config)),
+        Command::Bench(options) => block_on(scoreline::bench::command::run(options)),
+        Command::BenchLimit(options) => block_on(scoreline::bench::limit_server::run(options)),
     }
 }
 

@@ -18,6 +18,14 @@ const POLL: Duration = Duration::from_secs(1);
 /// Pause before Redis is tried again.
 const RECONNECT: Duration = Duration::from_millis(300);
 
+/// A connection for publishing and asking, replaced when it breaks; `url`: `REDIS_CACHE_URL`.
+///
+/// # Errors
+/// The URL does not parse, or Redis is away.
+pub async fn connect(url: &str) -> redis::RedisResult<redis::aio::ConnectionManager> {
+    redis::Client::open(url)?.get_connection_manager().await
+}
+
 /// Where the directory is.
 #[derive(Debug, Clone)]
 pub struct DirectorySource {

@@ -7,8 +7,8 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{
-    ApiConfig, HttpConfig, IngestConfig, LimitsConfig, OperationsConfig, PostgresConfig, QueueConfig, RedisConfig,
-    RedisUse, RetentionConfig, ShutdownConfig, TelemetryConfig, WorkerConfig,
+    AggregatorConfig, ApiConfig, HttpConfig, IngestConfig, LimitsConfig, OperationsConfig, PostgresConfig, QueueConfig,
+    RedisConfig, RedisUse, RetentionConfig, ShutdownConfig, TelemetryConfig, WorkerConfig,
 };
 use crate::queue::connection::{Connection, Timeouts};
 use crate::queue::facts;
@@ -65,6 +65,9 @@ pub struct AllSettings {
     /// The worker.
     #[command(flatten)]
     pub worker: WorkerConfig,
+    /// Folding.
+    #[command(flatten)]
+    pub aggregator: AggregatorConfig,
     /// Retention.
     #[command(flatten)]
     pub retention: RetentionConfig,

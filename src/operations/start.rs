@@ -13,6 +13,7 @@ use crate::directory::{DirectorySource, SharedDirectory};
 use crate::domain::clock::Clock;
 use crate::http::server::{self, ServerConfig};
 use crate::lifecycle::Lifecycle;
+use crate::queue::Queue;
 use crate::queue::connection::{Connection, Timeouts};
 use crate::store::migrations::{self, SchemaStatus};
 use crate::store::pool::Pool;
@@ -207,6 +208,19 @@ pub async fn redis(
     .await?;
     watch::redis(use_.name(), connection.clone(), holds_queue, readiness.clone(), lifecycle);
     Ok(connection)
+}
+
+/// The one queue of an installation.
+pub const QUEUE_NAME: &str = "q0";
+
+/// Opens the queue, waits for its Redis and watches it from then on.
+///
+/// # Errors
+/// A bad URL or prefix, or a stop while waiting.
+pub async fn queue(config: &RedisConfig, operations: &Operations, lifecycle: &Lifecycle) -> Result<Queue, StartError> {
+    redis(RedisUse::Queue, config, operations, lifecycle).await?;
+    Queue::open(config.url_of(RedisUse::Queue), &config.redis_prefix, QUEUE_NAME, Timeouts::default())
+        .map_err(|error| StartError::Config(format!("the queue: {error}")))
 }
 
 /// Waits for the first snapshot of the directory and follows it from then on.

@@ -1,6 +1,6 @@
 //! Fetching: one script call that takes jobs and records who holds them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,23 +19,21 @@ use super::worker::WorkerState;
 /// How often a held queue is looked at, should no announcement tell that it goes on.
 const PAUSED_POLL: Duration = Duration::from_secs(1);
 
-/// What the fetch script answers: state, ms to the next due job, suspects waiting, alone, ids, bytes, troubles.
-type Answer = (u8, i64, usize, bool, Vec<String>, Vec<Option<Vec<u8>>>, Vec<Option<String>>);
+/// What the fetch script answers: state, ms to the next due job, suspects waiting, alone, ids, troubles.
+type Answer = (u8, i64, usize, bool, Vec<String>, Vec<Option<String>>);
 
 /// Fetches for one apalis worker.
 pub(super) struct Fetcher {
     state: Arc<WorkerState>,
     plan: Mutex<Option<Plan>>,
-    /// The number of the last fetch. Redis refuses one that is not greater than the last that it served.
-    number: AtomicU64,
     /// Whether the answer to a fetch was lost, so that Redis may list jobs as held that we never saw.
-    unsure: std::sync::atomic::AtomicBool,
+    unsure: AtomicBool,
 }
 
 impl Fetcher {
     pub fn new(state: Arc<WorkerState>) -> Self {
         // A worker that apalis restarted may have left ids behind in a fetch that it dropped.
-        Self { state, plan: Mutex::default(), number: AtomicU64::new(0), unsure: true.into() }
+        Self { state, plan: Mutex::default(), unsure: true.into() }
     }
 
     pub fn state(&self) -> &WorkerState {
@@ -84,15 +82,15 @@ impl Fetcher {
                 keys.lane(Low),
                 keys.held(&worker),
                 keys.alone(),
-                keys.jobs(),
             ])
             .arg(&worker)
-            .arg(self.number.fetch_add(1, Ordering::Relaxed) + 1)
+            .arg(state.fetch_number.fetch_add(1, Ordering::Relaxed) + 1)
             .arg(plan.most)
             .arg(u8::from(plan.low_first))
             .arg(u8::from(plan.suspect));
-        let (served, due_in, suspects_waiting, alone, ids, bytes, troubles): Answer =
+        let (served, due_in, suspects_waiting, alone, ids, troubles): Answer =
             call.run(&mut state.queue.connection().clone()).await?;
+        let bytes = self.bytes_of(&ids).await?;
         let now = Instant::now();
         match served {
             0 => state.given_up(tenure),
@@ -108,6 +106,16 @@ impl Fetcher {
         counter.increment(1);
         let jobs = ids.into_iter().zip(bytes).zip(troubles.into_iter().chain(std::iter::repeat(None)));
         Ok(self.deliver(tenure, alone, jobs))
+    }
+
+    /// The jobs' bytes. They are held already, so an answer that is lost here is made good like that of the script.
+    async fn bytes_of(&self, ids: &[String]) -> redis::RedisResult<Vec<Option<Vec<u8>>>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.state.queue.keys().jobs()).arg(ids);
+        command.query_async(&mut self.state.queue.connection().clone()).await
     }
 
     /// Takes what came into the hands. A job that cannot be read becomes a dead letter at once.
@@ -154,8 +162,10 @@ impl Fetcher {
     async fn reconcile(&self, tenure: u32, worker: &str) -> redis::RedisResult<()> {
         let state = &self.state;
         let keys = state.queue.keys();
-        let call =
-            RECONCILE.keys([keys.fetches(), keys.held(worker)]).arg(worker).arg(self.number.load(Ordering::Relaxed));
+        let call = RECONCILE
+            .keys([keys.fetches(), keys.held(worker)])
+            .arg(worker)
+            .arg(state.fetch_number.load(Ordering::Relaxed));
         let held: Option<Vec<String>> = call.run(&mut state.queue.connection().clone()).await?;
         let unseen = |text: &String| !state.hands.holds(&JobId { text: text.as_str().into(), tenure });
         let never_seen: Vec<String> = held.unwrap_or_default().into_iter().filter(unseen).collect();

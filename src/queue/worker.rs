@@ -81,6 +81,8 @@ pub struct WorkerState {
     pub(super) runs: TaskTracker,
     pub(super) signed_off: CancellationToken,
     pub(super) meters: Meters,
+    /// The number of the last fetch. Redis refuses one that is not greater than the last that it served.
+    pub(super) fetch_number: AtomicU64,
     pacing: Mutex<Pacing>,
     /// `2 × tenure`, plus 1 while registered.
     membership: AtomicU64,
@@ -99,6 +101,7 @@ impl WorkerState {
             runs: TaskTracker::new(),
             signed_off: CancellationToken::new(),
             meters: Meters::new(),
+            fetch_number: AtomicU64::new(0),
             pacing,
             membership: AtomicU64::new(0),
             options,

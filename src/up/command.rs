@@ -12,8 +12,8 @@ use super::demo::{self, Demo};
 use super::endpoints::Endpoints;
 use super::roles::{self, OperationsAddresses, RoleSettings, Running};
 use crate::config::{
-    ApiConfig, HttpConfig, IngestConfig, LimitsConfig, PostgresConfig, QueueConfig, RedisConfig, RetentionConfig,
-    ShutdownConfig, TelemetryConfig, WorkerConfig,
+    AggregatorConfig, ApiConfig, HttpConfig, IngestConfig, LimitsConfig, PostgresConfig, QueueConfig, RedisConfig,
+    RetentionConfig, ShutdownConfig, TelemetryConfig, WorkerConfig,
 };
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
@@ -71,6 +71,9 @@ pub struct UpConfig {
     /// The worker.
     #[command(flatten)]
     pub worker: WorkerConfig,
+    /// Folding.
+    #[command(flatten)]
+    pub aggregator: AggregatorConfig,
     /// Retention.
     #[command(flatten)]
     pub retention: RetentionConfig,

@@ -73,6 +73,7 @@ impl RoleSettings {
                 operations: operations(addresses.cron_ops_listen),
                 telemetry: config.telemetry.clone(),
                 queue: config.queue.clone(),
+                aggregator: config.aggregator.clone(),
                 retention: config.retention.clone(),
                 event_age,
                 shutdown: config.shutdown.clone(),

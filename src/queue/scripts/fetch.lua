@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
 -- Gives a worker the next jobs and records that it holds them.
 -- KEYS  1 fetches  2 paused  3 delayed  4 suspect  5 trouble  6 high:again  7 high  8 low:again  9 low
---       10 held:<worker>  11 alone  12 jobs
+--       10 held:<worker>  11 alone
 -- ARGV  1 worker  2 number of this fetch (grows)  3 most jobs (<= 250)  4 '1': low before high this time
 --       5 '1': the hands are empty, hand out one suspect if there is one, and nothing else with it
--- Returns {state, ms to the next due job or -1, suspects waiting, alone, ids, bytes, troubles}; state: 0 the worker
---       is not registered (or was given up), 1 paused, 2 served. `troubles` is empty when no job has any.
+-- Returns {state, ms to the next due job or -1, suspects waiting, alone, ids, troubles}; state: 0 the worker is not
+--       registered (or was given up), 1 paused, 2 served. `troubles` is empty when no job has any. The bytes are
+--       asked for with a plain HMGET: passing 7 kB jobs through Lua doubled what a job costs Redis (20 against 11 µs).
 -- Cost  O(jobs handed out + due jobs moved (<= 250)), whatever waits behind them.
 local last = redis.call('HGET', KEYS[1], ARGV[1])
-if not last or tonumber(ARGV[2]) <= tonumber(last) then return {0, -1, 0, 0, {}, {}, {}} end
-if redis.call('EXISTS', KEYS[2]) == 1 then return {1, -1, 0, 0, {}, {}, {}} end
+if not last or tonumber(ARGV[2]) <= tonumber(last) then return {0, -1, 0, 0, {}, {}} end
+if redis.call('EXISTS', KEYS[2]) == 1 then return {1, -1, 0, 0, {}, {}} end
 
 -- Attempts that are due go before fresh jobs of their lane; one that crashed a worker goes back among the suspects.
 local due_in = -1
@@ -60,7 +61,7 @@ if alone == 0 then
 end
 
 local suspects = redis.call('LLEN', KEYS[4])
-if #ids == 0 then return {2, due_in, suspects, 0, {}, {}, {}} end
+if #ids == 0 then return {2, due_in, suspects, 0, {}, {}} end
 local members, n = {}, 0
 for _, id in ipairs(ids) do
     members[n + 1] = string.match(id, '^%d+')
@@ -71,4 +72,4 @@ redis.call('ZADD', KEYS[10], unpack(members))
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 local troubles = {}
 if troubled then troubles = redis.call('HMGET', KEYS[5], unpack(ids)) end
-return {2, due_in, suspects, alone, ids, redis.call('HMGET', KEYS[12], unpack(ids)), troubles}
+return {2, due_in, suspects, alone, ids, troubles}
