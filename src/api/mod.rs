@@ -20,6 +20,7 @@ mod observe;
 mod openapi;
 mod query;
 mod refusal;
+pub mod replay;
 pub mod role;
 mod routes;
 mod sorted_board;

@@ -43,7 +43,14 @@ use super::{admin, entries, leaderboards};
         admin::dead_letters::list,
         admin::dead_letters::show,
         admin::dead_letters::discard,
+        admin::dead_letters::replay,
         admin::audit_log::list,
+        admin::queues::list,
+        admin::queues::pause,
+        admin::queues::resume,
+        admin::upkeep::list_partitions,
+        admin::upkeep::rebuild,
+        admin::upkeep::recompute,
     )
 )]
 struct Annotated;

@@ -46,8 +46,15 @@ fn administration() -> Vec<(&'static str, Route)> {
         ),
         ("/v1/admin/dead-letters", get(admin::dead_letters::list)),
         ("/v1/admin/dead-letters/discard", post(admin::dead_letters::discard)),
+        ("/v1/admin/dead-letters/replay", post(admin::dead_letters::replay)),
         ("/v1/admin/dead-letters/{id}", get(admin::dead_letters::show)),
         ("/v1/admin/audit-log", get(admin::audit_log::list)),
+        ("/v1/admin/queues", get(admin::queues::list)),
+        ("/v1/admin/queues/{name}/pause", post(admin::queues::pause)),
+        ("/v1/admin/queues/{name}/resume", post(admin::queues::resume)),
+        ("/v1/admin/partitions", get(admin::upkeep::list_partitions)),
+        ("/v1/admin/leaderboards/{slug}/rebuild", post(admin::upkeep::rebuild)),
+        ("/v1/admin/leaderboards/{slug}/recompute", post(admin::upkeep::recompute)),
     ]
 }
 

@@ -15,6 +15,7 @@ use super::source::SmallBoards;
 use crate::config::{ApiConfig, HttpConfig};
 use crate::directory::{Directory, KeyHash, SharedDirectory, hash_key};
 use crate::domain::clock::Clock;
+use crate::queue::Queue;
 use crate::ranking::Ranking;
 
 /// The admin token is too easy to guess.
@@ -32,7 +33,11 @@ pub struct ApiSettings {
     pub pool: Pool,
     /// Published leaderboards.
     pub ranking: Ranking,
-    /// The Redis of the queue and, where it is another, of the directory.
+    /// The job queue, for its status, pausing and replays.
+    pub queue: Queue,
+    /// The queue's name.
+    pub queue_name: String,
+    /// The directory's Redis (`REDIS_CACHE_URL`).
     pub cache_redis: ConnectionManager,
     /// `REDIS_PREFIX`.
     pub redis_prefix: String,
@@ -53,6 +58,8 @@ pub struct Shared {
     pub(super) directory: SharedDirectory,
     pub(super) pool: Pool,
     pub(super) ranking: Ranking,
+    pub(super) queue: Queue,
+    pub(super) queue_name: String,
     pub(super) cache_redis: ConnectionManager,
     pub(super) redis_prefix: String,
     pub(super) clock: Clock,
@@ -93,6 +100,8 @@ impl ApiState {
             directory: settings.directory,
             pool: settings.pool,
             ranking: settings.ranking,
+            queue: settings.queue,
+            queue_name: settings.queue_name,
             cache_redis: settings.cache_redis,
             redis_prefix: settings.redis_prefix,
             clock: settings.clock,

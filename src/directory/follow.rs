@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::StreamExt as _;
-use redis::aio::ConnectionLike;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use tokio_util::sync::CancellationToken;
 
 use super::publish::{DirectoryError, directory_key};
@@ -99,34 +99,54 @@ impl DirectorySource {
         let mut notices = notices.into_on_message();
         let mut connection = self.client.get_multiplexed_async_connection().await?;
         let mut poll = tokio::time::interval(POLL);
+        let mut behind = None;
         loop {
-            tokio::select! {
-                _ = poll.tick() => {}
-                notice = notices.next() => if notice.is_none() { return Ok(()) },
-            }
-            refresh(&mut connection, &self.prefix, shared).await?;
+            let polled = tokio::select! {
+                _ = poll.tick() => true,
+                notice = notices.next() => if notice.is_none() { return Ok(()) } else { false },
+            };
+            self.refresh(&mut connection, shared, polled.then_some(&mut behind)).await?;
             if std::mem::take(away) {
                 tracing::info!("the directory's Redis is back");
             }
         }
     }
-}
 
-async fn refresh<C: ConnectionLike>(
-    connection: &mut C,
-    prefix: &str,
-    shared: &SharedDirectory,
-) -> Result<(), DirectoryError> {
-    let version: Option<i64> =
-        redis::cmd("HGET").arg(directory_key(prefix)).arg("version").query_async(connection).await?;
-    // Absent: Redis was flushed. The last snapshot is better than none, and cron is about to publish again.
-    if version.is_some_and(|v| v != shared.load().version)
-        && let Some(directory) = load(connection, prefix).await?
-    {
-        tracing::debug!(version = directory.version, "read a new directory");
-        shared.store(Arc::new(directory));
+    /// `behind`: the older version that Redis had at the last poll, if it had one; absent where this is no poll.
+    ///
+    /// An older version in Redis usually means that this process has just made a change and is about to publish
+    /// it. Two polls in a row mean that Postgres was restored from a backup.
+    async fn refresh(
+        &self,
+        connection: &mut MultiplexedConnection,
+        shared: &SharedDirectory,
+        behind: Option<&mut Option<i64>>,
+    ) -> Result<(), DirectoryError> {
+        let held = shared.load().version;
+        let version: Option<i64> =
+            redis::cmd("HGET").arg(directory_key(&self.prefix)).arg("version").query_async(connection).await?;
+        // Absent: Redis was flushed. The last snapshot is better than none, and cron is about to publish again.
+        let Some(version) = version else { return Ok(()) };
+        let wanted = match behind {
+            _ if version > held => true,
+            Some(behind) if version < held => behind.replace(version) == Some(version),
+            Some(behind) => {
+                *behind = None;
+                false
+            }
+            None => false,
+        };
+        if wanted && let Some(directory) = load(connection, &self.prefix).await? {
+            tracing::debug!(version = directory.version, "read a new directory");
+            let directory = Arc::new(directory);
+            // Unless this process has meanwhile learnt of a newer one by itself.
+            shared.rcu(|current| {
+                let newer = current.version > directory.version && current.version != held;
+                if newer { Arc::clone(current) } else { Arc::clone(&directory) }
+            });
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Reads the snapshot. `None`: nothing was published yet.

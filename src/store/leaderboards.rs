@@ -9,7 +9,8 @@ use crate::store::pool::Pool;
 use sqlx::PgConnection;
 
 use super::audit_log::{Actor, Change, record};
-use crate::domain::board::{GenerationState, LeaderboardSpec};
+use super::recompute::{self, ChangeError};
+use crate::domain::board::{GenerationState, LeaderboardSpec, SpecError};
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, GameId};
 
@@ -62,25 +63,32 @@ pub enum ApplyError {
     /// No such game.
     #[error("there is no such game")]
     NoGame,
-    /// Periods began before the oldest stored event, so a recompute would lose what they hold.
-    #[error(
-        "a period of this leaderboard began before {kept_since}, the start of the stored events; \
-         what was scored before would no longer count"
-    )]
-    HistoryIncomplete {
-        /// From when on events are stored.
-        kept_since: Micros,
-    },
+    /// Retention has dropped events that open periods count, and what remains of them does not fit the edit.
+    #[error("events that count in this leaderboard's open periods are no longer stored, so the edit would lose them")]
+    HistoryIncomplete,
+    /// The specification does not compile; what [`crate::domain::board_text`] read does.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
     /// Whatever Postgres says.
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
+}
+
+impl From<ChangeError> for ApplyError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Spec(error) => Self::Spec(error),
+            ChangeError::NotFound | ChangeError::SlugTaken => Self::NoGame,
+            ChangeError::HistoryIncomplete => Self::HistoryIncomplete,
+            ChangeError::Postgres(error) => Self::Postgres(error),
+        }
+    }
 }
 
 struct Existing {
     id: i32,
     written: LeaderboardSpec,
     live: Option<(i32, LeaderboardSpec)>,
-    building: Option<(i32, LeaderboardSpec)>,
 }
 
 /// Creates or edits a leaderboard whose specification has been checked (it compiles). `accept_incomplete_history`:
@@ -95,11 +103,11 @@ pub async fn apply(
     accept_incomplete_history: bool,
     actor: Actor,
 ) -> Result<Applied, ApplyError> {
-    let locked: Option<i32> = sqlx::query_scalar("SELECT definitions_generation FROM games WHERE id = $1 FOR UPDATE")
+    let locked: Option<i32> = sqlx::query_scalar("SELECT id FROM games WHERE id = $1 FOR UPDATE")
         .bind(game.0)
         .fetch_optional(&mut *transaction)
         .await?;
-    let Some(generation) = locked else { return Err(ApplyError::NoGame) };
+    locked.ok_or(ApplyError::NoGame)?;
     let existing = existing(transaction, game, spec).await?;
     let applied = match &existing {
         None => Applied::Created,
@@ -119,7 +127,7 @@ pub async fn apply(
     };
     if matches!(applied, Applied::Created | Applied::Recomputing) {
         let accept = accept_incomplete_history || applied == Applied::Created;
-        new_generation(transaction, game, id, existing.as_ref(), spec, generation + 1, accept).await?;
+        new_generation(transaction, game, id, existing.as_ref(), spec, accept).await?;
     }
     let action = if existing.is_none() { "leaderboard.create" } else { "leaderboard.edit" };
     let detail = serde_json::json!({ "result": applied, "spec": spec });
@@ -153,11 +161,12 @@ async fn existing(
     let mut found: Option<Existing> = None;
     for (id, written, generation, state, generation_spec) in rows {
         if found.is_none() {
-            found = Some(Existing { id, written: decode(&written)?, live: None, building: None });
+            found = Some(Existing { id, written: decode(&written)?, live: None });
         }
-        if let (Some(existing), Some(generation), Some(text)) = (&mut found, generation, generation_spec) {
-            let slot = if state.as_deref() == Some("live") { &mut existing.live } else { &mut existing.building };
-            *slot = Some((generation, decode(&text)?));
+        if let (Some(existing), Some(generation), Some(text)) = (&mut found, generation, generation_spec)
+            && state.as_deref() == Some("live")
+        {
+            existing.live = Some((generation, decode(&text)?));
         }
     }
     Ok(found)
@@ -185,82 +194,82 @@ fn text_of(spec: &LeaderboardSpec) -> Result<String, sqlx::Error> {
     serde_json::to_string(spec).map_err(|e| sqlx::Error::Encode(Box::new(e)))
 }
 
-/// Replaces what is being built, and what is live when there is nothing to compute.
+/// Begins a recompute, or replaces what is live where there is nothing to compute.
 async fn new_generation(
     transaction: &mut PgConnection,
     game: GameId,
     leaderboard: i32,
     existing: Option<&Existing>,
     spec: &LeaderboardSpec,
-    generation: i32,
     accept_incomplete_history: bool,
 ) -> Result<(), ApplyError> {
-    let live = existing.and_then(|e| e.live.as_ref());
-    if let Some((building, _)) = existing.and_then(|e| e.building.as_ref()) {
-        retire(transaction, *building).await?;
-    }
     // Back to what is live: the edit under way is called off, and nothing needs computing.
-    if live.is_some_and(|(_, live_spec)| counts_alike(live_spec, spec)) {
+    if existing.and_then(|e| e.live.as_ref()).is_some_and(|(_, live)| counts_alike(live, spec)) {
+        increment_definitions(transaction, game).await?;
+        retire(transaction, leaderboard, "building").await?;
         return Ok(());
     }
-    if let (Some((live, _)), false) = (live, accept_incomplete_history) {
-        check_history(transaction, *live).await?;
+    if let (Some(existing), false) = (existing, accept_incomplete_history) {
+        let old = existing.live.as_ref().map_or(&existing.written, |(_, live)| live);
+        if !recompute::baseline_survives(old, spec) && !recompute::history_is_complete(transaction, leaderboard).await?
+        {
+            return Err(ApplyError::HistoryIncomplete);
+        }
     }
-    sqlx::query("UPDATE games SET definitions_generation = $2 WHERE id = $1")
-        .bind(game.0)
-        .bind(generation)
-        .execute(&mut *transaction)
-        .await?;
-    let has_events: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE game_id = $1)")
-        .bind(game.0)
-        .fetch_one(&mut *transaction)
-        .await?;
-    if let (Some((live, _)), false) = (live, has_events) {
-        retire(transaction, *live).await?;
+    if has_history(transaction, game, leaderboard).await? {
+        recompute::begin(transaction, leaderboard, spec).await?;
+        return Ok(());
     }
-    let id: i32 = sqlx::query_scalar(
-        "INSERT INTO leaderboard_generations (leaderboard_id, since_generation, spec, state, live_at, scan_finished_at,
-                                              events_total)
-         SELECT $1, $2, $3::text::jsonb, CASE WHEN $4 THEN 'building' ELSE 'live' END,
-                CASE WHEN $4 THEN NULL ELSE now() END, CASE WHEN $4 THEN NULL ELSE now() END,
-                CASE WHEN $4 THEN NULL ELSE 0 END
-         RETURNING id",
+    let since_generation = increment_definitions(transaction, game).await?;
+    retire(transaction, leaderboard, "building").await?;
+    retire(transaction, leaderboard, "live").await?;
+    sqlx::query(
+        "WITH made AS (INSERT INTO leaderboard_generations
+                              (leaderboard_id, since_generation, spec, state, live_at, scan_finished_at, events_total)
+                       VALUES ($1, $2, $3::text::jsonb, 'live', now(), now(), 0) RETURNING id)
+         UPDATE leaderboards SET live_generation_id = made.id FROM made WHERE leaderboards.id = $1",
     )
     .bind(leaderboard)
-    .bind(generation)
+    .bind(since_generation)
     .bind(text_of(spec)?)
-    .bind(has_events)
-    .fetch_one(&mut *transaction)
+    .execute(transaction)
     .await?;
-    if !has_events {
-        sqlx::query("UPDATE leaderboards SET live_generation_id = $2 WHERE id = $1")
-            .bind(leaderboard)
-            .bind(id)
-            .execute(&mut *transaction)
-            .await?;
-    }
     Ok(())
 }
 
-async fn retire(transaction: &mut PgConnection, generation: i32) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE leaderboard_generations SET state = 'retired', retired_at = now() WHERE id = $1")
-        .bind(generation)
-        .execute(transaction)
-        .await
-        .map(drop)
+/// Whether there is anything to compute from: stored events, or what the baseline keeps of dropped ones.
+async fn has_history(transaction: &mut PgConnection, game: GameId, leaderboard: i32) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM events WHERE game_id = $1)
+             OR EXISTS (SELECT 1 FROM entry_baseline b JOIN leaderboard_generations g ON g.id = b.generation_id
+                         WHERE g.leaderboard_id = $2)",
+    )
+    .bind(game.0)
+    .bind(leaderboard)
+    .fetch_one(transaction)
+    .await
 }
 
-/// Refuses when a period that has entries began before the oldest stored event (fine print 4).
-async fn check_history(transaction: &mut PgConnection, live: i32) -> Result<(), ApplyError> {
-    let kept_since: Option<Micros> = sqlx::query_scalar(
-        "SELECT d.kept_since
-           FROM (SELECT max(range_end) AS kept_since FROM baseline_progress WHERE dropped_at IS NOT NULL) d
-          WHERE EXISTS (SELECT 1 FROM leaderboard_periods p WHERE p.generation_id = $1 AND p.starts_at < d.kept_since)",
+async fn increment_definitions(transaction: &mut PgConnection, game: GameId) -> Result<i32, sqlx::Error> {
+    sqlx::query_scalar(
+        "UPDATE games SET definitions_generation = definitions_generation + 1 WHERE id = $1
+         RETURNING definitions_generation",
     )
-    .bind(live)
-    .fetch_optional(transaction)
-    .await?;
-    kept_since.map_or(Ok(()), |kept_since| Err(ApplyError::HistoryIncomplete { kept_since }))
+    .bind(game.0)
+    .fetch_one(transaction)
+    .await
+}
+
+async fn retire(transaction: &mut PgConnection, leaderboard: i32, state: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE leaderboard_generations SET state = 'retired', retired_at = now()
+          WHERE leaderboard_id = $1 AND state = $2",
+    )
+    .bind(leaderboard)
+    .bind(state)
+    .execute(transaction)
+    .await
+    .map(drop)
 }
 
 /// All leaderboards of a game, by name.
@@ -310,10 +319,7 @@ pub async fn delete(
     actor: Actor,
 ) -> Result<bool, sqlx::Error> {
     // Incremented like an edit, so that no insert goes on making facts for it.
-    sqlx::query("UPDATE games SET definitions_generation = definitions_generation + 1 WHERE id = $1")
-        .bind(game.0)
-        .execute(&mut *transaction)
-        .await?;
+    increment_definitions(transaction, game).await?;
     let id: Option<i32> = sqlx::query_scalar(
         "UPDATE leaderboards SET deleted_at = now(), live_generation_id = NULL, updated_at = now()
           WHERE game_id = $1 AND slug = $2 AND deleted_at IS NULL RETURNING id",
@@ -323,13 +329,8 @@ pub async fn delete(
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(id) = id else { return Ok(false) };
-    sqlx::query(
-        "UPDATE leaderboard_generations SET state = 'retired', retired_at = now()
-          WHERE leaderboard_id = $1 AND state <> 'retired'",
-    )
-    .bind(id)
-    .execute(&mut *transaction)
-    .await?;
+    retire(transaction, id, "building").await?;
+    retire(transaction, id, "live").await?;
     let detail = serde_json::json!({ "leaderboard_id": id });
     let change = Change { actor, action: "leaderboard.delete", game: Some(game), subject: slug, detail };
     record(transaction, &change).await?;

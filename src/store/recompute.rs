@@ -46,7 +46,7 @@ pub async fn create_leaderboard(
 ) -> Result<BoardGeneration, ChangeError> {
     let id: Option<i32> = sqlx::query_scalar(
         "INSERT INTO leaderboards (game_id, slug, spec) SELECT id, $2, $3::jsonb FROM games WHERE id = $1
-         ON CONFLICT (game_id, slug) DO NOTHING RETURNING id",
+         ON CONFLICT (game_id, slug) WHERE deleted_at IS NULL DO NOTHING RETURNING id",
     )
     .bind(game.0)
     .bind(spec.slug.as_str())
@@ -250,7 +250,7 @@ async fn rename(
 ) -> Result<(), ChangeError> {
     let renamed = sqlx::query(
         "UPDATE leaderboards l SET slug = $2 WHERE l.id = $1
-            AND NOT EXISTS (SELECT 1 FROM leaderboards o WHERE o.game_id = l.game_id AND o.slug = $2)",
+            AND NOT EXISTS (SELECT 1 FROM leaderboards o WHERE o.game_id = l.game_id AND o.slug = $2 AND o.deleted_at IS NULL)",
     )
     .bind(leaderboard_id)
     .bind(spec.slug.as_str())

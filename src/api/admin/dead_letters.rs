@@ -10,6 +10,7 @@ use super::super::access::StudioOrOperator;
 use super::super::body::RawBody;
 use super::super::query::{parse_limit, text};
 use super::super::refusal::{Problem, Refusal};
+use super::super::replay::ReplayError;
 use super::super::state::ApiState;
 use crate::domain::clock::Micros;
 use crate::store::audit_log::{Change, record};
@@ -147,4 +148,24 @@ pub async fn discard(
     record(&mut transaction, &change).await?;
     transaction.commit().await?;
     Ok(Json(Decided { ids }))
+}
+
+/// Puts dead letters back into the queue. Doing it twice changes nothing.
+#[utoipa::path(
+    post, path = "/v1/admin/dead-letters/replay", tag = "admin", security(("key" = [])), request_body = Decision,
+    responses((status = 200, body = Decided),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn replay(
+    State(state): State<ApiState>,
+    who: StudioOrOperator,
+    body: RawBody,
+) -> Result<Json<Decided>, Refusal> {
+    let ids = decision(&body)?;
+    let game = who.game.map(|g| g.id);
+    match super::super::replay::replay(&state.pool, &state.queue, game, &ids, who.actor).await {
+        Ok(ids) => Ok(Json(Decided { ids })),
+        Err(ReplayError::Queue(error)) => Err(error.into()),
+        Err(ReplayError::Postgres(error)) => Err(error.into()),
+    }
 }

@@ -69,11 +69,14 @@ impl From<ApplyError> for Refusal {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::NoGame => super::super::access::no_such_game(),
-            ApplyError::HistoryIncomplete { .. } => Self::new(
+            ApplyError::HistoryIncomplete => Self::new(
                 StatusCode::CONFLICT,
                 "history_incomplete",
                 format!("{error}. Add ?accept_incomplete_history=true to count from the stored events only."),
             ),
+            ApplyError::Spec(error) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "definition_invalid", error.to_string())
+            }
             ApplyError::Postgres(error) => error.into(),
         }
     }
@@ -131,11 +134,16 @@ async fn write(state: &ApiState, studio: &Studio, spec: &LeaderboardSpec, query:
     Ok((status, Json(WrittenLeaderboard { result, leaderboard })).into_response())
 }
 
-fn not_found() -> Refusal {
+/// `404`.
+pub fn not_found() -> Refusal {
     Refusal::not_found("leaderboard_not_found", "There is no such leaderboard.")
 }
 
-async fn find(state: &ApiState, studio: &Studio, slug: &str) -> Result<ManagedLeaderboard, Refusal> {
+/// One leaderboard of the studio's game.
+///
+/// # Errors
+/// `404`, or Postgres is away.
+pub async fn find(state: &ApiState, studio: &Studio, slug: &str) -> Result<ManagedLeaderboard, Refusal> {
     let all = leaderboards::list(&state.pool, studio.game.id).await?;
     all.into_iter().find(|stored| stored.spec.slug.as_str() == slug).map(Into::into).ok_or_else(not_found)
 }

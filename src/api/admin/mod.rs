@@ -7,3 +7,5 @@ pub mod dead_letters;
 pub mod games;
 pub mod keys;
 pub mod leaderboards;
+pub mod queues;
+pub mod upkeep;

@@ -1,0 +1,148 @@
+//! Partitions, rebuild, recompute.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::super::access::{Operator, Studio};
+use super::super::refusal::{Problem, Refusal};
+use super::super::state::ApiState;
+use crate::aggregator::rebuild::{RebuildBoardError, rebuild_board};
+use crate::domain::clock::Micros;
+use crate::ranking::RebuildError;
+use crate::store::audit_log::{Change, record};
+use crate::store::{leaderboards, partitions, recompute};
+
+/// A month of events.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct PartitionAnswer {
+    /// Its table.
+    name: String,
+    /// Inclusive, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    starts_at: Micros,
+    /// Exclusive, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    ends_at: Micros,
+    /// Estimated.
+    rows: i64,
+    /// With indexes.
+    bytes: i64,
+}
+
+/// All months of events.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct PartitionList {
+    /// The oldest first.
+    partitions: Vec<PartitionAnswer>,
+}
+
+impl From<partitions::Partition> for PartitionAnswer {
+    fn from(partition: partitions::Partition) -> Self {
+        Self {
+            name: partition.name,
+            starts_at: partition.range_start,
+            ends_at: partition.range_end,
+            rows: partition.estimated_rows,
+            bytes: partition.bytes,
+        }
+    }
+}
+
+/// The partitions of the events table.
+#[utoipa::path(
+    get, path = "/v1/admin/partitions", tag = "admin", security(("key" = [])),
+    responses((status = 200, body = PartitionList),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn list_partitions(State(state): State<ApiState>, _: Operator) -> Result<Json<PartitionList>, Refusal> {
+    let all = partitions::list(&mut *state.pool.acquire().await?).await?;
+    Ok(Json(PartitionList { partitions: all.into_iter().map(Into::into).collect() }))
+}
+
+/// What a rebuild wrote.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Rebuilt {
+    /// Periods.
+    periods: u64,
+    /// Entries of all of them.
+    entries: u64,
+    /// The board's version from now on.
+    version: i64,
+}
+
+/// Writes a leaderboard to Redis anew from the entries in Postgres. It stays readable meanwhile.
+#[utoipa::path(
+    post, path = "/v1/admin/leaderboards/{slug}/rebuild", tag = "admin", security(("key" = [])),
+    params(("slug" = String, Path, description = "The leaderboard"),
+           ("game" = Option<String>, Query, description = "With the admin token: the game")),
+    responses((status = 200, body = Rebuilt),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn rebuild(
+    State(state): State<ApiState>,
+    studio: Studio,
+    Path(slug): Path<String>,
+) -> Result<Json<Rebuilt>, Refusal> {
+    let entry = studio.game.leaderboards.get(slug.as_str()).ok_or_else(super::leaderboards::not_found)?;
+    let live = entry.live.clone().ok_or_else(super::super::boards::rebuilding)?;
+    let change = Change {
+        actor: studio.actor,
+        action: "leaderboard.rebuild",
+        game: Some(studio.game.id),
+        subject: &slug,
+        detail: serde_json::json!({ "generation": live.generation.id }),
+    };
+    record(&mut *state.pool.acquire().await?, &change).await?;
+    // In a task of its own: a client that goes away does not leave half of it to expire.
+    let order = live.generation.spec.definition.order;
+    let work = state.clone();
+    let rebuilding =
+        tokio::spawn(async move { rebuild_board(&work.pool, &work.ranking, live.generation.id, order, |_| ()).await });
+    match rebuilding.await {
+        Ok(Ok(done)) => Ok(Json(Rebuilt { periods: done.periods, entries: done.entries, version: done.version })),
+        Ok(Err(RebuildBoardError::Rebuild(RebuildError::Busy))) => {
+            let detail = "This leaderboard is being rebuilt already.";
+            Err(Refusal::new(StatusCode::CONFLICT, "rebuild_under_way", detail))
+        }
+        failed => {
+            tracing::warn!(slug, ?failed, "a rebuild failed");
+            Err(Refusal::unavailable("rebuild_failed", "The rebuild did not finish; the leaderboard is as it was.", 5))
+        }
+    }
+}
+
+/// Computes a leaderboard anew from the stored events, beside the live one; `GET` shows how far it is.
+#[utoipa::path(
+    post, path = "/v1/admin/leaderboards/{slug}/recompute", tag = "admin", security(("key" = [])),
+    params(("slug" = String, Path, description = "The leaderboard"),
+           ("game" = Option<String>, Query, description = "With the admin token: the game")),
+    responses((status = 202, body = super::leaderboards::ManagedLeaderboard),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn recompute(
+    State(state): State<ApiState>,
+    studio: Studio,
+    Path(slug): Path<String>,
+) -> Result<Response, Refusal> {
+    let all = leaderboards::list(&state.pool, studio.game.id).await?;
+    let stored = all.into_iter().find(|stored| stored.spec.slug.as_str() == slug);
+    let stored = stored.ok_or_else(super::leaderboards::not_found)?;
+    let mut transaction = state.pool.begin().await?;
+    let begun = recompute::begin(&mut transaction, stored.id, &stored.spec).await;
+    let generation = begun.map_err(leaderboards::ApplyError::from)?;
+    let change = Change {
+        actor: studio.actor,
+        action: "leaderboard.recompute",
+        game: Some(studio.game.id),
+        subject: &slug,
+        detail: serde_json::json!({ "generation": generation.id }),
+    };
+    record(&mut transaction, &change).await?;
+    transaction.commit().await?;
+    state.directory_changed().await;
+    let shown = super::leaderboards::find(&state, &studio, &slug).await?;
+    Ok((StatusCode::ACCEPTED, Json(shown)).into_response())
+}

@@ -1,0 +1,56 @@
+//! Putting dead letters back into the queue, for the admin route and the command line.
+
+use uuid::Uuid;
+
+use crate::domain::ids::GameId;
+use crate::queue::{Lane, Queue, QueueError};
+use crate::store::audit_log::{Actor, Change, record};
+use crate::store::dead_letters::{decide, lock_waiting};
+use crate::store::pool::Pool;
+
+/// Why dead letters were not replayed. Replaying again is safe: a job that waits or runs is not queued twice, and one
+/// that ran twice changes nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The queue's Redis is away or full.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// Postgres is away.
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+}
+
+/// Queues those of `ids` that wait (of `game` only, where one is given); returns them.
+///
+/// # Errors
+/// [`ReplayError`]; nothing is marked then.
+pub async fn replay(
+    pool: &Pool,
+    queue: &Queue,
+    game: Option<GameId>,
+    ids: &[Uuid],
+    actor: Actor,
+) -> Result<Vec<Uuid>, ReplayError> {
+    let mut transaction = pool.begin().await?;
+    let mut queued = Vec::new();
+    for letter in lock_waiting(&mut transaction, game, ids).await? {
+        let lane = if letter.lane == "high" { Lane::High } else { Lane::Low };
+        match queue.replay(&letter.job_id, lane, &letter.payload, letter.received_at).await {
+            Ok(_) => queued.push(letter.id),
+            // Of a job that was split (one event of it): its id is none that the queue gave out.
+            Err(QueueError::BadId(_)) => {
+                let name = format!("replay:{}", letter.id);
+                queue.push(lane, &name, &letter.payload).await?;
+                queued.push(letter.id);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // Marked only after the queue has them: a crash in between leaves them waiting, to be replayed again.
+    let marked = decide(&mut transaction, game, &queued, "replayed").await?;
+    let detail = serde_json::json!({ "ids": marked });
+    let change = Change { actor, action: "dead_letter.replay", game, subject: "dead-letters", detail };
+    record(&mut transaction, &change).await?;
+    transaction.commit().await?;
+    Ok(marked)
+}

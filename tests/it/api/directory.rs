@@ -1,0 +1,103 @@
+//! The directory: published, followed, and kept while Redis is away.
+
+use std::time::Duration;
+
+use scoreline::directory::{DirectorySource, publish_if_stale};
+use scoreline::domain::ids::Slug;
+use scoreline::store::audit_log::Actor;
+use scoreline::store::games;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{self, eventually};
+
+const WAIT: Duration = Duration::from_secs(10);
+
+async fn create(db: &support::postgres::TestDatabase, slug: &str) {
+    let mut tx = db.pool.begin().await.unwrap();
+    games::create(&mut tx, &Slug::parse(slug).unwrap(), slug, Actor::CommandLine).await.unwrap().unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_waits_for_the_first_snapshot_and_stops_when_told() {
+    let (db, redis) = (support::postgres::database().await, support::redis::redis());
+    let client = redis::Client::open(redis.url.as_str()).unwrap();
+    let stop = CancellationToken::new();
+    let source = DirectorySource::new(client.clone(), "sl");
+    let waiting = tokio::spawn({
+        let (source, stop) = (source.clone(), stop.clone());
+        async move { source.wait_for_first(&stop).await }
+    });
+    create(&db, "one").await;
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    assert!(publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap());
+    assert!(!publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap(), "nothing changed");
+    assert!(waiting.await.unwrap().unwrap().load().games.contains_key("one"));
+    let elsewhere = DirectorySource::new(client, "other");
+    stop.cancel();
+    assert!(elsewhere.wait_for_first(&stop).await.is_none());
+}
+
+#[tokio::test]
+async fn the_last_snapshot_stays_while_redis_is_away_or_empty() {
+    let (db, mut redis) = (support::postgres::database().await, support::redis::redis());
+    let client = redis::Client::open(redis.url.as_str()).unwrap();
+    let stop = CancellationToken::new();
+    create(&db, "one").await;
+    let publish = async || {
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap()
+    };
+    publish().await;
+    let source = DirectorySource::new(client.clone(), "sl");
+    let shared = source.wait_for_first(&stop).await.unwrap();
+    let following = tokio::spawn(source.follow(shared.clone(), stop.clone()));
+    let knows = |slug: &'static str| {
+        let shared = shared.clone();
+        move || {
+            let known = shared.load().games.contains_key(slug);
+            async move { known }
+        }
+    };
+    create(&db, "two").await;
+    publish().await;
+    eventually("a notice brings the change", WAIT, knows("two")).await;
+    redis.kill();
+    redis.start();
+    redis::cmd("FLUSHALL").exec(&mut redis.connection()).unwrap();
+    assert!(knows("one")().await);
+    create(&db, "three").await;
+    assert!(publish().await, "what was flushed is published again");
+    eventually("it follows again", WAIT, knows("three")).await;
+    stop.cancel();
+    following.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_slow_publisher_cannot_go_back_in_time_but_a_restored_database_can() {
+    let (db, redis) = (support::postgres::database().await, support::redis::redis());
+    let client = redis::Client::open(redis.url.as_str()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    create(&db, "one").await;
+    publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap();
+    let version =
+        |c: &mut redis::Connection| -> i64 { redis::cmd("HGET").arg("sl:directory").arg("version").query(c).unwrap() };
+    assert_eq!(version(&mut redis.connection()), 2);
+    sqlx::query("UPDATE directory_version SET version = 1").execute(&db.pool).await.unwrap();
+    assert!(publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap(), "restored from a backup");
+    assert_eq!(version(&mut redis.connection()), 1);
+    // Many publishers at once: the newest wins.
+    let creating: Vec<_> = (0..8).map(|i| format!("game-{i}")).collect();
+    let tasks = creating.iter().map(|slug| {
+        let (client, pool, db) = (client.clone(), db.pool.clone(), &db);
+        async move {
+            create(db, slug).await;
+            let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+            publish_if_stale(&pool, &mut connection, "sl").await.unwrap();
+        }
+    });
+    futures_util::future::join_all(tasks).await;
+    assert_eq!(version(&mut redis.connection()), 9);
+    let directory = scoreline::directory::follow::load(&mut connection, "sl").await.unwrap().unwrap();
+    assert_eq!(directory.games.len(), 9);
+}

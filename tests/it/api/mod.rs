@@ -1,0 +1,9 @@
+//! The api over a real port, with its own Postgres database and Redis.
+
+mod access;
+mod admin;
+mod directory;
+mod document;
+mod pages;
+mod reading;
+mod world;

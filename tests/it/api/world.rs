@@ -1,0 +1,258 @@
+//! A running api, and a client that talks to it over TCP.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::{HeaderMap, Method, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use scoreline::aggregator::rebuild::rebuild_board;
+use scoreline::api::{ApiSettings, ApiState};
+use scoreline::config::{ApiConfig, HttpConfig};
+use scoreline::directory::{DirectorySource, KeyKind, publish_if_stale};
+use scoreline::domain::board::{LeaderboardSpec, Order};
+use scoreline::domain::board_text::parse_spec;
+use scoreline::domain::clock::{Clock, Micros};
+use scoreline::domain::ids::{BoardGenerationId, GameId, Slug};
+use scoreline::domain::ranking_key::Standing;
+use scoreline::queue::{Queue, Timeouts};
+use scoreline::ranking::{PublishedEntry, Ranking};
+use scoreline::store::audit_log::Actor;
+use scoreline::store::{games, keys, leaderboards, periods};
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::support;
+
+pub const ADMIN: &str = "an-admin-token-of-the-tests";
+
+/// 2026-11-21 (a Saturday) 10:00 UTC.
+pub const NOW: Micros = Micros::from_seconds(1_795_255_200);
+
+pub struct World {
+    pub db: support::postgres::TestDatabase,
+    pub redis: support::redis::TestRedis,
+    pub ranking: Ranking,
+    pub client: redis::Client,
+    pub now: Arc<AtomicI64>,
+    pub stop: CancellationToken,
+    pub address: SocketAddr,
+    http: Client<HttpConnector, Full<Bytes>>,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {:?}", self.body))
+    }
+
+    pub fn code(&self) -> String {
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{:?}", self.body);
+        self.json()["code"].as_str().unwrap().to_owned()
+    }
+
+    pub fn players(&self) -> Vec<String> {
+        let json = self.json();
+        let entries = json["entries"].as_array().unwrap_or_else(|| panic!("no entries: {json}"));
+        entries.iter().map(|e| e["player_id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub fn ranks(&self) -> Vec<u64> {
+        self.json()["entries"].as_array().unwrap().iter().map(|e| e["rank"].as_u64().unwrap()).collect()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+}
+
+pub struct Game {
+    pub id: GameId,
+    pub client: String,
+    pub server: String,
+}
+
+pub fn spec(json: Value) -> LeaderboardSpec {
+    parse_spec(json.to_string().as_bytes(), None).unwrap()
+}
+
+/// A leaderboard of `/score` in `game_ended`.
+pub fn board(slug: &str) -> Value {
+    serde_json::json!({"slug": slug, "event_type": "game_ended", "score": "/score"})
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut HttpConfig)) -> Self {
+        let db = support::postgres::database().await;
+        let redis = support::redis::redis();
+        let client = redis::Client::open(redis.url.as_str()).unwrap();
+        let ranking = Ranking::open(&redis.url, "sl").unwrap();
+        let mut connection = client.get_connection_manager().await.unwrap();
+        publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap();
+        let stop = CancellationToken::new();
+        let source = DirectorySource::new(client.clone(), "sl");
+        let directory = source.wait_for_first(&stop).await.unwrap();
+        tokio::spawn(source.follow(directory.clone(), stop.clone()));
+        let now = Arc::new(AtomicI64::new(NOW.0));
+        let reading = now.clone();
+        let mut http = HttpConfig {
+            http_header_timeout_seconds: 10,
+            http_body_timeout_seconds: 10,
+            http_idle_seconds: 60,
+            http_max_connections: 100,
+            http_max_connections_per_address: 100,
+            trusted_proxies: Vec::new(),
+            cors_origins: Vec::new(),
+        };
+        change(&mut http);
+        let state = ApiState::new(ApiSettings {
+            directory,
+            pool: db.pool.clone(),
+            ranking: ranking.clone(),
+            queue: Queue::open(&redis.url, "sl", "q0", Timeouts::default()).unwrap(),
+            queue_name: "q0".to_owned(),
+            cache_redis: connection,
+            redis_prefix: "sl".to_owned(),
+            clock: Clock::from_fn(move || Micros(reading.load(Ordering::Relaxed))),
+            config: ApiConfig {
+                api_listen: "127.0.0.1:0".parse().unwrap(),
+                admin_token: Some(ADMIN.to_owned().into()),
+                public_max_age: 1,
+            },
+            http,
+        })
+        .unwrap();
+        tokio::spawn(state.clone().follow_boards(stop.clone()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = scoreline::api::router(state).into_make_service_with_connect_info::<SocketAddr>();
+        let stopped = stop.clone().cancelled_owned();
+        tokio::spawn(async move { axum::serve(listener, service).with_graceful_shutdown(stopped).await });
+        let http = Client::builder(TokioExecutor::new()).build_http();
+        Self { db, redis, ranking, client, now, stop, address, http }
+    }
+
+    pub async fn publish_directory(&self) {
+        let mut connection = self.client.get_multiplexed_async_connection().await.unwrap();
+        publish_if_stale(&self.db.pool, &mut connection, "sl").await.unwrap();
+    }
+
+    pub async fn game(&self, slug: &str) -> Game {
+        let mut tx = self.db.pool.begin().await.unwrap();
+        let slug = Slug::parse(slug).unwrap();
+        let actor = Actor::CommandLine;
+        let id = games::create(&mut tx, &slug, "Test", actor).await.unwrap().unwrap().id;
+        let mut made = Vec::new();
+        for kind in [KeyKind::Client, KeyKind::Server] {
+            let (_, secret) = keys::create(&mut tx, id, kind, None, actor, rand::random()).await.unwrap();
+            made.push(secret.expose_secret().to_owned());
+        }
+        tx.commit().await.unwrap();
+        self.publish_directory().await;
+        let game = Game { id, server: made.pop().unwrap(), client: made.pop().unwrap() };
+        support::eventually("the api knows the game", std::time::Duration::from_secs(5), || async {
+            self.get("/v1/leaderboards", Some(&game.client)).await.status == StatusCode::OK
+        })
+        .await;
+        game
+    }
+
+    /// Creates a board that is ready in Redis.
+    pub async fn board(&self, game: &Game, json: Value) -> BoardGenerationId {
+        let slug = json["slug"].as_str().unwrap().to_owned();
+        let answer = self.send(Method::PUT, &format!("/v1/admin/leaderboards/{slug}"), Some(&game.server), &json).await;
+        assert!(answer.status.is_success(), "{:?}", answer.body);
+        let all = leaderboards::list(&self.db.pool, game.id).await.unwrap();
+        let found = all.iter().find(|b| b.spec.slug.as_str() == slug).unwrap();
+        let generation = found.live.unwrap();
+        self.make_ready(generation).await;
+        generation
+    }
+
+    pub async fn make_ready(&self, generation: BoardGenerationId) {
+        rebuild_board(&self.db.pool, &self.ranking, generation, Order::Descending, |_| ()).await.unwrap();
+    }
+
+    /// Publishes scores of one period; `version` guards them as a fold's would.
+    pub async fn publish(&self, generation: BoardGenerationId, start: Micros, version: i64, scores: &[(&str, i64)]) {
+        let entries: Vec<PublishedEntry<'_>> = scores
+            .iter()
+            .zip(0..)
+            .map(|((player_id, score), n)| PublishedEntry {
+                player_id,
+                standing: Some(Standing { score: *score, subscore: 0, reached_at: Micros(NOW.0 + n) }),
+            })
+            .collect();
+        self.ranking.publish(generation, start, Order::Descending, version, &entries).await.unwrap();
+    }
+
+    /// Writes entries of a period to Postgres.
+    pub async fn store(&self, generation: BoardGenerationId, period: periods::StoredPeriod, scores: &[(&str, i64)]) {
+        assert!(generation.0 > 0);
+        for ((player_id, score), n) in scores.iter().zip(0i64..) {
+            sqlx::query(
+                "INSERT INTO leaderboard_entries (period_id, player_id, score, subscore, reached_at, event_id, plays,
+                                                  version, metadata)
+                 VALUES ($1, $2, $3, 0, $4, gen_random_uuid(), $5, nextval('entry_version'), '{\"car\":\"red\"}')",
+            )
+            .bind(period.id)
+            .bind(player_id)
+            .bind(score)
+            .bind(Micros(NOW.0 + n))
+            .bind(n + 1)
+            .execute(&self.db.pool)
+            .await
+            .unwrap();
+        }
+    }
+
+    pub async fn get(&self, path: &str, key: Option<&str>) -> Answer {
+        self.request(Method::GET, path, key, &[], Bytes::new()).await
+    }
+
+    pub async fn send(&self, method: Method, path: &str, key: Option<&str>, body: &Value) -> Answer {
+        self.request(method, path, key, &[], Bytes::from(body.to_string())).await
+    }
+
+    pub async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Answer {
+        let uri = format!("http://{}{path}", self.address);
+        let mut request = hyper::Request::builder().method(method).uri(uri);
+        if let Some(key) = key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.http.request(request.body(Full::new(body)).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
