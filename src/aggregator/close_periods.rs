@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::clock::Micros;
-use crate::store::periods::{self, DuePeriod};
+use crate::store::period_closing::{self as periods, DuePeriod};
 use crate::store::{definitions, fold_periods};
 
 /// Closes what is due; returns how many periods were closed.

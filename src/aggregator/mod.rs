@@ -15,6 +15,7 @@ pub mod baseline;
 pub mod close_periods;
 pub mod extract;
 pub mod fold;
+pub mod hooks;
 pub mod marker;
 pub mod publish;
 pub mod rebuild;

@@ -220,9 +220,9 @@ impl<'a> Builder<'a> {
         let writes: Vec<EntryWrite<'_>> = players
             .iter()
             .zip(&states)
-            .map(|(player_id, state)| EntryWrite { period_id, player_id, state, version, sums })
+            .map(|(player_id, state)| EntryWrite { period_id, player_id, state, version, sums, at: None })
             .collect();
-        entries::upsert(transaction, &writes).await?;
+        entries::write(transaction, &writes).await?;
         Ok(())
     }
 

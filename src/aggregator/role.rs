@@ -1,8 +1,12 @@
 //! Cron as a role: folds and publishes, and keeps the schedule table.
 
-use clap::Args;
+use std::sync::Arc;
 
-use super::{Aggregator, run};
+use clap::Args;
+use tokio::sync::Notify;
+
+use super::schedule::{self, Context};
+use super::{Aggregator, hooks, retention, run};
 use crate::config::{
     AggregatorConfig, EventAgeConfig, OperationsConfig, PostgresConfig, QueueConfig, RedisConfig, RedisUse,
     RetentionConfig, ShutdownConfig, TelemetryConfig,
@@ -52,21 +56,44 @@ pub struct CronSettings {
 /// # Errors
 /// [`StartError`].
 pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) -> Result<RunningRole, StartError> {
+    retention::check_settings(settings.retention.retention_days, settings.event_age.max_event_age_seconds)
+        .map_err(|error| StartError::Config(error.to_string()))?;
     let operations = Operations::start(ROLE, settings.operations.address(9083), lifecycle).await?;
     let (pool, _read) = start::postgres(&settings.postgres, &clock, &operations, lifecycle).await?;
-    start::redis(RedisUse::Queue, &settings.redis, &operations, lifecycle).await?;
+    let queue = start::queue(&settings.redis, &operations, lifecycle).await?;
+    start::redis(RedisUse::Cache, &settings.redis, &operations, lifecycle).await?;
     start::redis(RedisUse::Ranking, &settings.redis, &operations, lifecycle).await?;
     let redis = &settings.redis;
     let ranking = Ranking::open(redis.url_of(RedisUse::Ranking), &redis.redis_prefix)
         .map_err(|error| StartError::Config(format!("REDIS_RANKING_URL: {error}")))?;
+    start::partitions(&pool, &clock, settings.event_age.max_event_age_seconds).await?;
+    let holder = start::process_id(ROLE, &clock);
+    let directory_changed = Arc::new(Notify::new());
+    let context = Context {
+        pool: pool.clone(),
+        ranking: ranking.clone(),
+        clock: clock.clone(),
+        holder: holder.clone(),
+        retention: settings.retention,
+        max_event_age_seconds: settings.event_age.max_event_age_seconds,
+        queue_low_water: hooks::low_water(queue.clone()),
+        announce_facts: hooks::announce_facts(queue),
+        directory_changed: hooks::wake(&directory_changed),
+        recompute_wanted: Arc::new(Notify::new()),
+        stop: lifecycle.soft.clone(),
+    };
+    lifecycle.spawn_essential("schedule", schedule::run(context, lifecycle.clone()));
+    let (cache, prefix) = (redis.url_of(RedisUse::Cache).to_owned(), redis.redis_prefix.clone());
+    let publishing = hooks::publish_directory(pool.clone(), cache, prefix, directory_changed, lifecycle.soft.clone());
+    lifecycle.spawn_essential("publish-directory", publishing);
     let aggregator = Aggregator {
         config: settings.aggregator,
         pool,
         ranking,
         queue_url: redis.url_of(RedisUse::Queue).to_owned(),
         prefix: redis.redis_prefix.clone(),
-        clock: clock.clone(),
-        holder: start::process_id(ROLE, &clock),
+        clock,
+        holder,
     };
     lifecycle.spawn_essential("aggregator", run(aggregator, lifecycle.clone()));
     operations.readiness.started();

@@ -20,6 +20,9 @@ pub enum JobError {
     /// Whatever Postgres says.
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
+    /// Entries could not be written.
+    #[error(transparent)]
+    Entries(#[from] crate::store::entries::WriteEntriesError),
     /// A partition could not be made.
     #[error(transparent)]
     Partition(#[from] crate::store::partitions::EnsureError),

@@ -10,7 +10,7 @@ use crate::directory;
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
-use crate::operations::start::{self, RunningRole, StartError};
+use crate::operations::start::{self, QUEUE_NAME, RunningRole, StartError};
 use crate::ranking::Ranking;
 
 const ROLE: &str = "api";
@@ -49,6 +49,7 @@ pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycl
     let operations = Operations::start(ROLE, settings.operations.address(9081), lifecycle).await?;
     let (pool, _read) = start::postgres(&settings.postgres, &clock, &operations, lifecycle).await?;
     start::redis(RedisUse::Ranking, &settings.redis, &operations, lifecycle).await?;
+    let queue = start::queue(&settings.redis, &operations, lifecycle).await?;
     let directory = start::directory(&settings.redis, &operations, lifecycle).await?;
     let redis = &settings.redis;
     let ranking = Ranking::open(redis.url_of(RedisUse::Ranking), &redis.redis_prefix)
@@ -60,6 +61,8 @@ pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycl
         directory,
         pool,
         ranking,
+        queue,
+        queue_name: QUEUE_NAME.to_owned(),
         cache_redis,
         redis_prefix: redis.redis_prefix.clone(),
         clock,

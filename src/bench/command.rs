@@ -54,7 +54,7 @@ fn print(outcome: Result<Report, BenchError>, as_json: bool) -> ExitCode {
 
 async fn measure(stack: &Stack, options: &Options) -> Result<Report, BenchError> {
     let services = services(stack)?;
-    let pool = crate::store::pool::Pool::connect(&services.database_url).await.map(Pool::new)?;
+    let pool = sqlx::PgPool::connect(&services.database_url).await.map(Pool::new)?;
     let mut connection = migrations::connect(&services.database_url).await?;
     migrations::migrate(&mut connection).await.map_err(|e| BenchError::Services(e.to_string()))?;
     drop(connection);

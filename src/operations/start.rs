@@ -17,7 +17,7 @@ use crate::queue::Queue;
 use crate::queue::connection::{Connection, Timeouts};
 use crate::store::migrations::{self, SchemaStatus};
 use crate::store::pool::Pool;
-use crate::store::processes;
+use crate::store::{partitions, processes};
 
 /// First and longest pause between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -209,6 +209,16 @@ pub async fn redis(
     .await?;
     watch::redis(use_.name(), connection.clone(), holds_queue, readiness.clone(), lifecycle);
     Ok(connection)
+}
+
+/// Makes sure that the partitions exist into which accepted events may fall (fine print 18), before a role is ready.
+///
+/// # Errors
+/// They cannot be made.
+pub async fn partitions(pool: &Pool, clock: &Clock, max_event_age_seconds: u32) -> Result<(), StartError> {
+    let (from, to) = partitions::window(clock.now(), max_event_age_seconds);
+    let made = partitions::ensure(pool, from, to).await;
+    made.map(|_| ()).map_err(|error| StartError::Part(format!("cannot make the partitions of events: {error}")))
 }
 
 /// The one queue of an installation.

@@ -87,6 +87,17 @@ pub async fn facts(connection: &Connection) -> RedisResult<ServerFacts> {
     })
 }
 
+impl super::Queue {
+    /// Tells aggregators that score facts were committed. Best effort: they also look by themselves.
+    pub async fn announce_facts(&self) {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.keys().facts_channel()).arg("1");
+        if let Err(error) = command.exec_async(&mut self.connection().clone()).await {
+            tracing::debug!(%error, "could not announce facts");
+        }
+    }
+}
+
 /// Hosted servers often refuse `CONFIG`; then the policy is unknown, which is no error.
 async fn fsync_policy(connection: &mut Connection) -> Option<String> {
     let answer = redis::cmd("CONFIG").arg("GET").arg("appendfsync").query_async::<Value>(connection).await.ok()?;

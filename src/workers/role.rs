@@ -54,6 +54,7 @@ pub struct WorkerSettings {
 pub async fn start(settings: WorkerSettings, clock: Clock, lifecycle: &Lifecycle) -> Result<RunningRole, StartError> {
     let operations = Operations::start(ROLE, settings.operations.address(9082), lifecycle).await?;
     let (pool, _read) = start::postgres(&settings.postgres, &clock, &operations, lifecycle).await?;
+    start::partitions(&pool, &clock, settings.event_age.max_event_age_seconds).await?;
     let queue = start::queue(&settings.redis, &operations, lifecycle).await?;
     let persist_events = PersistEvents::start(&settings.worker, pool.clone(), QUEUE_NAME, lifecycle)
         .await

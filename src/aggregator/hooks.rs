@@ -1,0 +1,70 @@
+//! What cron's parts tell each other and the rest of the system, over the queue and the directory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::schedule::{Announce, QueueLowWater};
+use crate::directory;
+use crate::domain::clock::Micros;
+use crate::queue::Queue;
+use crate::store::pool::Pool;
+
+/// How often the published directory is compared with Postgres, should a notice have been lost.
+const COMPARE: Duration = Duration::from_secs(1);
+
+/// The queue's low-water mark; an empty queue answers with its own time before it was asked.
+pub fn low_water(queue: Queue) -> QueueLowWater {
+    Arc::new(move || {
+        let queue = queue.clone();
+        Box::pin(async move {
+            let failed = |error: crate::queue::QueueError| error.to_string();
+            // Redis's clock, because that stamps `received_at`; asked first, so that nothing comes in between.
+            let asked: Micros = queue.status().await.map_err(failed)?.at;
+            Ok(queue.low_water_mark().await.map_err(failed)?.unwrap_or(asked))
+        })
+    })
+}
+
+/// Wakes whoever waits for `notify`; never blocks.
+pub fn wake(notify: &Arc<Notify>) -> Announce {
+    let notify = Arc::clone(notify);
+    Arc::new(move || notify.notify_one())
+}
+
+/// Publishes the directory when `changed` says so, and looks each second (a lost publication, a flushed Redis).
+pub async fn publish_directory(pool: Pool, url: String, prefix: String, changed: Arc<Notify>, stop: CancellationToken) {
+    let mut connection = None;
+    let mut away = false;
+    while !stop.is_cancelled() {
+        let attempt = async {
+            if connection.is_none() {
+                connection = Some(directory::connect(&url).await.map_err(|e| e.to_string())?);
+            }
+            let Some(redis) = connection.as_mut() else { return Ok(false) };
+            directory::publish_if_stale(&pool, redis, &prefix).await.map_err(|e| e.to_string())
+        };
+        match attempt.await {
+            Ok(_) => away = false,
+            Err(error) if !std::mem::replace(&mut away, true) => {
+                tracing::warn!(error, "cannot publish the directory; trying again");
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = changed.notified() => {}
+            () = tokio::time::sleep(COMPARE) => {}
+        }
+    }
+}
+
+/// Tells the aggregators of every process that facts were committed; a lost notice costs an idle wait of a second.
+pub fn announce_facts(queue: Queue) -> Announce {
+    Arc::new(move || {
+        let queue = queue.clone();
+        tokio::spawn(async move { queue.announce_facts().await });
+    })
+}
