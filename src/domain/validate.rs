@@ -126,9 +126,7 @@ fn v7_time(id: Uuid) -> Option<Micros> {
 fn schema_version(field: &Field<'_>) -> Result<Option<i32>, Refusal> {
     match field {
         Field::Absent => Ok(None),
-        Field::Integer(value) if *value >= 0 => {
-            i32::try_from(*value).map(Some).map_err(|_| Refusal::SchemaVersion)
-        }
+        Field::Integer(value) if *value >= 0 => i32::try_from(*value).map(Some).map_err(|_| Refusal::SchemaVersion),
         _ => Err(Refusal::SchemaVersion),
     }
 }

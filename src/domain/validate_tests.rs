@@ -93,11 +93,20 @@ fn each_bad_field_is_named() {
         (r#"{"player_id":"p"}"#.to_owned(), Refusal::Type(TextProblem::Missing)),
         (r#"{"type":7,"player_id":"p"}"#.to_owned(), Refusal::Type(TextProblem::NotText)),
         (r#"{"type":"t"}"#.to_owned(), Refusal::PlayerId(TextProblem::Missing)),
-        (r#"{"type":"t","player_id":"undefined"}"#.to_owned(), Refusal::PlayerId(TextProblem::Id(IdProblem::Placeholder))),
+        (
+            r#"{"type":"t","player_id":"undefined"}"#.to_owned(),
+            Refusal::PlayerId(TextProblem::Id(IdProblem::Placeholder)),
+        ),
         (r#"{"type":"t","player_id":"{x}*"}"#.to_owned(), Refusal::PlayerId(TextProblem::Id(IdProblem::BadCharacter))),
         (with(r#""event_id":[1]"#), Refusal::EventId(TextProblem::NotText)),
-        (with(r#""event_id":"00000000-0000-0000-0000-000000000000""#), Refusal::EventId(TextProblem::Id(IdProblem::Placeholder))),
-        (with(r#""event_id":"00000000000000000000000000000000""#), Refusal::EventId(TextProblem::Id(IdProblem::Placeholder))),
+        (
+            with(r#""event_id":"00000000-0000-0000-0000-000000000000""#),
+            Refusal::EventId(TextProblem::Id(IdProblem::Placeholder)),
+        ),
+        (
+            with(r#""event_id":"00000000000000000000000000000000""#),
+            Refusal::EventId(TextProblem::Id(IdProblem::Placeholder)),
+        ),
         (with(r#""session_id":"""#), Refusal::SessionId(TextProblem::Id(IdProblem::Empty))),
         (with(r#""schema_version":1.5"#), Refusal::SchemaVersion),
         (with(r#""schema_version":2147483648"#), Refusal::SchemaVersion),

@@ -94,7 +94,9 @@ impl Warning {
     /// For people.
     pub const fn message(self) -> &'static str {
         match self {
-            Self::ScoreUnusable => "stored, but it does not score: a leaderboard found no integral score in its payload",
+            Self::ScoreUnusable => {
+                "stored, but it does not score: a leaderboard found no integral score in its payload"
+            }
             Self::ScoreOutOfBounds => "stored, but its score is outside the bounds of a leaderboard",
         }
     }
@@ -213,10 +215,9 @@ impl Refusal {
             Self::PlayerId(_) => "/player_id",
             Self::SessionId(_) => "/session_id",
             Self::SchemaVersion => "/schema_version",
-            Self::OccurredAtRequired
-            | Self::OccurredAtInvalid
-            | Self::OccurredAtTooOld
-            | Self::OccurredAtInFuture => "/occurred_at",
+            Self::OccurredAtRequired | Self::OccurredAtInvalid | Self::OccurredAtTooOld | Self::OccurredAtInFuture => {
+                "/occurred_at"
+            }
             Self::Payload(_) => "/payload",
         }
     }

@@ -1,3 +1,4 @@
 //! The job queue on Redis, driven by apalis workers.
 
+pub mod enqueue;
 pub mod payload;

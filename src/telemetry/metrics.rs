@@ -28,3 +28,5 @@ pub const FACTS_FOLDED: &str = "scoreline_facts_folded_total";
 pub const ACCEPT_TO_RANK_SECONDS: &str = "scoreline_accept_to_rank_seconds";
 /// Connections of a Postgres pool. Labels: role, pool, state (total, idle, waiting, max).
 pub const POOL_CONNECTIONS: &str = "scoreline_pool_connections";
+/// What limits refused. Labels: role, limit (requests, guesses, player, game), by (redis, cache, local).
+pub const INGEST_LIMITED: &str = "scoreline_ingest_limited_total";
