@@ -53,11 +53,11 @@ impl Enqueuer {
     ) -> Result<Self, EnqueueError> {
         let limits_url = limits_url.unwrap_or(queue_url);
         let apart = limits_url != queue_url || connection::is_cluster(queue_url);
-        let queue = Connection::open(queue_url).await.map_err(unreachable)?;
+        let queue = Connection::open(queue_url).await.map_err(not_open)?;
         let limits = match (apart, limits_url == queue_url) {
             (false, _) => None,
             (true, true) => Some(queue.clone()),
-            (true, false) => Some(Connection::open(limits_url).await.map_err(unreachable)?),
+            (true, false) => Some(Connection::open(limits_url).await.map_err(not_open)?),
         };
         let keys = Keys::new(prefix, QUEUE, if apart { LimitKeys::Apart } else { LimitKeys::WithQueue });
         let admission = Arc::new(Admission::new(max_jobs));
@@ -160,6 +160,14 @@ impl Enqueuer {
             }
             Some(_) => EnqueueError::Refused(error.to_string()),
         }
+    }
+}
+
+/// A URL that is none is not worth waiting for.
+fn not_open(error: redis::RedisError) -> EnqueueError {
+    match error.kind() {
+        redis::ErrorKind::InvalidClientConfig => EnqueueError::Refused(error.to_string()),
+        _ => unreachable(error),
     }
 }
 
