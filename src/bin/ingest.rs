@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use scoreline::domain::clock::Clock;
-use scoreline::ingest::role::{IngestSettings, start};
+use scoreline::ingest::role::{IngestRoleSettings, start};
 use scoreline::operations::process;
 
 /// Takes batches of events over HTTP and queues them.
@@ -14,7 +14,7 @@ use scoreline::operations::process;
 #[command(name = "ingest", version)]
 struct Command {
     #[command(flatten)]
-    settings: IngestSettings,
+    settings: IngestRoleSettings,
 }
 
 fn main() -> ExitCode {

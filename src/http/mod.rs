@@ -1,5 +1,7 @@
-//! The listener that both doors share: connections with bounds and deadlines, in front of an axum router.
+//! What both doors share: the listener with its bounds and deadlines, who is calling, and how a refusal looks.
 
+pub mod client_address;
 pub mod connection;
 pub mod connections;
+pub mod problem;
 pub mod server;

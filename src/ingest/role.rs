@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::{self as ingest, IngestSettings};
 use crate::config::{
     HttpConfig, IngestConfig, LimitsConfig, OperationsConfig, QueueConfig, RedisConfig, RedisUse, ShutdownConfig,
     TelemetryConfig,
@@ -15,7 +16,7 @@ const ROLE: &str = "ingest";
 
 /// Settings of ingest. It has no Postgres connection.
 #[derive(Args, Debug, Clone)]
-pub struct IngestSettings {
+pub struct IngestRoleSettings {
     /// Redis.
     #[command(flatten)]
     pub redis: RedisConfig,
@@ -46,12 +47,25 @@ pub struct IngestSettings {
 ///
 /// # Errors
 /// [`StartError`].
-pub async fn start(settings: IngestSettings, clock: Clock, lifecycle: &Lifecycle) -> Result<RunningRole, StartError> {
+pub async fn start(
+    settings: IngestRoleSettings,
+    clock: Clock,
+    lifecycle: &Lifecycle,
+) -> Result<RunningRole, StartError> {
     let operations = Operations::start(ROLE, settings.operations.address(9080), lifecycle).await?;
     start::redis(RedisUse::Queue, &settings.redis, &operations, lifecycle).await?;
     let directory = start::directory(&settings.redis, &operations, lifecycle).await?;
-    let _ = (directory, clock);
-    let router = axum::Router::new();
+    let own = IngestSettings {
+        ingest: settings.ingest.clone(),
+        limits: settings.limits,
+        http: settings.http.clone(),
+        queue: settings.queue,
+        redis: settings.redis,
+    };
+    let state = ingest::start(own, directory, clock, lifecycle)
+        .await
+        .map_err(|error| StartError::Part(format!("the queue: {error}")))?;
+    let router = ingest::router(state);
     let (listener, address) = start::listen(ROLE, settings.ingest.ingest_listen).await?;
     start::serve(ROLE, listener, router, &settings.http, &settings.shutdown, lifecycle);
     operations.readiness.started();

@@ -6,6 +6,7 @@
 mod backend;
 pub mod connection;
 mod dead;
+pub mod enqueue;
 pub mod facts;
 mod fetch;
 mod hands;

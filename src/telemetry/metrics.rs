@@ -60,3 +60,5 @@ pub const SCHEDULED_RUNS: &str = "scoreline_scheduled_runs_total";
 pub const SCHEDULED_LAST_SUCCESS: &str = "scoreline_scheduled_last_success_seconds";
 /// Entries that an audit found different in Redis from Postgres, and repaired. Labels: role.
 pub const AUDIT_DRIFT: &str = "scoreline_audit_drift_total";
+/// What limits refused. Labels: role, limit (requests, guesses, player, game), by (redis, cache, local).
+pub const INGEST_LIMITED: &str = "scoreline_ingest_limited_total";

@@ -9,7 +9,7 @@ use crate::aggregator::role::{self as cron, CronSettings};
 use crate::api::role::{self as api, ApiRoleSettings};
 use crate::config::{EventAgeConfig, OperationsConfig};
 use crate::domain::clock::Clock;
-use crate::ingest::role::{self as ingest, IngestSettings};
+use crate::ingest::role::{self as ingest, IngestRoleSettings};
 use crate::lifecycle::Lifecycle;
 use crate::operations::start::{RunningRole, StartError};
 use crate::workers::role::{self as worker, WorkerSettings};
@@ -34,7 +34,7 @@ pub struct OperationsAddresses {
 /// What each role is started with.
 #[derive(Debug, Clone)]
 pub struct RoleSettings {
-    ingest: IngestSettings,
+    ingest: IngestRoleSettings,
     worker: WorkerSettings,
     cron: CronSettings,
     api: ApiRoleSettings,
@@ -47,7 +47,7 @@ impl RoleSettings {
         let event_age = EventAgeConfig { max_event_age_seconds: config.ingest.max_event_age_seconds };
         let addresses = &config.operations;
         Self {
-            ingest: IngestSettings {
+            ingest: IngestRoleSettings {
                 redis: config.redis.clone(),
                 operations: operations(addresses.ingest_ops_listen),
                 telemetry: config.telemetry.clone(),

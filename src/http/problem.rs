@@ -1,0 +1,102 @@
+//! Refusals as RFC 9457 `application/problem+json`, each with a stable `code`.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use serde_json::{Map, Value};
+
+/// The media type of a problem.
+pub const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Why a request was refused, as the client reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// The status.
+    pub status: StatusCode,
+    /// Stable: what programs decide by.
+    pub code: &'static str,
+    /// For people; says nothing secret.
+    pub detail: Cow<'static, str>,
+    /// Seconds until it is worth trying again; also sent as `Retry-After`.
+    pub retry_after: Option<u32>,
+    /// Further members.
+    pub members: Map<String, Value>,
+}
+
+impl Problem {
+    /// A problem without further members.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, detail: detail.into(), retry_after: None, members: Map::new() }
+    }
+
+    /// Says when it is worth trying again.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Adds a member, for example the limit that was exceeded.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The body: `{"type":"urn:scoreline:problem:<code>","title":…,"status":…,"code":…,"detail":…}` and the members.
+    pub fn body(&self) -> Vec<u8> {
+        let mut object = Map::new();
+        object.insert("type".into(), format!("urn:scoreline:problem:{}", self.code).into());
+        object.insert("title".into(), title(self.status).into());
+        object.insert("status".into(), self.status.as_u16().into());
+        object.insert("code".into(), self.code.into());
+        object.insert("detail".into(), self.detail.as_ref().into());
+        if let Some(seconds) = self.retry_after {
+            object.insert("retry_after".into(), seconds.into());
+        }
+        object.extend(self.members.iter().map(|(name, value)| (name.clone(), value.clone())));
+        Value::Object(object).to_string().into_bytes()
+    }
+}
+
+/// The status in words; `title` is the same for every problem of a status.
+fn title(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("Problem")
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.body()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"scoreline\""));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_says_code_status_and_members() {
+        let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "batch_too_long", "at most 100 events")
+            .with("limit", 100)
+            .retry_after(7);
+        let body: Value = serde_json::from_slice(&problem.body()).unwrap();
+        assert_eq!(body["type"], "urn:scoreline:problem:batch_too_long");
+        assert_eq!((&body["status"], &body["limit"], &body["retry_after"]), (&413.into(), &100.into(), &7.into()));
+        let response = problem.into_response();
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers()[header::RETRY_AFTER], "7");
+    }
+}

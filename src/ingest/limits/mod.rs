@@ -1,0 +1,158 @@
+//! Limits on requests per address and events per player and game (fine print 8). What counts is in Redis, in the
+//! enqueue call; this is what a replica keeps to itself so that most requests need not ask about most limits, a blocked
+//! address costs no call, and limits hold while Redis is away. All of it is bounded.
+
+mod bounded_table;
+mod plan;
+
+use std::hash::{BuildHasher, RandomState};
+
+pub use bounded_table::{BoundedTable, Expires};
+pub use plan::{Group, Plan};
+
+use crate::config::LimitsConfig;
+use crate::directory::GameEntry;
+use crate::domain::ids::GameId;
+use crate::domain::rate::{HeldCount, WindowCount};
+use crate::http::client_address::ClientAddress;
+
+/// Failed guesses at keys a minute from one address; beyond it the address is refused for a minute.
+pub const MAX_FAILED_GUESSES: u32 = 30;
+/// Addresses, and players, that a replica remembers something of.
+const MAX_ADDRESSES: usize = 100_000;
+const MAX_PLAYERS: usize = 250_000;
+const MAX_GAMES: usize = 10_000;
+
+/// Until when something holds, in ms since the epoch.
+#[derive(Debug, Clone, Copy, Default)]
+struct Until(i64);
+
+impl Expires for Until {
+    fn is_stale(&self, now_ms: i64) -> bool {
+        now_ms >= self.0
+    }
+}
+
+impl Expires for WindowCount {
+    fn is_stale(&self, now_ms: i64) -> bool {
+        Self::is_stale(self, now_ms)
+    }
+}
+
+impl Expires for HeldCount {
+    fn is_stale(&self, now_ms: i64) -> bool {
+        Self::is_stale(self, now_ms)
+    }
+}
+
+/// A limit and what is left of it, for the `RateLimit` headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remaining {
+    /// Its name in `RateLimit-Policy`.
+    pub name: &'static str,
+    /// A minute.
+    pub limit: u32,
+    /// How much is left.
+    pub left: u32,
+    /// Milliseconds until its window ends.
+    pub reset_ms: u64,
+}
+
+impl Remaining {
+    /// The tighter of two: the one of which the smaller share is left.
+    pub fn tighter(self, other: Self) -> Self {
+        let share = |of: Self, by: Self| u64::from(of.left) * u64::from(by.limit);
+        if share(other, self) < share(self, other) { other } else { self }
+    }
+}
+
+/// The limits of one game.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GameLimits {
+    /// Events a minute per player; 0: off.
+    pub player_events: u32,
+    /// Events a minute in all; 0: off.
+    pub game_events: u32,
+}
+
+/// What this replica knows.
+#[derive(Debug)]
+pub struct Limits {
+    config: LimitsConfig,
+    denied: BoundedTable<ClientAddress, Until>,
+    guesses: BoundedTable<ClientAddress, WindowCount>,
+    local: BoundedTable<ClientAddress, WindowCount>,
+    players: BoundedTable<(GameId, u64), HeldCount>,
+    games: BoundedTable<GameId, HeldCount>,
+    hasher: RandomState,
+}
+
+impl Limits {
+    /// Nothing is known yet.
+    pub fn new(config: LimitsConfig) -> Self {
+        Self {
+            config,
+            denied: BoundedTable::new(MAX_ADDRESSES),
+            guesses: BoundedTable::new(MAX_ADDRESSES),
+            local: BoundedTable::new(MAX_ADDRESSES),
+            players: BoundedTable::new(MAX_PLAYERS),
+            games: BoundedTable::new(MAX_GAMES),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Requests a minute per address; 0: off.
+    pub fn requests(&self) -> u32 {
+        self.config.rate_limit_requests
+    }
+
+    /// How long an address over its limit is refused.
+    pub fn block_ms(&self) -> u64 {
+        u64::from(self.config.rate_limit_block_seconds) * 1_000
+    }
+
+    /// The limits of a game: its own, else the configured ones.
+    pub fn of_game(&self, game: &GameEntry) -> GameLimits {
+        GameLimits {
+            player_events: game.limit_player_events.unwrap_or(self.config.rate_limit_player_events),
+            game_events: game.limit_game_events.unwrap_or(self.config.rate_limit_game_events),
+        }
+    }
+
+    /// For how many milliseconds more an address is known to be blocked.
+    pub fn denied(&self, address: ClientAddress, now_ms: i64) -> Option<u64> {
+        u64::try_from(self.denied.get(address).0 - now_ms).ok().filter(|ms| *ms > 0)
+    }
+
+    /// Redis, or the local limiter, blocked an address.
+    pub fn deny(&self, address: ClientAddress, for_ms: u64, now_ms: i64) {
+        let until = now_ms.saturating_add(i64::try_from(for_ms).unwrap_or(i64::MAX));
+        // When the table is full the next request asks Redis again: slower, still refused.
+        self.denied.update(address, now_ms, |denied| denied.0 = until);
+    }
+
+    /// Whether an address has guessed at too many keys.
+    pub fn guesses_too_much(&self, address: ClientAddress, now_ms: i64) -> bool {
+        let mut count = self.guesses.get(address);
+        !count.is_stale(now_ms) && !count.count(MAX_FAILED_GUESSES, now_ms)
+    }
+
+    /// Counts a key that does not exist.
+    pub fn failed_guess(&self, address: ClientAddress, now_ms: i64) {
+        self.guesses.update(address, now_ms, |count| count.count(MAX_FAILED_GUESSES, now_ms));
+    }
+
+    /// The local limiter, for when Redis is away: counts a request; `false`: refuse it. A full table refuses nobody.
+    pub fn allow_locally(&self, address: ClientAddress, now_ms: i64) -> bool {
+        let limit = self.config.rate_limit_requests;
+        let allowed = limit == 0 || self.local.update(address, now_ms, |c| c.count(limit, now_ms)).unwrap_or(true);
+        if !allowed {
+            self.deny(address, self.block_ms(), now_ms);
+        }
+        allowed
+    }
+
+    fn player_key(&self, game: GameId, player: &str) -> (GameId, u64) {
+        (game, self.hasher.hash_one(player))
+    }
+}

@@ -1,0 +1,139 @@
+//! Every refusal of a whole request, with its status and stable code.
+
+use axum::http::StatusCode;
+
+use super::authentication::Unauthenticated;
+use super::body::BodyError;
+use super::formats::BodyProblem;
+use crate::http::problem::Problem;
+use crate::queue::enqueue::{Closed, EnqueueError};
+
+/// Seconds after which a dependency that was away is worth another try.
+const RETRY_SOON: u32 = 1;
+/// Seconds after which a backlog may have drained.
+const RETRY_LATER: u32 = 5;
+/// Seconds after which some `Idempotency-Key` may have expired.
+const RETRY_RECEIPTS: u32 = 60;
+
+pub(super) fn unauthenticated(why: Unauthenticated) -> Problem {
+    match why {
+        Unauthenticated::NoKey => Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "key_missing",
+            "send a key: 'Authorization: Bearer KEY', or HTTP Basic with the key as user name",
+        ),
+        Unauthenticated::UnknownKey => {
+            Problem::new(StatusCode::UNAUTHORIZED, "key_unknown", "this key does not exist, or was revoked")
+        }
+    }
+}
+
+pub(super) fn no_directory() -> Problem {
+    let detail = "games and keys are not known yet; try again";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "directory_unavailable", detail).retry_after(RETRY_SOON)
+}
+
+pub(super) fn unknown_content_type() -> Problem {
+    let detail = "the content type must be application/json or application/x-ndjson";
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type_unknown", detail)
+}
+
+pub(super) fn unknown_encoding() -> Problem {
+    let detail = "the content encoding must be one of gzip, deflate, br and zstd";
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding_unknown", detail)
+}
+
+pub(super) fn bad_idempotency_key() -> Problem {
+    let detail = "Idempotency-Key must be 16 to 128 ASCII letters, digits and - _ . : @ + = / ~ |";
+    Problem::new(StatusCode::BAD_REQUEST, "idempotency_key_invalid", detail)
+}
+
+pub(super) fn body(error: BodyError, max: usize) -> Problem {
+    match error {
+        BodyError::TooLarge => {
+            let detail = format!("a body may have at most {max} bytes, packed and unpacked; nothing was queued");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).with("limit", max)
+        }
+        BodyError::Stalled => {
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body did not arrive in time")
+        }
+        BodyError::BrokeOff => Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "the body broke off"),
+        BodyError::BadEncoding(_) => {
+            Problem::new(StatusCode::BAD_REQUEST, "content_encoding_invalid", error.to_string())
+        }
+    }
+}
+
+pub(super) fn no_batch(problem: &BodyProblem) -> Problem {
+    let detail = problem.to_string();
+    match problem {
+        BodyProblem::NotUtf8 => Problem::new(StatusCode::BAD_REQUEST, "body_not_utf8", detail),
+        BodyProblem::NotJson(_) => Problem::new(StatusCode::BAD_REQUEST, "body_not_json", detail),
+        BodyProblem::WrongShape => Problem::new(StatusCode::BAD_REQUEST, "body_wrong_shape", detail),
+        BodyProblem::Empty => Problem::new(StatusCode::BAD_REQUEST, "batch_empty", detail),
+        BodyProblem::TooManyEvents { limit } => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "batch_too_long", detail).with("limit", *limit)
+        }
+    }
+}
+
+pub(super) fn address_blocked(for_ms: u64, limit: u32) -> Problem {
+    let detail = format!("this address has made more than {limit} requests within a minute");
+    limited("address_limit", detail, for_ms).with("limit", limit)
+}
+
+pub(super) fn too_many_guesses(for_ms: u64) -> Problem {
+    limited("too_many_unknown_keys", "this address has tried too many unknown keys".to_owned(), for_ms)
+}
+
+fn limited(code: &'static str, detail: String, for_ms: u64) -> Problem {
+    let seconds = u32::try_from(for_ms.div_ceil(1_000)).unwrap_or(u32::MAX).max(1);
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, code, detail).retry_after(seconds)
+}
+
+pub(super) fn closed(why: Closed) -> Problem {
+    let (code, detail, seconds) = match why {
+        Closed::Unreachable => ("queue_unreachable", NOT_ACKNOWLEDGED, RETRY_SOON),
+        Closed::QueueFull => ("queue_full", "the backlog is at its cap; nothing was queued", RETRY_LATER),
+        Closed::MemoryFull => {
+            ("queue_memory_full", "the queue is nearly out of memory; nothing was queued", RETRY_LATER)
+        }
+    };
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(seconds)
+}
+
+const NOT_ACKNOWLEDGED: &str =
+    "the queue did not acknowledge the batch; it may or may not be queued, and sending it again unchanged is safe";
+
+pub(super) fn not_enqueued(error: &EnqueueError) -> Problem {
+    match error {
+        EnqueueError::OutOfMemory => closed(Closed::MemoryFull),
+        EnqueueError::Unreachable(_) => closed(Closed::Unreachable),
+        EnqueueError::Refused(_) => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "queue_refused", NOT_ACKNOWLEDGED).retry_after(RETRY_LATER)
+        }
+    }
+}
+
+pub(super) fn receipts_full() -> Problem {
+    let detail = "this game has as many Idempotency-Keys in use as it may have; send without one, or later";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "idempotency_full", detail).retry_after(RETRY_RECEIPTS)
+}
+
+pub(super) fn idempotency_key_reused() -> Problem {
+    let detail = "this Idempotency-Key was used with another body within the last 24 hours";
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
+}
+
+pub(super) fn receipt_unreadable() -> Problem {
+    let detail = "the receipt of this Idempotency-Key was written by a newer version; try again later";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "idempotency_unreadable", detail).retry_after(RETRY_LATER)
+}
+
+pub(super) fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here; events go to POST /v1/events")
+}
+
+pub(super) fn method_not_allowed() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "events are sent with POST")
+}

@@ -1,0 +1,88 @@
+//! What every request shares, and how it comes to be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use secrecy::ExposeSecret;
+
+use super::limits::Limits;
+use super::measure::Measures;
+use crate::config::{HttpConfig, IngestConfig, LimitsConfig, QueueConfig, RedisConfig};
+use crate::directory::Directory;
+use crate::domain::clock::Clock;
+use crate::lifecycle::Lifecycle;
+use crate::queue::enqueue::{Admission, EnqueueError, Enqueuer};
+
+/// The longest pause between two attempts to reach Redis at start.
+const MAX_START_PAUSE: Duration = Duration::from_secs(2);
+
+/// The configuration that ingest needs.
+#[derive(Debug, Clone)]
+pub struct IngestSettings {
+    /// What is accepted.
+    pub ingest: IngestConfig,
+    /// Limits.
+    pub limits: LimitsConfig,
+    /// Body timeouts, trusted proxies.
+    pub http: HttpConfig,
+    /// The admission cap.
+    pub queue: QueueConfig,
+    /// Where the queue and the limits are.
+    pub redis: RedisConfig,
+}
+
+/// What every request shares.
+#[derive(Debug, Clone)]
+pub struct IngestState(pub(super) Arc<Shared>);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub settings: IngestSettings,
+    pub directory: Arc<ArcSwap<Directory>>,
+    pub clock: Clock,
+    pub limits: Limits,
+    pub enqueuer: Enqueuer,
+    pub measures: Measures,
+}
+
+impl IngestState {
+    /// Whether the queue takes batches: for readiness.
+    pub fn admission(&self) -> &Admission {
+        self.0.enqueuer.admission()
+    }
+}
+
+/// Connects to Redis, waiting for it with growing pauses and saying so, until a soft stop.
+///
+/// # Errors
+/// A URL is unusable, or the process was told to stop while it waited.
+pub async fn start(
+    settings: IngestSettings,
+    directory: Arc<ArcSwap<Directory>>,
+    clock: Clock,
+    lifecycle: &Lifecycle,
+) -> Result<IngestState, EnqueueError> {
+    let redis = &settings.redis;
+    let queue_url = redis.redis_queue_url.as_ref().unwrap_or(&redis.redis_url).expose_secret();
+    // Limits are with the queue unless they were given a place of their own: one call is cheaper than two.
+    let limits_url = redis.redis_limits_url.as_ref().map(ExposeSecret::expose_secret);
+    let max_jobs = settings.queue.queue_max_jobs;
+    let mut pause = Duration::from_millis(100);
+    let enqueuer = loop {
+        match Enqueuer::connect(queue_url, limits_url, &redis.redis_prefix, max_jobs, lifecycle).await {
+            Ok(enqueuer) => break enqueuer,
+            Err(error @ EnqueueError::Unreachable(_)) => {
+                tracing::warn!(%error, "waiting for the queue's Redis (REDIS_QUEUE_URL)");
+                tokio::select! {
+                    () = lifecycle.soft.cancelled() => return Err(error),
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_START_PAUSE),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let limits = Limits::new(settings.limits.clone());
+    let measures = Measures::new();
+    Ok(IngestState(Arc::new(Shared { settings, directory, clock, limits, enqueuer, measures })))
+}

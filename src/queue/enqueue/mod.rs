@@ -1,0 +1,176 @@
+//! Into the queue: limits, idempotency, admission and push in one script call per request.
+//!
+//! Only an answer of Redis counts as done (invariant 1): on any error the batch may or may not be queued, the client
+//! is told so, and sending it again unchanged is safe.
+
+mod admission;
+mod connection;
+mod keys;
+mod request;
+mod script;
+
+use std::sync::Arc;
+
+pub use admission::{Admission, Closed};
+pub use connection::Connection;
+pub use request::{
+    AddressCount, Counted, EnqueueError, EnqueueReply, EnqueueRequest, OverQuota, QuotaCount, QuotaSubject, Remember,
+};
+
+use keys::{Keys, LimitKeys};
+use script::Parts;
+
+use crate::lifecycle::Lifecycle;
+
+/// The queue's name; more of them would be shards.
+const QUEUE: &str = "q0";
+
+/// Puts batches into the queue. Clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Enqueuer {
+    queue: Connection,
+    /// Where limits are counted when not in the enqueue call.
+    limits: Option<Connection>,
+    /// Whether an address and a game may live on different nodes there.
+    limits_clustered: bool,
+    keys: Arc<Keys>,
+    script: Arc<redis::Script>,
+    admission: Arc<Admission>,
+}
+
+impl Enqueuer {
+    /// Connects, and starts to watch the queue until the process stops. `limits_url`: where limits are counted when
+    /// not with the queue.
+    ///
+    /// # Errors
+    /// A URL is unusable, or nobody answers.
+    pub async fn connect(
+        queue_url: &str,
+        limits_url: Option<&str>,
+        prefix: &str,
+        max_jobs: u64,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, EnqueueError> {
+        let limits_url = limits_url.unwrap_or(queue_url);
+        let apart = limits_url != queue_url || connection::is_cluster(queue_url);
+        let queue = Connection::open(queue_url).await.map_err(not_open)?;
+        let limits = match (apart, limits_url == queue_url) {
+            (false, _) => None,
+            (true, true) => Some(queue.clone()),
+            (true, false) => Some(Connection::open(limits_url).await.map_err(not_open)?),
+        };
+        let keys = Keys::new(prefix, QUEUE, if apart { LimitKeys::Apart } else { LimitKeys::WithQueue });
+        let admission = Arc::new(Admission::new(max_jobs));
+        let watch = admission::watch(Arc::clone(&admission), queue.clone(), keys.queue[0].clone(), lifecycle.clone());
+        lifecycle.spawn_essential("queue-admission", watch);
+        Ok(Self {
+            queue,
+            limits,
+            limits_clustered: connection::is_cluster(limits_url),
+            keys: Arc::new(keys),
+            script: Arc::new(redis::Script::new(script::SOURCE)),
+            admission,
+        })
+    }
+
+    /// Whether the queue takes more.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// Counts, checks, remembers and pushes what `request` asks for, or nothing of it. With limits on a server of
+    /// their own (or on a cluster) they are counted first, in calls of their own; a batch that is then refused has
+    /// been counted.
+    ///
+    /// # Errors
+    /// [`EnqueueError`]: the outcome is unknown, or Redis took nothing.
+    pub async fn enqueue(&self, request: &EnqueueRequest<'_>) -> Result<EnqueueReply, EnqueueError> {
+        let Some(limits) = &self.limits else {
+            return self.call(&self.queue, request, Parts { address: true, quotas: true, queue: true }).await;
+        };
+        let none = Parts { address: false, quotas: false, queue: false };
+        let steps: &[Parts] = if self.limits_clustered {
+            &[Parts { address: true, ..none }, Parts { quotas: true, ..none }]
+        } else {
+            &[Parts { address: true, quotas: true, ..none }]
+        };
+        let mut address_left = None;
+        let mut quotas_used = Vec::new();
+        for parts in steps {
+            if !(parts.address && request.address.is_some() || parts.quotas && !request.quotas.is_empty()) {
+                continue;
+            }
+            match self.call(limits, request, *parts).await? {
+                EnqueueReply::Done { address, quotas, .. } => {
+                    address_left = address_left.or(address);
+                    quotas_used.extend(quotas);
+                }
+                refused => return Ok(refused),
+            }
+        }
+        if !request.touches_queue() {
+            let received_at = crate::domain::clock::Micros::default();
+            return Ok(EnqueueReply::Done { received_at, address: address_left, quotas: quotas_used });
+        }
+        match self.call(&self.queue, request, Parts { queue: true, ..none }).await? {
+            EnqueueReply::Done { received_at, .. } => {
+                Ok(EnqueueReply::Done { received_at, address: address_left, quotas: quotas_used })
+            }
+            refused => Ok(refused),
+        }
+    }
+
+    async fn call(
+        &self,
+        connection: &Connection,
+        request: &EnqueueRequest<'_>,
+        parts: Parts,
+    ) -> Result<EnqueueReply, EnqueueError> {
+        let command = script::command(self.script.get_hash(), &self.keys, request, parts, self.admission.max_jobs());
+        let answered = match connection.run(&command).await {
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                // A fresh or flushed server: it ran nothing, so this is safe to repeat.
+                let mut load = redis::cmd("SCRIPT");
+                load.arg("LOAD").arg(script::SOURCE);
+                match connection.run(&load).await {
+                    Ok(_) => connection.run(&command).await,
+                    Err(error) => Err(error),
+                }
+            }
+            answered => answered,
+        };
+        let value = answered.map_err(|error| self.judge(&error))?;
+        let reply = script::reply(value, parts.address && request.address.is_some())
+            .ok_or_else(|| EnqueueError::Refused("unexpected answer".to_owned()))?;
+        if matches!(reply, EnqueueReply::QueueFull(_)) {
+            self.admission.filled();
+        }
+        Ok(reply)
+    }
+
+    fn judge(&self, error: &redis::RedisError) -> EnqueueError {
+        match error.code() {
+            Some("OOM") => {
+                self.admission.out_of_memory();
+                EnqueueError::OutOfMemory
+            }
+            Some("LOADING" | "MASTERDOWN" | "READONLY" | "CLUSTERDOWN" | "MISCONF") | None => {
+                self.admission.lost();
+                unreachable(error)
+            }
+            Some(_) => EnqueueError::Refused(error.to_string()),
+        }
+    }
+}
+
+/// A URL that is none is not worth waiting for.
+fn not_open(error: redis::RedisError) -> EnqueueError {
+    match error.kind() {
+        redis::ErrorKind::InvalidClientConfig => EnqueueError::Refused(error.to_string()),
+        _ => unreachable(error),
+    }
+}
+
+fn unreachable(error: impl std::fmt::Display) -> EnqueueError {
+    EnqueueError::Unreachable(error.to_string())
+}

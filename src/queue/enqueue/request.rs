@@ -1,0 +1,148 @@
+//! What one call of the enqueue script asks for, and what it answers.
+
+use uuid::Uuid;
+
+use crate::domain::clock::Micros;
+use crate::domain::ids::GameId;
+
+/// Counts a request against its address.
+#[derive(Debug, Clone, Copy)]
+pub struct AddressCount<'a> {
+    /// The client's address, as limits count it.
+    pub address: &'a str,
+    /// Requests a minute; at least 1.
+    pub limit: u32,
+    /// How long it is blocked once over.
+    pub block_ms: u64,
+}
+
+/// Whose events are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaSubject<'a> {
+    /// A player of the request's game.
+    Player(&'a str),
+    /// The game itself.
+    Game,
+}
+
+/// Counts events against a quota of events a minute.
+#[derive(Debug, Clone, Copy)]
+pub struct QuotaCount<'a> {
+    /// Whose.
+    pub subject: QuotaSubject<'a>,
+    /// Events a minute.
+    pub limit: u32,
+    /// Events accepted before that Redis does not know of.
+    pub held: u32,
+    /// Events of this request.
+    pub new: u32,
+}
+
+/// A receipt to remember under an `Idempotency-Key`.
+#[derive(Debug, Clone, Copy)]
+pub struct Remember<'a> {
+    /// `api_keys.id`.
+    pub key_id: i32,
+    /// The client's `Idempotency-Key`, a valid identifier.
+    pub key: &'a str,
+    /// What to remember.
+    pub receipt: &'a [u8],
+    /// For how long.
+    pub ttl_ms: u64,
+    /// Most receipts of a game.
+    pub max: u32,
+}
+
+/// One request's call.
+#[derive(Debug, Clone, Copy)]
+pub struct EnqueueRequest<'a> {
+    /// Whose batch.
+    pub game: GameId,
+    /// Its id.
+    pub batch_id: Uuid,
+    /// The address to count, unless it is exempt.
+    pub address: Option<AddressCount<'a>>,
+    /// The quotas to count.
+    pub quotas: &'a [QuotaCount<'a>],
+    /// The job of the lane `high`; empty: none.
+    pub high: &'a [u8],
+    /// The job of the lane `low`; empty: none.
+    pub low: &'a [u8],
+    /// The receipt to remember or find.
+    pub remember: Option<Remember<'a>>,
+}
+
+impl EnqueueRequest<'_> {
+    /// Whether there is anything to ask Redis.
+    pub fn is_empty(&self) -> bool {
+        self.address.is_none() && self.quotas.is_empty() && !self.touches_queue()
+    }
+
+    /// Whether it reads or writes the queue's own keys.
+    pub fn touches_queue(&self) -> bool {
+        self.has_jobs() || self.remember.is_some()
+    }
+
+    /// Whether it pushes a job.
+    pub fn has_jobs(&self) -> bool {
+        !self.high.is_empty() || !self.low.is_empty()
+    }
+}
+
+/// What is left of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// For an address: requests left. For a quota: events used.
+    pub amount: u32,
+    /// Milliseconds until its window ends.
+    pub reset_ms: u64,
+}
+
+/// A quota that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverQuota {
+    /// Its place in [`EnqueueRequest::quotas`].
+    pub index: usize,
+    /// How many events still fit.
+    pub left: u32,
+    /// Milliseconds until one more fits than now.
+    pub retry_after_ms: u64,
+}
+
+/// What the script did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnqueueReply {
+    /// Everything that was asked for.
+    Done {
+        /// When, by Redis's clock: the jobs' `received_at`.
+        received_at: Micros,
+        /// The address's limit, if it was counted.
+        address: Option<Counted>,
+        /// The quotas in the order of the request.
+        quotas: Vec<Counted>,
+    },
+    /// Nothing: the address is blocked for so many milliseconds.
+    Blocked(u64),
+    /// Nothing: these quotas are over.
+    Over(Vec<OverQuota>),
+    /// Nothing but counting the address: this receipt stands under the `Idempotency-Key`.
+    Remembered(Vec<u8>),
+    /// Nothing: so many jobs are stored.
+    QueueFull(u64),
+    /// Nothing: the game has as many receipts as it may have.
+    ReceiptsFull,
+}
+
+/// Why nothing is known of a call.
+#[derive(Debug, thiserror::Error)]
+pub enum EnqueueError {
+    /// Redis is away or does not answer in time: the batch may or may not be queued.
+    #[error("Redis is unreachable: {0}")]
+    Unreachable(String),
+    /// Redis is over its `maxmemory`: nothing was queued.
+    #[error("Redis is out of memory")]
+    OutOfMemory,
+    /// Redis refused the script, or answered what it cannot.
+    #[error("Redis refused: {0}")]
+    Refused(String),
+}
