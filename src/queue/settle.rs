@@ -164,7 +164,12 @@ impl Settler {
     }
 
     fn let_go(&self, chunk: &[Settled]) {
+        let now = Instant::now();
         for settled in chunk {
+            if let Verdict::Later { delay, .. } = settled.verdict {
+                // A millisecond later, for Redis counts in whole ones.
+                self.0.pacing().delayed(now + delay + Duration::from_millis(1));
+            }
             self.0.meters.settled(settled.job.kind, settled.outcome, settled.job.since.elapsed());
         }
         self.0.hands.release(chunk.iter().map(|s| &s.id));
