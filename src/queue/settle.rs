@@ -1,6 +1,7 @@
 //! Settlement: whoever finished the work says how each job ended, for many jobs in one script call.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -172,7 +173,10 @@ impl Settler {
             }
             self.0.meters.settled(settled.job.kind, settled.outcome, settled.job.since.elapsed());
         }
-        self.0.hands.release(chunk.iter().map(|s| &s.id));
+        if self.0.hands.release(chunk.iter().map(|s| &s.id)) {
+            self.0.unsure.store(true, Ordering::Release);
+            self.0.wake.announce();
+        }
         self.0.wake.poll_again();
     }
 
