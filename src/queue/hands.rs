@@ -100,7 +100,7 @@ mod tests {
         let id = JobId { text: "5-a-h".into(), tenure: 0 };
         let job = InHand { attempts: 0, crashes: 0, kind: None, since: Instant::now(), again: false };
         assert!(hands.take([(id.clone(), job)], false).is_empty());
-        assert_eq!(hands.take([(id.clone(), job)], false), [id.clone()]);
+        assert_eq!(hands.take([(id.clone(), job)], false), std::slice::from_ref(&id));
         assert!(hands.release([&id]), "Redis must be asked what it lists as held");
         assert!(!hands.holds(&id));
         assert!(hands.take([(id.clone(), job)], false).is_empty());
