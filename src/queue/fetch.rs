@@ -1,6 +1,6 @@
 //! Fetching: one script call that takes jobs and records who holds them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,14 +26,13 @@ type Answer = (u8, i64, usize, bool, Vec<String>, Vec<Option<String>>);
 pub(super) struct Fetcher {
     state: Arc<WorkerState>,
     plan: Mutex<Option<Plan>>,
-    /// Whether the answer to a fetch was lost, so that Redis may list jobs as held that we never saw.
-    unsure: AtomicBool,
 }
 
 impl Fetcher {
     pub fn new(state: Arc<WorkerState>) -> Self {
         // A worker that apalis restarted may have left ids behind in a fetch that it dropped.
-        Self { state, plan: Mutex::default(), unsure: true.into() }
+        state.unsure.store(true, Ordering::Release);
+        Self { state, plan: Mutex::default() }
     }
 
     pub fn state(&self) -> &WorkerState {
@@ -52,7 +51,7 @@ impl Fetcher {
         match self.ask(plan, tenure).await {
             Ok(deliveries) => deliveries,
             Err(error) => {
-                self.unsure.store(true, Ordering::Relaxed);
+                self.state.unsure.store(true, Ordering::Release);
                 self.state.meters.fetch_failed.increment(1);
                 self.state.pacing().failed(Instant::now());
                 tracing::debug!(%error, "no answer to a fetch");
@@ -64,7 +63,7 @@ impl Fetcher {
     async fn ask(&self, plan: Plan, tenure: u32) -> redis::RedisResult<Vec<Delivery>> {
         let state = &self.state;
         let worker = state.name(tenure);
-        if self.unsure.load(Ordering::Relaxed) {
+        if state.unsure.swap(false, Ordering::AcqRel) {
             self.reconcile(tenure, &worker).await?;
         }
         state.wake.forget();
@@ -134,7 +133,7 @@ impl Fetcher {
             let id = JobId { text: text.into(), tenure };
             let bytes = bytes.unwrap_or_default();
             let kind = kind_of(&bytes);
-            taken.push((id.clone(), InHand { attempts, crashes, kind: kind.ok(), since }));
+            taken.push((id.clone(), InHand { attempts, crashes, kind: kind.ok(), since, again: false }));
             match (kind, parse_id(&id.text)) {
                 (Ok(_), Some(parts)) => deliveries.push(Delivery {
                     lane: parts.lane,
@@ -150,7 +149,11 @@ impl Fetcher {
                 (_, None) => unreadable.push((id, Settlement::fail("bad_id", "the job's id is none"))),
             }
         }
-        state.hands.take(taken, alone);
+        let twice = state.hands.take(taken, alone);
+        if !twice.is_empty() {
+            deliveries.retain(|job| !twice.contains(&job.id));
+            unreadable.retain(|(id, _)| !twice.contains(id));
+        }
         if !unreadable.is_empty() {
             let settler = Settler(Arc::clone(state));
             state.runs.spawn(async move { settler.settle(unreadable, false).await });
@@ -173,7 +176,6 @@ impl Fetcher {
             tracing::warn!(jobs = never_seen.len(), "giving back jobs that came with a lost answer");
             Settler(Arc::clone(state)).give_back(tenure, &never_seen).await?;
         }
-        self.unsure.store(false, Ordering::Relaxed);
         Ok(())
     }
 }

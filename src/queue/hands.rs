@@ -16,6 +16,8 @@ pub(super) struct InHand {
     /// `None`: this program does not know it.
     pub kind: Option<Kind>,
     pub since: Instant,
+    /// Redis gave it to us again while its settlement was still unanswered: that settlement took effect already.
+    pub again: bool,
 }
 
 /// The jobs in hand. Bounded by `WorkerOptions::max_in_hand`.
@@ -33,15 +35,23 @@ impl Hands {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes jobs; `alone`: the only one of them is a suspect.
-    pub fn take(&self, jobs: impl IntoIterator<Item = (JobId, InHand)>, alone: bool) {
-        let mut held = self.lock();
+    /// Takes jobs; `alone`: the only one of them is a suspect. Returns those that are in hand already, because Redis has
+    /// settled them and the answer was lost or is late. They must not run beside that settlement, which may be repeated
+    /// and would then meet the new run.
+    pub fn take(&self, jobs: impl IntoIterator<Item = (JobId, InHand)>, alone: bool) -> Vec<JobId> {
+        let (mut held, mut twice) = (self.lock(), Vec::new());
         for (id, job) in jobs {
+            if let Some(known) = held.jobs.get_mut(&id) {
+                known.again = true;
+                twice.push(id);
+                continue;
+            }
             if alone {
                 held.alone = Some(id.clone());
             }
             held.jobs.insert(id, job);
         }
+        twice
     }
 
     /// What is known of each of `ids` that is in hand.
@@ -55,15 +65,16 @@ impl Hands {
         self.lock().jobs.contains_key(id)
     }
 
-    /// Lets settled jobs go.
-    pub fn release<'a>(&self, ids: impl IntoIterator<Item = &'a JobId>) {
-        let mut held = self.lock();
+    /// Lets settled jobs go. Returns whether Redis may list one of them as held all the same ([`InHand::again`]).
+    pub fn release<'a>(&self, ids: impl IntoIterator<Item = &'a JobId>) -> bool {
+        let (mut held, mut again) = (self.lock(), false);
         for id in ids {
-            held.jobs.remove(id);
+            again |= held.jobs.remove(id).is_some_and(|job| job.again);
             if held.alone.as_ref() == Some(id) {
                 held.alone = None;
             }
         }
+        again
     }
 
     /// How many are in hand, and whether a suspect runs.
@@ -76,5 +87,23 @@ impl Hands {
     pub fn oldest(&self) -> (usize, Option<Instant>) {
         let held = self.lock();
         (held.jobs.len(), held.jobs.values().map(|job| job.since).min())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_comes_again_before_its_settlement_was_answered_is_not_run_beside_it() {
+        let hands = Hands::default();
+        let id = JobId { text: "5-a-h".into(), tenure: 0 };
+        let job = InHand { attempts: 0, crashes: 0, kind: None, since: Instant::now(), again: false };
+        assert!(hands.take([(id.clone(), job)], false).is_empty());
+        assert_eq!(hands.take([(id.clone(), job)], false), std::slice::from_ref(&id));
+        assert!(hands.release([&id]), "Redis must be asked what it lists as held");
+        assert!(!hands.holds(&id));
+        assert!(hands.take([(id.clone(), job)], false).is_empty());
+        assert!(!hands.release([&id]));
     }
 }

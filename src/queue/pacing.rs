@@ -11,6 +11,10 @@ use crate::domain::retry::RetryPolicy;
 
 /// A fetch gives low-lane jobs the first choice this often.
 const LOW_FIRST_EVERY: u32 = 10;
+/// So many suspects run in a row before fresh jobs get a turn, and so many fresh ones at most come in between: after a
+/// crash hundreds of suspects must get on, each alone, and a fresh job must still start within a tenth of a second.
+const SUSPECTS_IN_A_ROW: u32 = 10;
+const FRESH_BETWEEN_SUSPECTS: usize = 50;
 /// How long to leave a Redis alone that did not answer, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -62,10 +66,12 @@ pub(super) struct Pacing {
     most_per_fetch: usize,
     spacing: Duration,
     fetches: u32,
-    last_was_suspect: bool,
+    suspects_in_a_row: u32,
     suspects_waiting: bool,
     not_before: Option<Instant>,
     idle_until: Option<Instant>,
+    /// When the first job is due that this worker itself delayed: an idle worker looks then.
+    due_at: Option<Instant>,
     paused_until: Option<Instant>,
     failures: u32,
     dependency_streak: u32,
@@ -78,10 +84,11 @@ impl Pacing {
             most_per_fetch,
             spacing,
             fetches: 0,
-            last_was_suspect: false,
+            suspects_in_a_row: 0,
             suspects_waiting: false,
             not_before: None,
             idle_until: None,
+            due_at: None,
             paused_until: None,
             failures: 0,
             dependency_streak: 0,
@@ -94,13 +101,13 @@ impl Pacing {
             self.idle_until = None;
         }
         let free = self.max_in_hand.saturating_sub(load.in_hand);
-        // A suspect runs alone: first the hands empty, then it comes, and nothing beside it. Every other fetch is an
-        // ordinary one, so that suspects and fresh jobs both get on.
-        let suspect = self.suspects_waiting && !self.last_was_suspect;
-        if load.alone || free == 0 || (suspect && load.in_hand > 0) {
+        // A suspect runs alone: first the hands empty, then it comes, and nothing beside it.
+        let suspects_turn = self.suspects_in_a_row < SUSPECTS_IN_A_ROW;
+        if load.alone || free == 0 || (self.suspects_waiting && suspects_turn && load.in_hand > 0) {
             return Step::WaitForHands;
         }
-        let waits = [self.not_before, self.idle_until, self.paused_until];
+        let idle_until = self.idle_until.map(|until| self.due_at.map_or(until, |due| until.min(due)));
+        let waits = [self.not_before, idle_until, self.paused_until];
         if let Some(until) = waits.into_iter().flatten().max().filter(|until| *until > now) {
             return Step::WaitUntil(until);
         }
@@ -108,20 +115,23 @@ impl Pacing {
         let low_first = self.fetches.is_multiple_of(LOW_FIRST_EVERY);
         self.not_before = Some(now + self.spacing);
         self.idle_until = None;
-        // With empty hands a suspect may come along even when none was known of: they go before fresh jobs once.
-        let suspect = load.in_hand == 0 && !self.last_was_suspect;
-        Step::Fetch(Plan { most: free.min(self.most_per_fetch), low_first, suspect })
+        self.due_at = self.due_at.filter(|due| *due > now);
+        let most = if self.suspects_waiting { FRESH_BETWEEN_SUSPECTS } else { usize::MAX };
+        let most = most.min(free).min(self.most_per_fetch);
+        // With empty hands a suspect may come that was not known of.
+        Step::Fetch(Plan { most, low_first, suspect: load.in_hand == 0 && suspects_turn })
     }
 
     /// A fetch was served.
     pub fn served(&mut self, now: Instant, plan: Plan, brought: Brought, alone: bool, poll: Duration) {
         self.failures = 0;
         self.suspects_waiting = brought.suspects_waiting > 0;
-        self.last_was_suspect = alone;
-        if brought.jobs == plan.most && plan.most >= self.most_per_fetch.min(self.max_in_hand / 2) {
+        self.suspects_in_a_row = if alone { self.suspects_in_a_row + 1 } else { 0 };
+        // Spacing lets jobs gather that are written together; suspects never are.
+        let full = brought.jobs == plan.most && plan.most >= self.most_per_fetch.min(self.max_in_hand / 2);
+        if full || alone || self.suspects_waiting {
             self.not_before = None;
         }
-        // After an empty ordinary fetch there is nothing but suspects to wait for: let the next one be theirs.
         if brought.jobs == 0 {
             let idle = if self.suspects_waiting { Duration::ZERO } else { brought.due_in.unwrap_or(poll).min(poll) };
             self.idle_until = Some(now + idle);
@@ -138,6 +148,11 @@ impl Pacing {
     /// The queue is paused or the worker not registered: looks again after `wait` or when something is announced.
     pub fn idle(&mut self, now: Instant, wait: Duration) {
         self.idle_until = Some(now + wait);
+    }
+
+    /// A job was delayed until `at`.
+    pub fn delayed(&mut self, at: Instant) {
+        self.due_at = Some(self.due_at.map_or(at, |due| due.min(at)));
     }
 
     /// A job met a dependency that was down: takes no more for a while, longer each time. Returns that while.
@@ -194,6 +209,17 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_worker_looks_when_a_job_that_it_delayed_is_due() {
+        let (mut p, now) = (pacing(), Instant::now());
+        let first = plan(p.step(now, load(0), false));
+        let due = now + Duration::from_millis(70);
+        p.delayed(due);
+        p.served(now, first, brought(0, 0), false, POLL);
+        assert_eq!(p.step(now, load(0), false), Step::WaitUntil(due));
+        plan(p.step(due, load(0), false));
+    }
+
+    #[test]
     fn a_full_fetch_is_followed_by_the_next_at_once_until_the_hands_are_full() {
         let (mut p, now) = (pacing(), Instant::now());
         let first = plan(p.step(now, load(0), false));
@@ -224,9 +250,24 @@ mod tests {
         assert_eq!(p.step(now, load(3), false), Step::WaitForHands);
         let alone = plan(p.step(now + SPACING, load(0), false));
         assert!(alone.suspect);
-        p.served(now, alone, brought(1, 1), true, POLL);
+        p.served(now, alone, brought(1, 0), true, POLL);
         assert_eq!(p.step(now + POLL, Load { in_hand: 1, alone: true }, true), Step::WaitForHands);
-        assert!(!plan(p.step(now + POLL, load(0), false)).suspect, "fresh jobs get their turn");
+    }
+
+    #[test]
+    fn fresh_jobs_get_their_turn_among_hundreds_of_suspects() {
+        let (mut p, now) = (pacing(), Instant::now());
+        let first = plan(p.step(now, load(0), false));
+        p.served(now, first, brought(1, 300), true, POLL);
+        let (mut suspects, mut fresh) = (1, 0);
+        for _ in 0..100 {
+            let plan = plan(p.step(now, load(0), false)); // at once: spacing is for what is written together
+            suspects += u32::from(plan.suspect);
+            fresh += u32::from(!plan.suspect);
+            assert!(plan.suspect || plan.most == FRESH_BETWEEN_SUSPECTS);
+            p.served(now, plan, brought(if plan.suspect { 1 } else { plan.most }, 300), plan.suspect, POLL);
+        }
+        assert_eq!((suspects, fresh), (92, 9));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Settlement: whoever finished the work says how each job ended, for many jobs in one script call.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -164,10 +165,18 @@ impl Settler {
     }
 
     fn let_go(&self, chunk: &[Settled]) {
+        let now = Instant::now();
         for settled in chunk {
+            if let Verdict::Later { delay, .. } = settled.verdict {
+                // A millisecond later, for Redis counts in whole ones.
+                self.0.pacing().delayed(now + delay + Duration::from_millis(1));
+            }
             self.0.meters.settled(settled.job.kind, settled.outcome, settled.job.since.elapsed());
         }
-        self.0.hands.release(chunk.iter().map(|s| &s.id));
+        if self.0.hands.release(chunk.iter().map(|s| &s.id)) {
+            self.0.unsure.store(true, Ordering::Release);
+            self.0.wake.announce();
+        }
         self.0.wake.poll_again();
     }
 

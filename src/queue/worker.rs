@@ -1,6 +1,6 @@
 //! A worker: apalis underneath, with a lease of its own and a clean end.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -83,6 +83,8 @@ pub struct WorkerState {
     pub(super) meters: Meters,
     /// The number of the last fetch. Redis refuses one that is not greater than the last that it served.
     pub(super) fetch_number: AtomicU64,
+    /// Whether Redis may list jobs as held by this worker that it does not know of: before the next fetch it asks.
+    pub(super) unsure: AtomicBool,
     pacing: Mutex<Pacing>,
     /// `2 × tenure`, plus 1 while registered.
     membership: AtomicU64,
@@ -102,6 +104,7 @@ impl WorkerState {
             signed_off: CancellationToken::new(),
             meters: Meters::new(),
             fetch_number: AtomicU64::new(0),
+            unsure: AtomicBool::new(false),
             pacing,
             membership: AtomicU64::new(0),
             options,

@@ -1,7 +1,7 @@
 //! A TCP proxy in front of Redis that can swallow answers: Redis does what it was told, and nobody hears of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 pub struct Proxy {
     pub url: String,
-    swallowing: Arc<AtomicBool>,
+    swallowing: Arc<AtomicUsize>,
     _accepting: JoinSet<()>,
 }
 
@@ -17,7 +17,7 @@ impl Proxy {
     pub async fn before(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
-        let swallowing = Arc::new(AtomicBool::new(false));
+        let swallowing = Arc::new(AtomicUsize::new(usize::MAX));
         let swallow = swallowing.clone();
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
@@ -30,14 +30,19 @@ impl Proxy {
         Self { url, swallowing, _accepting: accepting }
     }
 
-    /// From now on commands reach Redis and answers reach nobody.
-    pub fn swallow_answers(&self, swallow: bool) {
-        self.swallowing.store(swallow, Ordering::SeqCst);
+    /// From now on commands reach Redis and answers of this many bytes and more reach nobody.
+    pub fn swallow_answers_from(&self, bytes: usize) {
+        self.swallowing.store(bytes, Ordering::SeqCst);
+    }
+
+    /// From now on all is well for new connections.
+    pub fn swallow_nothing(&self) {
+        self.swallow_answers_from(usize::MAX);
     }
 }
 
 /// Forwards both ways. A connection of which an answer was swallowed never answers again.
-async fn forward(client: TcpStream, server: TcpStream, swallow: Arc<AtomicBool>) {
+async fn forward(client: TcpStream, server: TcpStream, swallow: Arc<AtomicUsize>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let commands = async {
@@ -46,7 +51,7 @@ async fn forward(client: TcpStream, server: TcpStream, swallow: Arc<AtomicBool>)
     let answers = async {
         let (mut buffer, mut deaf) = (vec![0; 64 << 10], false);
         while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
-            deaf |= swallow.load(Ordering::SeqCst);
+            deaf |= read >= swallow.load(Ordering::SeqCst);
             if !deaf && to_client.write_all(&buffer[..read]).await.is_err() {
                 return;
             }
