@@ -78,12 +78,7 @@ struct Merged<'a> {
 ///
 /// # Errors
 /// [`FoldError`]: nothing was changed.
-pub async fn fold_once(
-    pool: &PgPool,
-    rules: &Rules,
-    held: &[Lease],
-    max_facts: u32,
-) -> Result<Folded, FoldError> {
+pub async fn fold_once(pool: &PgPool, rules: &Rules, held: &[Lease], max_facts: u32) -> Result<Folded, FoldError> {
     let shard_numbers = shards::numbers(held);
     let mut transaction = pool.begin().await?;
     if !leases::lock_and_check(&mut transaction, held).await? {
@@ -225,11 +220,7 @@ async fn write(
 }
 
 fn published(state: &EntryState) -> Standing {
-    Standing {
-        score: state.published_score(),
-        subscore: state.published_subscore(),
-        reached_at: state.reached_at,
-    }
+    Standing { score: state.published_score(), subscore: state.published_subscore(), reached_at: state.reached_at }
 }
 
 /// How a generation counts.

@@ -53,7 +53,9 @@ mod tests {
     #[test]
     fn a_cursor_that_is_no_sort_key_is_refused() {
         let digits = "0".repeat(48);
-        for text in ["", "x", &digits, &format!("{digits}:"), &format!("{digits}:a b"), &format!("{digits}-p"), "+", "-"] {
+        for text in
+            ["", "x", &digits, &format!("{digits}:"), &format!("{digits}:a b"), &format!("{digits}-p"), "+", "-"]
+        {
             assert_eq!(SortKey::parse(text), None, "{text}");
         }
         assert_eq!(SortKey::parse(&format!("{digits}:p:1")).unwrap().player_id(), "p:1");

@@ -197,11 +197,8 @@ impl Ranking {
         if ready == 0 {
             return Err(ReadError::Rebuilding);
         }
-        let mut found: Vec<RankedEntry> = members
-            .into_iter()
-            .zip(ranks)
-            .filter_map(|(member, before)| ranked(board, member, before + 1))
-            .collect();
+        let mut found: Vec<RankedEntry> =
+            members.into_iter().zip(ranks).filter_map(|(member, before)| ranked(board, member, before + 1)).collect();
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let mut entries: Vec<(u64, RankedEntry)> = Vec::with_capacity(found.len());
         for (entry, position) in found.into_iter().zip(1..) {

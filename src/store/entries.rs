@@ -151,7 +151,7 @@ macro_rules! update_partition {
     };
 }
 
-const UPDATES: [&'static str; 4] =
+const UPDATES: [&str; 4] =
     [update_partition!("0"), update_partition!("1"), update_partition!("2"), update_partition!("3")];
 
 const UPSERT: &str = "
@@ -202,7 +202,12 @@ fn sparse<'q, T>(writes: &[EntryWrite<'q>], value: impl Fn(&EntryWrite<'q>) -> O
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn chunk(pool: &PgPool, period_id: i64, after: &str, limit: i64) -> Result<Vec<VersionedStanding>, sqlx::Error> {
+pub async fn chunk(
+    pool: &PgPool,
+    period_id: i64,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<VersionedStanding>, sqlx::Error> {
     let rows: Vec<(String, i64, i64, Micros, i64)> = sqlx::query_as(
         "SELECT player_id, score, subscore, reached_at, version FROM leaderboard_entries
           WHERE period_id = $1 AND player_id > $2 ORDER BY player_id LIMIT $3",

@@ -82,10 +82,7 @@ fn from_binary(bytes: &[u8]) -> Result<i128, BoxDynError> {
     for position in 0..=weight {
         let digit = if position < i32::from(count) { fields.next().unwrap_or_default() } else { 0 };
         let signed = if sign == 0 { i128::from(digit) } else { -i128::from(digit) };
-        value = value
-            .checked_mul(BASE as i128)
-            .and_then(|v| v.checked_add(signed))
-            .ok_or("a sum exceeds 128 bits")?;
+        value = value.checked_mul(BASE as i128).and_then(|v| v.checked_add(signed)).ok_or("a sum exceeds 128 bits")?;
     }
     Ok(value)
 }

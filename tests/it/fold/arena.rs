@@ -181,7 +181,8 @@ impl Arena {
     /// Everything Redis holds of a board but its version, comparable.
     pub fn redis_state(&self, generation: BoardGenerationId) -> BTreeMap<String, Vec<String>> {
         let mut connection = self.redis.connection();
-        let keys: Vec<String> = redis::cmd("KEYS").arg(format!("{{sl:b:{generation}}}:*")).query(&mut connection).unwrap();
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg(format!("{{sl:b:{generation}}}:*")).query(&mut connection).unwrap();
         let mut state = BTreeMap::new();
         for key in keys {
             let kind: String = redis::cmd("TYPE").arg(&key).query(&mut connection).unwrap();
@@ -213,7 +214,10 @@ impl Arena {
     }
 
     /// Entries of the only period, by player: score, subscore, plays, version, sum.
-    pub async fn entries(&self, generation: BoardGenerationId) -> BTreeMap<String, (i64, i64, i64, i64, Option<String>)> {
+    pub async fn entries(
+        &self,
+        generation: BoardGenerationId,
+    ) -> BTreeMap<String, (i64, i64, i64, i64, Option<String>)> {
         sqlx::query(
             "SELECT e.player_id, e.score, e.subscore, e.plays, e.version, e.sum_score::text
                FROM leaderboard_entries e JOIN leaderboard_periods p ON p.id = e.period_id
@@ -276,4 +280,3 @@ pub async fn stop(lifecycle: Lifecycle) {
     lifecycle.tasks.wait().await;
     assert!(!lifecycle.has_failed());
 }
-

@@ -19,8 +19,11 @@ fn number() -> impl Strategy<Value = i64> {
     prop_oneof![-3i64..3, Just(i64::MAX), Just(i64::MIN), Just((1 << 53) + 1), any::<i64>()]
 }
 
+/// Player, score, subscore, time, whether it has metadata.
+type RawPlay = (u8, i64, i64, i64, bool);
+
 /// Plays of few players with many ties; every event id occurs once. And where to cut them into groups.
-fn plays() -> impl Strategy<Value = (Vec<(u8, i64, i64, i64, bool)>, Vec<bool>)> {
+fn plays() -> impl Strategy<Value = (Vec<RawPlay>, Vec<bool>)> {
     (1usize..40).prop_flat_map(|n| {
         let play = (0u8..4, number(), -2i64..2, 0i64..4, any::<bool>());
         (proptest::collection::vec(play, n), proptest::collection::vec(any::<bool>(), n))
@@ -29,7 +32,7 @@ fn plays() -> impl Strategy<Value = (Vec<(u8, i64, i64, i64, bool)>, Vec<bool>)>
 
 const PLAYERS: [&str; 4] = ["a", "b", "c", "d"];
 
-fn fact(n: usize, (_, score, subscore, at, meta): &(u8, i64, i64, i64, bool)) -> Fact<'static> {
+fn fact(n: usize, (_, score, subscore, at, meta): &RawPlay) -> Fact<'static> {
     Fact {
         generation: BoardGenerationId(1),
         period_start: Micros(0),
@@ -83,9 +86,10 @@ async fn seen(arena: &Arena, board: BoardGenerationId) -> Seen {
     let entries = arena.entries(board).await.into_iter().map(|(p, (s, b, plays, _, sum))| (p, s, b, plays, sum));
     let redis = arena.redis_state(board).into_iter().map(|(key, values)| {
         let key = key.rsplit_once("}:").unwrap().1.to_owned();
-        let strip = |v: String| v.split_once('=').map_or(v.clone(), |(player, rest)| {
-            format!("{player}={}", rest.split_once(':').unwrap().1)
-        });
+        let strip = |v: String| {
+            v.split_once('=')
+                .map_or(v.clone(), |(player, rest)| format!("{player}={}", rest.split_once(':').unwrap().1))
+        };
         (key, values.into_iter().map(strip).collect())
     });
     (entries.collect(), redis.collect())

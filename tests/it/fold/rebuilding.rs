@@ -83,7 +83,10 @@ async fn fine_print_10_a_removal_during_a_rebuild_leaves_a_tombstone_until_the_s
     assert_eq!(arena.top(board).await, [(1, "b".into(), 2)]);
     assert!(arena.redis_state(board).keys().all(|k| !k.contains("removed") && !k.contains("shadow")));
     // The last one leaves: nothing stays behind.
-    assert_eq!(publish(newer, &[PublishedEntry { player_id: "b", standing: None }]).await.unwrap(), PublishOutcome::Live);
+    assert_eq!(
+        publish(newer, &[PublishedEntry { player_id: "b", standing: None }]).await.unwrap(),
+        PublishOutcome::Live
+    );
     assert_eq!(arena.redis_state(board).keys().map(|k| k.rsplit(':').next().unwrap()).collect::<Vec<_>>(), ["ready"]);
 }
 
