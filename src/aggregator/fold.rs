@@ -1,6 +1,6 @@
 //! One fold: facts in, entries and a marker out, in one transaction (invariant 4; fine print 9 and 14).
 
-use sqlx::PgPool;
+use crate::store::pool::Pool;
 
 use super::marker::MarkerWriter;
 use super::rules::Rules;
@@ -78,7 +78,7 @@ struct Merged<'a> {
 ///
 /// # Errors
 /// [`FoldError`]: nothing was changed.
-pub async fn fold_once(pool: &PgPool, rules: &Rules, held: &[Lease], max_facts: u32) -> Result<Folded, FoldError> {
+pub async fn fold_once(pool: &Pool, rules: &Rules, held: &[Lease], max_facts: u32) -> Result<Folded, FoldError> {
     let shard_numbers = shards::numbers(held);
     let mut transaction = pool.begin().await?;
     if !leases::lock_and_check(&mut transaction, held).await? {

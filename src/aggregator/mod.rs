@@ -8,8 +8,10 @@
 
 pub mod fold;
 pub mod marker;
+
 pub mod publish;
 pub mod rebuild;
+pub mod role;
 pub mod rules;
 pub mod run;
 pub mod shards;

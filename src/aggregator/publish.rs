@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
+use crate::store::pool::Pool;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -50,7 +50,7 @@ pub struct Committed {
 /// Publishes markers of the shards that this process holds.
 #[derive(Debug)]
 pub struct Publisher {
-    pool: PgPool,
+    pool: Pool,
     ranking: Ranking,
     rules: Arc<Rules>,
     shards: Arc<Shards>,
@@ -64,7 +64,7 @@ pub struct Publisher {
 impl Publisher {
     /// A publisher that notifies `wanted` when a board must be rebuilt.
     pub fn new(
-        pool: PgPool,
+        pool: Pool,
         ranking: Ranking,
         rules: Arc<Rules>,
         shards: Arc<Shards>,

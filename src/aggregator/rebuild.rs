@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
+use crate::store::pool::Pool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,7 @@ pub struct Rebuilt {
 /// # Errors
 /// [`RebuildBoardError`]; the board is as it was.
 pub async fn rebuild_board(
-    pool: &PgPool,
+    pool: &Pool,
     ranking: &Ranking,
     generation: BoardGenerationId,
     order: Order,
@@ -71,7 +71,7 @@ pub async fn rebuild_board(
 }
 
 async fn write_and_swap(
-    pool: &PgPool,
+    pool: &Pool,
     ranking: &Ranking,
     token: &RebuildToken,
     generation: BoardGenerationId,
@@ -100,7 +100,7 @@ async fn write_and_swap(
 /// Rebuilds live boards that Redis does not hold, or held before it restarted: at start, each second, and when
 /// `wanted` says so, until `stop`.
 pub async fn keep_boards(
-    pool: &PgPool,
+    pool: &Pool,
     ranking: &Ranking,
     rules: &Rules,
     wanted: &Arc<Notify>,
@@ -132,7 +132,7 @@ pub async fn keep_boards(
 ///
 /// # Errors
 /// Redis or Postgres is away.
-pub async fn check_boards(pool: &PgPool, ranking: &Ranking, rules: &Rules) -> Result<(), RebuildBoardError> {
+pub async fn check_boards(pool: &Pool, ranking: &Ranking, rules: &Rules) -> Result<(), RebuildBoardError> {
     rules.refresh().await?;
     let live = rules.live();
     let ids: Vec<BoardGenerationId> = live.iter().map(|b| b.generation.id).collect();

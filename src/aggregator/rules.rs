@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use crate::store::pool::Pool;
 use arc_swap::ArcSwap;
-use sqlx::PgPool;
 
 use crate::domain::board::{CompiledBoard, GenerationState};
 use crate::domain::ids::BoardGenerationId;
@@ -14,14 +14,14 @@ use crate::store::definitions::{self, Definitions};
 /// copy can only lack one (then it is reloaded) or hold one too many (the fold's transaction asks the database).
 #[derive(Debug)]
 pub struct Rules {
-    pool: PgPool,
+    pool: Pool,
     current: ArcSwap<Definitions>,
     version: AtomicI64,
 }
 
 impl Rules {
     /// Knows nothing yet.
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self { pool, current: ArcSwap::default(), version: AtomicI64::new(-1) }
     }
 

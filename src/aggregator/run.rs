@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
+use crate::store::pool::Pool;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ pub struct Aggregator {
     /// Sizes and paces.
     pub config: AggregatorConfig,
     /// Postgres.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Leaderboards in Redis.
     pub ranking: Ranking,
     /// The queue's Redis and `REDIS_PREFIX`: where committed facts are announced.
@@ -127,7 +127,7 @@ async fn fold_and_publish(folder: Folder, publisher: Publisher, stop: &Cancellat
 #[derive(Debug, Clone)]
 struct Folder {
     config: AggregatorConfig,
-    pool: PgPool,
+    pool: Pool,
     rules: Arc<Rules>,
     shards: Arc<Shards>,
     spilled: Arc<Notify>,
@@ -207,7 +207,7 @@ impl Folder {
 }
 
 /// Measures what waits.
-async fn observe(pool: &PgPool, shards: &Shards, stop: &CancellationToken) {
+async fn observe(pool: &Pool, shards: &Shards, stop: &CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use crate::store::pool::Pool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ pub const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 /// The leases that this process holds, shared by its tasks.
 #[derive(Debug)]
 pub struct Shards {
-    pool: PgPool,
+    pool: Pool,
     holder: String,
     held: watch::Sender<Vec<Lease>>,
 }
@@ -39,7 +39,7 @@ pub fn of_lane(held: Vec<Lease>, lane: i16) -> Vec<Lease> {
 
 impl Shards {
     /// Holds nothing yet. `holder` names this process in the lease rows.
-    pub fn new(pool: PgPool, holder: String) -> Self {
+    pub fn new(pool: Pool, holder: String) -> Self {
         Self { pool, holder, held: watch::Sender::new(Vec::new()) }
     }
 

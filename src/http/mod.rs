@@ -1,1 +1,5 @@
-//! (see the module map in lib.rs)
+//! The listener that both doors share: connections with bounds and deadlines, in front of an axum router.
+
+pub mod connection;
+pub mod connections;
+pub mod server;

@@ -1,1 +1,4 @@
-//! (see the module map in lib.rs)
+//! The door in: authenticates, limits, validates, enqueues and answers with a receipt.
+
+pub mod formats;
+pub mod role;

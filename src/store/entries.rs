@@ -1,8 +1,10 @@
 //! Entries: what the fold reads and writes.
 
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{PgConnection, Row};
 use uuid::Uuid;
+
+use crate::store::pool::Pool;
 
 use super::place::Place;
 use super::sums::Sum;
@@ -203,7 +205,7 @@ fn sparse<'q, T>(writes: &[EntryWrite<'q>], value: impl Fn(&EntryWrite<'q>) -> O
 /// # Errors
 /// Whatever Postgres says.
 pub async fn chunk(
-    pool: &PgPool,
+    pool: &Pool,
     period_id: i64,
     after: &str,
     limit: i64,
@@ -229,7 +231,7 @@ pub async fn chunk(
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn published_periods(pool: &PgPool, generation: i32) -> Result<Vec<(i64, Micros)>, sqlx::Error> {
+pub async fn published_periods(pool: &Pool, generation: i32) -> Result<Vec<(i64, Micros)>, sqlx::Error> {
     sqlx::query_as(
         "SELECT id, starts_at FROM leaderboard_periods
           WHERE generation_id = $1 AND unpublished_at IS NULL ORDER BY starts_at DESC",

@@ -1,6 +1,7 @@
 //! The outbox of score facts: rows of packed facts that workers insert and the fold consumes.
 
-use sqlx::{PgConnection, PgPool};
+use crate::store::pool::Pool;
+use sqlx::PgConnection;
 
 use crate::domain::clock::Micros;
 
@@ -68,7 +69,7 @@ pub async fn set_aside(transaction: &mut PgConnection, row: &TakenFacts) -> Resu
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn bring_back(pool: &PgPool, shards: &[i16]) -> Result<u64, sqlx::Error> {
+pub async fn bring_back(pool: &Pool, shards: &[i16]) -> Result<u64, sqlx::Error> {
     let done = sqlx::query("UPDATE score_facts SET shard = -1 - shard WHERE shard < 0 AND -1 - shard = ANY ($1)")
         .bind(shards)
         .execute(pool)
@@ -80,7 +81,7 @@ pub async fn bring_back(pool: &PgPool, shards: &[i16]) -> Result<u64, sqlx::Erro
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn waiting(pool: &PgPool) -> Result<i64, sqlx::Error> {
+pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT coalesce(sum(fact_count), 0)::bigint FROM (SELECT fact_count FROM score_facts LIMIT 10000) AS some",
     )

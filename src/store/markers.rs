@@ -1,6 +1,7 @@
 //! Markers: what Redis has not been told yet, one row per fold (`aggregator/marker.rs` knows the inside).
 
-use sqlx::{PgConnection, PgPool};
+use crate::store::pool::Pool;
+use sqlx::PgConnection;
 
 /// The version of the entries that a fold changes. Taken once per fold, after its leases are locked, so that it grows
 /// with every fold of a shard. Also settles how the fold's statements are planned: once and for all, without the
@@ -35,7 +36,7 @@ pub async fn insert(transaction: &mut PgConnection, shard: i16, entries: &[u8]) 
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn oldest(pool: &PgPool, shards: &[i16], limit: i64) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+pub async fn oldest(pool: &Pool, shards: &[i16], limit: i64) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
     sqlx::query_as("SELECT id, entries FROM dirty_entries WHERE shard = ANY ($1) ORDER BY id LIMIT $2")
         .bind(shards)
         .bind(limit)
@@ -47,7 +48,7 @@ pub async fn oldest(pool: &PgPool, shards: &[i16], limit: i64) -> Result<Vec<(i6
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn delete(pool: &PgPool, ids: &[i64]) -> Result<(), sqlx::Error> {
+pub async fn delete(pool: &Pool, ids: &[i64]) -> Result<(), sqlx::Error> {
     // Not waiting for the disk: a removal that a crash undoes only publishes the same values again.
     sqlx::query(
         "DELETE FROM dirty_entries USING (SELECT set_config('synchronous_commit', 'off', true)) AS no_wait
@@ -63,6 +64,6 @@ pub async fn delete(pool: &PgPool, ids: &[i64]) -> Result<(), sqlx::Error> {
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn waiting(pool: &PgPool) -> Result<i64, sqlx::Error> {
+pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM dirty_entries LIMIT 10000) AS some").fetch_one(pool).await
 }

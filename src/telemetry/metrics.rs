@@ -16,6 +16,12 @@ pub const QUEUE_OLDEST_SECONDS: &str = "scoreline_queue_oldest_seconds";
 pub const JOB_SECONDS: &str = "scoreline_job_seconds";
 /// How jobs ended. Labels: role, kind, outcome.
 pub const JOB_OUTCOMES: &str = "scoreline_job_outcomes_total";
+/// Calls that asked the queue for jobs. Labels: role, outcome (jobs, empty, error).
+pub const QUEUE_FETCHES: &str = "scoreline_queue_fetches_total";
+/// Jobs taken out of dead workers' hands. Labels: role.
+pub const QUEUE_RESCUED: &str = "scoreline_queue_rescued_total";
+/// Jobs in this worker's hands. Labels: role.
+pub const QUEUE_IN_HAND: &str = "scoreline_queue_in_hand";
 /// Events written. Labels: role.
 pub const EVENTS_INSERTED: &str = "scoreline_events_inserted_total";
 /// Events that were stored already. Labels: role.
@@ -44,3 +50,5 @@ pub const MARKERS_WAITING: &str = "scoreline_markers_waiting";
 pub const REBUILDS: &str = "scoreline_rebuilds_total";
 /// Connections of a Postgres pool. Labels: role, pool, state (total, idle, waiting, max).
 pub const POOL_CONNECTIONS: &str = "scoreline_pool_connections";
+/// Connections refused at a cap. Labels: role, reason (listener, address).
+pub const HTTP_CONNECTIONS_REFUSED: &str = "scoreline_http_connections_refused_total";

@@ -16,8 +16,9 @@ use scoreline::domain::fact::{Fact, FactPacker, shard_of};
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::lifecycle::Lifecycle;
 use scoreline::ranking::{BoardPeriod, Ranking};
+use scoreline::store::pool::Pool;
 use serde_json::{Value, json};
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -78,7 +79,7 @@ impl Arena {
         Self { database, redis, ranking, rules, shards, wanted: Arc::default(), game }
     }
 
-    pub fn pool(&self) -> &PgPool {
+    pub fn pool(&self) -> &Pool {
         &self.database.pool
     }
 
