@@ -153,7 +153,7 @@ macro_rules! update_partition {
     };
 }
 
-const UPDATES: [&'static str; 4] =
+const UPDATES: [&str; 4] =
     [update_partition!("0"), update_partition!("1"), update_partition!("2"), update_partition!("3")];
 
 const UPSERT: &str = "
