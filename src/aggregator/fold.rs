@@ -10,7 +10,7 @@ use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
 use crate::domain::fact::{self, Fact};
 use crate::domain::ranking_key::Standing;
-use crate::store::entries::{self, EntryWrite, StoredEntry};
+use crate::store::entries::{self, EntryWrite, StoredEntry, WriteEntriesError};
 use crate::store::facts::{self, TakenFacts};
 use crate::store::leases::{self, Lease};
 use crate::store::{fold_periods, markers};
@@ -28,6 +28,18 @@ pub enum FoldError {
     /// Whatever Postgres says.
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
+    /// An entry was written by somebody else meanwhile.
+    #[error("{0} entries changed under the fold")]
+    EntriesMoved(u64),
+}
+
+impl From<WriteEntriesError> for FoldError {
+    fn from(error: WriteEntriesError) -> Self {
+        match error {
+            WriteEntriesError::Postgres(error) => Self::Postgres(error),
+            WriteEntriesError::Moved(count) => Self::EntriesMoved(count),
+        }
+    }
 }
 
 /// What a fold committed.
@@ -162,34 +174,33 @@ async fn write(
     lead: i16,
     resolved: &[Resolved],
     mut merged: Vec<Merged<'_>>,
-) -> Result<Option<StoredMarker>, sqlx::Error> {
+) -> Result<Option<StoredMarker>, FoldError> {
     if merged.is_empty() {
         return Ok(None);
     }
     let rule_of = |m: &Merged<'_>| resolved.get(m.period).and_then(|r| Some((r.found?.id, r.rule()?)));
     let period_ids: Vec<i64> = merged.iter().map(|m| rule_of(m).map_or(0, |(id, _)| id)).collect();
     let players: Vec<&str> = merged.iter().map(|m| m.player_id).collect();
-    let stored = entries::read(transaction, &period_ids, &players).await?;
     let version = markers::next_version(transaction).await?;
-    let mut versions = vec![version; merged.len()];
-    for (n, StoredEntry { state, version: stored_version }) in stored {
+    let stored = entries::read(transaction, &period_ids, &players).await?;
+    let mut versions = vec![(version, None); merged.len()];
+    for (n, StoredEntry { state, version: stored_version, at }) in stored {
         let Some(entry) = merged.get_mut(n) else { continue };
         let Some((_, rule)) = rule_of(entry) else { continue };
         let fresh = std::mem::replace(&mut entry.state, state);
         // A play that improves nothing is counted but is no change that anyone must be told of (fine print 15).
-        if !entry.state.merge(rule.operator, rule.order, fresh) {
-            versions[n] = stored_version;
-        }
+        let changed = entry.state.merge(rule.operator, rule.order, fresh);
+        versions[n] = (if changed { version } else { stored_version }, Some(at));
     }
     let mut writes = Vec::with_capacity(merged.len());
     let mut marker = MarkerWriter::new(version);
     let mut marked_period = None;
-    for (entry, version_now) in merged.iter().zip(&versions) {
+    for (entry, (version_now, at)) in merged.iter().zip(versions) {
         let Some((period_id, rule)) = rule_of(entry) else { continue };
         let sums = matches!(rule.operator, Operator::Incr | Operator::Decr);
         let state = &entry.state;
-        writes.push(EntryWrite { period_id, player_id: entry.player_id, state, version: *version_now, sums });
-        if *version_now != version {
+        writes.push(EntryWrite { period_id, player_id: entry.player_id, state, version: version_now, sums, at });
+        if version_now != version {
             continue;
         }
         if marked_period.replace(entry.period) != Some(entry.period) {
@@ -198,7 +209,7 @@ async fn write(
         }
         marker.push(entry.player_id, Some(&published(state)));
     }
-    entries::upsert(transaction, &writes).await?;
+    entries::write(transaction, &writes).await?;
     match marker.finish() {
         None => Ok(None),
         Some(bytes) => {

@@ -12,11 +12,12 @@ use super::fold::{FoldError, Folded, fold_once};
 use super::publish::{Committed, Publisher};
 use super::rebuild;
 use super::rules::Rules;
-use super::shards::Shards;
+use super::shards::{self, Shards};
 use crate::config::AggregatorConfig;
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::ranking::{Ranking, subscription};
+use crate::store::leases::Lease;
 use crate::store::{facts, markers};
 use crate::telemetry::metrics as names;
 
@@ -60,7 +61,8 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
     let Aggregator { config, pool, ranking, queue_url, prefix, clock, holder } = aggregator;
     let rules = Arc::new(Rules::new(pool.clone()));
     let shards = Arc::new(Shards::new(pool.clone(), holder));
-    let (wake, wanted, spilled) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (wanted, spilled) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (wake, other_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let publisher = Publisher::new(pool.clone(), ranking.clone(), rules.clone(), shards.clone(), clock, wanted.clone());
     let folder = Folder {
         config,
@@ -68,7 +70,9 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
         rules: rules.clone(),
         shards: shards.clone(),
         spilled,
+        lane: 0,
         wake: wake.clone(),
+        other_wake: other_wake.clone(),
     };
     // Leases are renewed until the last fold has been published, also while stopping.
     let done = CancellationToken::new();
@@ -78,7 +82,11 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
     };
     let listening = async {
         let channel = format!("{prefix}:q0:facts");
-        let listened = subscription::listen(&queue_url, &channel, stop.clone(), |_| wake.notify_one()).await;
+        let listened = subscription::listen(&queue_url, &channel, stop.clone(), |_| {
+            wake.notify_one();
+            other_wake.notify_one();
+        })
+        .await;
         if let Err(error) = listened {
             tracing::error!(%error, "committed facts are not announced to this process; it looks for them by itself");
         }
@@ -97,9 +105,13 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
 async fn fold_and_publish(folder: Folder, publisher: Publisher, stop: &CancellationToken) {
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);
     let mut publishing = tokio::spawn(publisher.run(receiver, folder.spilled.clone()));
+    let other = Folder { lane: 1, wake: folder.other_wake.clone(), ..folder.clone() };
+    let both = async {
+        tokio::join!(folder.run(sender.clone(), stop), other.run(sender, stop));
+    };
     let ended = tokio::select! {
-        // The sender is dropped with the future: the publisher ends when it has published what is on its way.
-        () = folder.run(sender, stop) => publishing.await,
+        // The senders are dropped with the future: the publisher ends when it has published what is on its way.
+        () = both => publishing.await,
         ended = &mut publishing => ended,
     };
     if let Err(error) = ended
@@ -110,6 +122,8 @@ async fn fold_and_publish(folder: Folder, publisher: Publisher, stop: &Cancellat
     }
 }
 
+/// Folds the shards of one lane that this process holds. Two of them keep two connections busy: one fold waits for
+/// Postgres most of the time, and Postgres works on one core for it.
 #[derive(Debug, Clone)]
 struct Folder {
     config: AggregatorConfig,
@@ -117,7 +131,9 @@ struct Folder {
     rules: Arc<Rules>,
     shards: Arc<Shards>,
     spilled: Arc<Notify>,
+    lane: i16,
     wake: Arc<Notify>,
+    other_wake: Arc<Notify>,
 }
 
 impl Folder {
@@ -154,7 +170,7 @@ impl Folder {
                     }
                     false
                 }
-                Err(FoldError::Postgres(error)) => {
+                Err(error @ (FoldError::Postgres(_) | FoldError::EntriesMoved(_))) => {
                     tracing::warn!(%error, "a fold failed; its facts wait");
                     metrics::counter!(names::FOLD_FAILURES, "role" => "cron").increment(1);
                     tokio::time::sleep(backoff).await;
@@ -167,7 +183,7 @@ impl Folder {
 
     /// One fold; says whether another should follow at once.
     async fn fold(&self, committed: &mpsc::Sender<Committed>, began: Instant) -> Result<bool, FoldError> {
-        let held = self.shards.held();
+        let held: Vec<Lease> = shards::of_lane(self.shards.held(), self.lane);
         if held.is_empty() {
             return Ok(false);
         }

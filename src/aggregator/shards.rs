@@ -31,6 +31,12 @@ pub fn numbers(leases: &[Lease]) -> Vec<i16> {
     leases.iter().filter_map(|l| l.name.strip_prefix("fold-")?.parse().ok()).collect()
 }
 
+/// The leases of one of the two lanes in which a process folds. By number, not by position among those held: a shard
+/// never changes its lane, so no two folds of one process ever work on the same shard.
+pub fn of_lane(held: Vec<Lease>, lane: i16) -> Vec<Lease> {
+    held.into_iter().filter(|lease| numbers(std::slice::from_ref(lease)).iter().all(|n| n % 2 == lane)).collect()
+}
+
 impl Shards {
     /// Holds nothing yet. `holder` names this process in the lease rows.
     pub fn new(pool: PgPool, holder: String) -> Self {
@@ -101,5 +107,18 @@ impl Shards {
         {
             tracing::warn!(%error, "leases could not be released; they expire by themselves");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_keeps_its_lane_whatever_else_is_held() {
+        let lease = |shard: u16| Lease { name: lease_name(shard), token: 1 };
+        let names = |held: &[u16], lane| numbers(&of_lane(held.iter().map(|s| lease(*s)).collect(), lane));
+        assert_eq!((names(&[0, 1, 2, 3], 0), names(&[0, 1, 2, 3], 1)), (vec![0, 2], vec![1, 3]));
+        assert_eq!((names(&[1, 2, 3], 0), names(&[1, 2, 3], 1)), (vec![2], vec![1, 3]));
     }
 }

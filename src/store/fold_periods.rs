@@ -19,6 +19,33 @@ pub struct FoldPeriod {
     pub closed: bool,
 }
 
+/// How firmly a period is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Against being closed; other folds may hold it too. Closed periods are not found.
+    Open,
+    /// Alone, because late facts will be counted in it: two folds that both held it with others would wait for each
+    /// other for ever.
+    Alone,
+    /// Not at all: it is closed, which is final.
+    Closed,
+}
+
+type Row = (i64, i32, Micros, Option<Micros>, bool);
+
+macro_rules! find {
+    ($rest:literal) => {
+        concat!(
+            "SELECT p.id, p.generation_id, p.starts_at, p.ends_at, p.state = 'closed'
+               FROM leaderboard_periods p
+               JOIN leaderboard_generations g ON g.id = p.generation_id
+              WHERE (p.generation_id, p.starts_at) IN (SELECT * FROM unnest($1::integer[], $2::timestamptz[]))
+                AND g.state <> 'retired' ",
+            $rest
+        )
+    };
+}
+
 /// Finds the periods (generation, start) that exist, of generations that are not retired, and locks them for the
 /// transaction: a period that is found open stays open until it ends.
 ///
@@ -26,21 +53,19 @@ pub struct FoldPeriod {
 /// Whatever Postgres says.
 pub async fn lock(
     transaction: &mut PgConnection,
+    hold: Hold,
     generations: &[i32],
     starts: &[Micros],
 ) -> Result<Vec<FoldPeriod>, sqlx::Error> {
-    let rows: Vec<(i64, i32, Micros, Option<Micros>, bool)> = sqlx::query_as(
-        "SELECT p.id, p.generation_id, p.starts_at, p.ends_at, p.state = 'closed'
-           FROM leaderboard_periods p
-           JOIN leaderboard_generations g ON g.id = p.generation_id
-          WHERE (p.generation_id, p.starts_at) IN (SELECT * FROM unnest($1::integer[], $2::timestamptz[]))
-            AND g.state <> 'retired'
-          ORDER BY p.id FOR SHARE OF p",
-    )
-    .bind(generations)
-    .bind(starts)
-    .fetch_all(transaction)
-    .await?;
+    if generations.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statement = match hold {
+        Hold::Open => find!("AND p.state = 'open' ORDER BY p.id FOR SHARE OF p"),
+        Hold::Alone => find!("ORDER BY p.id FOR NO KEY UPDATE OF p"),
+        Hold::Closed => find!("AND p.state = 'closed'"),
+    };
+    let rows: Vec<Row> = sqlx::query_as(statement).bind(generations).bind(starts).fetch_all(transaction).await?;
     let period = |(id, generation, starts_at, ends_at, closed)| FoldPeriod {
         id,
         generation: BoardGenerationId(generation),

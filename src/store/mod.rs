@@ -13,6 +13,7 @@ pub mod markers;
 mod micros;
 pub mod partitions;
 pub mod periods;
+mod place;
 pub mod recompute;
 pub mod recompute_steps;
 pub mod retention;

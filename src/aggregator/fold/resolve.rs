@@ -7,8 +7,9 @@ use crate::aggregator::rules::Rules;
 use crate::domain::clock::Micros;
 use crate::domain::fact::Fact;
 use crate::domain::ids::BoardGenerationId;
+use crate::domain::period::Period;
 use crate::store::definitions::Definitions;
-use crate::store::fold_periods::{self, FoldPeriod};
+use crate::store::fold_periods::{self, FoldPeriod, Hold};
 
 /// One (generation, period start) of a fold.
 #[derive(Debug)]
@@ -16,6 +17,10 @@ pub(super) struct Resolved {
     generation: BoardGenerationId,
     period_start: Micros,
     rule: Option<Rule>,
+    /// The latest `received_at` of its facts.
+    last_received: Micros,
+    /// When the schedule says that it ends.
+    ends_at: Option<Micros>,
     /// The period's row, locked; `None`: its generation is retired or gone, and its facts count nowhere.
     pub(super) found: Option<FoldPeriod>,
     /// Facts that came too late.
@@ -46,26 +51,33 @@ pub(super) async fn resolve(
     rules: &Rules,
     facts: &[Fact<'_>],
 ) -> Result<Vec<Resolved>, sqlx::Error> {
-    let mut places: Vec<(BoardGenerationId, Micros)> = facts.iter().map(|f| (f.generation, f.period_start)).collect();
-    places.dedup();
+    let mut places: Vec<(BoardGenerationId, Micros, Micros)> = Vec::new();
+    for fact in facts {
+        match places.last_mut() {
+            Some((generation, start, last)) if (*generation, *start) == (fact.generation, fact.period_start) => {
+                *last = fact.received_at.max(*last);
+            }
+            _ => places.push((fact.generation, fact.period_start, fact.received_at)),
+        }
+    }
     let mut definitions = rules.current();
-    if places.iter().any(|(generation, _)| !definitions.boards.contains_key(generation)) {
+    if places.iter().any(|(generation, _, _)| !definitions.boards.contains_key(generation)) {
         rules.reload().await?;
         definitions = rules.current();
     }
-    let mut resolved: Vec<Resolved> = places
-        .into_iter()
-        .map(|(generation, period_start)| Resolved {
-            generation,
-            period_start,
-            rule: rule(&definitions, generation),
-            found: None,
-            late: 0,
-        })
-        .collect();
+    let unresolved = |(generation, period_start, last_received)| Resolved {
+        generation,
+        period_start,
+        rule: rule(&definitions, generation),
+        last_received,
+        ends_at: definitions.boards.get(&generation).and_then(|b| b.schedule.period_at(period_start).ends_at),
+        found: None,
+        late: 0,
+    };
+    let mut resolved: Vec<Resolved> = places.into_iter().map(unresolved).collect();
     find(transaction, &mut resolved).await?;
     if resolved.iter().any(is_missing) {
-        create(transaction, &definitions, &resolved).await?;
+        create(transaction, &resolved).await?;
         find(transaction, &mut resolved).await?;
     }
     Ok(resolved)
@@ -86,32 +98,33 @@ fn is_missing(resolved: &Resolved) -> bool {
     resolved.rule.is_some() && resolved.found.is_none()
 }
 
+/// Whether some of its facts are late by the pure rule.
+fn has_late(resolved: &Resolved) -> bool {
+    let period = Period { starts_at: resolved.period_start, ends_at: resolved.ends_at };
+    resolved.rule.is_some_and(|rule| period.is_late(resolved.last_received, rule.grace_seconds))
+}
+
 async fn find(transaction: &mut PgConnection, resolved: &mut [Resolved]) -> Result<(), sqlx::Error> {
-    let (generations, starts): (Vec<i32>, Vec<Micros>) =
-        resolved.iter().filter(|r| is_missing(r)).map(|r| (r.generation.0, r.period_start)).unzip();
-    if generations.is_empty() {
-        return Ok(());
-    }
-    for found in fold_periods::lock(transaction, &generations, &starts).await? {
-        let place = (found.generation, found.period.starts_at);
-        if let Ok(at) = resolved.binary_search_by_key(&place, Resolved::place) {
-            resolved[at].found = Some(found);
+    for hold in [Hold::Alone, Hold::Open, Hold::Closed] {
+        let wanted = |r: &&Resolved| is_missing(r) && (hold == Hold::Alone) == has_late(r);
+        let (generations, starts): (Vec<i32>, Vec<Micros>) =
+            resolved.iter().filter(wanted).map(|r| (r.generation.0, r.period_start)).unzip();
+        for found in fold_periods::lock(transaction, hold, &generations, &starts).await? {
+            let place = (found.generation, found.period.starts_at);
+            if let Ok(at) = resolved.binary_search_by_key(&place, Resolved::place) {
+                resolved[at].found = Some(found);
+            }
         }
     }
     Ok(())
 }
 
-async fn create(
-    transaction: &mut PgConnection,
-    definitions: &Definitions,
-    resolved: &[Resolved],
-) -> Result<(), sqlx::Error> {
+async fn create(transaction: &mut PgConnection, resolved: &[Resolved]) -> Result<(), sqlx::Error> {
     let (mut generations, mut starts, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for missing in resolved.iter().filter(|r| is_missing(r)) {
-        let Some(board) = definitions.boards.get(&missing.generation) else { continue };
         generations.push(missing.generation.0);
         starts.push(missing.period_start);
-        ends.push(board.schedule.period_at(missing.period_start).ends_at);
+        ends.push(missing.ends_at);
     }
     fold_periods::create(transaction, &generations, &starts, &ends).await
 }

@@ -19,8 +19,11 @@ fn number() -> impl Strategy<Value = i64> {
     prop_oneof![-3i64..3, Just(i64::MAX), Just(i64::MIN), Just((1 << 53) + 1), any::<i64>()]
 }
 
+/// Player, score, subscore, time, whether it has metadata.
+type RawPlay = (u8, i64, i64, i64, bool);
+
 /// Plays of few players with many ties; every event id occurs once. And where to cut them into groups.
-fn plays() -> impl Strategy<Value = (Vec<(u8, i64, i64, i64, bool)>, Vec<bool>)> {
+fn plays() -> impl Strategy<Value = (Vec<RawPlay>, Vec<bool>)> {
     (1usize..40).prop_flat_map(|n| {
         let play = (0u8..4, number(), -2i64..2, 0i64..4, any::<bool>());
         (proptest::collection::vec(play, n), proptest::collection::vec(any::<bool>(), n))
@@ -29,7 +32,7 @@ fn plays() -> impl Strategy<Value = (Vec<(u8, i64, i64, i64, bool)>, Vec<bool>)>
 
 const PLAYERS: [&str; 4] = ["a", "b", "c", "d"];
 
-fn fact(n: usize, (_, score, subscore, at, meta): &(u8, i64, i64, i64, bool)) -> Fact<'static> {
+fn fact(n: usize, (_, score, subscore, at, meta): &RawPlay) -> Fact<'static> {
     Fact {
         generation: BoardGenerationId(1),
         period_start: Micros(0),

@@ -6,7 +6,7 @@ use scoreline::aggregator::fold::{FoldError, fold_once};
 use scoreline::aggregator::shards::Shards;
 use serde_json::json;
 
-use super::arena::{Arena, play, stop};
+use super::arena::{Arena, Play, play, stop};
 use crate::support::eventually;
 
 #[tokio::test]
@@ -116,4 +116,25 @@ async fn a_notice_wakes_the_fold_at_once() {
     }
     assert!(started.elapsed() < Duration::from_secs(4), "woken, not ticked: {:?}", started.elapsed());
     stop(lifecycle).await;
+}
+
+#[tokio::test]
+async fn folds_that_count_late_facts_in_the_same_period_do_not_wait_for_each_other_for_ever() {
+    let arena = Arena::new().await;
+    let board = arena.board("daily", json!({"reset": "daily", "grace_seconds": 0})).await;
+    let players: Vec<String> = (0..20).map(|n| format!("p-{n}")).collect();
+    let lanes = [0, 1].map(|lane| scoreline::aggregator::shards::of_lane(arena.shards.held(), lane));
+    for round in 0..15 {
+        let plays: Vec<_> = players
+            .iter()
+            .zip(0i64..)
+            .map(|(p, n)| Play { received: if n % 2 == 0 { 0 } else { 86_400 }, ..play(p, round, 0) })
+            .collect();
+        arena.facts(board, &plays).await;
+        let fold = |lane: usize| fold_once(arena.pool(), &arena.rules, &lanes[lane], 100);
+        let (one, two) = tokio::join!(fold(0), fold(1));
+        assert_eq!(one.unwrap().facts + two.unwrap().facts, 20);
+    }
+    assert_eq!(arena.count("SELECT sum(late_count)::bigint FROM leaderboard_periods").await, 150);
+    assert_eq!(arena.entries(board).await.len(), 10);
 }
