@@ -1,10 +1,11 @@
 //! The audit: is what players see what the events say? Redis against entries here, entries against events in
 //! [`super::audit_events`]. Drift in Redis is repaired; a difference in Postgres is reported and never touched.
 
+use crate::store::pool::Pool;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::store::pool::Pool;
+use tokio_util::sync::CancellationToken;
 
 use super::audit_events::{EntriesAudit, audit_entries};
 use super::rebuild::rebuild_board;
@@ -71,7 +72,7 @@ impl RedisAudit {
 }
 
 /// Audits one live leaderboard in full: every entry in Redis, and, when `events` is asked for, every entry against what
-/// the stored events say. Memory is bounded whatever the size.
+/// the stored events say. Memory is bounded whatever the size. After `stop` it ends early and finds nothing more.
 ///
 /// # Errors
 /// [`JobError`].
@@ -80,8 +81,10 @@ pub async fn audit_board(
     ranking: &Ranking,
     board: &CompiledBoard,
     events: bool,
+    stop: &CancellationToken,
 ) -> Result<BoardAudit, JobError> {
     let generation = board.generation.id;
+    let look = Look { pool, ranking, board, stop };
     let mut redis = RedisAudit::default();
     let periods = {
         let mut connection = pool.acquire().await?;
@@ -92,14 +95,14 @@ pub async fn audit_board(
         loop {
             let chunk = entries::chunk(pool, period.id, &after, CHUNK).await?;
             let players: Vec<String> = chunk.into_iter().map(|entry| entry.player_id).collect();
-            compare(pool, ranking, board, period, &players, &mut redis).await?;
+            compare(&look, period, &players, &mut redis).await?;
             match players.last() {
-                Some(last) if players.len() as i64 == CHUNK => after.clone_from(last),
+                Some(last) if players.len() as i64 == CHUNK && !stop.is_cancelled() => after.clone_from(last),
                 _ => break,
             }
         }
     }
-    redis.extra = count_extra(pool, ranking, board, &periods).await?;
+    redis.extra = count_extra(&look, &periods).await?;
     repair(pool, ranking, board, &mut redis).await?;
     let events = if events { Some(audit_entries(pool, board).await?) } else { None };
     Ok(BoardAudit { generation, slug: board.generation.spec.slug.as_str().to_owned(), redis, events })
@@ -127,17 +130,18 @@ pub async fn audit_all_samples(context: &Context, tenure: &Tenure) -> Result<u64
             break;
         }
         let (pool, ranking, generation) = (&context.pool, &context.ranking, board.generation.id);
+        let look = Look { pool, ranking, board, stop: &context.stop };
         let mut redis = RedisAudit::default();
         for (period, players) in by_period.iter().filter(|(key, _)| key.0 == generation).map(|(_, found)| found) {
             for players in players.chunks(CHUNK as usize) {
-                compare(pool, ranking, board, period, players, &mut redis).await?;
+                compare(&look, period, players, &mut redis).await?;
             }
         }
         let periods = {
             let mut connection = pool.acquire().await?;
             audit::open_periods(&mut connection, generation).await?
         };
-        redis.extra = count_extra(pool, ranking, board, &periods).await?;
+        redis.extra = count_extra(&look, &periods).await?;
         repair(pool, ranking, board, &mut redis).await?;
         drift += redis.drift();
     }
@@ -156,6 +160,14 @@ async fn repair(pool: &Pool, ranking: &Ranking, board: &CompiledBoard, found: &m
     Ok(())
 }
 
+/// What a comparison looks at.
+struct Look<'a> {
+    pool: &'a Pool,
+    ranking: &'a Ranking,
+    board: &'a CompiledBoard,
+    stop: &'a CancellationToken,
+}
+
 fn period_of(board: &CompiledBoard, period: &AuditPeriod) -> BoardPeriod {
     BoardPeriod {
         generation: board.generation.id,
@@ -168,21 +180,20 @@ fn period_of(board: &CompiledBoard, period: &AuditPeriod) -> BoardPeriod {
 /// Compares players. What differs is looked at again after the markers that waited are published: scores move while we
 /// look, and only a difference that stays is one.
 async fn compare(
-    pool: &Pool,
-    ranking: &Ranking,
-    board: &CompiledBoard,
+    look: &Look<'_>,
     period: &AuditPeriod,
     players: &[String],
     found: &mut RedisAudit,
 ) -> Result<(), JobError> {
+    let Look { pool, ranking, board, stop } = *look;
     found.compared += players.len() as u64;
     let mut suspects: Vec<&str> = players.iter().map(String::as_str).collect();
-    for look in 0..LOOKS {
-        if suspects.is_empty() {
+    for turn in 0..LOOKS {
+        if suspects.is_empty() || stop.is_cancelled() {
             return Ok(());
         }
-        if look > 0 {
-            wait_for_markers(pool).await?;
+        if turn > 0 {
+            wait_for_markers(pool, stop).await?;
         }
         let stored = stored(pool, period, &suspects).await?;
         let published = match ranking.lookup(&period_of(board, period), &suspects).await {
@@ -195,7 +206,7 @@ async fn compare(
         let published: HashMap<&str, Standing> =
             published.entries.iter().map(|(_, entry)| (entry.player_id(), entry.key.standing(order))).collect();
         suspects.retain(|player| stored.get(*player) != published.get(player));
-        if look + 1 == LOOKS {
+        if turn + 1 == LOOKS {
             let missing = suspects.iter().filter(|player| !published.contains_key(**player)).count();
             found.missing += missing as u64;
             found.different += (suspects.len() - missing) as u64;
@@ -215,26 +226,25 @@ async fn stored(pool: &Pool, period: &AuditPeriod, players: &[&str]) -> Result<H
     Ok(rows.iter().filter_map(|(n, entry)| Some(((*players.get(*n)?).to_owned(), standing(&entry.state)))).collect())
 }
 
-async fn wait_for_markers(pool: &Pool) -> Result<(), JobError> {
+async fn wait_for_markers(pool: &Pool, stop: &CancellationToken) -> Result<(), JobError> {
     let began = tokio::time::Instant::now();
     let mut connection = pool.acquire().await?;
     let (newest, _) = audit::markers_up_to(&mut connection, None).await?;
-    while began.elapsed() < PATIENCE && !audit::markers_up_to(&mut connection, Some(newest)).await?.1 {
+    while began.elapsed() < PATIENCE
+        && !stop.is_cancelled()
+        && !audit::markers_up_to(&mut connection, Some(newest)).await?.1
+    {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }
 
 /// How many more entries Redis has than Postgres.
-async fn count_extra(
-    pool: &Pool,
-    ranking: &Ranking,
-    board: &CompiledBoard,
-    periods: &[AuditPeriod],
-) -> Result<u64, JobError> {
+async fn count_extra(look: &Look<'_>, periods: &[AuditPeriod]) -> Result<u64, JobError> {
+    let Look { pool, ranking, board, stop } = *look;
     let mut extra = 0;
     for period in periods {
-        for look in 0..LOOKS {
+        for turn in 0..LOOKS {
             // Redis first: entries only become more, so what it has Postgres had before.
             let published = match ranking.lookup(&period_of(board, period), &[]).await {
                 Ok(found) => i64::try_from(found.total).unwrap_or(i64::MAX),
@@ -245,8 +255,8 @@ async fn count_extra(
             let stored = audit::count_entries(&mut connection, &[period.id]).await?;
             drop(connection);
             match u64::try_from(published - stored) {
-                Ok(more) if more > 0 && look + 1 == LOOKS => extra += more,
-                Ok(more) if more > 0 => wait_for_markers(pool).await?,
+                Ok(more) if more > 0 && turn + 1 == LOOKS && !stop.is_cancelled() => extra += more,
+                Ok(more) if more > 0 => wait_for_markers(pool, stop).await?,
                 _ => break,
             }
         }

@@ -209,10 +209,12 @@ impl<'a> Builder<'a> {
         let Some(period_id) = steps::lock_period(transaction, id, start).await? else { return Ok(()) };
         let (keys, mut states): (Vec<EntryKey>, Vec<_>) = rows.into_iter().unzip();
         let players: Vec<&str> = keys.iter().map(|key| key.2.as_str()).collect();
+        let mut places = vec![None; players.len()];
         for (n, stored) in entries::read(transaction, &vec![period_id; players.len()], &players).await? {
-            if let Some(state) = states.get_mut(n) {
+            if let (Some(state), Some(at)) = (states.get_mut(n), places.get_mut(n)) {
                 let fresh = std::mem::replace(state, stored.state);
                 state.merge(definition.operator, definition.order, fresh);
+                *at = Some(stored.at);
             }
         }
         let version = markers::next_version(transaction).await?;
@@ -220,7 +222,8 @@ impl<'a> Builder<'a> {
         let writes: Vec<EntryWrite<'_>> = players
             .iter()
             .zip(&states)
-            .map(|(player_id, state)| EntryWrite { period_id, player_id, state, version, sums, at: None })
+            .zip(places)
+            .map(|((player_id, state), at)| EntryWrite { period_id, player_id, state, version, sums, at })
             .collect();
         entries::write(transaction, &writes).await?;
         Ok(())

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::store::pool::Pool;
 use sqlx::{Postgres, Transaction};
+
+use crate::store::pool::Pool;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::store::leases::{self, Lease};
@@ -20,9 +21,6 @@ pub enum JobError {
     /// Whatever Postgres says.
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
-    /// Entries could not be written.
-    #[error(transparent)]
-    Entries(#[from] crate::store::entries::WriteEntriesError),
     /// A partition could not be made.
     #[error(transparent)]
     Partition(#[from] crate::store::partitions::EnsureError),
@@ -35,6 +33,9 @@ pub enum JobError {
     /// The swap of a recomputed leaderboard was refused.
     #[error(transparent)]
     Change(#[from] crate::store::recompute::ChangeError),
+    /// Entries could not be written.
+    #[error(transparent)]
+    Entries(#[from] crate::store::entries::WriteEntriesError),
     /// The queue did not say how far it is.
     #[error("the queue's low-water mark is unknown: {0}")]
     LowWater(String),

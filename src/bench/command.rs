@@ -1,5 +1,6 @@
 //! `scoreline bench`: starts what is measured, runs the stages that were asked for, prints the figures.
 
+use crate::store::pool::Pool;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,7 +18,6 @@ use crate::domain::ids::Slug;
 use crate::queue::{Queue, Timeouts};
 use crate::stack::{Stack, StackOptions};
 use crate::store::audit_log::Actor;
-use crate::store::pool::Pool;
 use crate::store::{games, keys, leaderboards, migrations};
 
 /// Runs the benchmark and prints its report; exit code 1 when it could not be run.

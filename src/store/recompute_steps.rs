@@ -326,8 +326,10 @@ async fn hand_over_closed(
         return Ok(None);
     }
     let starts: Vec<Micros> = closed.into_iter().map(|(start, _)| start).collect();
-    // Whatever was counted for a frozen period gives way; mostly nothing, because a recompute leaves those out.
+    // Whatever was counted for a frozen period gives way; mostly nothing, because a recompute leaves those out. The
+    // lock waits for folds in flight, which would otherwise leave entries without a period.
     for statement in [
+        "SELECT 1 FROM leaderboard_periods WHERE generation_id = $1 AND starts_at = ANY ($2) ORDER BY id FOR UPDATE",
         "DELETE FROM leaderboard_entries e USING leaderboard_periods p
           WHERE p.generation_id = $1 AND p.starts_at = ANY ($2) AND e.period_id = p.id",
         "DELETE FROM leaderboard_periods WHERE generation_id = $1 AND starts_at = ANY ($2)",

@@ -28,7 +28,7 @@ async fn published(stage: &Stage) -> Arc<CompiledBoard> {
 async fn an_audit_of_a_sound_board_is_clean() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let board = published(&stage).await;
-    let audit = audit_board(stage.pool(), &stage.ranking, &board, true).await.unwrap();
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, true, &stage.context.stop).await.unwrap();
     assert!(audit.is_clean(), "{audit:?}");
     assert_eq!((audit.redis.compared, audit.events.as_ref().unwrap().computed), (1_200, 1_200));
     assert!(serde_json::to_string(&audit).unwrap().contains("\"compared\":1200"));
@@ -66,10 +66,10 @@ async fn an_audit_finds_drift_in_redis_and_repairs_it() {
         meddle(&["ZADD", &rank, "0", &format!("{digits}:{ghost}")]);
         meddle(&["HSET", &member, ghost, &other]);
     }
-    let audit = audit_board(stage.pool(), &stage.ranking, &board, false).await.unwrap();
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
     assert_eq!((audit.redis.missing, audit.redis.different, audit.redis.extra), (1, 1, 1), "{audit:?}");
     assert!(audit.redis.repaired);
-    let again = audit_board(stage.pool(), &stage.ranking, &board, false).await.unwrap();
+    let again = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
     assert!(again.is_clean(), "{again:?}");
 }
 

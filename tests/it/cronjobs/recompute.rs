@@ -105,26 +105,37 @@ async fn a_crash_in_the_middle_of_a_recompute_resumes() {
         }
     }
     let board = stage.create("sum", json!({"operator": "incr"})).await;
-    // Processes that die after each few transactions: dropped at any await, their leases left to be taken over.
-    let mut crashes = 0;
-    loop {
-        let attempt = build(&stage.context, board.id);
-        let finished = tokio::select! {
-            outcome = attempt => Some(outcome.unwrap()),
-            () = tokio::time::sleep(Duration::from_millis(15)), if crashes < 12 => None,
-            never = stage.keep_folding() => never,
-        };
-        match finished {
-            Some(Outcome::Live) => break,
-            Some(Outcome::Elsewhere) => {}
-            Some(other) => panic!("{other:?}"),
-            None => crashes += 1,
+    // Processes that die after each few transactions, with their connections; their leases are left to be taken over.
+    let done = AtomicBool::new(false);
+    let dying = async {
+        let mut crashes = 0;
+        for round in 0u64.. {
+            let pool =
+                sqlx::postgres::PgPoolOptions::new().max_connections(4).connect(&stage.database.url).await.unwrap();
+            let context = Context { pool: pool.clone().into(), ..(*stage.context).clone() };
+            let process = tokio::spawn(async move { build(&context, board.id).await });
+            let limit = Duration::from_millis(if round < 12 { 20 + 5 * round } else { 60_000 });
+            tokio::time::sleep(limit.min(Duration::from_millis(80))).await;
+            if round >= 12 || process.is_finished() {
+                match process.await.unwrap() {
+                    Ok(Outcome::Live) => break,
+                    other => tracing::debug!(?other),
+                }
+            } else {
+                process.abort();
+                let _ = process.await;
+                crashes += 1;
+            }
+            pool.close().await;
+            sqlx::query("UPDATE leases SET expires_at = '-infinity' WHERE name LIKE 'recompute-%'")
+                .execute(stage.pool())
+                .await
+                .unwrap();
         }
-        sqlx::query("UPDATE leases SET expires_at = '-infinity' WHERE name LIKE 'recompute-%'")
-            .execute(stage.pool())
-            .await
-            .unwrap();
-    }
+        done.store(true, Ordering::SeqCst);
+        crashes
+    };
+    let (crashes, ()) = tokio::join!(dying, stage.fold_until(&done));
     assert!(crashes > 2, "{crashes}");
     stage.rules.reload().await.unwrap();
     let audit = audit_entries(stage.pool(), &stage.rules.board(board.id).unwrap()).await.unwrap();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use scoreline::aggregator::fold::fold_once;
 use scoreline::aggregator::rules::Rules;
@@ -152,10 +152,13 @@ impl Stage {
     /// Recomputes while folding.
     pub async fn build(&self, generation: BoardGenerationId) {
         use scoreline::aggregator::recompute::{Outcome, build};
-        let outcome = tokio::select! {
-            outcome = build(&self.context, generation) => outcome.unwrap(),
-            never = self.keep_folding() => never,
+        let done = AtomicBool::new(false);
+        let building = async {
+            let outcome = build(&self.context, generation).await.unwrap();
+            done.store(true, Ordering::SeqCst);
+            outcome
         };
+        let (outcome, ()) = tokio::join!(building, self.fold_until(&done));
         assert_eq!(outcome, Outcome::Live);
         self.rules.reload().await.unwrap();
     }
@@ -226,9 +229,10 @@ impl Stage {
         while fold_once(self.pool(), &self.rules, &self.shards.held(), 1_000).await.unwrap().facts > 0 {}
     }
 
-    pub async fn keep_folding(&self) -> ! {
-        loop {
-            // Two folds may find each other in the way of a swap; a worker's does as well, and tries again.
+    /// Folds until told to stop. Never dropped half way: that is what `Aggregator` promises as well.
+    pub async fn fold_until(&self, done: &AtomicBool) {
+        while !done.load(Ordering::SeqCst) {
+            // A fold and a swap may find each other in the way; it tries again.
             self.shards.renew().await.ok();
             let _ = fold_once(self.pool(), &self.rules, &self.shards.held(), 1_000).await;
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
