@@ -11,6 +11,8 @@ use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::start::{self, RunningRole, StartError};
+use crate::queue::keys::FIRST_QUEUE as QUEUE;
+use crate::queue::{Queue, Timeouts};
 use crate::ranking::Ranking;
 
 const ROLE: &str = "api";
@@ -53,6 +55,8 @@ pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycl
     let redis = &settings.redis;
     let ranking = Ranking::open(redis.url_of(RedisUse::Ranking), &redis.redis_prefix)
         .map_err(|error| StartError::Config(format!("REDIS_RANKING_URL: {error}")))?;
+    let queue = Queue::open(redis.url_of(RedisUse::Queue), &redis.redis_prefix, QUEUE, Timeouts::default())
+        .map_err(|error| StartError::Config(format!("REDIS_QUEUE_URL: {error}")))?;
     let cache_redis = directory::connect(redis.url_of(RedisUse::Cache))
         .await
         .map_err(|error| StartError::Part(format!("REDIS_CACHE_URL: {error}")))?;
@@ -60,6 +64,8 @@ pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycl
         directory,
         pool,
         ranking,
+        queue,
+        queue_name: QUEUE.to_owned(),
         cache_redis,
         redis_prefix: redis.redis_prefix.clone(),
         clock,
