@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use scoreline::operations::{migrate, settings};
-use scoreline::{simulate, up};
+use scoreline::{cli, simulate, up};
 
 /// A self-hosted event pipeline for games: batches in, exactly-once leaderboards out.
 ///
@@ -22,6 +22,8 @@ enum Command {
     Bench(scoreline::bench::Options),
     #[command(hide = true)]
     BenchLimit(scoreline::bench::limit_server::LimitArgs),
+    #[command(flatten)]
+    Operate(cli::Command),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Simulate(config) => block_on(simulate::command::run(config)),
         Command::Bench(options) => block_on(scoreline::bench::command::run(options)),
         Command::BenchLimit(options) => block_on(scoreline::bench::limit_server::run(options)),
+        Command::Operate(command) => block_on(cli::run(command)),
     }
 }
 

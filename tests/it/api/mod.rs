@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod cli;
 mod directory;
 mod document;
 mod pages;

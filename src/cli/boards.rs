@@ -1,0 +1,199 @@
+//! `scoreline rebuild`, `recompute`, `partitions` and `audit-log`.
+
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::With;
+use super::reach::{Answer, Failure};
+use super::table::table;
+use crate::aggregator::rebuild::rebuild_board;
+use crate::domain::ids::{BoardGenerationId, GameId};
+use crate::store::audit_log::{Actor, Change, latest, record};
+use crate::store::leaderboards::{self, StoredLeaderboard};
+use crate::store::pool::Pool;
+use crate::store::{games, partitions, recompute};
+
+/// How often the progress of a recompute is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// No arguments.
+#[derive(Args, Debug, Clone, Copy)]
+pub struct Nothing {}
+
+/// Which leaderboards; all when nothing is said.
+#[derive(Args, Debug, Clone)]
+pub struct Which {
+    /// Of one game.
+    #[arg(long)]
+    game: Option<String>,
+    /// One leaderboard of that game.
+    #[arg(long, requires = "game")]
+    leaderboard: Option<String>,
+}
+
+/// Which leaderboards to recompute.
+#[derive(Args, Debug, Clone)]
+pub struct Recompute {
+    #[command(flatten)]
+    which: Which,
+    /// Begin, and do not wait until it is done.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// Which changes.
+#[derive(Args, Debug, Clone)]
+pub struct AuditLog {
+    /// Of one game.
+    #[arg(long)]
+    game: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    limit: i64,
+}
+
+impl Which {
+    async fn find(
+        &self,
+        with: &super::Reach,
+        pool: &Pool,
+    ) -> Result<Vec<(GameId, String, StoredLeaderboard)>, Failure> {
+        let of = match &self.game {
+            Some(slug) => vec![with.game(pool, slug).await?],
+            None => games::list(pool).await?,
+        };
+        let mut found = Vec::new();
+        for game in of {
+            for stored in leaderboards::list(pool, game.id).await? {
+                if self.leaderboard.as_deref().is_none_or(|slug| slug == stored.spec.slug.as_str()) {
+                    found.push((game.id, format!("{}/{}", game.slug, stored.spec.slug), stored));
+                }
+            }
+        }
+        match &self.leaderboard {
+            Some(slug) if found.is_empty() => Err(Failure::NotFound(format!("there is no leaderboard '{slug}'"))),
+            _ => Ok(found),
+        }
+    }
+}
+
+fn bar(name: &str, total: Option<u64>) -> ProgressBar {
+    let bar = ProgressBar::new(total.unwrap_or(0)).with_message(name.to_owned());
+    let style = ProgressStyle::with_template("{msg} [{bar:30}] {human_pos}/{human_len} {elapsed}");
+    if let Ok(style) = style {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}
+
+/// Runs `scoreline rebuild`.
+pub async fn rebuild(with: With<Which>) -> Result<Answer, Failure> {
+    let (pool, ranking) = (with.reach.pool()?, with.reach.ranking()?);
+    let mut done = Vec::new();
+    for (game, name, stored) in with.what.find(&with.reach, &pool).await? {
+        let Some(live) = stored.live else { continue };
+        let bar = bar(&name, None);
+        let order = stored.spec.definition.order;
+        let rebuilt = rebuild_board(&pool, &ranking, live, order, |entries| bar.set_position(entries)).await;
+        bar.finish_and_clear();
+        let rebuilt = rebuilt.map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
+        log(&pool, "leaderboard.rebuild", game, &stored, live).await?;
+        done.push((name, rebuilt));
+    }
+    let rows: Vec<[String; 3]> =
+        done.iter().map(|(name, r)| [name.clone(), r.periods.to_string(), r.entries.to_string()]).collect();
+    let text = table(["LEADERBOARD", "PERIODS", "ENTRIES"], &rows, "no leaderboards to rebuild");
+    let rebuilt = |(name, r): &(String, crate::aggregator::rebuild::Rebuilt)| json!({ "leaderboard": name, "periods": r.periods, "entries": r.entries, "version": r.version });
+    Ok(Answer::new(&json!({ "rebuilt": done.iter().map(rebuilt).collect::<Vec<_>>() }), text))
+}
+
+async fn log(
+    pool: &Pool,
+    action: &'static str,
+    game: GameId,
+    stored: &StoredLeaderboard,
+    generation: BoardGenerationId,
+) -> Result<(), Failure> {
+    let (actor, subject, detail) = (Actor::CommandLine, stored.spec.slug.as_str(), json!({ "generation": generation }));
+    let change = Change { actor, action, game: Some(game), subject, detail };
+    Ok(record(&mut *pool.acquire().await?, &change).await?)
+}
+
+/// Runs `scoreline recompute`: begins new generations, which cron fills; waits and shows how far they are.
+pub async fn recompute(with: With<Recompute>) -> Result<Answer, Failure> {
+    let pool = with.reach.pool()?;
+    let mut begun = Vec::new();
+    for (game, name, stored) in with.what.which.find(&with.reach, &pool).await? {
+        let mut transaction = pool.begin().await?;
+        let generation = recompute::begin(&mut transaction, stored.id, &stored.spec).await;
+        let generation = generation.map_err(|error| Failure::Failed(format!("{name}: {error}")))?.id;
+        transaction.commit().await?;
+        log(&pool, "leaderboard.recompute", game, &stored, generation).await?;
+        begun.push((name, generation));
+    }
+    with.reach.directory_changed(&pool).await;
+    let mut rows = Vec::new();
+    for (name, generation) in begun {
+        let state = if with.what.no_wait { "building".to_owned() } else { wait(&pool, &name, generation).await? };
+        rows.push([name, generation.to_string(), state]);
+    }
+    let text = table(["LEADERBOARD", "GENERATION", "STATE"], &rows, "no leaderboards to recompute");
+    let all = rows
+        .iter()
+        .map(|[name, generation, state]| json!({ "leaderboard": name, "generation": generation, "state": state }));
+    Ok(Answer::new(&json!({ "recomputed": all.collect::<Vec<_>>() }), text))
+}
+
+async fn wait(pool: &Pool, name: &str, generation: BoardGenerationId) -> Result<String, Failure> {
+    let bar = bar(name, None);
+    loop {
+        let progress = recompute::progress(&mut *pool.acquire().await?, generation).await?;
+        let progress = match progress {
+            Some(progress) if progress.state == "building" => progress,
+            ended => {
+                bar.finish_and_clear();
+                return Ok(ended.map_or("retired".to_owned(), |p| p.state));
+            }
+        };
+        let scanned = progress.events_scanned.unsigned_abs();
+        bar.set_length(progress.events_total.map_or(scanned, i64::unsigned_abs).max(scanned));
+        bar.set_position(scanned);
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Runs `scoreline partitions`.
+pub async fn partitions(with: With<Nothing>) -> Result<Answer, Failure> {
+    let pool = with.reach.pool()?;
+    let all = partitions::list(&mut *pool.acquire().await?).await?;
+    let rows: Vec<[String; 5]> = all
+        .iter()
+        .map(|p| {
+            let bytes = format!("{:.1} MB", p.bytes as f64 / 1e6);
+            [p.name.clone(), p.range_start.to_string(), p.range_end.to_string(), p.estimated_rows.to_string(), bytes]
+        })
+        .collect();
+    let text = table(["PARTITION", "FROM", "TO", "ROWS (ABOUT)", "SIZE"], &rows, "no partitions yet; cron makes them");
+    let as_json = |p: &partitions::Partition| {
+        json!({ "name": p.name, "starts_at": p.range_start, "ends_at": p.range_end, "rows": p.estimated_rows,
+                "bytes": p.bytes, "detach_pending": p.detach_pending })
+    };
+    Ok(Answer::new(&json!({ "partitions": all.iter().map(as_json).collect::<Vec<_>>() }), text))
+}
+
+/// Runs `scoreline audit-log`.
+pub async fn audit_log(with: With<AuditLog>) -> Result<Answer, Failure> {
+    let pool = with.reach.pool()?;
+    let game = match &with.what.game {
+        Some(slug) => Some(with.reach.game(&pool, slug).await?.id),
+        None => None,
+    };
+    let changes = latest(&pool, game, None, with.what.limit).await?;
+    let rows: Vec<[String; 4]> =
+        changes.iter().map(|c| [c.at.to_string(), c.actor.clone(), c.action.clone(), c.subject.clone()]).collect();
+    let text = table(["AT", "WHO", "WHAT", "ON"], &rows, "no changes");
+    Ok(Answer::new(&json!({ "changes": changes }), text))
+}

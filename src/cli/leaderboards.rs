@@ -1,0 +1,159 @@
+//! `scoreline leaderboard`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::With;
+use super::games::OfGame;
+use super::reach::{Answer, Failure};
+use super::table::table;
+use crate::domain::board_text::parse_spec;
+use crate::store::audit_log::Actor;
+use crate::store::leaderboards::{self, Applied, ApplyError, StoredLeaderboard};
+
+/// `scoreline leaderboard`.
+#[derive(Subcommand, Debug, Clone)]
+pub enum LeaderboardCommand {
+    /// Create or edit a leaderboard from a JSON file (`-`: standard input).
+    Apply(Box<With<Apply>>),
+    /// All leaderboards of a game.
+    List(Box<With<OfGame>>),
+    /// A leaderboard's definition, as `apply` takes it, and where it stands.
+    Show(Box<With<Show>>),
+    /// Delete a leaderboard; events are kept.
+    Delete(Box<With<Show>>),
+}
+
+/// A leaderboard to write.
+#[derive(Args, Debug, Clone)]
+pub struct Apply {
+    /// The definition.
+    file: PathBuf,
+    /// Whose.
+    #[arg(long)]
+    game: String,
+    /// Count from the stored events only, where older ones were dropped by retention.
+    #[arg(long)]
+    accept_incomplete_history: bool,
+}
+
+/// A leaderboard.
+#[derive(Args, Debug, Clone)]
+pub struct Show {
+    /// Which.
+    slug: String,
+    /// Whose.
+    #[arg(long)]
+    game: String,
+}
+
+/// Runs `scoreline leaderboard`.
+pub async fn run(command: LeaderboardCommand) -> (bool, Result<Answer, Failure>) {
+    match command {
+        LeaderboardCommand::Apply(with) => (with.reach.json, apply(*with).await),
+        LeaderboardCommand::List(with) => (with.reach.json, list(*with).await),
+        LeaderboardCommand::Show(with) => (with.reach.json, show(*with).await),
+        LeaderboardCommand::Delete(with) => (with.reach.json, delete(*with).await),
+    }
+}
+
+fn state(stored: &StoredLeaderboard) -> String {
+    match &stored.building {
+        None => "live".to_owned(),
+        Some(building) => {
+            let total = building.events_total.map_or("?".to_owned(), |t| t.to_string());
+            format!("building ({} of about {total} events)", building.events_scanned)
+        }
+    }
+}
+
+fn as_json(stored: &StoredLeaderboard) -> serde_json::Value {
+    json!({
+        "definition": stored.spec, "state": if stored.building.is_some() { "building" } else { "live" },
+        "readable": stored.live.is_some(), "live_generation": stored.live, "building": stored.building,
+        "created_at": stored.created_at, "updated_at": stored.updated_at,
+    })
+}
+
+async fn apply(with: With<Apply>) -> Result<Answer, Failure> {
+    let Apply { file, game, accept_incomplete_history } = &with.what;
+    let text =
+        if file.as_os_str() == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
+    let text = text.map_err(|e| Failure::Input(format!("{}: {e}", file.display())))?;
+    let spec = parse_spec(text.as_bytes(), None)
+        .map_err(|problem| Failure::Input(format!("{} {}: {problem}", file.display(), problem.field)))?;
+    let pool = with.reach.pool()?;
+    let game = with.reach.game(&pool, game).await?;
+    let mut transaction = pool.begin().await?;
+    let accept = *accept_incomplete_history;
+    let applied = leaderboards::apply(&mut transaction, game.id, &spec, accept, Actor::CommandLine).await;
+    let applied = applied.map_err(|error| match error {
+        ApplyError::HistoryIncomplete => Failure::Refused(format!("{error} (--accept-incomplete-history)")),
+        ApplyError::Postgres(error) => error.into(),
+        other => Failure::Input(other.to_string()),
+    })?;
+    transaction.commit().await?;
+    with.reach.directory_changed(&pool).await;
+    let stored = find(&pool, &game, spec.slug.as_str()).await?;
+    let did = match applied {
+        Applied::Created => "created",
+        Applied::Recomputing => "edited; a new generation replaces the old one when it is computed",
+        Applied::Shown => "edited; only how it is shown",
+        Applied::Unchanged => "unchanged",
+    };
+    let mut value = as_json(&stored);
+    value["result"] = json!(applied);
+    Ok(Answer::new(&value, format!("leaderboard '{}': {did}\nstate: {}", spec.slug, state(&stored))))
+}
+
+async fn find(
+    pool: &crate::store::pool::Pool,
+    game: &crate::store::games::Game,
+    slug: &str,
+) -> Result<StoredLeaderboard, Failure> {
+    let all = leaderboards::list(pool, game.id).await?;
+    let found = all.into_iter().find(|stored| stored.spec.slug.as_str() == slug);
+    found.ok_or_else(|| Failure::NotFound(format!("the game '{}' has no leaderboard '{slug}'", game.slug)))
+}
+
+async fn list(with: With<OfGame>) -> Result<Answer, Failure> {
+    let pool = with.reach.pool()?;
+    let game = with.reach.game(&pool, &with.what.game).await?;
+    let all = leaderboards::list(&pool, game.id).await?;
+    let rows: Vec<[String; 5]> = all
+        .iter()
+        .map(|l| {
+            let definition = &l.spec.definition;
+            let operator = format!("{:?}", definition.operator).to_lowercase();
+            let public = if l.spec.public { "yes" } else { "no" };
+            let event_type = definition.event_type.as_str().to_owned();
+            [l.spec.slug.as_str().to_owned(), event_type, operator, public.to_owned(), state(l)]
+        })
+        .collect();
+    let text = table(["LEADERBOARD", "EVENT TYPE", "OPERATOR", "PUBLIC", "STATE"], &rows, "no leaderboards");
+    Ok(Answer::new(&json!({ "leaderboards": all.iter().map(as_json).collect::<Vec<_>>() }), text))
+}
+
+async fn show(with: With<Show>) -> Result<Answer, Failure> {
+    let pool = with.reach.pool()?;
+    let game = with.reach.game(&pool, &with.what.game).await?;
+    let stored = find(&pool, &game, &with.what.slug).await?;
+    let definition = serde_json::to_string_pretty(&stored.spec).unwrap_or_default();
+    Ok(Answer::new(&as_json(&stored), format!("{definition}\nstate: {}", state(&stored))))
+}
+
+async fn delete(with: With<Show>) -> Result<Answer, Failure> {
+    let pool = with.reach.pool()?;
+    let game = with.reach.game(&pool, &with.what.game).await?;
+    let slug = with.what.slug.as_str();
+    let mut transaction = pool.begin().await?;
+    if !leaderboards::delete(&mut transaction, game.id, slug, Actor::CommandLine).await? {
+        transaction.rollback().await?;
+        return Err(Failure::NotFound(format!("the game '{}' has no leaderboard '{slug}'", game.slug)));
+    }
+    transaction.commit().await?;
+    with.reach.directory_changed(&pool).await;
+    Ok(Answer::new(&json!({ "deleted": slug }), format!("leaderboard '{slug}' is deleted")))
+}

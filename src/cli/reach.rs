@@ -1,0 +1,126 @@
+//! Where Postgres and Redis are, and how a command ends.
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::config::{PostgresConfig, RedisConfig, RedisUse};
+use crate::directory::publish_if_stale;
+pub use crate::queue::keys::FIRST_QUEUE as QUEUE;
+use crate::queue::{Queue, QueueError, Timeouts};
+use crate::ranking::{Ranking, RankingError};
+use crate::store::games::{self, Game};
+use crate::store::pool::Pool;
+
+/// Where Postgres and Redis are.
+#[derive(Args, Debug, Clone)]
+pub struct Reach {
+    /// Answer in JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    postgres: PostgresConfig,
+    #[command(flatten)]
+    redis: RedisConfig,
+}
+
+impl Reach {
+    /// Connections to Postgres, made on first use.
+    pub fn pool(&self) -> Result<Pool, Failure> {
+        Ok(Pool::lazy(&self.postgres, "cli")?)
+    }
+
+    /// Leaderboards in Redis.
+    pub fn ranking(&self) -> Result<Ranking, Failure> {
+        Ok(Ranking::open(self.redis.url_of(RedisUse::Ranking), &self.redis.redis_prefix)?)
+    }
+
+    /// The job queue.
+    pub fn queue(&self) -> Result<Queue, Failure> {
+        let url = self.redis.url_of(RedisUse::Queue);
+        Ok(Queue::open(url, &self.redis.redis_prefix, QUEUE, Timeouts::default())?)
+    }
+
+    /// Publishes the directory after a change. Should Redis be away, the change stands and cron publishes it.
+    pub async fn directory_changed(&self, pool: &Pool) {
+        let published = async {
+            let client = redis::Client::open(self.redis.url_of(RedisUse::Cache))?;
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            publish_if_stale(pool, &mut connection, &self.redis.redis_prefix).await
+        };
+        if let Err(error) = published.await {
+            eprintln!("warning: changed, but not published yet (cron will): {error}");
+        }
+    }
+
+    /// A game by its slug.
+    pub async fn game(&self, pool: &Pool, slug: &str) -> Result<Game, Failure> {
+        games::by_slug(pool, slug).await?.ok_or_else(|| Failure::NotFound(format!("there is no game '{slug}'")))
+    }
+}
+
+/// What a command says.
+#[derive(Debug)]
+pub struct Answer {
+    /// For programs.
+    pub json: Value,
+    /// For people.
+    pub text: String,
+}
+
+impl Answer {
+    /// An answer in both forms.
+    pub fn new(json: &impl serde::Serialize, text: impl Into<String>) -> Self {
+        Self { json: serde_json::to_value(json).unwrap_or_default(), text: text.into() }
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The input is unusable.
+    #[error("{0}")]
+    Input(String),
+    /// No such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// Possible, but not so.
+    #[error("{0}")]
+    Refused(String),
+    /// Something else went wrong on the way.
+    #[error("{0}")]
+    Failed(String),
+    /// Postgres.
+    #[error("Postgres: {0}")]
+    Postgres(#[from] sqlx::Error),
+    /// The queue's Redis.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The leaderboards' Redis.
+    #[error(transparent)]
+    Ranking(#[from] RankingError),
+}
+
+impl Failure {
+    /// Stable, for programs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Input(_) => "input_invalid",
+            Self::NotFound(_) => "not_found",
+            Self::Refused(_) => "refused",
+            Self::Failed(_) => "failed",
+            Self::Postgres(_) => "database_unavailable",
+            Self::Queue(_) => "queue_unreachable",
+            Self::Ranking(_) => "ranking_unreachable",
+        }
+    }
+
+    /// The process's exit code.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) | Self::Postgres(_) | Self::Queue(_) | Self::Ranking(_) => 1,
+            Self::Input(_) => 2,
+            Self::NotFound(_) => 3,
+            Self::Refused(_) => 4,
+        }
+    }
+}

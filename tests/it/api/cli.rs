@@ -1,0 +1,104 @@
+//! The operator's commands, run as the binary that operators run.
+
+use std::process::Output;
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use super::world::{World, board};
+
+impl World {
+    async fn cli(&self, arguments: &[&str]) -> Output {
+        tokio::process::Command::new(env!("CARGO_BIN_EXE_scoreline"))
+            .args(arguments)
+            .env("DATABASE_URL", &self.db.url)
+            .env("REDIS_URL", &self.redis.url)
+            .env("REDIS_PREFIX", "sl")
+            .output()
+            .await
+            .unwrap()
+    }
+
+    async fn cli_json(&self, arguments: &[&str]) -> Value {
+        let output = self.cli(&[arguments, &["--json"]].concat()).await;
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_game_is_run_from_the_command_line() {
+    let world = World::new().await;
+    let created = world.cli_json(&["game", "create", "chess", "--name", "Chess"]).await;
+    let key = created["client_key"].as_str().unwrap();
+    crate::support::eventually("the api takes the key", std::time::Duration::from_secs(2), || async {
+        world.get("/v1/leaderboards", Some(key)).await.status == StatusCode::OK
+    })
+    .await;
+    let text = world.cli(&["game", "list"]).await;
+    assert!(String::from_utf8(text.stdout).unwrap().contains("chess"));
+    let again = world.cli(&["game", "create", "chess"]).await;
+    assert_eq!(again.status.code(), Some(4));
+    assert!(String::from_utf8(again.stderr).unwrap().contains("already"));
+
+    let file = std::env::temp_dir().join(format!("scoreline-cli-{}.json", created["game"]["id"]));
+    let file = file.with_extension(format!("{}.json", world.address.port()));
+    std::fs::write(&file, board("global").to_string()).unwrap();
+    let path = file.to_str().unwrap();
+    let applied = world.cli_json(&["leaderboard", "apply", path, "--game", "chess"]).await;
+    assert_eq!((&applied["result"], &applied["state"]), (&json!("created"), &json!("live")));
+    assert_eq!(world.cli_json(&["leaderboard", "apply", path, "--game", "chess"]).await["result"], "unchanged");
+    std::fs::write(&file, "{\"slug\":\"global\",\"event\":\"x\"}").unwrap();
+    let wrong = world.cli(&["leaderboard", "apply", path, "--game", "chess"]).await;
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8(wrong.stderr).unwrap().contains("unknown field 'event'"));
+    std::fs::remove_file(&file).unwrap();
+    let shown = world.cli_json(&["leaderboard", "show", "global", "--game", "chess"]).await;
+    assert_eq!(shown["definition"]["event_type"], "game_ended");
+    assert_eq!(world.cli(&["leaderboard", "show", "nope", "--game", "chess"]).await.status.code(), Some(3));
+    assert_eq!(world.cli(&["leaderboard", "list", "--game", "nope"]).await.status.code(), Some(3));
+    assert_eq!(world.cli_json(&["rebuild"]).await["rebuilt"][0]["leaderboard"], "chess/global");
+
+    let made = world.cli_json(&["key", "create", "--game", "chess", "--kind", "server"]).await;
+    let id = made["id"].to_string();
+    assert_eq!(world.cli_json(&["key", "list", "--game", "chess"]).await["keys"].as_array().unwrap().len(), 3);
+    assert!(world.cli_json(&["key", "revoke", &id]).await["revoked_at"].is_string());
+    assert_eq!(world.cli(&["key", "revoke", "9999"]).await.status.code(), Some(3));
+    let log = world.cli_json(&["audit-log", "--game", "chess"]).await;
+    assert_eq!((&log["changes"][0]["action"], &log["changes"][0]["actor"]), (&json!("key.revoke"), &json!("cli")));
+
+    let begun = world.cli_json(&["recompute", "--game", "chess", "--leaderboard", "global", "--no-wait"]).await;
+    assert_eq!(begun["recomputed"][0]["state"], "building");
+}
+
+#[tokio::test]
+async fn queues_and_dead_letters_are_run_from_the_command_line() {
+    let world = World::new().await;
+    let status = world.cli_json(&["queue", "status"]).await;
+    assert_eq!(status["queues"][0]["name"], "q0");
+    assert_eq!(world.cli_json(&["queue", "pause", "q0"]).await["paused"], true);
+    assert_eq!(world.cli_json(&["queue", "status"]).await["queues"][0]["paused"], true);
+    assert_eq!(world.cli_json(&["queue", "resume", "q0"]).await["paused"], false);
+    assert_eq!(world.cli(&["queue", "pause", "q9"]).await.status.code(), Some(3));
+    for n in 0..3 {
+        sqlx::query(
+            "INSERT INTO dead_letters (id, job_id, queue, lane, kind, reason, error, attempts, crashes, payload, received_at)
+             VALUES (gen_random_uuid(), $1, 'q0', 'low', 'persist-events', $2, 'x', 3, 0, '\\x01', now())",
+        )
+        .bind(format!("{n}"))
+        .bind(if n == 0 { "crashed" } else { "data_refused" })
+        .execute(&world.db.pool)
+        .await
+        .unwrap();
+    }
+    let listed = world.cli_json(&["dead-letters", "list", "--reason", "crashed"]).await;
+    let id = listed["dead_letters"][0]["id"].as_str().unwrap();
+    assert_eq!(world.cli_json(&["dead-letters", "show", id]).await["reason"], "crashed");
+    assert_eq!(world.cli_json(&["dead-letters", "discard", id]).await["ids"], json!([id]));
+    assert_eq!(world.cli(&["dead-letters", "discard", id]).await.status.code(), Some(3));
+    let replayed = world.cli_json(&["dead-letters", "replay", "--all", "--reason", "data_refused"]).await;
+    assert_eq!(replayed["ids"].as_array().unwrap().len(), 2);
+    assert_eq!(world.cli_json(&["queue", "status"]).await["queues"][0]["jobs"], 2);
+    assert!(world.cli_json(&["partitions"]).await["partitions"].is_array());
+    assert_eq!(world.cli(&["dead-letters", "replay"]).await.status.code(), Some(2));
+}
