@@ -75,8 +75,10 @@ CREATE TABLE leaderboards (
     live_generation_id integer,
     created_at         timestamptz NOT NULL DEFAULT now(),
     updated_at         timestamptz NOT NULL DEFAULT now(),
-    UNIQUE (game_id, slug)
+    -- A deleted leaderboard frees its name at once; its generations are retired and removed by cron.
+    deleted_at         timestamptz
 );
+CREATE UNIQUE INDEX leaderboards_slug ON leaderboards (game_id, slug) WHERE deleted_at IS NULL;  -- "this board"
 
 -- One definition of a leaderboard. An edit that changes what counts makes a new row; a recompute fills it, one
 -- update of leaderboards.live_generation_id swaps it in.

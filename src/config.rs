@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use clap::Args;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 /// Where Postgres is.
 #[derive(Args, Debug, Clone)]
@@ -30,6 +30,13 @@ pub struct PostgresConfig {
     /// Longest statement.
     #[arg(long, env = "DB_STATEMENT_SECONDS", default_value_t = 10)]
     pub db_statement_seconds: u64,
+    /// Prepared statements kept per connection; 0 behind a transaction-mode pooler that does not track them.
+    #[arg(long, env = "DB_STATEMENT_CACHE", default_value_t = 100)]
+    pub db_statement_cache: usize,
+    /// Send time limits as start-up options of each connection. Turn it off behind a pooler that refuses them, and
+    /// set them on the role instead (`ALTER ROLE … SET statement_timeout = …`).
+    #[arg(long, env = "DB_SESSION_SETTINGS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub db_session_settings: bool,
 }
 
 /// Where Redis is. Each use may have its own server; all default to `REDIS_URL`.
@@ -55,12 +62,57 @@ pub struct RedisConfig {
     pub redis_prefix: String,
 }
 
+/// What Redis is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RedisUse {
+    /// The job queue.
+    Queue,
+    /// Published leaderboards.
+    Ranking,
+    /// Rate limits.
+    Limits,
+    /// The directory and live channels.
+    Cache,
+}
+
+impl RedisUse {
+    /// Its name on `/readyz`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "redis_queue",
+            Self::Ranking => "redis_ranking",
+            Self::Limits => "redis_limits",
+            Self::Cache => "redis_cache",
+        }
+    }
+}
+
+impl RedisConfig {
+    /// The URL of one use.
+    pub fn url_of(&self, use_: RedisUse) -> &str {
+        let own = match use_ {
+            RedisUse::Queue => &self.redis_queue_url,
+            RedisUse::Ranking => &self.redis_ranking_url,
+            RedisUse::Limits => &self.redis_limits_url,
+            RedisUse::Cache => &self.redis_cache_url,
+        };
+        own.as_ref().unwrap_or(&self.redis_url).expose_secret()
+    }
+}
+
 /// The operations listener: health, metrics. Never the public port.
 #[derive(Args, Debug, Clone)]
 pub struct OperationsConfig {
     /// Address of the operations listener (ingest 9080, api 9081, worker 9082, cron 9083).
     #[arg(long, env = "OPS_LISTEN")]
     pub ops_listen: Option<SocketAddr>,
+}
+
+impl OperationsConfig {
+    /// The address, or this role's own port on loopback.
+    pub fn address(&self, port: u16) -> SocketAddr {
+        self.ops_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
 }
 
 /// Logs.
@@ -83,6 +135,17 @@ pub enum LogFormat {
     Text,
 }
 
+/// Stopping.
+#[derive(Args, Debug, Clone)]
+pub struct ShutdownConfig {
+    /// How long work in hand (requests, jobs) may take to finish at a stop.
+    #[arg(long, env = "SHUTDOWN_GRACE_SECONDS", default_value_t = 20)]
+    pub shutdown_grace_seconds: u64,
+    /// How long listeners stay open after readiness turned off, for load balancers that need time to notice.
+    #[arg(long, env = "SHUTDOWN_DRAIN_SECONDS", default_value_t = 0)]
+    pub shutdown_drain_seconds: u64,
+}
+
 /// Timeouts and caps of a public HTTP listener.
 #[derive(Args, Debug, Clone)]
 pub struct HttpConfig {
@@ -92,6 +155,9 @@ pub struct HttpConfig {
     /// Longest gap between two pieces of a body, and longest body in all is three times that.
     #[arg(long, env = "HTTP_BODY_TIMEOUT_SECONDS", default_value_t = 10)]
     pub http_body_timeout_seconds: u64,
+    /// Close a connection that was idle this long between two requests (longer than the load balancer's).
+    #[arg(long, env = "HTTP_IDLE_SECONDS", default_value_t = 75)]
+    pub http_idle_seconds: u64,
     /// Most open connections.
     #[arg(long, env = "HTTP_MAX_CONNECTIONS", default_value_t = 10_000)]
     pub http_max_connections: usize,
@@ -149,6 +215,14 @@ pub struct IngestConfig {
     pub max_idempotency_keys: u32,
 }
 
+/// How old accepted events may be, for roles that do not accept any: partitions must exist that far back.
+#[derive(Args, Debug, Clone)]
+pub struct EventAgeConfig {
+    /// How old an event may be when ingest accepts it; the same as ingest's.
+    #[arg(long, env = "MAX_EVENT_AGE_SECONDS", default_value_t = 7 * 86_400)]
+    pub max_event_age_seconds: u32,
+}
+
 /// The queue's admission and leases.
 #[derive(Args, Debug, Clone)]
 pub struct QueueConfig {
@@ -158,9 +232,6 @@ pub struct QueueConfig {
     /// A worker whose heartbeat did not change for this long is dead.
     #[arg(long, env = "QUEUE_LEASE_SECONDS", default_value_t = 10)]
     pub queue_lease_seconds: u64,
-    /// How long running jobs may take to finish at a stop.
-    #[arg(long, env = "SHUTDOWN_GRACE_SECONDS", default_value_t = 20)]
-    pub shutdown_grace_seconds: u64,
 }
 
 /// The worker's writes.
@@ -175,6 +246,26 @@ pub struct WorkerConfig {
     /// Most events of one transaction.
     #[arg(long, env = "WORKER_GROUP_EVENTS", default_value_t = 5_000)]
     pub worker_group_events: usize,
+}
+
+/// The aggregator's folds.
+#[derive(Args, Debug, Clone)]
+pub struct AggregatorConfig {
+    /// About how many score facts one fold takes at most.
+    #[arg(long, env = "FOLD_MAX_FACTS", default_value_t = 20_000)]
+    pub fold_max_facts: u32,
+    /// While busy, folds begin at most this often (unless the last one was full), so that batches grow by themselves.
+    #[arg(long, env = "FOLD_PACE_MILLIS", default_value_t = 20)]
+    pub fold_pace_millis: u64,
+    /// Without a notice, look for score facts this often.
+    #[arg(long, env = "FOLD_IDLE_MILLIS", default_value_t = 1_000)]
+    pub fold_idle_millis: u64,
+}
+
+impl Default for AggregatorConfig {
+    fn default() -> Self {
+        Self { fold_max_facts: 20_000, fold_pace_millis: 20, fold_idle_millis: 1_000 }
+    }
 }
 
 /// How long things are kept.

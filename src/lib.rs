@@ -11,10 +11,11 @@
 //!
 //! Beside them: [`domain`] has the rules without I/O, [`store`] the only SQL, [`directory`] what ingest and api know
 //! of games and keys, [`http`] the listener both doors share, [`operations`] health and metrics of every process,
-//! [`stack`] private Postgres and Redis. `ARCHITECTURE.md` lists the invariants and which way imports may point.
+//! [`stack`] private Postgres and Redis, [`up`] everything in one process, [`simulate`] a game that plays. `ARCHITECTURE.md` lists the invariants and which way imports may point.
 
 pub mod aggregator;
 pub mod api;
+pub mod bench;
 pub mod config;
 pub mod directory;
 pub mod domain;
@@ -24,7 +25,9 @@ pub mod lifecycle;
 pub mod operations;
 pub mod queue;
 pub mod ranking;
+pub mod simulate;
 pub mod stack;
 pub mod store;
 pub mod telemetry;
+pub mod up;
 pub mod workers;

@@ -1,1 +1,31 @@
-//! (see the module map in lib.rs)
+//! The door out: leaderboards for players, administration for studios and operators.
+//!
+//! A reading request goes `access` (whose key is it) → `boards` (which generation and period) → `cache` (bytes, if
+//! they were made since the board last changed) → `source` (Redis, or Postgres where that is certain) → `answer`.
+//! Administration (`admin`) writes to Postgres and publishes the directory.
+
+mod access;
+mod admin;
+mod answer;
+mod boards;
+mod body;
+mod cache;
+mod compression;
+mod cursor;
+mod entries;
+mod final_board;
+mod guesses;
+mod leaderboards;
+mod observe;
+mod openapi;
+mod query;
+mod refusal;
+pub mod role;
+mod routes;
+mod sorted_board;
+mod source;
+mod state;
+
+pub use openapi::document;
+pub use routes::router;
+pub use state::{ApiSettings, ApiState, WeakAdminToken};

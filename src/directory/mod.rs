@@ -3,16 +3,30 @@
 //! Ingest has no Postgres connection. Every change to games, keys or leaderboards increments
 //! `directory_version.version` in its transaction and then publishes the snapshot; cron compares the versions each
 //! second and repairs. A process keeps the last snapshot it read in memory, so a flushed or absent Redis costs no one
-//! their keys.
+//! their keys. `docs/adr/0006-directory.md` says why.
+//!
+//! [`publish::publish_if_stale`] writes it, [`follow::DirectorySource`] reads and follows it.
+
+pub mod follow;
+pub mod publish;
+pub mod snapshot;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::domain::board::{CompiledBoard, TiePolicy};
+use arc_swap::ArcSwap;
+
+use crate::domain::board::{CompiledBoard, LeaderboardSpec, TiePolicy};
 use crate::domain::ids::{GameId, Slug};
 
+pub use follow::{DirectorySource, connect, load};
+pub use publish::publish_if_stale;
+
+/// The directory that a process holds: read with `load()`, replaced by the task that follows Redis.
+pub type SharedDirectory = Arc<ArcSwap<Directory>>;
+
 /// What a key may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyKind {
     /// Publishable: post events, read public data.
@@ -21,8 +35,25 @@ pub enum KeyKind {
     Server,
 }
 
+impl KeyKind {
+    /// As stored and as written in the api.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
 /// SHA-256 of a key.
 pub type KeyHash = [u8; 32];
+
+/// The hash under which a key is stored and looked up. Looking a hash up in a map tells an attacker nothing: what
+/// a guess shares with a stored hash is not what it shares with the key.
+pub fn hash_key(key: &str) -> KeyHash {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(key.as_bytes()).into()
+}
 
 /// A key as found in the directory.
 #[derive(Debug, Clone)]
@@ -59,12 +90,16 @@ pub struct LeaderboardEntry {
     pub id: i32,
     /// What players see; `None` until the first recompute has finished.
     pub live: Option<Arc<CompiledBoard>>,
+    /// Whether a newer generation is being computed.
+    pub building: bool,
     /// For people.
     pub name: String,
     /// Readable without a key.
     pub public: bool,
     /// How equal scores rank.
     pub tie_policy: TiePolicy,
+    /// The specification as last written; what players see until `building` is over is `live`'s.
+    pub spec: Arc<LeaderboardSpec>,
 }
 
 /// One snapshot.
@@ -76,4 +111,11 @@ pub struct Directory {
     pub keys: HashMap<KeyHash, KeyEntry>,
     /// Games by slug.
     pub games: HashMap<Slug, Arc<GameEntry>>,
+}
+
+impl Directory {
+    /// Who presents `key` (the text after `Bearer`), if it is a key of any game that was not revoked.
+    pub fn authenticate(&self, key: &str) -> Option<&KeyEntry> {
+        self.keys.get(&hash_key(key))
+    }
 }

@@ -157,6 +157,13 @@ impl Slug {
     }
 }
 
+/// Equal to its text in hash and order, so that a map by slug is looked up by text without allocating.
+impl std::borrow::Borrow<str> for Slug {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Slug {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

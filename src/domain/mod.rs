@@ -3,12 +3,14 @@
 //! parameters (invariant 10), so every rule can be tested by example and by property.
 
 pub mod board;
+pub mod board_text;
 pub mod clock;
 pub mod entry;
 pub mod event;
 pub mod fact;
 pub mod ids;
 pub mod json;
+pub mod month;
 pub mod payload_check;
 pub mod period;
 pub mod ranking_key;

@@ -1,5 +1,8 @@
 //! Periods: the runs of a leaderboard between two resets. Event time decides the period (invariant 6).
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Micros;
@@ -55,10 +58,15 @@ pub enum ScheduleError {
 }
 
 /// A reset schedule, compiled once.
+///
+/// Its periods tile time: each moment falls in exactly one, whatever a time zone does to its clocks.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     rule: Rule,
     zone: jiff::tz::TimeZone,
+    /// Periods met lately, in order: calendar arithmetic costs a microsecond and more, and nearly every event falls
+    /// in the period of the one before.
+    met: Arc<ArcSwap<Vec<Period>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -69,6 +77,9 @@ enum Rule {
     Monthly,
     Cron(Box<cronexpr::Crontab>),
 }
+
+/// How many periods a schedule remembers.
+const REMEMBERED: usize = 64;
 
 impl Schedule {
     /// Compiles a reset and its time zone.
@@ -83,61 +94,132 @@ impl Schedule {
             Reset::Daily => Rule::Daily,
             Reset::Weekly => Rule::Weekly,
             Reset::Monthly => Rule::Monthly,
-            Reset::Cron(expression) => {
-                let bad = |e: cronexpr::Error| ScheduleError::BadCron(expression.clone(), e.to_string());
-                let crontab = cronexpr::parse_crontab(&format!("{expression} {time_zone}")).map_err(bad)?;
-                crontab.find_next(cronexpr::MakeTimestamp(jiff::Timestamp::UNIX_EPOCH)).map_err(bad)?;
-                Rule::Cron(Box::new(crontab))
-            }
+            Reset::Cron(expression) => Rule::Cron(Box::new(compile_cron(expression)?)),
         };
-        Ok(Self { rule, zone })
+        Ok(Self { rule, zone, met: Arc::default() })
     }
 
     /// The period in which `at` falls.
     pub fn period_at(&self, at: Micros) -> Period {
-        use jiff::{ToSpan, Unit, civil::Weekday};
-        let whole = Period { starts_at: Micros::EPOCH, ends_at: None };
-        let local = at.to_timestamp().to_zoned(self.zone.clone());
-        let date = local.date();
+        if matches!(self.rule, Rule::Never) {
+            return WHOLE;
+        }
+        let met = self.met.load();
+        let index = met.partition_point(|period| period.starts_at <= at);
+        if let Some(period) = index.checked_sub(1).and_then(|i| met.get(i)).filter(|period| period.contains(at)) {
+            return *period;
+        }
+        let period = self.compute(at);
+        let mut more = if met.len() < REMEMBERED { met.to_vec() } else { Vec::new() };
+        let index = more.partition_point(|other| other.starts_at <= period.starts_at);
+        more.insert(index, period);
+        // Two threads may overwrite each other's addition: it is a cache.
+        self.met.store(Arc::new(more));
+        period
+    }
+
+    fn compute(&self, at: Micros) -> Period {
+        use jiff::{ToSpan, civil::Weekday};
+        if let Rule::Cron(crontab) = &self.rule {
+            return cron_period(crontab, &self.zone, at).unwrap_or(WHOLE);
+        }
+        let date = at.to_timestamp().to_zoned(self.zone.clone()).date();
         let (first, length) = match &self.rule {
-            Rule::Never => return whole,
-            Rule::Cron(crontab) => return cron_period(crontab, at).unwrap_or(whole),
-            Rule::Daily => (date, 1.day()),
             Rule::Weekly => {
                 let back = date.weekday().since(Weekday::Monday);
                 (date.saturating_sub(i64::from(back).days()), 7.days())
             }
             Rule::Monthly => (date.first_of_month(), 1.month()),
+            Rule::Never | Rule::Daily | Rule::Cron(_) => (date, 1.day()),
         };
-        debug_assert!(length.total((Unit::Day, first)).is_ok());
-        // A midnight that a DST change skips begins at the first moment of that day.
-        let midnight = |day: jiff::civil::Date| day.to_zoned(self.zone.clone()).map(|z| Micros::from(z.timestamp()));
-        match (midnight(first), midnight(first.saturating_add(length))) {
-            (Ok(starts_at), Ok(end)) => Period { starts_at, ends_at: Some(end) },
-            // Out of the calendar's range: a single period is the only answer that loses nothing.
-            _ => whole,
+        let midnight = |day: jiff::civil::Date| first_moment(&self.zone, day.at(0, 0, 0, 0));
+        let period = |day: jiff::civil::Date| {
+            let ends_at = midnight(day.saturating_add(length));
+            midnight(day).map_or(WHOLE, |starts_at| Period { starts_at, ends_at })
+        };
+        let mut found = period(first);
+        // Clocks set back over midnight (00:01 to 23:01) show yesterday's date after today has begun.
+        if found.ends_at.is_some_and(|end| end <= at) {
+            found = period(first.saturating_add(length));
+        } else if at < found.starts_at {
+            found = period(first.saturating_sub(length));
         }
+        // Out of the calendar's range: a single period is the only answer that loses nothing.
+        if found.ends_at.is_some() && found.contains(at) { found } else { WHOLE }
     }
 }
 
-/// How far back to look for the previous moment of a cron expression, in seconds: from a minute's to a leap day's.
-const LOOK_BACK_SECONDS: [i64; 6] = [3_600, 86_400, 8 * 86_400, 32 * 86_400, 367 * 86_400, 9 * 366 * 86_400];
+/// The only period of a leaderboard that never resets.
+const WHOLE: Period = Period { starts_at: Micros::EPOCH, ends_at: None };
 
-fn cron_period(crontab: &cronexpr::Crontab, at: Micros) -> Option<Period> {
-    let next = |after: Micros| -> Option<Micros> {
-        crontab.find_next(cronexpr::MakeTimestamp(after.to_timestamp())).ok().map(|z| z.timestamp().into())
-    };
-    let ends_at = next(at)?;
-    for seconds in LOOK_BACK_SECONDS {
-        let mut previous = None;
-        let mut cursor = at.plus_seconds(-seconds);
-        while let Some(moment) = next(cursor).filter(|m| *m <= at) {
-            previous = Some(moment);
-            cursor = moment;
+/// The first moment at which clocks in `zone` show `local` or later: of a time that comes twice the first, of a time
+/// that is skipped the change of the clocks. Never earlier for a later `local`, which is what makes periods tile.
+fn first_moment(zone: &jiff::tz::TimeZone, local: jiff::civil::DateTime) -> Option<Micros> {
+    use jiff::tz::AmbiguousOffset;
+    let moment = match zone.to_ambiguous_timestamp(local).offset() {
+        AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(local).ok()?,
+        AmbiguousOffset::Fold { before, .. } => before.to_timestamp(local).ok()?,
+        AmbiguousOffset::Gap { before, .. } => {
+            let after_change = before.to_timestamp(local).ok()?;
+            let just_after = after_change.checked_add(jiff::SignedDuration::from_micros(1)).ok()?;
+            zone.preceding(just_after).next()?.timestamp()
         }
-        if let Some(starts_at) = previous {
-            return Some(Period { starts_at, ends_at: Some(ends_at) });
+    };
+    Some(moment.into())
+}
+
+/// Compiles a cron expression over local time, as if it were UTC: what the zone's clocks do to it is up to
+/// [`first_moment`] (cronexpr's own answers around a change of clocks depend on where the search begins).
+fn compile_cron(expression: &str) -> Result<cronexpr::Crontab, ScheduleError> {
+    let bad = |message: &str| ScheduleError::BadCron(expression.to_owned(), message.to_owned());
+    let fields: Vec<&str> = expression.split_ascii_whitespace().collect();
+    let &[_, _, day_of_month, _, day_of_week] = fields.as_slice() else {
+        return Err(bad("five fields are needed: minute, hour, day of month, month, day of week"));
+    };
+    // cronexpr compares month numbers to find a month's last day, so `L` never fires in December.
+    if [day_of_month, day_of_week].iter().any(|field| field.contains(['L', 'l'])) {
+        return Err(bad("'L' is not supported"));
+    }
+    let crontab = cronexpr::parse_crontab(&format!("{expression} UTC")).map_err(|error| bad(&error.to_string()))?;
+    next_local(&crontab, jiff::civil::date(2000, 1, 1).at(0, 0, 0, 0)).ok_or_else(|| bad("it names no moment"))?;
+    Ok(crontab)
+}
+
+/// The first local time after `after` that the expression names. cronexpr searches four years at a time; leap days
+/// may be eight years apart.
+fn next_local(crontab: &cronexpr::Crontab, after: jiff::civil::DateTime) -> Option<jiff::civil::DateTime> {
+    use jiff::ToSpan;
+    // A little under four years, so that no leap day falls between two searches.
+    (0..3).find_map(|i| {
+        let from = jiff::tz::Offset::UTC.to_timestamp(after.checked_add((i * 1_459).days()).ok()?).ok()?;
+        crontab.find_next(cronexpr::MakeTimestamp(from)).ok().map(|found| found.datetime())
+    })
+}
+
+/// How far back to look for the previous moment of a cron expression, in hours: from a minute's to a leap day's.
+const LOOK_BACK_HOURS: [i64; 6] = [1, 24, 8 * 24, 32 * 24, 367 * 24, 9 * 366 * 24];
+
+fn cron_period(crontab: &cronexpr::Crontab, zone: &jiff::tz::TimeZone, at: Micros) -> Option<Period> {
+    use jiff::ToSpan;
+    let local = zone.to_datetime(at.to_timestamp());
+    for hours in LOOK_BACK_HOURS {
+        let mut starts_at = None;
+        let mut cursor = local.checked_sub(hours.hours()).ok()?;
+        loop {
+            cursor = next_local(crontab, cursor)?;
+            let moment = first_moment(zone, cursor)?;
+            if moment <= at {
+                starts_at = Some(moment);
+            } else if let Some(starts_at) = starts_at {
+                return Some(Period { starts_at, ends_at: Some(moment) });
+            } else {
+                break;
+            }
         }
     }
     None
 }
+
+#[cfg(test)]
+#[path = "period_tests.rs"]
+mod tests;

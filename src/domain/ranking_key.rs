@@ -23,6 +23,17 @@ pub struct Standing {
     pub reached_at: Micros,
 }
 
+/// An entry as a rebuild reads it from Postgres and writes it to Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionedStanding {
+    /// Whose.
+    pub player_id: String,
+    /// Published values.
+    pub standing: Standing,
+    /// The entry's version.
+    pub version: i64,
+}
+
 const fn flip(value: i64) -> u64 {
     (value as u64) ^ (1 << 63)
 }

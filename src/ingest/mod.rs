@@ -13,6 +13,7 @@ pub mod limits;
 mod measure;
 mod receipt;
 mod refuse;
+pub mod role;
 mod state;
 
 use axum::Router;
@@ -21,7 +22,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Request, Response, header};
 use axum::routing::post;
 
-pub use state::{IngestSettings, IngestState, start};
+pub use state::{DoorSettings, IngestState, open};
 
 use call::Call;
 

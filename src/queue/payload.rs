@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::domain::clock::Micros;
 use crate::domain::event::Event;
 use crate::domain::ids::GameId;
+use crate::domain::retry::RetryPolicy;
 
 /// The version of the layout written today.
 pub const VERSION: u8 = 1;
@@ -19,6 +20,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 1] = [Self::PersistEvents];
+
+    /// How often and when a failed job of this kind is tried again.
+    pub fn retry_policy(self) -> RetryPolicy {
+        match self {
+            Self::PersistEvents => RetryPolicy::default(),
+        }
+    }
+
     const fn code(self) -> u8 {
         match self {
             Self::PersistEvents => 1,
@@ -45,6 +56,17 @@ pub enum PayloadError {
     /// Cut short or damaged.
     #[error("damaged payload at byte {0}")]
     Damaged(usize),
+}
+
+impl PayloadError {
+    /// The stable reason of the dead letter.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::UnknownVersion(_) => "unknown_version",
+            Self::UnknownKind(_) => "unknown_kind",
+            Self::Damaged(_) => "undecodable",
+        }
+    }
 }
 
 /// Reads the kind of a job.
@@ -152,6 +174,66 @@ pub fn decode_persist_events(bytes: &[u8]) -> Result<PersistEvents<'_>, PayloadE
     } else {
         Err(PayloadError::Damaged(r.at))
     }
+}
+
+/// How many events a `persist-events` job says it holds; 1 when it cannot be read. For sizing groups only.
+pub fn event_count(bytes: &[u8]) -> usize {
+    match bytes.get(COUNT_AT..COUNT_AT + 2) {
+        Some(count) => usize::from(u16::from_le_bytes([count[0], count[1]])).max(1),
+        None => 1,
+    }
+}
+
+/// A job's content as JSON text for people (dead letters), or `None` when it cannot be read.
+pub fn describe(bytes: &[u8]) -> Option<String> {
+    let job = decode_persist_events(bytes).ok()?;
+    let events: Vec<_> = job
+        .events
+        .iter()
+        .map(|e| {
+            let payload = serde_json::value::RawValue::from_string(e.payload.to_owned()).ok();
+            DescribedEvent {
+                event_id: e.event_id,
+                event_type: e.event_type,
+                player_id: e.player_id,
+                session_id: e.session_id,
+                schema_version: e.schema_version,
+                occurred_at: e.occurred_at,
+                // A payload that is no JSON is what the letter may be about: shown as text.
+                payload_text: payload.is_none().then_some(e.payload),
+                payload,
+            }
+        })
+        .collect();
+    let described = serde_json::json!({
+        "kind": Kind::PersistEvents.name(),
+        "game_id": job.game_id,
+        "batch_id": job.batch_id,
+        "from_server": job.from_server,
+    });
+    let mut text = described.to_string();
+    text.pop();
+    text.push_str(",\"events\":");
+    text.push_str(&serde_json::to_string(&events).ok()?);
+    text.push('}');
+    Some(text)
+}
+
+#[derive(serde::Serialize)]
+struct DescribedEvent<'a> {
+    event_id: Uuid,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    player_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema_version: Option<i32>,
+    occurred_at: Micros,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Box<serde_json::value::RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_text: Option<&'a str>,
 }
 
 struct Reader<'a> {

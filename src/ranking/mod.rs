@@ -1,1 +1,22 @@
-//! (see the module map in lib.rs)
+//! Leaderboards in Redis: exact, disposable, and known to no other code (keys: `docs/redis-keys.md`).
+//!
+//! A period is a sorted set in which every score is 0 and the member is the sort key of an entry
+//! (`domain/ranking_key.rs`), so Redis keeps the exact order of the tuple; and a hash from player to
+//! `<entry version>:<48 hex>`. Every operation is one script call, so what it answers or changes is of one moment.
+//!
+//! * [`read`](Ranking::page): pages, standings, around, lookup, for the api;
+//! * [`publish`](Ranking::publish): what a fold changed, guarded by entry versions;
+//! * [`rebuild`](Ranking::begin_rebuild): a whole board, written aside and swapped in.
+
+mod connection;
+mod key;
+mod publish;
+mod read;
+mod rebuild;
+pub mod subscription;
+
+pub use connection::{Ranking, RankingError};
+pub use key::SortKey;
+pub use publish::{PublishOutcome, PublishedEntry};
+pub use read::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, ReadError, StandingAnswer};
+pub use rebuild::{BoardStatus, RebuildError, RebuildToken};

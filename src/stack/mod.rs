@@ -1,1 +1,150 @@
-//! (see the module map in lib.rs)
+//! Private Postgres and Redis for `scoreline up`, the tests and the benchmark, from the system's packages.
+//!
+//! Everything lives in one *home* folder. A lock in it keeps a second copy out; what a crashed run left running is
+//! recognised by its pid file, checked, and stopped before new services start. Nothing else is ever stopped.
+
+pub mod binaries;
+pub mod daemon;
+pub mod home;
+pub mod postgres;
+pub mod redis;
+
+use std::path::PathBuf;
+
+pub use home::Home;
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct StackOptions {
+    /// The folder that holds everything.
+    pub home: PathBuf,
+    /// Start a Postgres.
+    pub postgres: bool,
+    /// Start a Redis.
+    pub redis: bool,
+    /// `false` only for tests: nothing is forced to disk.
+    pub durable: bool,
+    /// Connections that Postgres allows.
+    pub max_connections: u32,
+}
+
+/// Why services did not start. Each text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StackError {
+    /// Another copy uses the folder.
+    #[error("another copy runs with {home} (pid {pid}); stop it, or choose another folder with --home")]
+    InUse {
+        /// The folder.
+        home: PathBuf,
+        /// Who has it.
+        pid: String,
+    },
+    /// A file or folder cannot be made or read.
+    #[error("{what} {path}: {source}")]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A program is missing.
+    #[error(
+        "{program} {needed} was not found; run scripts/install-services, or install it from your system's packages"
+    )]
+    Missing {
+        /// Which one.
+        program: &'static str,
+        /// Which version.
+        needed: &'static str,
+    },
+    /// A service did not come up.
+    #[error("{service} did not start: {reason} (its log: {log})")]
+    NotUp {
+        /// Which one.
+        service: &'static str,
+        /// Why.
+        reason: String,
+        /// Where to read more.
+        log: PathBuf,
+    },
+    /// The machine cannot run it as it stands.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl StackError {
+    fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::File { what, path: path.into(), source }
+    }
+}
+
+/// Services that run. They outlive this value: call [`Stack::stop`].
+#[derive(Debug)]
+pub struct Stack {
+    home: Home,
+    postgres: Option<postgres::PrivatePostgres>,
+    redis: Option<redis::PrivateRedis>,
+}
+
+impl Stack {
+    /// Starts what `options` say in a locked home.
+    ///
+    /// # Errors
+    /// [`StackError`]; what was started before the error is stopped again.
+    pub async fn start(options: &StackOptions) -> Result<Self, StackError> {
+        let home = Home::lock(&options.home)?;
+        let mut stack = Self { home, postgres: None, redis: None };
+        match stack.start_services(options).await {
+            Ok(()) => Ok(stack),
+            Err(error) => {
+                stack.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_services(&mut self, options: &StackOptions) -> Result<(), StackError> {
+        if options.postgres {
+            self.postgres = Some(postgres::start(&self.home, options).await?);
+        }
+        if options.redis {
+            self.redis = Some(redis::start(&self.home, options).await?);
+        }
+        Ok(())
+    }
+
+    /// The folder.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// How to reach Postgres, if one was started.
+    pub fn database_url(&self) -> Option<&str> {
+        self.postgres.as_ref().map(|p| p.url.as_str())
+    }
+
+    /// How to reach Redis, if one was started.
+    pub fn redis_url(&self) -> Option<&str> {
+        self.redis.as_ref().map(|r| r.url.as_str())
+    }
+
+    /// Process ids by name, for accounting.
+    pub fn pids(&self) -> Vec<(&'static str, u32)> {
+        let postgres = self.postgres.as_ref().map(|p| ("postgres", p.daemon.pid()));
+        let redis = self.redis.as_ref().map(|r| ("redis", r.daemon.pid()));
+        postgres.into_iter().chain(redis).collect()
+    }
+
+    /// Stops what was started, cleanly, and gives the folder free.
+    pub async fn stop(self) {
+        if let Some(redis) = self.redis {
+            redis.daemon.stop(redis::STOP).await;
+        }
+        if let Some(postgres) = self.postgres {
+            postgres.daemon.stop(postgres::STOP).await;
+        }
+        drop(self.home);
+    }
+}

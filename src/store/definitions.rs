@@ -61,3 +61,11 @@ pub async fn load(connection: &mut PgConnection) -> Result<Definitions, sqlx::Er
     }
     Ok(definitions)
 }
+
+/// Grows with every change to games, keys or leaderboards.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn version(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT version FROM directory_version").fetch_one(connection).await
+}

@@ -1,1 +1,189 @@
-//! Writing events.
+//! Writing events: by COPY when all are expected to be new, the careful way otherwise (fine print 12).
+
+use std::collections::HashSet;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::domain::clock::Micros;
+use crate::domain::event::Event;
+use crate::domain::ids::GameId;
+
+/// One row of `events`, borrowing from the job that carried it.
+#[derive(Debug, Clone, Copy)]
+pub struct EventRow<'a> {
+    /// Whose event it is.
+    pub game_id: GameId,
+    /// The event.
+    pub event: Event<'a>,
+    /// When ingest enqueued it (Redis time).
+    pub received_at: Micros,
+    /// The game's definitions generation under which its facts are made.
+    pub definitions_generation: i32,
+    /// Whether a server key sent it.
+    pub from_server: bool,
+}
+
+impl EventRow<'_> {
+    /// The primary key: the event's identity (invariant 2).
+    pub fn key(&self) -> (GameId, Uuid, Micros) {
+        (self.game_id, self.event.event_id, self.event.occurred_at)
+    }
+}
+
+/// The header of Postgres's binary COPY format: signature, flags, extension length.
+const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// Columns of a copied row.
+const COPY_COLUMNS: i16 = 11;
+/// Bytes of a row beside its texts: column count, 11 lengths, fixed-width values.
+const COPY_FIXED_BYTES: usize = 2 + 11 * 4 + 4 + 16 + 8 + 8 + 4 + 4 + 1;
+
+/// Writes all rows with one COPY, which fails as a whole when any of them is stored already (`23505`).
+///
+/// # Errors
+/// Whatever Postgres says. After any error but `23505` the connection must be closed: its protocol state is unknown.
+pub async fn copy_new(connection: &mut PgConnection, rows: &[EventRow<'_>]) -> Result<(), sqlx::Error> {
+    let mut copy = connection
+        .copy_in_raw(
+            "COPY events (game_id, event_id, occurred_at, received_at, definitions_generation, schema_version,
+                          from_server, type, player_id, session_id, payload)
+             FROM STDIN WITH (FORMAT binary)",
+        )
+        .await?;
+    if let Err(error) = copy.send(encode_copy(rows)).await {
+        // Ends the COPY; the error that matters is the first.
+        let _ = copy.abort("the rows could not be sent").await;
+        return Err(error);
+    }
+    copy.finish().await?;
+    Ok(())
+}
+
+fn encode_copy(rows: &[EventRow<'_>]) -> Vec<u8> {
+    let texts =
+        |e: &Event<'_>| e.payload.len() + e.event_type.len() + e.player_id.len() + e.session_id.map_or(0, str::len);
+    let capacity = rows.iter().map(|r| COPY_FIXED_BYTES + texts(&r.event)).sum::<usize>();
+    let mut out = Vec::with_capacity(COPY_HEADER.len() + capacity + 2);
+    out.extend_from_slice(COPY_HEADER);
+    for row in rows {
+        let event = &row.event;
+        out.extend_from_slice(&COPY_COLUMNS.to_be_bytes());
+        field(&mut out, &row.game_id.0.to_be_bytes());
+        field(&mut out, event.event_id.as_bytes());
+        field(&mut out, &event.occurred_at.to_postgres().to_be_bytes());
+        field(&mut out, &row.received_at.to_postgres().to_be_bytes());
+        field(&mut out, &row.definitions_generation.to_be_bytes());
+        optional_field(&mut out, event.schema_version.map(i32::to_be_bytes).as_ref().map(<[u8; 4]>::as_slice));
+        field(&mut out, &[u8::from(row.from_server)]);
+        field(&mut out, event.event_type.as_bytes());
+        field(&mut out, event.player_id.as_bytes());
+        optional_field(&mut out, event.session_id.map(str::as_bytes));
+        field(&mut out, event.payload.as_bytes());
+    }
+    out.extend_from_slice(&(-1i16).to_be_bytes());
+    out
+}
+
+fn field(out: &mut Vec<u8>, value: &[u8]) {
+    // Values are bounded far below 2 GiB by ingest's limits.
+    out.extend_from_slice(&(value.len() as i32).to_be_bytes());
+    out.extend_from_slice(value);
+}
+
+fn optional_field(out: &mut Vec<u8>, value: Option<&[u8]>) {
+    match value {
+        Some(value) => field(out, value),
+        None => out.extend_from_slice(&(-1i32).to_be_bytes()),
+    }
+}
+
+/// Writes those rows that are not stored yet; returns the keys that are new.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn insert_missing(
+    connection: &mut PgConnection,
+    rows: &[EventRow<'_>],
+) -> Result<HashSet<(GameId, Uuid, Micros)>, sqlx::Error> {
+    fn column<'r, T>(rows: &'r [EventRow<'r>], pick: impl Fn(&'r EventRow<'r>) -> T) -> Vec<T> {
+        rows.iter().map(pick).collect()
+    }
+    let new: Vec<(i32, Uuid, Micros)> = sqlx::query_as(
+        "INSERT INTO events (game_id, event_id, occurred_at, received_at, definitions_generation, schema_version,
+                             from_server, type, player_id, session_id, payload)
+         SELECT game_id, event_id, occurred_at, received_at, definitions_generation, schema_version,
+                from_server, type, player_id, session_id, payload::json
+           FROM unnest($1::int[], $2::uuid[], $3::timestamptz[], $4::timestamptz[], $5::int[], $6::int[], $7::bool[],
+                       $8::text[], $9::text[], $10::text[], $11::text[])
+             AS r (game_id, event_id, occurred_at, received_at, definitions_generation, schema_version, from_server,
+                   type, player_id, session_id, payload)
+         ON CONFLICT DO NOTHING
+         RETURNING game_id, event_id, occurred_at",
+    )
+    .bind(column(rows, |r| r.game_id.0))
+    .bind(column(rows, |r| r.event.event_id))
+    .bind(column(rows, |r| r.event.occurred_at))
+    .bind(column(rows, |r| r.received_at))
+    .bind(column(rows, |r| r.definitions_generation))
+    .bind(column(rows, |r| r.event.schema_version))
+    .bind(column(rows, |r| r.from_server))
+    .bind(column(rows, |r| r.event.event_type))
+    .bind(column(rows, |r| r.event.player_id))
+    .bind(column(rows, |r| r.event.session_id))
+    .bind(column(rows, |r| r.event.payload))
+    .fetch_all(connection)
+    .await?;
+    Ok(new.into_iter().map(|(game, id, at)| (GameId(game), id, at)).collect())
+}
+
+/// Locks the games' rows against changes of definitions until the transaction ends, and returns their definitions
+/// generations as they stand (fine print 5). A game that does not exist is missing from the answer.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn lock_definitions_generations(
+    connection: &mut PgConnection,
+    games: &[GameId],
+) -> Result<Vec<(GameId, i32)>, sqlx::Error> {
+    let ids: Vec<i32> = games.iter().map(|g| g.0).collect();
+    let rows: Vec<(i32, i32)> =
+        sqlx::query_as("SELECT id, definitions_generation FROM games WHERE id = ANY($1) ORDER BY id FOR SHARE")
+            .bind(ids)
+            .fetch_all(connection)
+            .await?;
+    Ok(rows.into_iter().map(|(id, generation)| (GameId(id), generation)).collect())
+}
+
+/// One packed group of facts of one fold shard, ready for `score_facts`.
+#[derive(Debug)]
+pub struct PackedFacts {
+    /// Fold shard.
+    pub shard: i16,
+    /// How many facts are packed.
+    pub count: i32,
+    /// The smallest `received_at` among them.
+    pub min_received_at: Micros,
+    /// See [`crate::domain::fact::FactPacker`].
+    pub bytes: Vec<u8>,
+}
+
+/// Puts packed facts into the outbox.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn insert_facts(connection: &mut PgConnection, groups: &[PackedFacts]) -> Result<(), sqlx::Error> {
+    if groups.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO score_facts (shard, fact_count, min_received_at, facts)
+         SELECT * FROM unnest($1::smallint[], $2::int[], $3::timestamptz[], $4::bytea[])",
+    )
+    .bind(groups.iter().map(|g| g.shard).collect::<Vec<_>>())
+    .bind(groups.iter().map(|g| g.count).collect::<Vec<_>>())
+    .bind(groups.iter().map(|g| g.min_received_at).collect::<Vec<_>>())
+    .bind(groups.iter().map(|g| g.bytes.as_slice()).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}

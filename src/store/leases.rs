@@ -1,7 +1,8 @@
 //! Leases: who may act alone. A row with a token instead of an advisory lock, because a frozen process keeps its
 //! session but not its lease (fine print 11). Times are the database's, so clocks of processes do not matter.
 
-use sqlx::{PgConnection, PgPool};
+use crate::store::pool::Pool;
+use sqlx::PgConnection;
 
 /// How long a lease lasts without renewal. Holders renew each second.
 pub const LEASE_SECONDS: f64 = 5.0;
@@ -20,7 +21,7 @@ pub struct Lease {
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn acquire(pool: &PgPool, name: &str, holder: &str) -> Result<Option<Lease>, sqlx::Error> {
+pub async fn acquire(pool: &Pool, name: &str, holder: &str) -> Result<Option<Lease>, sqlx::Error> {
     let token: Option<i64> = sqlx::query_scalar(
         "INSERT INTO leases (name, holder, token, expires_at)
          VALUES ($1, $2, nextval('lease_token'), clock_timestamp() + make_interval(secs => $3))
@@ -37,11 +38,27 @@ pub async fn acquire(pool: &PgPool, name: &str, holder: &str) -> Result<Option<L
     Ok(token.map(|token| Lease { name: name.to_owned(), token }))
 }
 
+/// Which of these leases nobody holds: a look before the leap, so that a standby does not queue for the rows that the
+/// holder locks in every transaction.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn free(pool: &Pool, names: &[String]) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT wanted.name FROM unnest($1::text[]) AS wanted (name)
+          WHERE NOT EXISTS (SELECT 1 FROM leases l WHERE l.name = wanted.name AND l.expires_at >= clock_timestamp())
+          ORDER BY wanted.name",
+    )
+    .bind(names)
+    .fetch_all(pool)
+    .await
+}
+
 /// Renews leases; returns those that are still held.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn renew(pool: &PgPool, leases: &[Lease]) -> Result<Vec<Lease>, sqlx::Error> {
+pub async fn renew(pool: &Pool, leases: &[Lease]) -> Result<Vec<Lease>, sqlx::Error> {
     let (names, tokens) = columns(leases);
     let held: Vec<(String, i64)> = sqlx::query_as(
         "UPDATE leases l SET expires_at = clock_timestamp() + make_interval(secs => $3)
@@ -61,7 +78,7 @@ pub async fn renew(pool: &PgPool, leases: &[Lease]) -> Result<Vec<Lease>, sqlx::
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn release(pool: &PgPool, leases: &[Lease]) -> Result<(), sqlx::Error> {
+pub async fn release(pool: &Pool, leases: &[Lease]) -> Result<(), sqlx::Error> {
     let (names, tokens) = columns(leases);
     sqlx::query(
         "UPDATE leases l SET expires_at = '-infinity'

@@ -1,6 +1,36 @@
 //! The only SQL. One file per table or per question; every query is static text.
 
+pub mod audit;
+pub mod audit_log;
+pub mod baseline;
+pub mod dead_letter_intake;
+pub mod dead_letters;
 pub mod definitions;
+pub mod directory;
+pub mod entries;
+pub mod event_scan;
 pub mod events;
+pub mod facts;
+pub mod failure;
+pub mod fold_periods;
+pub mod games;
+pub mod keys;
+pub mod leaderboards;
 pub mod leases;
+pub mod markers;
 mod micros;
+pub mod migrations;
+pub mod partitions;
+pub mod period_closing;
+pub mod pool;
+pub mod processes;
+
+/// What Postgres or the way to it answered instead of a result.
+pub use sqlx::Error as StoreError;
+pub mod periods;
+mod place;
+pub mod recompute;
+pub mod recompute_steps;
+pub mod retention;
+pub mod standings;
+mod sums;

@@ -16,6 +16,12 @@ pub const QUEUE_OLDEST_SECONDS: &str = "scoreline_queue_oldest_seconds";
 pub const JOB_SECONDS: &str = "scoreline_job_seconds";
 /// How jobs ended. Labels: role, kind, outcome.
 pub const JOB_OUTCOMES: &str = "scoreline_job_outcomes_total";
+/// Calls that asked the queue for jobs. Labels: role, outcome (jobs, empty, error).
+pub const QUEUE_FETCHES: &str = "scoreline_queue_fetches_total";
+/// Jobs taken out of dead workers' hands. Labels: role.
+pub const QUEUE_RESCUED: &str = "scoreline_queue_rescued_total";
+/// Jobs in this worker's hands. Labels: role.
+pub const QUEUE_IN_HAND: &str = "scoreline_queue_in_hand";
 /// Events written. Labels: role.
 pub const EVENTS_INSERTED: &str = "scoreline_events_inserted_total";
 /// Events that were stored already. Labels: role.
@@ -26,7 +32,25 @@ pub const FACTS_WAITING: &str = "scoreline_facts_waiting";
 pub const FACTS_FOLDED: &str = "scoreline_facts_folded_total";
 /// Seconds from a score's receipt to its being on the board. Labels: role.
 pub const ACCEPT_TO_RANK_SECONDS: &str = "scoreline_accept_to_rank_seconds";
+/// Score facts that came too late for their period. Labels: role.
+pub const FACTS_LATE: &str = "scoreline_facts_late_total";
+/// Rows of facts that no program version here can read, put aside. Labels: role.
+pub const FACTS_SET_ASIDE: &str = "scoreline_facts_set_aside_total";
+/// Seconds that one fold took, from its begin to its commit. Labels: role.
+pub const FOLD_SECONDS: &str = "scoreline_fold_seconds";
+/// Folds that did not commit. Labels: role.
+pub const FOLD_FAILURES: &str = "scoreline_fold_failures_total";
+/// Fold shards that this process holds. Labels: role.
+pub const FOLD_SHARDS_HELD: &str = "scoreline_fold_shards_held";
+/// Seconds from a fold's commit to its publication. Labels: role.
+pub const PUBLISH_LAG_SECONDS: &str = "scoreline_publish_lag_seconds";
+/// Folds that Redis has not been told yet. Labels: role.
+pub const MARKERS_WAITING: &str = "scoreline_markers_waiting";
+/// Rebuilds of leaderboards in Redis. Labels: role, outcome (done, failed).
+pub const REBUILDS: &str = "scoreline_rebuilds_total";
 /// Connections of a Postgres pool. Labels: role, pool, state (total, idle, waiting, max).
 pub const POOL_CONNECTIONS: &str = "scoreline_pool_connections";
 /// What limits refused. Labels: role, limit (requests, guesses, player, game), by (redis, cache, local).
 pub const INGEST_LIMITED: &str = "scoreline_ingest_limited_total";
+/// Connections refused at a cap. Labels: role, reason (listener, address).
+pub const HTTP_CONNECTIONS_REFUSED: &str = "scoreline_http_connections_refused_total";

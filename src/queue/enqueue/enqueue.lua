@@ -126,7 +126,7 @@ if enqueue then
       local id = received_at .. '-' .. ARGV[queue_args + 3] .. (lane == 1 and '-h' or '-l')
       redis.call('HSET', KEYS[queue_keys + 1], id, bytes)
       wake = redis.call('RPUSH', KEYS[queue_keys + 1 + lane], id) == 1 or wake
-      redis.call('HINCRBY', KEYS[queue_keys + 4], lane == 1 and 'pushed:high' or 'pushed:low', 1)
+      redis.call('HINCRBY', KEYS[queue_keys + 4], 'pushed', 1)
     end
   end
   if wake then redis.call('PUBLISH', ARGV[queue_args + 2], '1') end

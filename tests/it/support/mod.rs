@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of the support")]
 
+pub mod http;
 pub mod postgres;
 pub mod redis;
+pub mod system;
 
 use std::time::{Duration, Instant};
 

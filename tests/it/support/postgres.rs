@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, Executor, PgConnection, PgPool};
+use sqlx::{Connection, Executor, PgConnection};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A private, migrated database; dropped with this value.
 pub struct TestDatabase {
     pub url: String,
-    pub pool: PgPool,
+    pub pool: scoreline::store::pool::Pool,
     name: String,
     admin: PgConnectOptions,
 }
@@ -54,10 +54,19 @@ pub async fn database() -> TestDatabase {
     run(&mut connection, format!("CREATE DATABASE \"{name}\" TEMPLATE \"{template}\"")).await;
     connection.close().await.unwrap();
     let options = admin.clone().database(&name);
-    let pool = PgPoolOptions::new().max_connections(8).connect_with(options).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(8).connect_with(options).await.unwrap().into();
     let user = admin.get_username();
     let url = format!("postgres://{user}@{}:{}/{name}", admin.get_host(), admin.get_port());
     TestDatabase { url, pool, name, admin }
+}
+
+/// Makes a private database without a schema.
+pub async fn empty_database() -> TestDatabase {
+    let database = database().await;
+    for schema in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
+        sqlx::query(schema).execute(&database.pool).await.unwrap();
+    }
+    database
 }
 
 async fn run(connection: &mut PgConnection, statement: String) {

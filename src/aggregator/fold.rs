@@ -1,0 +1,233 @@
+//! One fold: facts in, entries and a marker out, in one transaction (invariant 4; fine print 9 and 14).
+
+use crate::store::pool::Pool;
+
+use super::marker::MarkerWriter;
+use super::rules::Rules;
+use super::shards;
+use crate::domain::board::{GenerationState, Operator, Order};
+use crate::domain::clock::Micros;
+use crate::domain::entry::EntryState;
+use crate::domain::fact::{self, Fact};
+use crate::domain::ranking_key::Standing;
+use crate::store::entries::{self, EntryWrite, StoredEntry, WriteEntriesError};
+use crate::store::facts::{self, TakenFacts};
+use crate::store::leases::{self, Lease};
+use crate::store::{fold_periods, markers};
+
+mod resolve;
+
+use resolve::{Resolved, resolve};
+
+/// Why a fold did not commit. It changed nothing; the facts are still there.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    /// A lease was lost: somebody else folds that shard.
+    #[error("a lease of a fold shard was lost")]
+    LeaseLost,
+    /// Whatever Postgres says.
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+    /// An entry was written by somebody else meanwhile.
+    #[error("{0} entries changed under the fold")]
+    EntriesMoved(u64),
+}
+
+impl From<WriteEntriesError> for FoldError {
+    fn from(error: WriteEntriesError) -> Self {
+        match error {
+            WriteEntriesError::Postgres(error) => Self::Postgres(error),
+            WriteEntriesError::Moved(count) => Self::EntriesMoved(count),
+        }
+    }
+}
+
+/// What a fold committed.
+#[derive(Debug, Default)]
+pub struct Folded {
+    /// Facts consumed.
+    pub facts: u64,
+    /// Of these, counted as late.
+    pub late: u64,
+    /// Whether more facts waited than one fold takes.
+    pub full: bool,
+    /// The marker, when a standing changed.
+    pub marker: Option<StoredMarker>,
+    /// When the facts of live boards were received: a time and how many in a row.
+    pub received: Vec<(Micros, u32)>,
+}
+
+/// A committed marker: the in-memory copy of one row of `dirty_entries`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMarker {
+    /// `dirty_entries.id`.
+    pub id: i64,
+    /// Its bytes (`marker.rs`).
+    pub bytes: Vec<u8>,
+}
+
+/// The facts of one entry, merged; and the entry.
+struct Merged<'a> {
+    /// Index into the resolved periods.
+    period: usize,
+    player_id: &'a str,
+    state: EntryState,
+}
+
+/// Folds about `max_facts` waiting facts of the shards that `held` are for.
+///
+/// # Errors
+/// [`FoldError`]: nothing was changed.
+pub async fn fold_once(pool: &Pool, rules: &Rules, held: &[Lease], max_facts: u32) -> Result<Folded, FoldError> {
+    let shard_numbers = shards::numbers(held);
+    let mut transaction = pool.begin().await?;
+    if !leases::lock_and_check(&mut transaction, held).await? {
+        return Err(FoldError::LeaseLost);
+    }
+    let rows = facts::take(&mut transaction, &shard_numbers, i64::from(max_facts)).await?;
+    if rows.is_empty() {
+        // Nothing was written: a rollback costs less than a commit.
+        transaction.rollback().await?;
+        return Ok(Folded::default());
+    }
+    let mut folded = Folded::default();
+    let mut unfolded = Vec::new();
+    for row in &rows {
+        match fact::unpack(&row.facts) {
+            Ok(mut unpacked) => unfolded.append(&mut unpacked),
+            Err(error) => set_aside(&mut transaction, row, error).await?,
+        }
+    }
+    folded.facts = unfolded.len() as u64;
+    folded.full = folded.facts >= u64::from(max_facts) || rows.len() as i64 >= facts::MAX_ROWS;
+
+    unfolded.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
+    let mut resolved = resolve(&mut transaction, rules, &unfolded).await?;
+    let merged = merge(&unfolded, &mut resolved, &mut folded);
+    count_late(&mut transaction, &resolved, &mut folded).await?;
+    let lead = shard_numbers.first().copied().unwrap_or_default();
+    folded.marker = write(&mut transaction, lead, &resolved, merged).await?;
+    transaction.commit().await?;
+    Ok(folded)
+}
+
+async fn set_aside(
+    transaction: &mut sqlx::PgConnection,
+    row: &TakenFacts,
+    error: fact::PackedError,
+) -> Result<(), sqlx::Error> {
+    tracing::error!(shard = row.shard, facts = row.count, %error, "a row of facts cannot be read; put aside");
+    metrics::counter!(crate::telemetry::metrics::FACTS_SET_ASIDE, "role" => "cron").increment(1);
+    facts::set_aside(transaction, row).await
+}
+
+/// Facts of one entry stand together, entries in the order of their primary key: the index is walked, not hopped over.
+fn place<'a>(fact: &Fact<'a>) -> (i32, Micros, &'a str) {
+    (fact.generation.0, fact.period_start, fact.player_id)
+}
+
+fn merge<'a>(facts: &[Fact<'a>], resolved: &mut [Resolved], folded: &mut Folded) -> Vec<Merged<'a>> {
+    let mut merged: Vec<Merged<'a>> = Vec::with_capacity(facts.len());
+    let mut at = 0;
+    for fact in facts {
+        // Both are sorted alike, and every fact has its period.
+        while resolved.get(at).is_some_and(|r| r.place() != (fact.generation, fact.period_start)) {
+            at += 1;
+        }
+        let Some(period) = resolved.get_mut(at) else { break };
+        let Some(rule) = period.rule() else { continue };
+        if rule.state == GenerationState::Live {
+            match folded.received.last_mut() {
+                Some((received, count)) if *received == fact.received_at => *count += 1,
+                _ => folded.received.push((fact.received_at, 1)),
+            }
+        }
+        if period.is_late(fact.received_at) {
+            period.late += 1;
+            continue;
+        }
+        let state = EntryState::from_fact(rule.operator, fact);
+        match merged.last_mut() {
+            Some(last) if last.period == at && last.player_id == fact.player_id => {
+                last.state.merge(rule.operator, rule.order, state);
+            }
+            _ => merged.push(Merged { period: at, player_id: fact.player_id, state }),
+        }
+    }
+    merged
+}
+
+async fn count_late(
+    transaction: &mut sqlx::PgConnection,
+    resolved: &[Resolved],
+    folded: &mut Folded,
+) -> Result<(), sqlx::Error> {
+    let (ids, counts): (Vec<i64>, Vec<i64>) =
+        resolved.iter().filter(|r| r.late > 0).filter_map(|r| Some((r.found?.id, r.late))).unzip();
+    folded.late = counts.iter().sum::<i64>() as u64;
+    if ids.is_empty() { Ok(()) } else { fold_periods::count_late(transaction, &ids, &counts).await }
+}
+
+/// Merges with what is stored, stores what changed, and marks the standings that changed.
+async fn write(
+    transaction: &mut sqlx::PgConnection,
+    lead: i16,
+    resolved: &[Resolved],
+    mut merged: Vec<Merged<'_>>,
+) -> Result<Option<StoredMarker>, FoldError> {
+    if merged.is_empty() {
+        return Ok(None);
+    }
+    let rule_of = |m: &Merged<'_>| resolved.get(m.period).and_then(|r| Some((r.found?.id, r.rule()?)));
+    let period_ids: Vec<i64> = merged.iter().map(|m| rule_of(m).map_or(0, |(id, _)| id)).collect();
+    let players: Vec<&str> = merged.iter().map(|m| m.player_id).collect();
+    let version = markers::next_version(transaction).await?;
+    let stored = entries::read(transaction, &period_ids, &players).await?;
+    let mut versions = vec![(version, None); merged.len()];
+    for (n, StoredEntry { state, version: stored_version, at }) in stored {
+        let Some(entry) = merged.get_mut(n) else { continue };
+        let Some((_, rule)) = rule_of(entry) else { continue };
+        let fresh = std::mem::replace(&mut entry.state, state);
+        // A play that improves nothing is counted but is no change that anyone must be told of (fine print 15).
+        let changed = entry.state.merge(rule.operator, rule.order, fresh);
+        versions[n] = (if changed { version } else { stored_version }, Some(at));
+    }
+    let mut writes = Vec::with_capacity(merged.len());
+    let mut marker = MarkerWriter::new(version);
+    let mut marked_period = None;
+    for (entry, (version_now, at)) in merged.iter().zip(versions) {
+        let Some((period_id, rule)) = rule_of(entry) else { continue };
+        let sums = matches!(rule.operator, Operator::Incr | Operator::Decr);
+        let state = &entry.state;
+        writes.push(EntryWrite { period_id, player_id: entry.player_id, state, version: version_now, sums, at });
+        if version_now != version {
+            continue;
+        }
+        if marked_period.replace(entry.period) != Some(entry.period) {
+            let (generation, start) = resolved[entry.period].place();
+            marker.period(generation, start, rule.order);
+        }
+        marker.push(entry.player_id, Some(&published(state)));
+    }
+    entries::write(transaction, &writes).await?;
+    match marker.finish() {
+        None => Ok(None),
+        Some(bytes) => {
+            let id = markers::insert(transaction, lead, &bytes).await?;
+            Ok(Some(StoredMarker { id, bytes }))
+        }
+    }
+}
+
+fn published(state: &EntryState) -> Standing {
+    Standing { score: state.published_score(), subscore: state.published_subscore(), reached_at: state.reached_at }
+}
+
+/// How a generation counts.
+#[derive(Debug, Clone, Copy)]
+struct Rule {
+    operator: Operator,
+    order: Order,
+    grace_seconds: u32,
+    state: GenerationState,
+}

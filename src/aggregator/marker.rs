@@ -1,0 +1,194 @@
+//! A marker: the absolute new values of the entries that one fold changed, packed into one row (fine print 9 and 10).
+//!
+//! `format:u8 version:i64`, then groups of one period: `generation:i32 period:i64 order:u8 count:u32`, then per entry
+//! `player_len:u8 player kind:u8`, and unless it was removed `score:i64 subscore:i64 reached:i64`; little-endian.
+
+use crate::domain::board::Order;
+use crate::domain::clock::Micros;
+use crate::domain::ids::BoardGenerationId;
+use crate::domain::ranking_key::Standing;
+
+const FORMAT: u8 = 1;
+const REMOVED: u8 = 0;
+const STANDS: u8 = 1;
+
+/// Why a marker could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MarkerError {
+    /// Written by a newer program.
+    #[error("marker has the unknown format {0}")]
+    UnknownFormat(u8),
+    /// Cut short, or not UTF-8 where text must stand.
+    #[error("marker is damaged at byte {0}")]
+    Damaged(usize),
+}
+
+/// Writes a marker.
+#[derive(Debug)]
+pub struct MarkerWriter {
+    bytes: Vec<u8>,
+    count_at: Option<usize>,
+    entries: u32,
+}
+
+impl MarkerWriter {
+    /// A marker whose entries all have this version.
+    pub fn new(version: i64) -> Self {
+        let mut bytes = vec![FORMAT];
+        bytes.extend_from_slice(&version.to_le_bytes());
+        Self { bytes, count_at: None, entries: 0 }
+    }
+
+    /// Begins the entries of one period.
+    pub fn period(&mut self, generation: BoardGenerationId, start: Micros, order: Order) {
+        self.close_period();
+        self.bytes.extend_from_slice(&generation.0.to_le_bytes());
+        self.bytes.extend_from_slice(&start.0.to_le_bytes());
+        self.bytes.push(u8::from(order == Order::Ascending));
+        self.count_at = Some(self.bytes.len());
+        self.bytes.extend_from_slice(&[0; 4]);
+    }
+
+    /// Appends an entry to the period begun last; `None`: it was removed.
+    pub fn push(&mut self, player_id: &str, standing: Option<&Standing>) {
+        debug_assert!(self.count_at.is_some(), "a period was begun");
+        debug_assert!(player_id.len() <= u8::MAX as usize, "player ids are at most 128 bytes");
+        let b = &mut self.bytes;
+        b.push(player_id.len() as u8);
+        b.extend_from_slice(player_id.as_bytes());
+        b.push(if standing.is_some() { STANDS } else { REMOVED });
+        if let Some(standing) = standing {
+            for value in [standing.score, standing.subscore, standing.reached_at.0] {
+                b.extend_from_slice(&value.to_le_bytes());
+            }
+        }
+        self.entries += 1;
+    }
+
+    fn close_period(&mut self) {
+        if let Some(slot) = self.count_at.take().and_then(|at| self.bytes.get_mut(at..at + 4)) {
+            slot.copy_from_slice(&self.entries.to_le_bytes());
+        }
+        self.entries = 0;
+    }
+
+    /// The row's bytes; `None` when no period was begun.
+    pub fn finish(mut self) -> Option<Vec<u8>> {
+        self.close_period();
+        (self.bytes.len() > 9).then_some(self.bytes)
+    }
+}
+
+/// The entries of one period in a marker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarkedPeriod<'a> {
+    /// Whose.
+    pub generation: BoardGenerationId,
+    /// The period's start.
+    pub period_start: Micros,
+    /// How it ranks.
+    pub order: Order,
+    /// Player and standing; `None`: removed.
+    pub entries: Vec<(&'a str, Option<Standing>)>,
+}
+
+/// Reads a marker: the version of its entries, and the periods.
+///
+/// # Errors
+/// [`MarkerError`].
+pub fn read(bytes: &[u8]) -> Result<(i64, Vec<MarkedPeriod<'_>>), MarkerError> {
+    let mut reader = Reader { bytes, at: 0 };
+    match reader.take::<1>()?[0] {
+        FORMAT => {}
+        other => return Err(MarkerError::UnknownFormat(other)),
+    }
+    let version = reader.i64()?;
+    let mut periods = Vec::new();
+    while reader.at < bytes.len() {
+        let generation = BoardGenerationId(i32::from_le_bytes(reader.take()?));
+        let period_start = Micros(reader.i64()?);
+        let order = if reader.take::<1>()?[0] == 1 { Order::Ascending } else { Order::Descending };
+        let count = u32::from_le_bytes(reader.take()?) as usize;
+        // A damaged count must not reserve memory that the bytes cannot fill.
+        let mut entries = Vec::with_capacity(count.min(bytes.len() / 2));
+        for _ in 0..count {
+            let len = usize::from(reader.take::<1>()?[0]);
+            let player_id = reader.text(len)?;
+            let standing = match reader.take::<1>()?[0] {
+                REMOVED => None,
+                _ => {
+                    Some(Standing { score: reader.i64()?, subscore: reader.i64()?, reached_at: Micros(reader.i64()?) })
+                }
+            };
+            entries.push((player_id, standing));
+        }
+        periods.push(MarkedPeriod { generation, period_start, order, entries });
+    }
+    Ok((version, periods))
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn slice(&mut self, len: usize) -> Result<&'a [u8], MarkerError> {
+        let slice = self.bytes.get(self.at..self.at + len).ok_or(MarkerError::Damaged(self.at))?;
+        self.at += len;
+        Ok(slice)
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], MarkerError> {
+        let at = self.at;
+        self.slice(N)?.try_into().map_err(|_| MarkerError::Damaged(at))
+    }
+
+    fn i64(&mut self) -> Result<i64, MarkerError> {
+        self.take().map(i64::from_le_bytes)
+    }
+
+    fn text(&mut self, len: usize) -> Result<&'a str, MarkerError> {
+        let at = self.at;
+        std::str::from_utf8(self.slice(len)?).map_err(|_| MarkerError::Damaged(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_marker_reads_back_as_it_was() {
+        let standing = Standing { score: i64::MIN, subscore: i64::MAX, reached_at: Micros(-3) };
+        let mut writer = MarkerWriter::new(42);
+        writer.period(BoardGenerationId(7), Micros(0), Order::Descending);
+        writer.push("p-1", Some(&standing));
+        writer.push("p-2", None);
+        writer.period(BoardGenerationId(8), Micros(9), Order::Ascending);
+        writer.push("p-3", Some(&standing));
+        let bytes = writer.finish().unwrap();
+        let (version, periods) = read(&bytes).unwrap();
+        assert_eq!(version, 42);
+        assert_eq!(periods[0].entries, [("p-1", Some(standing)), ("p-2", None)]);
+        assert_eq!((periods[1].generation, periods[1].order), (BoardGenerationId(8), Order::Ascending));
+        assert_eq!(periods[1].entries, [("p-3", Some(standing))]);
+        for cut in 10..bytes.len() {
+            assert!(read(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(read(&[9]), Err(MarkerError::UnknownFormat(9)));
+        assert_eq!(MarkerWriter::new(1).finish(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = read(&bytes);
+            let mut framed = vec![FORMAT];
+            framed.extend(bytes);
+            let _ = read(&framed);
+        }
+    }
+}

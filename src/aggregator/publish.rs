@@ -1,0 +1,186 @@
+//! Telling Redis what folds committed. The truth is the marker row: the copy in memory only saves reading it back, and
+//! the row goes only after Redis acknowledged (invariant 4; fine print 10).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::store::pool::Pool;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::fold::StoredMarker;
+use super::marker::{self, MarkedPeriod};
+use super::rules::Rules;
+use super::shards::{self, Shards};
+use crate::domain::clock::{Clock, Micros};
+use crate::domain::ids::BoardGenerationId;
+use crate::ranking::{PublishOutcome, PublishedEntry, Ranking, RankingError};
+use crate::store::markers;
+use crate::telemetry::metrics as names;
+
+/// Markers read from the table at once: a few megabytes at most.
+const MARKERS_PER_READ: i64 = 4;
+/// Waits between attempts while Redis or Postgres is away.
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Why a marker was not published and removed. It still stands, and will be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Redis is away.
+    #[error(transparent)]
+    Ranking(#[from] RankingError),
+    /// Postgres is away.
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+}
+
+/// A committed fold on its way to Redis.
+#[derive(Debug)]
+pub struct Committed {
+    /// What to publish.
+    pub marker: StoredMarker,
+    /// When the facts were received, and how many in a row.
+    pub received: Vec<(Micros, u32)>,
+    /// When the fold committed.
+    pub at: Instant,
+}
+
+/// Publishes markers of the shards that this process holds.
+#[derive(Debug)]
+pub struct Publisher {
+    pool: Pool,
+    ranking: Ranking,
+    rules: Arc<Rules>,
+    shards: Arc<Shards>,
+    clock: Clock,
+    /// Told when a live board turned out to be missing in Redis.
+    wanted: Arc<Notify>,
+    /// Boards that took no publication last time: asked first, so that a recompute's folds cost Redis next to nothing.
+    absent: HashSet<BoardGenerationId>,
+}
+
+impl Publisher {
+    /// A publisher that notifies `wanted` when a board must be rebuilt.
+    pub fn new(
+        pool: Pool,
+        ranking: Ranking,
+        rules: Arc<Rules>,
+        shards: Arc<Shards>,
+        clock: Clock,
+        wanted: Arc<Notify>,
+    ) -> Self {
+        Self { pool, ranking, rules, shards, clock, wanted, absent: HashSet::new() }
+    }
+
+    /// Publishes what arrives until the sender is gone; what was left over by this or an earlier process first, and
+    /// again whenever shards were taken over, a publication failed, or the sender could not wait (`spilled`).
+    pub async fn run(mut self, mut committed: mpsc::Receiver<Committed>, spilled: Arc<Notify>) {
+        let mut held = self.shards.subscribe();
+        let mut behind = true;
+        let mut backoff = MIN_BACKOFF;
+        loop {
+            if behind {
+                // Their rows are in the table, which is read in order.
+                while committed.try_recv().is_ok() {}
+                match self.publish_leftovers().await {
+                    Ok(more) => {
+                        behind = more;
+                        backoff = MIN_BACKOFF;
+                    }
+                    Err(_) if committed.is_closed() => return,
+                    Err(error) => {
+                        tracing::debug!(%error, "markers wait");
+                        tokio::time::sleep(backoff).await;
+                        backoff = (backoff * 2).min(MAX_BACKOFF);
+                    }
+                }
+                continue;
+            }
+            tokio::select! {
+                next = committed.recv() => match next {
+                    None => return,
+                    Some(next) => if let Err(error) = self.deliver(next).await {
+                        tracing::warn!(%error, "publication failed; markers wait in Postgres until it succeeds");
+                        behind = true;
+                    },
+                },
+                () = spilled.notified() => behind = true,
+                Ok(()) = held.changed() => behind = true,
+            }
+        }
+    }
+
+    async fn deliver(&mut self, committed: Committed) -> Result<(), PublishError> {
+        self.publish(&committed.marker.bytes).await?;
+        metrics::histogram!(names::PUBLISH_LAG_SECONDS, "role" => "cron").record(committed.at.elapsed().as_secs_f64());
+        let histogram = metrics::histogram!(names::ACCEPT_TO_RANK_SECONDS, "role" => "cron");
+        let now = self.clock.now();
+        for (received, count) in committed.received {
+            histogram.record_many(now.since(received).max(0) as f64 / 1e6, count as usize);
+        }
+        fail::fail_point!("publish::after_redis");
+        Ok(markers::delete(&self.pool, &[committed.marker.id]).await?)
+    }
+
+    /// Publishes some of the oldest markers of the shards held, from the table. Says whether there may be more.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn publish_leftovers(&mut self) -> Result<bool, PublishError> {
+        let held = shards::numbers(&self.shards.held());
+        let rows = markers::oldest(&self.pool, &held, MARKERS_PER_READ).await?;
+        let more = rows.len() as i64 == MARKERS_PER_READ;
+        for (id, bytes) in rows {
+            self.publish(&bytes).await?;
+            fail::fail_point!("publish::after_redis");
+            markers::delete(&self.pool, &[id]).await?;
+        }
+        Ok(more)
+    }
+
+    /// Publishes one marker. Repeating it, or publishing an older one later, changes nothing.
+    ///
+    /// # Errors
+    /// Redis is away; it may have happened in part.
+    pub async fn publish(&mut self, bytes: &[u8]) -> Result<(), PublishError> {
+        let (version, periods) = match marker::read(bytes) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::error!(%error, "a marker cannot be read; all boards will be rebuilt");
+                for board in self.rules.live() {
+                    self.ranking.doubt(board.generation.id).await?;
+                }
+                self.wanted.notify_one();
+                return Ok(());
+            }
+        };
+        for period in &periods {
+            self.publish_period(version, period).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish_period(&mut self, version: i64, period: &MarkedPeriod<'_>) -> Result<(), PublishError> {
+        let generation = period.generation;
+        // Asked after the fold committed: a rebuild that begins after this answer reads what the fold wrote.
+        if self.absent.contains(&generation) && !self.ranking.takes_publications(generation).await? {
+            return Ok(());
+        }
+        let mut entries: Vec<PublishedEntry<'_>> = period
+            .entries
+            .iter()
+            .map(|(player_id, standing)| PublishedEntry { player_id, standing: *standing })
+            .collect();
+        // Neighbours in the sorted set go in together: Redis spends its time on cache misses on the way to them.
+        entries.sort_unstable_by_key(|e| e.standing.map(|s| (s.score, s.subscore, s.reached_at)));
+        let outcome = self.ranking.publish(generation, period.period_start, period.order, version, &entries).await?;
+        if outcome != PublishOutcome::NotReady {
+            self.absent.remove(&generation);
+        } else if self.absent.insert(generation) {
+            self.wanted.notify_one();
+        }
+        Ok(())
+    }
+}

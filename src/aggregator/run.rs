@@ -1,0 +1,208 @@
+//! The loop: woken, it folds; what it folded is published beside it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::store::pool::Pool;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::fold::{FoldError, Folded, fold_once};
+use super::publish::{Committed, Publisher};
+use super::rebuild;
+use super::rules::Rules;
+use super::shards::Shards;
+use crate::config::AggregatorConfig;
+use crate::domain::clock::Clock;
+use crate::lifecycle::Lifecycle;
+use crate::ranking::{Ranking, subscription};
+use crate::store::{facts, markers};
+use crate::telemetry::metrics as names;
+
+/// Folds that may be on their way to Redis while the next one runs.
+const IN_FLIGHT: usize = 4;
+/// How long a fold waits for Redis to catch up before the marker is left in Postgres alone.
+const CATCH_UP: Duration = Duration::from_millis(250);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// How often the outbox is measured.
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What the aggregator works with.
+#[derive(Debug, Clone)]
+pub struct Aggregator {
+    /// Sizes and paces.
+    pub config: AggregatorConfig,
+    /// Postgres.
+    pub pool: Pool,
+    /// Leaderboards in Redis.
+    pub ranking: Ranking,
+    /// The queue's Redis and `REDIS_PREFIX`: where committed facts are announced.
+    pub queue_url: String,
+    /// `REDIS_PREFIX`.
+    pub prefix: String,
+    /// The time.
+    pub clock: Clock,
+    /// This process, in lease rows: host, pid and something unique.
+    pub holder: String,
+}
+
+/// Folds and publishes until a soft stop; then finishes what is in hand and signs off. A hard stop ends it at once:
+/// what was committed is published by whoever folds next.
+pub async fn run(aggregator: Aggregator, lifecycle: Lifecycle) {
+    tokio::select! {
+        () = lifecycle.hard.cancelled() => {}
+        () = drive(aggregator, lifecycle.soft.clone()) => {}
+    }
+}
+
+async fn drive(aggregator: Aggregator, stop: CancellationToken) {
+    let Aggregator { config, pool, ranking, queue_url, prefix, clock, holder } = aggregator;
+    let rules = Arc::new(Rules::new(pool.clone()));
+    let shards = Arc::new(Shards::new(pool.clone(), holder));
+    let (wake, wanted, spilled) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let publisher = Publisher::new(pool.clone(), ranking.clone(), rules.clone(), shards.clone(), clock, wanted.clone());
+    let folder = Folder {
+        config,
+        pool: pool.clone(),
+        rules: rules.clone(),
+        shards: shards.clone(),
+        spilled,
+        wake: wake.clone(),
+    };
+    // Leases are renewed until the last fold has been published, also while stopping.
+    let done = CancellationToken::new();
+    let folding = async {
+        fold_and_publish(folder, publisher, &stop).await;
+        done.cancel();
+    };
+    let listening = async {
+        let channel = format!("{prefix}:q0:facts");
+        let listened = subscription::listen(&queue_url, &channel, stop.clone(), |_| wake.notify_one()).await;
+        if let Err(error) = listened {
+            tracing::error!(%error, "committed facts are not announced to this process; it looks for them by itself");
+        }
+    };
+    tokio::join!(
+        folding,
+        listening,
+        shards.keep(done.clone()),
+        rebuild::keep_boards(&pool, &ranking, &rules, &wanted, &stop),
+        observe(&pool, &shards, &stop),
+    );
+    shards.release().await;
+}
+
+/// Folds until `stop`, publishing beside it; returns when what was folded is published, or Redis is away.
+async fn fold_and_publish(folder: Folder, publisher: Publisher, stop: &CancellationToken) {
+    let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+    let mut publishing = tokio::spawn(publisher.run(receiver, folder.spilled.clone()));
+    let ended = tokio::select! {
+        // The sender is dropped with the future: the publisher ends when it has published what is on its way.
+        () = folder.run(sender, stop) => publishing.await,
+        ended = &mut publishing => ended,
+    };
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        // Folding without publishing is half an aggregator: take the process down.
+        std::panic::resume_unwind(error.into_panic());
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Folder {
+    config: AggregatorConfig,
+    pool: Pool,
+    rules: Arc<Rules>,
+    shards: Arc<Shards>,
+    spilled: Arc<Notify>,
+    wake: Arc<Notify>,
+}
+
+impl Folder {
+    async fn run(&self, committed: mpsc::Sender<Committed>, stop: &CancellationToken) {
+        let pace = Duration::from_millis(self.config.fold_pace_millis);
+        let mut held = self.shards.subscribe();
+        let mut last_began: Option<Instant> = None;
+        let mut backoff = Duration::from_millis(50);
+        let mut full = false;
+        while !stop.is_cancelled() {
+            if !full {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.wake.notified() => {}
+                    Ok(()) = held.changed() => {}
+                    () = tokio::time::sleep(Duration::from_millis(self.config.fold_idle_millis)) => {}
+                }
+                // The first fold after a pause begins at once; later ones wait for company.
+                if let Some(began) = last_began {
+                    tokio::time::sleep_until(began + pace).await;
+                }
+            }
+            let began = Instant::now();
+            last_began = Some(began);
+            full = match self.fold(&committed, began).await {
+                Ok(full) => {
+                    backoff = Duration::from_millis(50);
+                    full
+                }
+                Err(FoldError::LeaseLost) => {
+                    // Whoever has it now folds it; find out what is left.
+                    if let Err(error) = self.shards.renew().await {
+                        tracing::warn!(%error, "leases could not be renewed");
+                    }
+                    false
+                }
+                Err(error @ (FoldError::Postgres(_) | FoldError::EntriesMoved(_))) => {
+                    tracing::warn!(%error, "a fold failed; its facts wait");
+                    metrics::counter!(names::FOLD_FAILURES, "role" => "cron").increment(1);
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
+                    true
+                }
+            };
+        }
+    }
+
+    /// One fold; says whether another should follow at once.
+    async fn fold(&self, committed: &mpsc::Sender<Committed>, began: Instant) -> Result<bool, FoldError> {
+        let held = self.shards.held();
+        if held.is_empty() {
+            return Ok(false);
+        }
+        let Folded { facts, late, full, marker, received } =
+            fold_once(&self.pool, &self.rules, &held, self.config.fold_max_facts).await?;
+        if facts == 0 {
+            return Ok(full);
+        }
+        fail::fail_point!("fold::after_commit", |_| Ok(full));
+        let at = Instant::now();
+        metrics::histogram!(names::FOLD_SECONDS, "role" => "cron").record((at - began).as_secs_f64());
+        metrics::counter!(names::FACTS_FOLDED, "role" => "cron").increment(facts);
+        metrics::counter!(names::FACTS_LATE, "role" => "cron").increment(late);
+        if let Some(marker) = marker
+            && committed.send_timeout(Committed { marker, received, at }, CATCH_UP).await.is_err()
+        {
+            self.spilled.notify_one();
+        }
+        Ok(full)
+    }
+}
+
+/// Measures what waits.
+async fn observe(pool: &Pool, shards: &Shards, stop: &CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(OBSERVE_INTERVAL) => {}
+        }
+        metrics::gauge!(names::FOLD_SHARDS_HELD, "role" => "cron").set(shards.held().len() as f64);
+        if let Ok(count) = facts::waiting(pool).await {
+            metrics::gauge!(names::FACTS_WAITING, "role" => "cron").set(count as f64);
+        }
+        if let Ok(count) = markers::waiting(pool).await {
+            metrics::gauge!(names::MARKERS_WAITING, "role" => "cron").set(count as f64);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Who changed what.
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use serde::Serialize;
+
+use super::super::access::StudioOrOperator;
+use super::super::query::{number, parse_limit, text};
+use super::super::refusal::{Problem, Refusal};
+use super::super::state::ApiState;
+use crate::store::audit_log::{RecordedChange, latest};
+
+/// Changes.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct AuditLog {
+    /// The newest first.
+    changes: Vec<RecordedChange>,
+}
+
+/// The latest changes: of a game, or all (admin token).
+#[utoipa::path(
+    get, path = "/v1/admin/audit-log", tag = "admin", security(("key" = [])),
+    params(("game" = Option<String>, Query, description = "With the admin token: of one game only"),
+           ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Most changes; 100 by default"),
+           ("before" = Option<i64>, Query, description = "Older than the change with this id")),
+    responses((status = 200, body = AuditLog),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn list(
+    State(state): State<ApiState>,
+    who: StudioOrOperator,
+    RawQuery(query): RawQuery,
+) -> Result<Json<AuditLog>, Refusal> {
+    let query = query.unwrap_or_default();
+    let limit = text(&query, "limit").map(|limit| parse_limit(&limit)).transpose()?.unwrap_or(100);
+    let before = number(&query, "before")?;
+    let changes = latest(&state.pool, who.game.map(|g| g.id), before, limit as i64).await?;
+    Ok(Json(AuditLog { changes }))
+}

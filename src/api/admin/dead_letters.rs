@@ -1,0 +1,150 @@
+//! Dead letters: jobs that will not be retried by themselves.
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::super::access::StudioOrOperator;
+use super::super::body::RawBody;
+use super::super::query::{parse_limit, text};
+use super::super::refusal::{Problem, Refusal};
+use super::super::state::ApiState;
+use crate::domain::clock::Micros;
+use crate::store::audit_log::{Change, record};
+use crate::store::dead_letters::{self, DeadLetter, DeadLetterFilter};
+
+/// Most dead letters of one decision.
+const MAX_DECIDED: usize = 1_000;
+
+/// Dead letters.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct DeadLetterList {
+    /// The oldest first.
+    dead_letters: Vec<DeadLetter>,
+    /// For `?after=`; null at the end.
+    next_after: Option<String>,
+}
+
+/// Dead letters of a game, or of all (admin token).
+#[utoipa::path(
+    get, path = "/v1/admin/dead-letters", tag = "admin", security(("key" = [])),
+    params(("game" = Option<String>, Query, description = "With the admin token: of one game only"),
+           ("state" = Option<String>, Query, description = "`waiting` (default), `replayed`, `discarded` or `all`"),
+           ("kind" = Option<String>, Query, description = "What the job does"),
+           ("reason" = Option<String>, Query, description = "Why it is here"),
+           ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Most letters; 100 by default"),
+           ("after" = Option<String>, Query, description = "`next_after` of another page")),
+    responses((status = 200, body = DeadLetterList),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn list(
+    State(state): State<ApiState>,
+    who: StudioOrOperator,
+    RawQuery(query): RawQuery,
+) -> Result<Json<DeadLetterList>, Refusal> {
+    let query = query.unwrap_or_default();
+    let limit = text(&query, "limit").map(|limit| parse_limit(&limit)).transpose()?.unwrap_or(100);
+    let wanted = text(&query, "state").unwrap_or("waiting".into());
+    let (kind, reason) = (text(&query, "kind"), text(&query, "reason"));
+    let after = text(&query, "after").map(|after| parse_after(&after)).transpose()?;
+    let filter = DeadLetterFilter {
+        state: Some(&*wanted).filter(|s| *s != "all"),
+        game: who.game.as_ref().map(|g| g.id),
+        kind: kind.as_deref(),
+        reason: reason.as_deref(),
+        after,
+    };
+    let dead_letters = dead_letters::list(&state.pool, &filter, limit as i64).await?;
+    let last = dead_letters.last().filter(|_| dead_letters.len() == limit);
+    let next_after = last.map(|letter| format!("{}_{}", letter.received_at.0, letter.id));
+    Ok(Json(DeadLetterList { dead_letters, next_after }))
+}
+
+fn parse_after(text: &str) -> Result<(Micros, Uuid), Refusal> {
+    let parsed = text.split_once('_').and_then(|(at, id)| Some((Micros(at.parse().ok()?), id.parse().ok()?)));
+    parsed.ok_or_else(|| Refusal::bad_request("after_invalid", "after is the next_after of another page.").at("after"))
+}
+
+/// A dead letter with its body.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct DeadLetterAnswer {
+    /// The dead letter.
+    #[serde(flatten)]
+    letter: DeadLetter,
+    /// The job as JSON; null when it could not be read.
+    #[schema(value_type = Option<Object>)]
+    body: Option<Box<RawValue>>,
+}
+
+/// One dead letter with its body.
+#[utoipa::path(
+    get, path = "/v1/admin/dead-letters/{id}", tag = "admin", security(("key" = [])),
+    params(("id" = String, Path, description = "The dead letter")),
+    responses((status = 200, body = DeadLetterAnswer),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn show(
+    State(state): State<ApiState>,
+    who: StudioOrOperator,
+    Path(id): Path<String>,
+) -> Result<Json<DeadLetterAnswer>, Refusal> {
+    let not_found = || Refusal::not_found("dead_letter_not_found", "There is no such dead letter.");
+    let id = id.parse().map_err(|_| not_found())?;
+    let found = dead_letters::read(&state.pool, who.game.map(|g| g.id), id).await?;
+    let (letter, body) = found.ok_or_else(not_found)?;
+    Ok(Json(DeadLetterAnswer { letter, body: body.and_then(|b| RawValue::from_string(b).ok()) }))
+}
+
+/// Which dead letters.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    /// At most 1000.
+    #[schema(value_type = Vec<String>, max_items = 1000)]
+    ids: Vec<Uuid>,
+}
+
+/// What became of them.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Decided {
+    /// Those that waited until now.
+    #[schema(value_type = Vec<String>)]
+    ids: Vec<Uuid>,
+}
+
+/// The dead letters that a body names.
+///
+/// # Errors
+/// `400`.
+pub fn decision(body: &RawBody) -> Result<Vec<Uuid>, Refusal> {
+    let wanted: Decision = body.json("{\"ids\": [at most 1000 ids]}")?;
+    if wanted.ids.len() > MAX_DECIDED {
+        let detail = format!("At most {MAX_DECIDED} at once.");
+        return Err(Refusal::bad_request("too_many_dead_letters", detail).at("/ids"));
+    }
+    Ok(wanted.ids)
+}
+
+/// Gives dead letters up for good.
+#[utoipa::path(
+    post, path = "/v1/admin/dead-letters/discard", tag = "admin", security(("key" = [])), request_body = Decision,
+    responses((status = 200, body = Decided),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn discard(
+    State(state): State<ApiState>,
+    who: StudioOrOperator,
+    body: RawBody,
+) -> Result<Json<Decided>, Refusal> {
+    let ids = decision(&body)?;
+    let game = who.game.map(|g| g.id);
+    let mut transaction = state.pool.begin().await?;
+    let ids = dead_letters::decide(&mut transaction, game, &ids, "discarded").await?;
+    let detail = serde_json::json!({ "ids": ids });
+    let change = Change { actor: who.actor, action: "dead_letter.discard", game, subject: "dead-letters", detail };
+    record(&mut transaction, &change).await?;
+    transaction.commit().await?;
+    Ok(Json(Decided { ids }))
+}

@@ -1,0 +1,139 @@
+//! Games: created and limited by operators.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::super::access::{Operator, no_such_game};
+use super::super::body::RawBody;
+use super::super::refusal::{Problem, Refusal};
+use super::super::state::ApiState;
+use super::keys::NewKey;
+use crate::directory::KeyKind;
+use crate::domain::ids::Slug;
+use crate::store::games::{self, Game, GameEdit};
+
+/// A game to create.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewGame {
+    /// Its name in URLs.
+    #[schema(value_type = String)]
+    slug: Slug,
+    /// Its name for people; the slug when absent.
+    name: Option<String>,
+}
+
+/// A game that was created, with its first keys: they are shown here and never again.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct CreatedGame {
+    /// The game.
+    game: Game,
+    /// For the game's binary.
+    client_key: NewKey,
+    /// For the studio's servers.
+    server_key: NewKey,
+}
+
+/// Creates a game with a client and a server key.
+#[utoipa::path(
+    post, path = "/v1/admin/games", tag = "admin", security(("key" = [])), request_body = NewGame,
+    responses((status = 201, body = CreatedGame),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn create(State(state): State<ApiState>, _: Operator, body: RawBody) -> Result<Response, Refusal> {
+    let new: NewGame = body.json("{\"slug\": …, \"name\": …}")?;
+    let name = new.name.as_deref().unwrap_or(new.slug.as_str());
+    let created = create_with_keys(&state.pool, &new.slug, name).await?.ok_or_else(|| {
+        Refusal::new(StatusCode::CONFLICT, "game_exists", "There is a game of this name already.").at("/slug")
+    })?;
+    state.directory_changed().await;
+    Ok((StatusCode::CREATED, Json(created)).into_response())
+}
+
+async fn create_with_keys(
+    pool: &crate::store::pool::Pool,
+    slug: &Slug,
+    name: &str,
+) -> Result<Option<CreatedGame>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let Some(game) = games::create(&mut transaction, slug, name, Operator::ACTOR).await? else { return Ok(None) };
+    let mut keys = Vec::with_capacity(2);
+    for kind in [KeyKind::Client, KeyKind::Server] {
+        let made = crate::store::keys::create(&mut transaction, game.id, kind, None, Operator::ACTOR, rand::random());
+        let (key, secret) = made.await?;
+        keys.push(NewKey::new(key, secret.expose_secret()));
+    }
+    transaction.commit().await?;
+    let (Some(server_key), Some(client_key)) = (keys.pop(), keys.pop()) else { return Ok(None) };
+    Ok(Some(CreatedGame { game, client_key, server_key }))
+}
+
+/// All games.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct GameList {
+    /// By slug.
+    games: Vec<Game>,
+}
+
+/// All games.
+#[utoipa::path(
+    get, path = "/v1/admin/games", tag = "admin", security(("key" = [])),
+    responses((status = 200, body = GameList),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<GameList>, Refusal> {
+    Ok(Json(GameList { games: games::list(&state.pool).await? }))
+}
+
+/// What to change of a game; what is absent stays, null goes back to the default.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GameChange {
+    name: Option<String>,
+    /// Events a minute per player; 0: off.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u32>)]
+    limit_player_events: Option<Option<u32>>,
+    /// Events a minute in all; 0: off.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u32>)]
+    limit_game_events: Option<Option<u32>>,
+}
+
+/// Tells `null` from absent.
+fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Option<u32>>, D::Error> {
+    Option::<u32>::deserialize(d).map(Some)
+}
+
+/// Changes a game's name and limits.
+#[utoipa::path(
+    patch, path = "/v1/admin/games/{slug}", tag = "admin", security(("key" = [])), request_body = GameChange,
+    params(("slug" = String, Path, description = "The game")),
+    responses((status = 200, body = Game),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn edit(
+    State(state): State<ApiState>,
+    _: Operator,
+    Path(slug): Path<String>,
+    body: RawBody,
+) -> Result<Json<Game>, Refusal> {
+    let change: GameChange =
+        body.json("{\"name\": …, \"limit_player_events\": …, \"limit_game_events\": …}, each optional")?;
+    let game = games::by_slug(&state.pool, &slug).await?.ok_or_else(no_such_game)?;
+    let stored = |limit: Option<u32>| limit.map(|l| i32::try_from(l).unwrap_or(i32::MAX));
+    let edit = GameEdit {
+        name: change.name.as_deref(),
+        limit_player_events: change.limit_player_events.map(stored),
+        limit_game_events: change.limit_game_events.map(stored),
+    };
+    let mut transaction = state.pool.begin().await?;
+    let edited = games::edit(&mut transaction, game.id, &edit, Operator::ACTOR).await?.ok_or_else(no_such_game)?;
+    transaction.commit().await?;
+    state.directory_changed().await;
+    Ok(Json(edited))
+}

@@ -1,0 +1,104 @@
+//! Keys of a game: made, listed and revoked by its studio.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Serialize};
+
+use super::super::access::Studio;
+use super::super::body::RawBody;
+use super::super::refusal::{Problem, Refusal};
+use super::super::state::ApiState;
+use crate::directory::KeyKind;
+use crate::store::keys::{self, ApiKey};
+
+/// A key that was just made.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct NewKey {
+    /// The key itself: shown here and never again.
+    key: String,
+    /// What is remembered of it.
+    #[serde(flatten)]
+    stored: ApiKey,
+}
+
+impl NewKey {
+    /// A key with its secret.
+    pub fn new(stored: ApiKey, secret: &str) -> Self {
+        Self { key: secret.to_owned(), stored }
+    }
+}
+
+/// A key to make.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRequest {
+    /// `client` or `server`.
+    kind: KeyKind,
+    /// What to call it, at most 200 characters.
+    label: Option<String>,
+}
+
+/// Makes a key.
+#[utoipa::path(
+    post, path = "/v1/admin/keys", tag = "admin", security(("key" = [])), request_body = KeyRequest,
+    params(("game" = Option<String>, Query, description = "With the admin token: the game")),
+    responses((status = 201, body = NewKey),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn create(State(state): State<ApiState>, studio: Studio, body: RawBody) -> Result<Response, Refusal> {
+    let wanted: KeyRequest = body.json("{\"kind\": \"client\" or \"server\", \"label\": …}")?;
+    if wanted.label.as_ref().is_some_and(|label| label.chars().count() > 200) {
+        return Err(Refusal::bad_request("label_too_long", "A label has at most 200 characters.").at("/label"));
+    }
+    let mut transaction = state.pool.begin().await?;
+    let label = wanted.label.as_deref();
+    let made = keys::create(&mut transaction, studio.game.id, wanted.kind, label, studio.actor, rand::random());
+    let (key, secret) = made.await?;
+    transaction.commit().await?;
+    state.directory_changed().await;
+    Ok((StatusCode::CREATED, Json(NewKey::new(key, secret.expose_secret()))).into_response())
+}
+
+/// All keys of a game.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct KeyList {
+    /// The newest first, revoked ones too.
+    keys: Vec<ApiKey>,
+}
+
+/// All keys of a game, without their secrets.
+#[utoipa::path(
+    get, path = "/v1/admin/keys", tag = "admin", security(("key" = [])),
+    params(("game" = Option<String>, Query, description = "With the admin token: the game")),
+    responses((status = 200, body = KeyList),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<KeyList>, Refusal> {
+    Ok(Json(KeyList { keys: keys::list(&state.pool, studio.game.id).await? }))
+}
+
+/// Revokes a key: within a second nobody takes it any more.
+#[utoipa::path(
+    delete, path = "/v1/admin/keys/{id}", tag = "admin", security(("key" = [])),
+    params(("id" = String, Path, description = "The key's number"),
+           ("game" = Option<String>, Query, description = "With the admin token: the game")),
+    responses((status = 200, body = ApiKey),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn revoke(
+    State(state): State<ApiState>,
+    studio: Studio,
+    Path(id): Path<String>,
+) -> Result<Json<ApiKey>, Refusal> {
+    let not_found = || Refusal::not_found("key_not_found", "This game has no such key.");
+    let id: i32 = id.parse().map_err(|_| not_found())?;
+    let mut transaction = state.pool.begin().await?;
+    let revoked = keys::revoke(&mut transaction, Some(studio.game.id), id, studio.actor).await?;
+    let revoked = revoked.ok_or_else(not_found)?;
+    transaction.commit().await?;
+    state.directory_changed().await;
+    Ok(Json(revoked))
+}

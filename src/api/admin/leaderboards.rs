@@ -1,0 +1,199 @@
+//! Leaderboards: created, edited and deleted by the game's studio (fine print 4 and 5).
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::super::access::Studio;
+use super::super::body::RawBody;
+use super::super::refusal::{Problem, Refusal};
+use super::super::state::ApiState;
+use crate::domain::board::LeaderboardSpec;
+use crate::domain::board_text::{SpecProblem, parse_spec};
+use crate::domain::clock::Micros;
+use crate::store::leaderboards::{self, Applied, ApplyError, Building, StoredLeaderboard};
+
+/// A leaderboard as its studio sees it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ManagedLeaderboard {
+    /// The definition as last written: what `PUT` takes.
+    #[schema(value_type = Object)]
+    definition: LeaderboardSpec,
+    /// `live`: players see this definition. `building`: it is being computed; until then they see the one before,
+    /// if there was one.
+    state: &'static str,
+    /// Whether players see anything.
+    readable: bool,
+    /// How far the computation is, while there is one.
+    building: Option<Building>,
+    /// RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Micros,
+    /// RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Micros,
+}
+
+impl From<StoredLeaderboard> for ManagedLeaderboard {
+    fn from(stored: StoredLeaderboard) -> Self {
+        Self {
+            state: if stored.building.is_some() { "building" } else { "live" },
+            readable: stored.live.is_some(),
+            building: stored.building,
+            created_at: stored.created_at,
+            updated_at: stored.updated_at,
+            definition: stored.spec,
+        }
+    }
+}
+
+/// A leaderboard after writing it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct WrittenLeaderboard {
+    /// What writing it did.
+    result: Applied,
+    /// The leaderboard.
+    #[serde(flatten)]
+    leaderboard: ManagedLeaderboard,
+}
+
+impl From<SpecProblem> for Refusal {
+    fn from(problem: SpecProblem) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, problem.code, problem.message).at(problem.field)
+    }
+}
+
+impl From<ApplyError> for Refusal {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::NoGame => super::super::access::no_such_game(),
+            ApplyError::HistoryIncomplete { .. } => Self::new(
+                StatusCode::CONFLICT,
+                "history_incomplete",
+                format!("{error}. Add ?accept_incomplete_history=true to count from the stored events only."),
+            ),
+            ApplyError::Postgres(error) => error.into(),
+        }
+    }
+}
+
+/// Creates a leaderboard, or edits the one of that slug.
+#[utoipa::path(
+    post, path = "/v1/admin/leaderboards", tag = "admin", security(("key" = [])),
+    request_body(content = Object, description = "A leaderboard's definition"),
+    params(("game" = Option<String>, Query, description = "With the admin token: the game"),
+           ("accept_incomplete_history" = Option<bool>, Query, description = "Count from the stored events only")),
+    responses((status = 201, body = WrittenLeaderboard), (status = 200, body = WrittenLeaderboard),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn create(
+    State(state): State<ApiState>,
+    studio: Studio,
+    RawQuery(query): RawQuery,
+    body: RawBody,
+) -> Result<Response, Refusal> {
+    let spec = parse_spec(&body.0, None)?;
+    write(&state, &studio, &spec, query.as_deref().unwrap_or_default()).await
+}
+
+/// Creates or edits the leaderboard of this slug.
+#[utoipa::path(
+    put, path = "/v1/admin/leaderboards/{slug}", tag = "admin", security(("key" = [])),
+    request_body(content = Object, description = "A leaderboard's definition; its slug may be left out"),
+    params(("slug" = String, Path, description = "The leaderboard"),
+           ("game" = Option<String>, Query, description = "With the admin token: the game"),
+           ("accept_incomplete_history" = Option<bool>, Query, description = "Count from the stored events only")),
+    responses((status = 201, body = WrittenLeaderboard), (status = 200, body = WrittenLeaderboard),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn put(
+    State(state): State<ApiState>,
+    studio: Studio,
+    Path(slug): Path<String>,
+    RawQuery(query): RawQuery,
+    body: RawBody,
+) -> Result<Response, Refusal> {
+    let spec = parse_spec(&body.0, Some(&slug))?;
+    write(&state, &studio, &spec, query.as_deref().unwrap_or_default()).await
+}
+
+async fn write(state: &ApiState, studio: &Studio, spec: &LeaderboardSpec, query: &str) -> Result<Response, Refusal> {
+    let accept =
+        query.split('&').any(|pair| matches!(pair, "accept_incomplete_history=true" | "accept_incomplete_history=1"));
+    let mut transaction = state.pool.begin().await?;
+    let result = leaderboards::apply(&mut transaction, studio.game.id, spec, accept, studio.actor).await?;
+    transaction.commit().await?;
+    state.directory_changed().await;
+    let leaderboard = find(state, studio, spec.slug.as_str()).await?;
+    let status = if result == Applied::Created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(WrittenLeaderboard { result, leaderboard })).into_response())
+}
+
+fn not_found() -> Refusal {
+    Refusal::not_found("leaderboard_not_found", "There is no such leaderboard.")
+}
+
+async fn find(state: &ApiState, studio: &Studio, slug: &str) -> Result<ManagedLeaderboard, Refusal> {
+    let all = leaderboards::list(&state.pool, studio.game.id).await?;
+    all.into_iter().find(|stored| stored.spec.slug.as_str() == slug).map(Into::into).ok_or_else(not_found)
+}
+
+/// All leaderboards of a game.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ManagedList {
+    /// By slug.
+    leaderboards: Vec<ManagedLeaderboard>,
+}
+
+/// All leaderboards of a game, with their definitions and how far they are.
+#[utoipa::path(
+    get, path = "/v1/admin/leaderboards", tag = "admin", security(("key" = [])),
+    params(("game" = Option<String>, Query, description = "With the admin token: the game")),
+    responses((status = 200, body = ManagedList),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<ManagedList>, Refusal> {
+    let all = leaderboards::list(&state.pool, studio.game.id).await?;
+    Ok(Json(ManagedList { leaderboards: all.into_iter().map(Into::into).collect() }))
+}
+
+/// One leaderboard.
+#[utoipa::path(
+    get, path = "/v1/admin/leaderboards/{slug}", tag = "admin", security(("key" = [])),
+    params(("slug" = String, Path, description = "The leaderboard"),
+           ("game" = Option<String>, Query, description = "With the admin token: the game")),
+    responses((status = 200, body = ManagedLeaderboard),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn show(
+    State(state): State<ApiState>,
+    studio: Studio,
+    Path(slug): Path<String>,
+) -> Result<Json<ManagedLeaderboard>, Refusal> {
+    find(&state, &studio, &slug).await.map(Json)
+}
+
+/// Deletes a leaderboard: gone for readers at once; events are kept.
+#[utoipa::path(
+    delete, path = "/v1/admin/leaderboards/{slug}", tag = "admin", security(("key" = [])),
+    params(("slug" = String, Path, description = "The leaderboard"),
+           ("game" = Option<String>, Query, description = "With the admin token: the game")),
+    responses((status = 204, description = "It is gone"),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn delete(
+    State(state): State<ApiState>,
+    studio: Studio,
+    Path(slug): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    let mut transaction = state.pool.begin().await?;
+    if !leaderboards::delete(&mut transaction, studio.game.id, &slug, studio.actor).await? {
+        transaction.rollback().await?;
+        return Err(not_found());
+    }
+    transaction.commit().await?;
+    state.directory_changed().await;
+    Ok(StatusCode::NO_CONTENT)
+}

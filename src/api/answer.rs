@@ -1,0 +1,256 @@
+//! The shapes of reading answers, and their headers.
+
+use std::collections::HashMap;
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sha2::Digest as _;
+
+use super::cursor::Cursor;
+use super::query::Include;
+use super::refusal::Refusal;
+use super::state::ApiState;
+use crate::domain::clock::Micros;
+use crate::ranking::{BoardPeriod, Direction, Page, RankedEntry, SortKey};
+use crate::store::periods::StoredPeriod;
+use crate::store::standings::Extras;
+
+/// A period.
+#[derive(Debug, Clone, Copy, Serialize, utoipa::ToSchema)]
+pub struct PeriodAnswer {
+    /// By which `?period=` names it.
+    pub id: i64,
+    /// Inclusive, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    pub starts_at: Micros,
+    /// Exclusive, RFC 3339; null: never.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ends_at: Option<Micros>,
+}
+
+impl From<&StoredPeriod> for PeriodAnswer {
+    fn from(stored: &StoredPeriod) -> Self {
+        Self { id: stored.id, starts_at: stored.period.starts_at, ends_at: stored.period.ends_at }
+    }
+}
+
+/// An entry with its rank.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct EntryAnswer<'a> {
+    /// From 1, by the leaderboard's tie policy.
+    pub rank: u64,
+    /// Its rank among the players that were asked for (lookup only).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank_among: Option<u64>,
+    /// Whose it is.
+    pub player_id: &'a str,
+    /// The score.
+    pub score: i64,
+    /// The first tie-break.
+    pub subscore: i64,
+    /// When it was reached, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    pub reached_at: Micros,
+    /// How many events counted (`include=plays`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plays: Option<i64>,
+    /// The deciding event's metadata (`include=metadata`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<&'a RawValue>,
+}
+
+/// A part of a leaderboard.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct EntriesAnswer<'a> {
+    /// Which.
+    pub leaderboard: &'a str,
+    /// Which period of it.
+    pub period: PeriodAnswer,
+    /// When it was read, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    pub as_of: Micros,
+    /// Answers of equal version never disagree.
+    pub version: i64,
+    /// Entries in the period.
+    pub total: u64,
+    /// Best first.
+    pub entries: Vec<EntryAnswer<'a>>,
+    /// For the entries that follow; null at the end.
+    pub next_cursor: Option<String>,
+    /// For the entries before; null at the beginning.
+    pub prev_cursor: Option<String>,
+}
+
+/// One player's standing.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct StandingAnswer<'a> {
+    /// Which leaderboard.
+    pub leaderboard: &'a str,
+    /// Which period of it.
+    pub period: PeriodAnswer,
+    /// When it was read, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    pub as_of: Micros,
+    /// Answers of equal version never disagree.
+    pub version: i64,
+    /// Entries in the period.
+    pub total: u64,
+    /// The player's entry.
+    pub entry: EntryAnswer<'a>,
+}
+
+/// Some players.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct LookupAnswer<'a> {
+    /// Which leaderboard.
+    pub leaderboard: &'a str,
+    /// Which period of it.
+    pub period: PeriodAnswer,
+    /// When it was read, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    pub as_of: Micros,
+    /// Answers of equal version never disagree.
+    pub version: i64,
+    /// Entries in the period.
+    pub total: u64,
+    /// Best first; who has no entry is absent.
+    pub entries: Vec<EntryAnswer<'a>>,
+}
+
+/// Plays and metadata by player, for the entries that were asked for.
+#[derive(Debug, Default)]
+pub struct ExtrasOf(HashMap<String, (i64, Option<Box<RawValue>>)>);
+
+impl ExtrasOf {
+    /// Asks Postgres, if anything was asked for.
+    ///
+    /// # Errors
+    /// `503` when Postgres is away.
+    pub async fn read(
+        state: &ApiState,
+        period: &StoredPeriod,
+        include: Include,
+        entries: impl Iterator<Item = &RankedEntry>,
+    ) -> Result<Self, Refusal> {
+        if !include.any() {
+            return Ok(Self::default());
+        }
+        let players: Vec<&str> = entries.map(RankedEntry::player_id).collect();
+        let found = crate::store::standings::extras(&state.pool, period.id, period.closed, &players).await?;
+        let keep = |Extras { plays, metadata }| (plays, metadata.and_then(|m| RawValue::from_string(m).ok()));
+        Ok(Self(found.into_iter().map(|(player, extras)| (player, keep(extras))).collect()))
+    }
+
+    /// An entry as answered.
+    pub fn entry<'a>(&'a self, ranked: &'a RankedEntry, among: Option<u64>, include: Include) -> EntryAnswer<'a> {
+        let extras = self.0.get(ranked.player_id());
+        EntryAnswer {
+            rank: ranked.rank,
+            rank_among: among,
+            player_id: ranked.player_id(),
+            score: ranked.standing.score,
+            subscore: ranked.standing.subscore,
+            reached_at: ranked.standing.reached_at,
+            plays: extras.filter(|_| include.plays).map(|(plays, _)| *plays),
+            metadata: extras.filter(|_| include.metadata).and_then(|(_, metadata)| metadata.as_deref()),
+        }
+    }
+}
+
+/// A cursor of a page.
+pub fn cursor(board: &BoardPeriod, direction: Direction, key: Option<&SortKey>) -> Option<String> {
+    let (generation, period_start) = (board.generation, board.period_start);
+    key.map(|key| Cursor { generation, period_start, direction, key: key.clone() }.encode())
+}
+
+/// A page as answered.
+pub fn entries_answer<'a>(
+    leaderboard: &'a str,
+    board: &BoardPeriod,
+    period: &StoredPeriod,
+    as_of: Micros,
+    page: &'a Page,
+    extras: (&'a ExtrasOf, Include),
+) -> EntriesAnswer<'a> {
+    EntriesAnswer {
+        leaderboard,
+        period: period.into(),
+        as_of,
+        version: page.version,
+        total: page.total,
+        entries: page.entries.iter().map(|e| extras.0.entry(e, None, extras.1)).collect(),
+        next_cursor: cursor(board, Direction::Forward, page.next.as_ref()),
+        prev_cursor: cursor(board, Direction::Backward, page.previous.as_ref()),
+    }
+}
+
+/// JSON and the tag of everything in it but `as_of`: two answers with the same tag say the same, read at different
+/// times, hence a weak tag.
+pub fn encode(answer: &impl Serialize, as_of: Micros) -> (Bytes, HeaderValue) {
+    let body = serde_json::to_vec(answer).unwrap_or_default();
+    let moment = as_of.to_string();
+    let mut digest = sha2::Sha256::new();
+    // No text from outside stands before it, so the first match is the field.
+    match body.windows(moment.len()).take(1_024).position(|window| window == moment.as_bytes()) {
+        Some(at) => {
+            digest.update(&body[..at]);
+            digest.update(&body[at + moment.len()..]);
+        }
+        None => digest.update(&body),
+    }
+    let hash = digest.finalize();
+    let tag = format!("W/\"{}\"", hex::encode(hash.get(..12).unwrap_or_default()));
+    let tag = HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("W/\"0\""));
+    (Bytes::from(body), tag)
+}
+
+/// Whose caches may keep an answer.
+#[derive(Debug, Clone)]
+pub struct Caching {
+    control: HeaderValue,
+    vary: HeaderValue,
+}
+
+impl Caching {
+    /// Of a reading route. Only answers of public routes are for shared caches (fine print 7).
+    pub fn new(state: &ApiState, public: bool) -> Self {
+        if public {
+            let vary = HeaderValue::from_static("accept-encoding");
+            return Self { control: state.public_cache_control.clone(), vary };
+        }
+        Self {
+            control: HeaderValue::from_static("private, no-cache"),
+            vary: HeaderValue::from_static("authorization, accept-encoding"),
+        }
+    }
+}
+
+/// The response: the bytes, or `304` when the client has them already.
+pub fn respond(request: &HeaderMap, caching: Caching, body: Bytes, etag: &HeaderValue, gzipped: bool) -> Response {
+    let known = request.get_all(header::IF_NONE_MATCH).iter().any(|given| matches(given, etag));
+    let mut response = if known {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let mut response = Response::new(axum::body::Body::from(body));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if gzipped {
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, etag.clone());
+    headers.insert(header::CACHE_CONTROL, caching.control);
+    headers.insert(header::VARY, caching.vary);
+    response
+}
+
+fn matches(given: &HeaderValue, etag: &HeaderValue) -> bool {
+    let (Ok(given), Ok(etag)) = (given.to_str(), etag.to_str()) else { return false };
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    given.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
+}

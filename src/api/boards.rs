@@ -1,0 +1,256 @@
+//! Which generation and which period a request is about, and what is known of a board without asking anyone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use moka::future::Cache;
+
+use super::access::{Reader, no_such_game};
+use super::query::WhichPeriod;
+use super::refusal::Refusal;
+use super::state::ApiState;
+use crate::directory::{GameEntry, LeaderboardEntry};
+use crate::domain::board::CompiledBoard;
+use crate::domain::clock::Micros;
+use crate::domain::ids::{BoardGenerationId, PlayerId};
+use crate::ranking::BoardPeriod;
+use crate::store::periods::{self, StoredPeriod};
+
+/// Most boards that are remembered; when there are more, those that are no longer live are forgotten.
+const MAX_BOARDS: usize = 4_096;
+/// Most archived periods that are remembered.
+const MAX_PERIODS: u64 = 10_000;
+
+/// A request of a reading route: a game, and what the path names in it.
+#[derive(Debug)]
+pub struct Reading {
+    /// The game.
+    pub game: Arc<GameEntry>,
+    /// Whether it came without a key, under `/v1/public/{game}`.
+    pub public: bool,
+    slug: String,
+    player: Option<String>,
+}
+
+impl FromRequestParts<ApiState> for Reading {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Refusal> {
+        let params = RawPathParams::from_request_parts(parts, state).await;
+        let params =
+            params.map_err(|_| Refusal::bad_request("path_invalid", "The path is not percent-encoded UTF-8."))?;
+        let (mut game, mut slug, mut player) = (None, String::new(), None);
+        for (name, value) in &params {
+            match name {
+                "game" => game = Some(state.directory.load().games.get(value).cloned().ok_or_else(no_such_game)?),
+                "slug" => value.clone_into(&mut slug),
+                "player" => player = Some(value.to_owned()),
+                _ => {}
+            }
+        }
+        if let Some(game) = game {
+            return Ok(Self { game, public: true, slug, player });
+        }
+        let Reader(game) = Reader::from_request_parts(parts, state).await?;
+        Ok(Self { game, public: false, slug, player })
+    }
+}
+
+impl Reading {
+    /// The leaderboard that the path names. One that is not public does not exist for who has no key.
+    ///
+    /// # Errors
+    /// `404 leaderboard_not_found`.
+    pub fn leaderboard(&self) -> Result<&LeaderboardEntry, Refusal> {
+        self.game
+            .leaderboards
+            .get(self.slug.as_str())
+            .filter(|entry| entry.public || !self.public)
+            .ok_or_else(|| Refusal::not_found("leaderboard_not_found", "There is no such leaderboard."))
+    }
+
+    /// What players see of it.
+    ///
+    /// # Errors
+    /// `404`, or `503 leaderboard_rebuilding` while its first generation is computed.
+    pub fn live(&self) -> Result<(&LeaderboardEntry, &Arc<CompiledBoard>), Refusal> {
+        let entry = self.leaderboard()?;
+        entry.live.as_ref().map(|live| (entry, live)).ok_or_else(rebuilding)
+    }
+
+    /// The player that the path names.
+    ///
+    /// # Errors
+    /// `400 player_id_invalid`.
+    pub fn player(&self) -> Result<PlayerId, Refusal> {
+        // The route without a parameter is `…/entries/lookup`: a player may be called that.
+        PlayerId::parse(self.player.as_deref().unwrap_or("lookup")).map_err(|problem| {
+            Refusal::bad_request("player_id_invalid", format!("A player id {problem}.")).at("player_id")
+        })
+    }
+}
+
+/// `503 leaderboard_rebuilding`.
+pub fn rebuilding() -> Refusal {
+    Refusal::unavailable("leaderboard_rebuilding", "This leaderboard is being computed; try again shortly.", 1)
+}
+
+/// What this process knows of a board.
+#[derive(Debug, Default)]
+pub struct BoardState {
+    version: AtomicI64,
+    current: ArcSwapOption<StoredPeriod>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum PeriodName {
+    Which(WhichPeriod),
+    Starting(Micros),
+}
+
+/// What this process knows of boards.
+#[derive(Debug)]
+pub struct Boards {
+    states: ArcSwap<HashMap<BoardGenerationId, Arc<BoardState>>>,
+    epoch: AtomicI64,
+    periods: Cache<(BoardGenerationId, PeriodName), Option<StoredPeriod>>,
+}
+
+impl Default for Boards {
+    fn default() -> Self {
+        let periods = Cache::builder().max_capacity(MAX_PERIODS).time_to_live(Duration::from_secs(1)).build();
+        Self { states: ArcSwap::default(), epoch: AtomicI64::new(0), periods }
+    }
+}
+
+impl Boards {
+    /// A board has a new version. What was cached under the last one is not found any more.
+    pub fn changed(&self, generation: BoardGenerationId, version: i64) {
+        if let Some(state) = self.states.load().get(&generation) {
+            state.version.store(version, Ordering::Release);
+        }
+    }
+
+    /// Notices may have been lost.
+    pub fn all_may_have_changed(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// What cached pages of this board are keyed by: differs after every notice.
+    pub fn seen(&self, state: &ApiState, generation: BoardGenerationId) -> (i64, i64) {
+        // Before the board is read: a notice that comes meanwhile makes what is read unfindable.
+        let version = self.state(state, generation).version.load(Ordering::Acquire);
+        (self.epoch.load(Ordering::Acquire), version)
+    }
+
+    fn state(&self, state: &ApiState, generation: BoardGenerationId) -> Arc<BoardState> {
+        if let Some(found) = self.states.load().get(&generation) {
+            return Arc::clone(found);
+        }
+        self.states.rcu(|states| {
+            let mut states = HashMap::clone(states);
+            if states.len() >= MAX_BOARDS {
+                let directory = state.directory.load();
+                let boards = directory.games.values().flat_map(|g| g.leaderboards.values());
+                let live: std::collections::HashSet<_> =
+                    boards.filter_map(|l| l.live.as_ref()).map(|b| b.generation.id).collect();
+                states.retain(|id, _| live.contains(id));
+            }
+            states.entry(generation).or_default();
+            states
+        });
+        self.states.load().get(&generation).cloned().unwrap_or_default()
+    }
+
+    /// The period in which now falls; made in Postgres if nobody has scored in it yet, so that it has an id.
+    ///
+    /// # Errors
+    /// `503` when Postgres is away and this period was not seen before.
+    pub async fn current(&self, state: &ApiState, board: &CompiledBoard) -> Result<StoredPeriod, Refusal> {
+        let known = self.state(state, board.generation.id);
+        let now = state.clock.now();
+        if let Some(period) = known.current.load().as_deref()
+            && period.period.contains(now)
+        {
+            return Ok(*period);
+        }
+        let period = board.schedule.period_at(now);
+        let stored = periods::ensure(&state.pool, board.generation.id, &period).await?;
+        known.current.store(Some(Arc::new(stored)));
+        Ok(stored)
+    }
+
+    /// The period that a request names.
+    ///
+    /// # Errors
+    /// `404 period_not_found`; `503` when Postgres is away.
+    pub async fn period(
+        &self,
+        state: &ApiState,
+        board: &CompiledBoard,
+        which: WhichPeriod,
+    ) -> Result<StoredPeriod, Refusal> {
+        if which == WhichPeriod::Current {
+            return self.current(state, board).await;
+        }
+        self.archived(state, board, PeriodName::Which(which))
+            .await?
+            .ok_or_else(|| Refusal::not_found("period_not_found", "This leaderboard has no such period.").at("period"))
+    }
+
+    /// The period that begins at a moment (from a cursor).
+    ///
+    /// # Errors
+    /// `503` when Postgres is away.
+    pub async fn starting_at(
+        &self,
+        state: &ApiState,
+        board: &CompiledBoard,
+        start: Micros,
+    ) -> Result<Option<StoredPeriod>, Refusal> {
+        let current = self.current(state, board).await?;
+        if current.period.starts_at == start {
+            return Ok(Some(current));
+        }
+        self.archived(state, board, PeriodName::Starting(start)).await
+    }
+
+    async fn archived(
+        &self,
+        state: &ApiState,
+        board: &CompiledBoard,
+        name: PeriodName,
+    ) -> Result<Option<StoredPeriod>, Refusal> {
+        let generation = board.generation.id;
+        let read = async {
+            match name {
+                PeriodName::Which(WhichPeriod::Id(id)) => periods::by_id(&state.pool, generation, id).await,
+                PeriodName::Starting(start) => periods::starting_at(&state.pool, generation, start).await,
+                PeriodName::Which(_) => {
+                    let now = board.schedule.period_at(state.clock.now());
+                    let found = periods::began_before(&state.pool, generation, now.starts_at, 1).await;
+                    found.map(|periods| periods.first().copied())
+                }
+            }
+        };
+        self.periods.try_get_with((generation, name), read).await.map_err(|error| match &*error {
+            sqlx::Error::RowNotFound => Refusal::from(sqlx::Error::RowNotFound),
+            other => Refusal::from(sqlx::Error::Protocol(other.to_string())),
+        })
+    }
+}
+
+/// The names under which `ranking` knows a period of a board.
+pub fn board_period(entry: &LeaderboardEntry, board: &CompiledBoard, period: &StoredPeriod) -> BoardPeriod {
+    BoardPeriod {
+        generation: board.generation.id,
+        period_start: period.period.starts_at,
+        order: board.generation.spec.definition.order,
+        tie_policy: entry.tie_policy,
+    }
+}

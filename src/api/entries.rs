@@ -1,0 +1,245 @@
+//! Entries of a leaderboard: pages, a standing, around a player, lookup of friends.
+
+use axum::extract::{RawQuery, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+use super::answer::{Caching, EntriesAnswer, ExtrasOf, LookupAnswer, StandingAnswer, encode, entries_answer, respond};
+use super::boards::{Reading, board_period};
+use super::body::RawBody;
+use super::cache::{CachedPage, PageKey};
+use super::compression::accepts_gzip;
+use super::cursor::{self, Cursor};
+use super::query::{ReadingQuery, WhichPeriod};
+use super::refusal::{Problem, Refusal};
+use super::source::Source;
+use super::state::ApiState;
+use crate::directory::LeaderboardEntry;
+use crate::domain::board::CompiledBoard;
+use crate::domain::ids::PlayerId;
+use crate::ranking::{BoardPeriod, Direction, SortKey};
+use crate::store::periods::StoredPeriod;
+
+/// Entries of a page, unless the client says otherwise.
+const DEFAULT_LIMIT: usize = 100;
+/// Entries around a player: five on each side.
+const DEFAULT_AROUND: usize = 11;
+/// Most players of one lookup.
+const MAX_LOOKUP: usize = 500;
+
+/// A page of a leaderboard.
+#[utoipa::path(
+    get, path = "/v1/leaderboards/{slug}/entries", tag = "leaderboards", security(("key" = [])),
+    params(
+        ("slug" = String, Path, description = "The leaderboard"),
+        ("period" = Option<String>, Query, description = "`current` (default), `previous` or a period's id"),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Most entries; 100 by default"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` or `prev_cursor` of another page"),
+        ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
+    ),
+    responses((status = 200, body = EntriesAnswer<'static>), (status = 304, description = "`If-None-Match` matched"),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn page(
+    State(state): State<ApiState>,
+    reading: Reading,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
+    let (entry, live) = reading.live()?;
+    let seen = state.boards.seen(&state, live.generation.id);
+    let (period, from) = place(&state, live, &query).await?;
+    let board = board_period(entry, live, &period);
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    let key = PageKey { game: reading.game.id, board: (&board).into(), seen, limit, from, include: query.include };
+    let from = key.from.clone();
+    let make = async {
+        let source = Source { state: &state, board: &board, period: &period };
+        let (direction, key) = from.map_or((Direction::Forward, None), |(direction, key)| (direction, Some(key)));
+        let page = source.page(limit, key.as_ref(), direction).await?;
+        let as_of = state.clock.now();
+        let extras = ExtrasOf::read(&state, &period, query.include, page.entries.iter()).await?;
+        let slug = live.generation.spec.slug.as_str();
+        let answer = entries_answer(slug, &board, &period, as_of, &page, (&extras, query.include));
+        let (body, etag) = encode(&answer, as_of);
+        Ok(CachedPage::new(body, etag))
+    };
+    let page = state.pages.get_or_make(key, make).await?;
+    let caching = Caching::new(&state, reading.public);
+    if accepts_gzip(&headers)
+        && let Some(compressed) = page.gzip().await
+    {
+        return Ok(respond(&headers, caching, compressed, &page.etag, true));
+    }
+    Ok(respond(&headers, caching, page.body.clone(), &page.etag, false))
+}
+
+/// Which period, and from where in it.
+async fn place(
+    state: &ApiState,
+    board: &CompiledBoard,
+    query: &ReadingQuery<'_>,
+) -> Result<(StoredPeriod, Option<(Direction, SortKey)>), Refusal> {
+    let Some(text) = &query.cursor else {
+        return Ok((state.boards.period(state, board, query.period.unwrap_or_default()).await?, None));
+    };
+    let cursor =
+        Cursor::decode(text).filter(|cursor| cursor.generation == board.generation.id).ok_or_else(cursor::invalid)?;
+    // The cursor says which period it is of; a page that was begun before a reset goes on where it was.
+    let period = state.boards.starting_at(state, board, cursor.period_start).await?.ok_or_else(cursor::invalid)?;
+    if let Some(WhichPeriod::Id(id)) = query.period
+        && id != period.id
+    {
+        return Err(cursor::invalid());
+    }
+    Ok((period, Some((cursor.direction, cursor.key))))
+}
+
+/// What a request about players of one period stands on.
+struct Place<'a> {
+    entry: &'a LeaderboardEntry,
+    slug: &'a str,
+    board: BoardPeriod,
+    period: StoredPeriod,
+}
+
+impl<'a> Place<'a> {
+    async fn of(state: &ApiState, reading: &'a Reading, which: Option<WhichPeriod>) -> Result<Self, Refusal> {
+        let (entry, live) = reading.live()?;
+        let period = state.boards.period(state, live, which.unwrap_or_default()).await?;
+        let board = board_period(entry, live, &period);
+        Ok(Self { entry, slug: entry.spec.slug.as_str(), board, period })
+    }
+
+    fn source<'b>(&'b self, state: &'b ApiState) -> Source<'b> {
+        debug_assert_eq!(self.entry.tie_policy, self.board.tie_policy);
+        Source { state, board: &self.board, period: &self.period }
+    }
+}
+
+fn no_entry(player: &PlayerId) -> Refusal {
+    Refusal::not_found("no_entry", format!("The player '{player}' has no entry in this period."))
+}
+
+/// One player's standing.
+#[utoipa::path(
+    get, path = "/v1/leaderboards/{slug}/entries/{player}", tag = "leaderboards", security(("key" = [])),
+    params(
+        ("slug" = String, Path, description = "The leaderboard"),
+        ("player" = String, Path, description = "The player"),
+        ("period" = Option<String>, Query, description = "`current` (default), `previous` or a period's id"),
+        ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
+    ),
+    responses((status = 200, body = StandingAnswer<'static>),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn standing(
+    State(state): State<ApiState>,
+    reading: Reading,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
+    let place = Place::of(&state, &reading, query.period).await?;
+    let player = reading.player()?;
+    let found = place.source(&state).standing(player.as_str()).await?;
+    let as_of = state.clock.now();
+    let entry = found.entry.ok_or_else(|| no_entry(&player))?;
+    let extras = ExtrasOf::read(&state, &place.period, query.include, std::iter::once(&entry)).await?;
+    let answer = StandingAnswer {
+        leaderboard: place.slug,
+        period: (&place.period).into(),
+        as_of,
+        version: found.version,
+        total: found.total,
+        entry: extras.entry(&entry, None, query.include),
+    };
+    let (body, etag) = encode(&answer, as_of);
+    Ok(respond(&headers, Caching::new(&state, reading.public), body, &etag, false))
+}
+
+/// The entries around a player.
+#[utoipa::path(
+    get, path = "/v1/leaderboards/{slug}/entries/{player}/around", tag = "leaderboards", security(("key" = [])),
+    params(
+        ("slug" = String, Path, description = "The leaderboard"),
+        ("player" = String, Path, description = "The player"),
+        ("period" = Option<String>, Query, description = "`current` (default), `previous` or a period's id"),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Most entries; 11 by default"),
+        ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
+    ),
+    responses((status = 200, body = EntriesAnswer<'static>),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn around(
+    State(state): State<ApiState>,
+    reading: Reading,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
+    let place = Place::of(&state, &reading, query.period).await?;
+    let player = reading.player()?;
+    let limit = query.limit.unwrap_or(DEFAULT_AROUND);
+    let page = place.source(&state).around(player.as_str(), limit).await?;
+    let as_of = state.clock.now();
+    if page.entries.is_empty() {
+        return Err(no_entry(&player));
+    }
+    let extras = ExtrasOf::read(&state, &place.period, query.include, page.entries.iter()).await?;
+    let answer = entries_answer(place.slug, &place.board, &place.period, as_of, &page, (&extras, query.include));
+    let (body, etag) = encode(&answer, as_of);
+    Ok(respond(&headers, Caching::new(&state, reading.public), body, &etag, false))
+}
+
+/// The players to look up.
+#[derive(Debug, serde::Deserialize, utoipa::ToSchema)]
+pub struct Lookup {
+    /// At most 500.
+    #[schema(value_type = Vec<String>, max_items = 500)]
+    player_ids: Vec<PlayerId>,
+}
+
+/// Some players (friends), ranked among themselves and overall.
+#[utoipa::path(
+    post, path = "/v1/leaderboards/{slug}/entries/lookup", tag = "leaderboards", security(("key" = [])),
+    params(
+        ("slug" = String, Path, description = "The leaderboard"),
+        ("period" = Option<String>, Query, description = "`current` (default), `previous` or a period's id"),
+        ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
+    ),
+    request_body = Lookup,
+    responses((status = 200, body = LookupAnswer<'static>),
+              (status = "default", body = Problem, content_type = "application/problem+json")),
+)]
+pub async fn lookup(
+    State(state): State<ApiState>,
+    reading: Reading,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: RawBody,
+) -> Result<Response, Refusal> {
+    let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
+    let place = Place::of(&state, &reading, query.period).await?;
+    let wanted: Lookup = body.json("{\"player_ids\": [at most 500 player ids]}")?;
+    if wanted.player_ids.len() > MAX_LOOKUP {
+        let detail = format!("At most {MAX_LOOKUP} players at once.");
+        return Err(Refusal::bad_request("too_many_players", detail).at("/player_ids"));
+    }
+    let players: Vec<&str> = wanted.player_ids.iter().map(PlayerId::as_str).collect();
+    let found = place.source(&state).lookup(&players).await?;
+    let as_of = state.clock.now();
+    let extras =
+        ExtrasOf::read(&state, &place.period, query.include, found.entries.iter().map(|(_, entry)| entry)).await?;
+    let answer = LookupAnswer {
+        leaderboard: place.slug,
+        period: (&place.period).into(),
+        as_of,
+        version: found.version,
+        total: found.total,
+        entries: found.entries.iter().map(|(among, e)| extras.entry(e, Some(*among), query.include)).collect(),
+    };
+    let (body, etag) = encode(&answer, as_of);
+    Ok(respond(&headers, Caching::new(&state, reading.public), body, &etag, false))
+}

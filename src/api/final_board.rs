@@ -1,0 +1,122 @@
+//! Closed periods whose Redis keys are gone: their final standings in Postgres.
+
+use crate::store::pool::Pool;
+
+use super::sorted_board::{among_themselves, page_of};
+use crate::domain::board::TiePolicy;
+use crate::domain::clock::Micros;
+use crate::domain::ranking_key::encode;
+use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, SortKey, StandingAnswer};
+use crate::store::periods::StoredPeriod;
+use crate::store::standings::{FinalStanding, final_of_players, final_ranks};
+
+/// The final standings of one closed period.
+#[derive(Debug, Clone, Copy)]
+pub struct FinalBoard<'a> {
+    pool: &'a Pool,
+    board: &'a BoardPeriod,
+    period: &'a StoredPeriod,
+}
+
+impl<'a> FinalBoard<'a> {
+    /// `period` must be closed.
+    pub fn new(pool: &'a Pool, board: &'a BoardPeriod, period: &'a StoredPeriod) -> Self {
+        Self { pool, board, period }
+    }
+
+    /// What is final has one version: when it became so.
+    fn version(&self) -> i64 {
+        self.period.closed_at.unwrap_or(Micros::EPOCH).0
+    }
+
+    fn total(&self) -> i64 {
+        self.period.entry_count.unwrap_or_default()
+    }
+
+    /// As [`crate::ranking::Ranking::page`].
+    pub async fn page(&self, limit: usize, from: Option<&SortKey>, direction: Direction) -> Result<Page, sqlx::Error> {
+        let limit = limit as i64;
+        let (first, last) = match (direction, from) {
+            (Direction::Forward, None) => (1, limit),
+            (Direction::Forward, Some(key)) => {
+                let up_to = self.standing_before(key, true).await?;
+                (up_to + 1, up_to + limit)
+            }
+            (Direction::Backward, None) => (self.total() - limit + 1, self.total()),
+            (Direction::Backward, Some(key)) => {
+                let before = self.standing_before(key, false).await?;
+                (before - limit + 1, before)
+            }
+        };
+        self.ranks(first.max(1), last).await
+    }
+
+    async fn ranks(&self, first: i64, last: i64) -> Result<Page, sqlx::Error> {
+        let rows = if last < first { Vec::new() } else { final_ranks(self.pool, self.period.id, first, last).await? };
+        let before = rows.first().map_or(first - 1, |row| row.rank - 1).unsigned_abs();
+        let entries = rows.into_iter().filter_map(|row| self.ranked(row)).collect();
+        Ok(page_of(self.version(), self.total().unsigned_abs(), before, entries))
+    }
+
+    /// How many entries stand before `key` (`inclusive`: or at it).
+    async fn standing_before(&self, key: &SortKey, inclusive: bool) -> Result<i64, sqlx::Error> {
+        let own = final_of_players(self.pool, self.period.id, &[key.player_id()]).await?;
+        if let Some(row) = own.first()
+            && self.key(row).as_deref() == Some(key.as_str())
+        {
+            return Ok(if inclusive { row.rank } else { row.rank - 1 });
+        }
+        // The cursor was made before its entry's last move: a binary search over the ranks, 20 steps per million.
+        let (mut low, mut high) = (0, self.total());
+        while low < high {
+            let middle = low + (high - low) / 2 + 1;
+            let row = final_ranks(self.pool, self.period.id, middle, middle).await?.into_iter().next();
+            match row.and_then(|row| self.key(&row)) {
+                Some(found) if found.as_str() < key.as_str() => low = middle,
+                _ => high = middle - 1,
+            }
+        }
+        Ok(low)
+    }
+
+    /// As [`crate::ranking::Ranking::around`].
+    pub async fn around(&self, player: &str, limit: usize) -> Result<Page, sqlx::Error> {
+        let own = final_of_players(self.pool, self.period.id, &[player]).await?;
+        let Some(own) = own.first() else { return self.ranks(1, 0).await };
+        let limit = limit as i64;
+        let first = (own.rank - limit / 2).min(self.total() - limit + 1).max(1);
+        self.ranks(first, first + limit - 1).await
+    }
+
+    /// As [`crate::ranking::Ranking::standing`].
+    pub async fn standing(&self, player: &str) -> Result<StandingAnswer, sqlx::Error> {
+        let found = self.lookup(&[player]).await?;
+        let entry = found.entries.into_iter().next().map(|(_, entry)| entry);
+        Ok(StandingAnswer { version: found.version, total: found.total, published: true, entry })
+    }
+
+    /// As [`crate::ranking::Ranking::lookup`].
+    pub async fn lookup(&self, players: &[&str]) -> Result<LookedUp, sqlx::Error> {
+        let rows = final_of_players(self.pool, self.period.id, players).await?;
+        let entries = rows.into_iter().filter_map(|row| self.ranked(row)).collect();
+        Ok(LookedUp {
+            version: self.version(),
+            total: self.total().unsigned_abs(),
+            published: true,
+            entries: among_themselves(entries, self.board.tie_policy),
+        })
+    }
+
+    fn key(&self, row: &FinalStanding) -> Option<String> {
+        Some(encode(&row.standing, &row.player_id, self.board.order))
+    }
+
+    fn ranked(&self, row: FinalStanding) -> Option<RankedEntry> {
+        let rank = match self.board.tie_policy {
+            TiePolicy::Ordinal => row.rank,
+            TiePolicy::Competition => row.competition_rank,
+        };
+        let key = SortKey::parse(&encode(&row.standing, &row.player_id, self.board.order))?;
+        Some(RankedEntry { rank: rank.unsigned_abs(), standing: row.standing, key })
+    }
+}

@@ -1,0 +1,109 @@
+//! The OpenAPI document, and its pages (which work offline).
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use utoipa::OpenApi;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ObjectBuilder, PathItem, Required, Type};
+
+use super::state::ApiState;
+use super::{admin, entries, leaderboards};
+
+/// Everything that is annotated.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Scoreline",
+        description = "Event batches in, exactly-once leaderboards out. Every refusal is application/problem+json \
+                       with a stable `code`.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    paths(
+        leaderboards::list,
+        leaderboards::definition,
+        leaderboards::periods_of,
+        entries::page,
+        entries::standing,
+        entries::around,
+        entries::lookup,
+        admin::games::create,
+        admin::games::list,
+        admin::games::edit,
+        admin::keys::create,
+        admin::keys::list,
+        admin::keys::revoke,
+        admin::leaderboards::create,
+        admin::leaderboards::put,
+        admin::leaderboards::list,
+        admin::leaderboards::show,
+        admin::leaderboards::delete,
+        admin::dead_letters::list,
+        admin::dead_letters::show,
+        admin::dead_letters::discard,
+        admin::audit_log::list,
+    )
+)]
+struct Annotated;
+
+/// The OpenAPI document.
+pub fn document() -> utoipa::openapi::OpenApi {
+    let mut document = Annotated::openapi();
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("A client or server key of the game, or the operators' admin token."))
+        .build();
+    document.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(scheme));
+    let public: Vec<(String, PathItem)> = document
+        .paths
+        .paths
+        .iter()
+        .filter_map(|(path, item)| Some((path.strip_prefix("/v1/leaderboards")?, item)))
+        .map(|(rest, item)| (format!("/v1/public/{{game}}/leaderboards{rest}"), public_twin(item.clone())))
+        .collect();
+    document.paths.paths.extend(public);
+    document
+}
+
+/// The same route without a key, for leaderboards that are public.
+fn public_twin(mut item: PathItem) -> PathItem {
+    let game: Parameter = ParameterBuilder::new()
+        .name("game")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some("The game"))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).build()))
+        .build();
+    for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+        operation.security = None;
+        operation.operation_id = operation.operation_id.take().map(|id| format!("public_{id}"));
+        operation.tags = Some(vec!["public".to_owned()]);
+        operation.parameters.get_or_insert_default().insert(0, utoipa::openapi::RefOr::T(game.clone()));
+    }
+    item
+}
+
+/// `/openapi.json` and `/docs`.
+pub fn routes() -> Router<ApiState> {
+    let json = document().to_json().unwrap_or_default();
+    let shown = document();
+    // The pages bring their own scripts and styles, from this server only.
+    let policy = HeaderValue::from_static(
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+         connect-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    );
+    let pages = Router::from(utoipa_swagger_ui::SwaggerUi::new("/docs").url("/docs/openapi.json", shown)).layer(
+        axum::middleware::map_response(move |mut response: axum::response::Response| {
+            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy.clone());
+            async move { response }
+        }),
+    );
+    let headers: [(HeaderName, HeaderValue); 2] = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60")),
+    ];
+    let json = axum::body::Bytes::from(json);
+    Router::new().route("/openapi.json", get(move || async move { (headers, json).into_response() })).merge(pages)
+}

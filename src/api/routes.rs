@@ -1,0 +1,101 @@
+//! Every route of the api, in one list.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::admin;
+use super::body::MAX_BODY;
+use super::entries;
+use super::leaderboards;
+use super::observe::observe;
+use super::openapi;
+use super::refusal::Refusal;
+use super::state::ApiState;
+
+type Route = MethodRouter<ApiState>;
+
+/// What may be read, under `/v1` with a key and under `/v1/public/{game}` without.
+fn reading() -> [(&'static str, Route); 7] {
+    [
+        ("/leaderboards", get(leaderboards::list)),
+        ("/leaderboards/{slug}", get(leaderboards::definition)),
+        ("/leaderboards/{slug}/periods", get(leaderboards::periods_of)),
+        ("/leaderboards/{slug}/entries", get(entries::page)),
+        // `get`: a player may be called "lookup".
+        ("/leaderboards/{slug}/entries/lookup", post(entries::lookup).get(entries::standing)),
+        ("/leaderboards/{slug}/entries/{player}", get(entries::standing)),
+        ("/leaderboards/{slug}/entries/{player}/around", get(entries::around)),
+    ]
+}
+
+fn administration() -> Vec<(&'static str, Route)> {
+    vec![
+        ("/v1/admin/games", get(admin::games::list).post(admin::games::create)),
+        ("/v1/admin/games/{slug}", patch(admin::games::edit)),
+        ("/v1/admin/keys", get(admin::keys::list).post(admin::keys::create)),
+        ("/v1/admin/keys/{id}", delete(admin::keys::revoke)),
+        ("/v1/admin/leaderboards", get(admin::leaderboards::list).post(admin::leaderboards::create)),
+        (
+            "/v1/admin/leaderboards/{slug}",
+            put(admin::leaderboards::put).get(admin::leaderboards::show).delete(admin::leaderboards::delete),
+        ),
+        ("/v1/admin/dead-letters", get(admin::dead_letters::list)),
+        ("/v1/admin/dead-letters/discard", post(admin::dead_letters::discard)),
+        ("/v1/admin/dead-letters/{id}", get(admin::dead_letters::show)),
+        ("/v1/admin/audit-log", get(admin::audit_log::list)),
+    ]
+}
+
+/// The api's router. Serve it with [`axum::extract::ConnectInfo`] of the peer in each request.
+pub fn router(state: ApiState) -> Router {
+    let mut router = Router::new();
+    for prefix in ["/v1", "/v1/public/{game}"] {
+        for (path, route) in reading() {
+            router = router.route(&format!("{prefix}{path}"), route);
+        }
+    }
+    for (path, route) in administration() {
+        router = router.route(path, route);
+    }
+    router = router
+        .merge(openapi::routes())
+        .fallback(|| async { Refusal::not_found("route_not_found", "There is no such route; see /docs.") })
+        .method_not_allowed_fallback(|| async {
+            let detail = "This route exists, but not with this method; see /docs.";
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(state.clone(), observe));
+    if !state.http.cors_origins.is_empty() {
+        router = router.layer(cors(&state.http.cors_origins));
+    }
+    router.with_state(state)
+}
+
+/// A bug costs its own request only, and is logged.
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
+    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    tracing::error!(message = message.unwrap_or("?"), "a request handler panicked");
+    let refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong here.");
+    axum::response::IntoResponse::into_response(refusal)
+}
+
+fn cors(origins: &[String]) -> CorsLayer {
+    let origins = if origins.iter().any(|o| o == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|o| HeaderValue::from_str(o).ok()))
+    };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_NONE_MATCH])
+        .expose_headers([header::ETAG, header::RETRY_AFTER, header::DATE])
+        .max_age(std::time::Duration::from_secs(3_600))
+}

@@ -1,0 +1,111 @@
+//! Where an answer comes from (fine print 10): Redis; the final standings of a closed period that Redis no longer
+//! has; a small board from Postgres while Redis does not have it; otherwise `503`, never an empty `200`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::future::Cache;
+
+use super::boards::rebuilding;
+use super::final_board::FinalBoard;
+use super::refusal::Refusal;
+use super::sorted_board::SortedBoard;
+use super::state::ApiState;
+use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, ReadError, SortKey, StandingAnswer};
+use crate::store::periods::StoredPeriod;
+use crate::store::standings::small_board;
+
+/// Boards of at most this many entries are answered from Postgres while Redis does not have them.
+const SMALL: i64 = 1_000;
+
+/// Small boards from Postgres, for a second: while Redis is away, Postgres is asked once per board and second.
+#[derive(Debug)]
+pub struct SmallBoards(Cache<(i32, i64, crate::domain::board::TiePolicy), Option<Arc<SortedBoard>>>);
+
+impl Default for SmallBoards {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(200).time_to_live(Duration::from_millis(500)).build())
+    }
+}
+
+/// One period of one board, ready to be asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Where to ask.
+    pub state: &'a ApiState,
+    /// Its name in Redis.
+    pub board: &'a BoardPeriod,
+    /// Its row in Postgres.
+    pub period: &'a StoredPeriod,
+}
+
+/// Who answers when Redis does not.
+enum Instead<'a> {
+    Final(FinalBoard<'a>),
+    Small(Arc<SortedBoard>),
+}
+
+impl<'a> Source<'a> {
+    /// As [`crate::ranking::Ranking::page`].
+    pub async fn page(self, limit: usize, from: Option<&SortKey>, direction: Direction) -> Result<Page, Refusal> {
+        match self.state.ranking.page(self.board, limit, from, direction).await {
+            Ok(page) if page.published || !self.period.closed => Ok(page),
+            other => match self.instead(other.err()).await? {
+                Instead::Final(board) => Ok(board.page(limit, from, direction).await?),
+                Instead::Small(board) => Ok(board.page(limit, from, direction)),
+            },
+        }
+    }
+
+    /// As [`crate::ranking::Ranking::around`].
+    pub async fn around(self, player: &str, limit: usize) -> Result<Page, Refusal> {
+        match self.state.ranking.around(self.board, player, limit).await {
+            Ok(page) if page.published || !self.period.closed => Ok(page),
+            other => match self.instead(other.err()).await? {
+                Instead::Final(board) => Ok(board.around(player, limit).await?),
+                Instead::Small(board) => Ok(board.around(player, limit)),
+            },
+        }
+    }
+
+    /// As [`crate::ranking::Ranking::standing`].
+    pub async fn standing(self, player: &str) -> Result<StandingAnswer, Refusal> {
+        match self.state.ranking.standing(self.board, player).await {
+            Ok(answer) if answer.published || !self.period.closed => Ok(answer),
+            other => match self.instead(other.err()).await? {
+                Instead::Final(board) => Ok(board.standing(player).await?),
+                Instead::Small(board) => Ok(board.standing(player)),
+            },
+        }
+    }
+
+    /// As [`crate::ranking::Ranking::lookup`].
+    pub async fn lookup(self, players: &[&str]) -> Result<LookedUp, Refusal> {
+        match self.state.ranking.lookup(self.board, players).await {
+            Ok(answer) if answer.published || !self.period.closed => Ok(answer),
+            other => match self.instead(other.err()).await? {
+                Instead::Final(board) => Ok(board.lookup(players).await?),
+                Instead::Small(board) => Ok(board.lookup(self.board, players)),
+            },
+        }
+    }
+
+    async fn instead(self, error: Option<ReadError>) -> Result<Instead<'a>, Refusal> {
+        if self.period.closed {
+            return Ok(Instead::Final(FinalBoard::new(&self.state.pool, self.board, self.period)));
+        }
+        let key = (self.board.generation.0, self.board.period_start.0, self.board.tie_policy);
+        let read = async {
+            let small = small_board(&self.state.pool, self.period.id, SMALL).await?;
+            Ok::<_, sqlx::Error>(small.map(|small| Arc::new(SortedBoard::new(self.board, small))))
+        };
+        match self.state.small_boards.0.try_get_with(key, read).await {
+            Ok(Some(board)) => Ok(Instead::Small(board)),
+            Ok(None) => Err(rebuilding()),
+            Err(postgres) => {
+                tracing::warn!(redis = ?error, %postgres, "neither Redis nor Postgres answers for a leaderboard");
+                Err(rebuilding())
+            }
+        }
+    }
+}

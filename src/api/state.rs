@@ -1,0 +1,143 @@
+//! What every request of the api has at hand.
+
+use std::sync::Arc;
+
+use crate::store::pool::Pool;
+use redis::aio::ConnectionManager;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio_util::sync::CancellationToken;
+
+use super::boards::Boards;
+use super::cache::PageCache;
+use super::guesses::Guesses;
+use super::observe::RouteTimes;
+use super::source::SmallBoards;
+use crate::config::{ApiConfig, HttpConfig};
+use crate::directory::{Directory, KeyHash, SharedDirectory, hash_key};
+use crate::domain::clock::Clock;
+use crate::ranking::Ranking;
+
+/// The admin token is too easy to guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("ADMIN_TOKEN must have at least 24 characters")]
+pub struct WeakAdminToken;
+
+const MIN_ADMIN_TOKEN: usize = 24;
+
+/// What the api is made from.
+pub struct ApiSettings {
+    /// Snapshot of games, keys and leaderboards; somebody follows Redis ([`crate::directory::DirectorySource`]).
+    pub directory: SharedDirectory,
+    /// Postgres, the primary.
+    pub pool: Pool,
+    /// Published leaderboards.
+    pub ranking: Ranking,
+    /// The Redis of the queue and, where it is another, of the directory.
+    pub cache_redis: ConnectionManager,
+    /// `REDIS_PREFIX`.
+    pub redis_prefix: String,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// Admin token and caching.
+    pub config: ApiConfig,
+    /// CORS and trusted proxies.
+    pub http: HttpConfig,
+}
+
+/// What every request has at hand; cheap to clone.
+#[derive(Clone)]
+pub struct ApiState(Arc<Shared>);
+
+/// What [`ApiState`] shares between requests; its parts are the api's own.
+pub struct Shared {
+    pub(super) directory: SharedDirectory,
+    pub(super) pool: Pool,
+    pub(super) ranking: Ranking,
+    pub(super) cache_redis: ConnectionManager,
+    pub(super) redis_prefix: String,
+    pub(super) clock: Clock,
+    pub(super) admin_token: Option<KeyHash>,
+    pub(super) guesses: Guesses,
+    pub(super) boards: Boards,
+    pub(super) pages: PageCache,
+    pub(super) small_boards: SmallBoards,
+    pub(super) public_cache_control: axum::http::HeaderValue,
+    pub(super) http: HttpConfig,
+    pub(super) times: RouteTimes,
+}
+
+impl std::ops::Deref for ApiState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for ApiState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ApiState")
+    }
+}
+
+impl ApiState {
+    /// Prepares the api.
+    ///
+    /// # Errors
+    /// [`WeakAdminToken`].
+    pub fn new(settings: ApiSettings) -> Result<Self, WeakAdminToken> {
+        let admin_token = settings.config.admin_token.as_ref().map(check_admin_token).transpose()?;
+        let max_age = settings.config.public_max_age;
+        let public = format!("public, max-age={max_age}, stale-while-revalidate=5");
+        Ok(Self(Arc::new(Shared {
+            directory: settings.directory,
+            pool: settings.pool,
+            ranking: settings.ranking,
+            cache_redis: settings.cache_redis,
+            redis_prefix: settings.redis_prefix,
+            clock: settings.clock,
+            admin_token,
+            guesses: Guesses::default(),
+            boards: Boards::default(),
+            pages: PageCache::default(),
+            small_boards: SmallBoards::default(),
+            public_cache_control: axum::http::HeaderValue::try_from(public)
+                .unwrap_or(axum::http::HeaderValue::from_static("public, max-age=1")),
+            http: settings.http,
+            times: RouteTimes::default(),
+        })))
+    }
+
+    /// Drops cached pages when their board changes; runs until `stop`. Without it pages are up to a second old.
+    pub async fn follow_boards(self, stop: CancellationToken) {
+        let state = self.clone();
+        let changed = move |notice: Option<(crate::domain::ids::BoardGenerationId, i64)>| match notice {
+            Some((generation, version)) => state.boards.changed(generation, version),
+            None => state.boards.all_may_have_changed(),
+        };
+        self.ranking.listen(stop, changed).await;
+    }
+
+    /// After a change of games, keys or leaderboards: this replica knows it before the answer is sent, the others
+    /// through Redis. Should Redis be away, cron publishes later.
+    pub(super) async fn directory_changed(&self) {
+        match crate::store::directory::snapshot(&self.pool).await {
+            Ok(snapshot) => {
+                let fresh = Arc::new(Directory::from_snapshot(snapshot));
+                self.directory.rcu(|current| {
+                    if current.version < fresh.version { Arc::clone(&fresh) } else { Arc::clone(current) }
+                });
+            }
+            Err(error) => tracing::warn!(%error, "could not read the directory after a change"),
+        }
+        let mut redis = self.cache_redis.clone();
+        if let Err(error) = crate::directory::publish_if_stale(&self.pool, &mut redis, &self.redis_prefix).await {
+            tracing::warn!(%error, "could not publish the directory; cron will");
+        }
+    }
+}
+
+fn check_admin_token(token: &SecretString) -> Result<KeyHash, WeakAdminToken> {
+    let token = token.expose_secret();
+    if token.chars().count() < MIN_ADMIN_TOKEN { Err(WeakAdminToken) } else { Ok(hash_key(token)) }
+}

@@ -1,0 +1,229 @@
+//! `scoreline bench`: starts what is measured, runs the stages that were asked for, prints the figures.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use secrecy::ExposeSecret;
+use serde_json::json;
+
+use super::compare::{self, LimitProcess, Reading};
+use super::load::Target;
+use super::report::{Figure, Report};
+use super::rig::{Rig, Role, Services};
+use super::{BenchError, Options, batch::Mix, latency, pipeline, whole};
+use crate::directory::KeyKind;
+use crate::domain::board::LeaderboardSpec;
+use crate::domain::ids::Slug;
+use crate::queue::{Queue, Timeouts};
+use crate::stack::{Stack, StackOptions};
+use crate::store::audit_log::Actor;
+use crate::store::pool::Pool;
+use crate::store::{games, keys, leaderboards, migrations};
+
+/// Runs the benchmark and prints its report; exit code 1 when it could not be run.
+pub async fn run(options: Options) -> ExitCode {
+    let home = std::env::temp_dir().join(format!("scoreline-bench-{}", std::process::id()));
+    let stack_options =
+        StackOptions { home: home.clone(), postgres: true, redis: true, durable: true, max_connections: 100 };
+    let outcome = match Stack::start(&stack_options).await {
+        Ok(stack) => {
+            let outcome = measure(&stack, &options).await;
+            stack.stop().await;
+            outcome
+        }
+        Err(error) => Err(BenchError::Services(error.to_string())),
+    };
+    if let Err(error) = std::fs::remove_dir_all(&home) {
+        tracing::warn!(%error, home = %home.display(), "the benchmark's folder stays behind");
+    }
+    print(outcome, options.json)
+}
+
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output")]
+fn print(outcome: Result<Report, BenchError>, as_json: bool) -> ExitCode {
+    match outcome {
+        Ok(report) if as_json => println!("{}", json!(report)),
+        Ok(report) => print!("{}", report.table()),
+        Err(error) => {
+            eprintln!("bench: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+async fn measure(stack: &Stack, options: &Options) -> Result<Report, BenchError> {
+    let services = services(stack)?;
+    let pool = sqlx::PgPool::connect(&services.database_url).await.map(Pool::new)?;
+    let mut connection = migrations::connect(&services.database_url).await?;
+    migrations::migrate(&mut connection).await.map_err(|e| BenchError::Services(e.to_string()))?;
+    drop(connection);
+    let key = make_game(&pool).await?;
+    let queue = Queue::connect(&services.redis_url, "sl", "q0", Timeouts::default())
+        .await
+        .map_err(|e| BenchError::Queue(e.to_string()))?;
+    let binaries = std::env::current_exe().ok().and_then(|own| own.parent().map(PathBuf::from)).unwrap_or_default();
+    let mut rig = Rig::new(services, binaries)?;
+    let mix = Mix { events: options.batch, players: options.players, ..Mix::default() };
+    let target = Target { address: rig.ingest, key: key.clone(), mix };
+    let mut report = Report { conditions: conditions(&pool, options).await?, figures: Vec::new() };
+    let outcome = stages(&mut rig, &pool, &queue, &target, options, &mut report.figures).await;
+    rig.stop_all().await?;
+    outcome.map(|()| report)
+}
+
+async fn stages(
+    rig: &mut Rig,
+    pool: &Pool,
+    queue: &Queue,
+    target: &Target,
+    options: &Options,
+    figures: &mut Vec<Figure>,
+) -> Result<(), BenchError> {
+    let wanted = |stage: &str| options.stages.is_empty() || options.stages.iter().any(|s| s == stage);
+    // Cron publishes the directory, makes the partitions and has the leaderboard live before anything is measured.
+    rig.start(Role::Cron).await?;
+    wait_for_live_board(pool).await?;
+    if wanted("steps") {
+        rig.stop("cron").await?;
+        figures.extend(pipeline::run(rig, pool, queue, target, options).await?);
+        rig.start(Role::Cron).await?;
+    }
+    for role in [Role::Ingest, Role::Worker, Role::Api] {
+        rig.start(role).await?;
+    }
+    if wanted("whole") {
+        figures.extend(whole::run(rig, pool, queue, target, options, "whole", 20.0).await?);
+    }
+    if wanted("stored") {
+        let without = Target { mix: Mix { scoring_percent: 0, ..target.mix }, ..target.clone() };
+        figures.extend(whole::run(rig, pool, queue, &without, options, "stored", 15.0).await?);
+    }
+    if wanted("idle") {
+        figures.extend(latency::run(target, rig.api, options).await?);
+    }
+    if wanted("sustained") {
+        figures.extend(whole::sustained(rig, pool, queue, target, options).await?);
+    }
+    if wanted("read") {
+        figures.extend(read(rig, pool, target, options).await?);
+    }
+    if wanted("rest") {
+        figures.extend(whole::rest(rig, options).await);
+    }
+    Ok(())
+}
+
+/// The top page beside the same bytes from a bare handler; a standing and its neighbours beside bare axum + Redis.
+async fn read(rig: &Rig, pool: &Pool, target: &Target, options: &Options) -> Result<Vec<Figure>, BenchError> {
+    let row: Option<(String, i32)> = sqlx::query_as(
+        "SELECT e.player_id, p.generation_id FROM leaderboard_entries e JOIN leaderboard_periods p ON p.id = e.period_id
+          LIMIT 1",
+    )
+    .fetch_optional(pool)
+    .await?;
+    let Some((player, generation)) = row else {
+        return Err(BenchError::NotSettled("a stage with scores ran before reading", std::time::Duration::ZERO));
+    };
+    let rank_key = format!("{{sl:b:{generation}}}:p:0:rank");
+    let member: String = {
+        // Any member will do: the look-up costs the same.
+        let mut redis = redis::Client::open(rig.services.redis_url.as_str())
+            .and_then(|c| c.get_connection())
+            .map_err(|e| BenchError::Queue(e.to_string()))?;
+        let members: Vec<String> = redis::cmd("ZRANGE")
+            .arg(&rank_key)
+            .arg(1_000)
+            .arg(1_000)
+            .query(&mut redis)
+            .map_err(|e| BenchError::Queue(e.to_string()))?;
+        members.into_iter().next().unwrap_or_default()
+    };
+    let limit = LimitProcess::start(rig, &rank_key).await?;
+    let (rank_path, around_path) = (
+        format!("/v1/leaderboards/global/entries/{player}"),
+        format!("/v1/leaderboards/global/entries/{player}/around?limit=10"),
+    );
+    let bare_rank = format!("/rank/{member}");
+    let reading = |name, path, limit_path, target| Reading { name, path, limit_path, target };
+    let readings = [
+        reading("top 100; limit: the same bytes", "/v1/leaderboards/global/entries?limit=100", "/page", "≥ 85 %"),
+        reading("rank; limit: bare axum + Redis", &rank_path, &bare_rank, "≥ 80 %"),
+        reading("around; limit: bare axum + Redis", &around_path, &bare_rank, "≥ 80 %"),
+    ];
+    let figures = compare::read(rig.api, &target.key, &limit, &readings, options).await;
+    limit.stop().await;
+    figures
+}
+
+fn services(stack: &Stack) -> Result<Services, BenchError> {
+    let missing = || BenchError::Services("a service is missing".to_owned());
+    let pid = |name: &str| stack.pids().into_iter().find(|(n, _)| *n == name).map(|(_, pid)| pid);
+    Ok(Services {
+        database_url: stack.database_url().ok_or_else(missing)?.to_owned(),
+        postgres_pid: pid("postgres").ok_or_else(missing)?,
+        redis_url: stack.redis_url().ok_or_else(missing)?.to_owned(),
+        redis_pid: pid("redis").ok_or_else(missing)?,
+    })
+}
+
+/// A game with one leaderboard and a server key, to which the per-address limit does not apply.
+async fn make_game(pool: &Pool) -> Result<String, BenchError> {
+    let setup = |what: &str| BenchError::Services(format!("the game could not be made: {what}"));
+    let slug = Slug::parse("bench").map_err(|e| setup(&e.to_string()))?;
+    let mut transaction = pool.begin().await?;
+    let game = games::create(&mut transaction, &slug, "Bench", Actor::CommandLine)
+        .await?
+        .ok_or_else(|| setup("its name is taken"))?;
+    let (_, key) =
+        keys::create(&mut transaction, game.id, KeyKind::Server, None, Actor::CommandLine, rand::random()).await?;
+    let spec = json!({"slug": "global", "event_type": "game_ended", "score": "/score"});
+    let spec: LeaderboardSpec = serde_json::from_value(spec).map_err(|e| setup(&e.to_string()))?;
+    leaderboards::apply(&mut transaction, game.id, &spec, true, Actor::CommandLine)
+        .await
+        .map_err(|e| setup(&e.to_string()))?;
+    transaction.commit().await?;
+    Ok(key.expose_secret().to_owned())
+}
+
+/// How long a new leaderboard may take to become live before the benchmark gives up.
+const LIVE_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
+
+async fn wait_for_live_board(pool: &Pool) -> Result<(), BenchError> {
+    let started = tokio::time::Instant::now();
+    while started.elapsed() < LIVE_WITHIN {
+        let live: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM leaderboards WHERE live_generation_id IS NOT NULL)")
+                .fetch_one(pool)
+                .await?;
+        if live {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    Err(BenchError::NotSettled("the leaderboard is live", LIVE_WITHIN))
+}
+
+async fn conditions(pool: &Pool, options: &Options) -> Result<Vec<(String, String)>, BenchError> {
+    let postgres: String = sqlx::query_scalar(
+        "SELECT format('%s, fsync %s, synchronous_commit %s, shared_buffers %s', current_setting('server_version'),
+                       current_setting('fsync'), current_setting('synchronous_commit'), current_setting('shared_buffers'))",
+    )
+    .fetch_one(pool)
+    .await?;
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let condition = |name: &str, value: String| (name.to_owned(), value);
+    Ok(vec![
+        condition("machine", format!("{cores} cores, load generator on the same machine, loopback")),
+        condition("postgres", postgres),
+        condition("redis", "private, appendonly yes, appendfsync everysec".to_owned()),
+        condition(
+            "load",
+            format!(
+                "{} events a batch of about 340 bytes each, {} connections, {} events a round, {} rounds, {} players, \
+                 a quarter of the events carry a score",
+                options.batch, options.connections, options.events, options.rounds, options.players
+            ),
+        ),
+    ])
+}

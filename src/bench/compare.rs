@@ -1,0 +1,116 @@
+//! Answers of the api held against bare handlers, alternately (limit, stage, limit, stage, …) within one run,
+//! because the machine's speed drifts.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use super::load::Connection;
+use super::report::Figure;
+use super::rig::{Rig, RigError};
+use super::{BenchError, Options};
+
+/// The limit server as a process.
+#[derive(Debug)]
+pub struct LimitProcess {
+    /// Its address.
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl LimitProcess {
+    /// Starts it on the rig's Redis; `rank_key` is the sorted set for rank queries.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub async fn start(rig: &Rig, rank_key: &str) -> Result<Self, BenchError> {
+        let io = |e: io::Error| BenchError::Rig(RigError::Io("limit server", e));
+        let own = std::env::current_exe().map_err(io)?;
+        let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(io)?;
+        let child = Command::new(own)
+            .args(["bench-limit", "--listen", &address.to_string(), "--redis-url", &rig.services.redis_url])
+            .args(["--rank-key", rank_key])
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(io)?;
+        let started = Instant::now();
+        while Connection::open(address).await.is_err() {
+            if started.elapsed() > Duration::from_secs(10) {
+                return Err(BenchError::Rig(RigError::NotReady("limit server", started.elapsed())));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(Self { address, child })
+    }
+
+    /// Ends it.
+    pub async fn stop(mut self) {
+        // It holds nothing that could be lost.
+        let _ = self.child.kill().await;
+    }
+}
+
+/// A path to read, beside the bare handler's.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    /// The figure's name.
+    pub name: &'a str,
+    /// The api's path.
+    pub path: &'a str,
+    /// The limit server's path.
+    pub limit_path: &'a str,
+    /// The target, for people.
+    pub target: &'a str,
+}
+
+/// The api's answers beside bare handlers.
+///
+/// # Errors
+/// [`BenchError`].
+pub async fn read(
+    api: SocketAddr,
+    key: &str,
+    limit: &LimitProcess,
+    readings: &[Reading<'_>],
+    options: &Options,
+) -> Result<Vec<Figure>, BenchError> {
+    let mut figures = Vec::new();
+    for reading in readings {
+        let (mut rates, mut limits) = (Vec::new(), Vec::new());
+        for _ in 0..options.rounds {
+            limits.push(get_rate(limit.address, reading.limit_path, key, options).await?);
+            rates.push(get_rate(api, reading.path, key, options).await?);
+        }
+        let figure = Figure::new("read", reading.name, "requests/s", rates);
+        figures.push(figure.with_limit(limits).with_target(reading.target));
+    }
+    Ok(figures)
+}
+
+async fn get_rate(address: SocketAddr, path: &str, key: &str, options: &Options) -> Result<f64, BenchError> {
+    let left = Arc::new(AtomicU64::new(options.reads));
+    let started = Instant::now();
+    let tasks: Vec<_> = (0..options.connections)
+        .map(|_| tokio::spawn(get_until_done(address, path.to_owned(), key.to_owned(), Arc::clone(&left))))
+        .collect();
+    for task in tasks {
+        task.await.map_err(io::Error::other).and_then(|r| r).map_err(BenchError::Load)?;
+    }
+    Ok(options.reads as f64 / started.elapsed().as_secs_f64())
+}
+
+async fn get_until_done(address: SocketAddr, path: String, key: String, left: Arc<AtomicU64>) -> io::Result<()> {
+    let mut connection = Connection::open(address).await?;
+    while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
+        let (status, _) = connection.get(&path, &key).await?;
+        if status != 200 {
+            return Err(io::Error::other(format!("{path} answered {status}")));
+        }
+    }
+    Ok(())
+}

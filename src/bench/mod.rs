@@ -1,0 +1,90 @@
+//! `scoreline bench`: measures each stage beside its own limit and the whole path with the CPU of every process.
+//!
+//! It starts private services and the real role binaries as processes of their own, so the load generator's CPU is
+//! never charged to the system. Compare ratios within one run: machines differ and drift.
+
+pub mod batch;
+pub mod command;
+pub mod compare;
+pub mod cpu;
+pub mod latency;
+pub mod limit_server;
+pub mod load;
+pub mod pipeline;
+pub mod report;
+pub mod rig;
+pub mod whole;
+
+use std::time::Duration;
+
+/// What to measure and how long.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Options {
+    /// Stages: steps, whole, stored (no scores), idle, sustained, read, rest; all when none is named.
+    #[arg(value_delimiter = ',')]
+    pub stages: Vec<String>,
+    /// Rounds of each comparison.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: u32,
+    /// Events a round.
+    #[arg(long, default_value_t = 400_000)]
+    pub events: u64,
+    /// Connections of the load generator.
+    #[arg(long, default_value_t = 16)]
+    pub connections: usize,
+    /// Events in a batch.
+    #[arg(long, default_value_t = 20)]
+    pub batch: usize,
+    /// Players.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub players: u32,
+    /// Requests a round of reading.
+    #[arg(long, default_value_t = 100_000)]
+    pub reads: u64,
+    /// Samples of the idle latency.
+    #[arg(long, default_value_t = 100)]
+    pub samples: u32,
+    /// Events a second of the sustained stage.
+    #[arg(long, default_value_t = 10_000.0)]
+    pub rate: f64,
+    /// Seconds of the sustained stage.
+    #[arg(long, default_value_t = 30)]
+    pub seconds: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why a run gave no figures.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The processes under measurement.
+    #[error(transparent)]
+    Rig(#[from] rig::RigError),
+    /// The load generator.
+    #[error("the load generator: {0}")]
+    Load(#[source] std::io::Error),
+    /// Postgres.
+    #[error("Postgres: {0}")]
+    Postgres(#[from] sqlx::Error),
+    /// Batches were refused: the figure would speak of another path.
+    #[error("{0} batches were refused")]
+    Refused(u64),
+    /// What was acknowledged is not what is stored. This must never happen.
+    #[error("{expected} events were acknowledged, {stored} are stored")]
+    Lost {
+        /// Acknowledged, with those stored before.
+        expected: u64,
+        /// Stored.
+        stored: u64,
+    },
+    /// The tail of a run did not end.
+    #[error("not within {1:?}: {0}")]
+    NotSettled(&'static str, Duration),
+    /// The queue.
+    #[error("the queue: {0}")]
+    Queue(String),
+    /// The private services.
+    #[error("private services: {0}")]
+    Services(String),
+}

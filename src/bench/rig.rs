@@ -1,0 +1,217 @@
+//! What is measured: private services and the real role binaries as separate processes, started and stopped one by one.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use super::cpu::{Usage, usage_of_tree};
+use super::load::Connection;
+
+/// The processes that a run starts and measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// HTTP in.
+    Ingest,
+    /// Jobs.
+    Worker,
+    /// Fold and publish.
+    Cron,
+    /// HTTP out.
+    Api,
+}
+
+impl Role {
+    /// All of them, in the order of an event's path.
+    pub const ALL: [Self; 4] = [Self::Ingest, Self::Worker, Self::Cron, Self::Api];
+
+    /// The name of its binary.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Worker => "worker",
+            Self::Cron => "cron",
+            Self::Api => "api",
+        }
+    }
+}
+
+/// Where the services are and who they are.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// Postgres.
+    pub database_url: String,
+    /// Its postmaster.
+    pub postgres_pid: u32,
+    /// Redis.
+    pub redis_url: String,
+    /// Its process.
+    pub redis_pid: u32,
+}
+
+/// The roles of one run.
+#[derive(Debug)]
+pub struct Rig {
+    /// Private services.
+    pub services: Services,
+    /// Ingest's public address.
+    pub ingest: SocketAddr,
+    /// Api's public address.
+    pub api: SocketAddr,
+    running: BTreeMap<String, Running>,
+    binaries: PathBuf,
+    /// Further environment of every role.
+    pub environment: Vec<(String, String)>,
+}
+
+#[derive(Debug)]
+struct Running {
+    role: Role,
+    operations: SocketAddr,
+    child: Child,
+}
+
+/// What went wrong with the rig.
+#[derive(Debug, thiserror::Error)]
+pub enum RigError {
+    /// The operating system said no.
+    #[error("{0}: {1}")]
+    Io(&'static str, #[source] std::io::Error),
+    /// A role did not become ready.
+    #[error("{0} did not become ready within {1:?}")]
+    NotReady(&'static str, Duration),
+}
+
+/// How long a role may take to become ready, or to stop.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+impl Rig {
+    /// A rig on running, migrated services; no role runs yet. `binaries`: the folder of the role binaries.
+    ///
+    /// # Errors
+    /// [`RigError::Io`].
+    pub fn new(services: Services, binaries: PathBuf) -> Result<Self, RigError> {
+        let (ingest, api) = (free_address()?, free_address()?);
+        Ok(Self { services, ingest, api, running: BTreeMap::new(), binaries, environment: Vec::new() })
+    }
+
+    /// Starts a role and waits until it is ready.
+    ///
+    /// # Errors
+    /// [`RigError`].
+    pub async fn start(&mut self, role: Role) -> Result<(), RigError> {
+        self.start_as(role, role.name()).await
+    }
+
+    /// Starts one of several processes of a role, called `name`, and waits until it is ready.
+    ///
+    /// # Errors
+    /// [`RigError`].
+    pub async fn start_as(&mut self, role: Role, name: &str) -> Result<(), RigError> {
+        let operations = free_address()?;
+        let child = Command::new(self.binaries.join(role.name()))
+            .env("DATABASE_URL", &self.services.database_url)
+            .env("REDIS_URL", &self.services.redis_url)
+            .env("INGEST_LISTEN", self.ingest.to_string())
+            .env("API_LISTEN", self.api.to_string())
+            .env("OPS_LISTEN", operations.to_string())
+            .env("LOG", std::env::var("BENCH_LOG").unwrap_or_else(|_| "warn".to_owned()))
+            .envs(self.environment.iter().cloned())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|e| RigError::Io(role.name(), e))?;
+        self.running.insert(name.to_owned(), Running { role, operations, child });
+        let started = Instant::now();
+        while started.elapsed() < READY_WITHIN {
+            if let Ok(mut connection) = Connection::open(operations).await
+                && matches!(connection.get("/readyz", "").await, Ok((200, _)))
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(RigError::NotReady(role.name(), READY_WITHIN))
+    }
+
+    /// The operations listener of a running process.
+    pub fn operations(&self, name: &str) -> Option<SocketAddr> {
+        self.running.get(name).map(|r| r.operations)
+    }
+
+    /// The process id of a running process.
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        self.running.get(name)?.child.id()
+    }
+
+    /// kill -9.
+    ///
+    /// # Errors
+    /// [`RigError::Io`].
+    pub async fn kill(&mut self, name: &str) -> Result<(), RigError> {
+        let Some(mut running) = self.running.remove(name) else { return Ok(()) };
+        running.child.kill().await.map_err(|e| RigError::Io(running.role.name(), e))
+    }
+
+    /// Sends a signal, for example `STOP` and `CONT`.
+    ///
+    /// # Errors
+    /// [`RigError::Io`].
+    pub fn signal(&self, name: &str, signal: rustix::process::Signal) -> Result<(), RigError> {
+        let pid = self.pid(name).and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+        let Some(pid) = pid else { return Ok(()) };
+        rustix::process::kill_process(pid, signal).map_err(|e| RigError::Io("signal", e.into()))
+    }
+
+    /// Stops a process as an operator would, with SIGTERM, and waits for its end.
+    ///
+    /// # Errors
+    /// [`RigError::Io`].
+    pub async fn stop(&mut self, name: &str) -> Result<(), RigError> {
+        self.signal(name, rustix::process::Signal::TERM)?;
+        let Some(mut running) = self.running.remove(name) else { return Ok(()) };
+        if tokio::time::timeout(READY_WITHIN, running.child.wait()).await.is_err() {
+            running.child.kill().await.map_err(|e| RigError::Io(running.role.name(), e))?;
+        }
+        Ok(())
+    }
+
+    /// Stops every role, last step of an event's path last.
+    ///
+    /// # Errors
+    /// [`RigError::Io`].
+    pub async fn stop_all(&mut self) -> Result<(), RigError> {
+        let mut names: Vec<(Role, String)> = self.running.iter().map(|(name, r)| (r.role, name.clone())).collect();
+        names.sort();
+        for (_, name) in names {
+            self.stop(&name).await?;
+        }
+        Ok(())
+    }
+
+    /// CPU seconds of everything that runs, Postgres and Redis among them.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.usage().values().map(|u| u.cpu_seconds).sum()
+    }
+
+    /// What each role has used so far, Postgres and Redis among them.
+    pub fn usage(&self) -> BTreeMap<&'static str, Usage> {
+        let mut total: BTreeMap<&'static str, Usage> = BTreeMap::new();
+        let roles = self.running.values().filter_map(|r| Some((r.role.name(), r.child.id()?)));
+        let services = [("postgres", self.services.postgres_pid), ("redis", self.services.redis_pid)];
+        for (name, pid) in roles.chain(services) {
+            let (sum, usage) = (total.entry(name).or_default(), usage_of_tree(pid));
+            sum.cpu_seconds += usage.cpu_seconds;
+            sum.resident_mib += usage.resident_mib;
+        }
+        total
+    }
+}
+
+/// A free loopback address. Another process may take it first; then the role does not become ready.
+fn free_address() -> Result<SocketAddr, RigError> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|e| RigError::Io("a free port", e))?;
+    listener.local_addr().map_err(|e| RigError::Io("a free port", e))
+}

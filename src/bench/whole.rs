@@ -1,0 +1,183 @@
+//! The whole path: batches over HTTP until every score is on the board, with the CPU of every process.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::store::pool::Pool;
+use tokio::time::Instant;
+
+use super::cpu::Usage;
+use super::load::{Posted, Target, flood, paced};
+use super::report::Figure;
+use super::rig::Rig;
+use super::{BenchError, Options};
+use crate::queue::Queue;
+
+/// What one round came to.
+#[derive(Debug)]
+struct Round {
+    posted: Posted,
+    /// From the first post until the last score was on the board.
+    to_rank: Duration,
+    cpu: BTreeMap<&'static str, Usage>,
+}
+
+/// Floods the system with `options.events` events a round; every role runs.
+///
+/// # Errors
+/// [`BenchError`].
+pub async fn run(
+    rig: &Rig,
+    pool: &Pool,
+    queue: &Queue,
+    target: &Target,
+    options: &Options,
+    name: &str,
+    limit_cpu: f64,
+) -> Result<Vec<Figure>, BenchError> {
+    let mut rounds = Vec::new();
+    for round in 0..options.rounds {
+        rounds.push(flood_round(rig, pool, queue, target, options, u64::from(round)).await?);
+    }
+    let per_million = |round: &Round, name: &str| {
+        round.cpu.get(name).map_or(0.0, |u| u.cpu_seconds) * 1e6 / round.posted.accepted as f64
+    };
+    let each = |f: &dyn Fn(&Round) -> f64| rounds.iter().map(f).collect::<Vec<_>>();
+    let total = each(&|r| r.cpu.keys().map(|name| per_million(r, name)).sum());
+    let mut figures = vec![
+        Figure::new(name, "accepted", "events/s", each(&|r| r.posted.accepted as f64 / r.posted.wall.as_secs_f64())),
+        Figure::new(name, "HTTP to rank", "events/s", each(&|r| r.posted.accepted as f64 / r.to_rank.as_secs_f64()))
+            .with_target("≥ 80,000 with the load on the machine"),
+        Figure::new(name, "CPU, all processes", "s/1M events", total).with_target(&format!("≤ {limit_cpu}")),
+    ];
+    for process in ["ingest", "redis", "worker", "postgres", "cron", "api"] {
+        figures.push(Figure::new(name, &format!("CPU, {process}"), "s/1M events", each(&|r| per_million(r, process))));
+    }
+    Ok(figures)
+}
+
+async fn flood_round(
+    rig: &Rig,
+    pool: &Pool,
+    queue: &Queue,
+    target: &Target,
+    options: &Options,
+    seed: u64,
+) -> Result<Round, BenchError> {
+    let stored_before = stored(pool).await?;
+    let before = rig.usage();
+    let started = Instant::now();
+    let posted = flood(target, options.events, options.connections, seed).await.map_err(BenchError::Load)?;
+    if posted.refused > 0 {
+        return Err(BenchError::Refused(posted.refused));
+    }
+    settle(pool, queue, stored_before + posted.accepted).await?;
+    let to_rank = started.elapsed();
+    Ok(Round { posted, to_rank, cpu: difference(&rig.usage(), &before) })
+}
+
+/// Posts at a fixed rate for a time and reports latencies, CPU and memory.
+///
+/// # Errors
+/// [`BenchError`].
+pub async fn sustained(
+    rig: &Rig,
+    pool: &Pool,
+    queue: &Queue,
+    target: &Target,
+    options: &Options,
+) -> Result<Vec<Figure>, BenchError> {
+    let stored_before = stored(pool).await?;
+    let before = rig.usage();
+    let posted = paced(target, options.rate, Duration::from_secs(options.seconds), options.connections, 99)
+        .await
+        .map_err(BenchError::Load)?;
+    settle(pool, queue, stored_before + posted.accepted).await?;
+    let used = difference(&rig.usage(), &before);
+    let quantile = |q: f64| posted.latency.value_at_quantile(q) as f64 / 1_000.0;
+    let wall = posted.wall.as_secs_f64();
+    let cores: f64 = used.values().map(|u| u.cpu_seconds / wall).sum();
+    let stage = "sustained";
+    let one = |name: &str, unit, value| Figure::new(stage, name, unit, vec![value]);
+    let mut figures = vec![
+        one("accepted", "events/s", posted.accepted as f64 / wall),
+        one("refused", "batches", posted.refused as f64).with_target("0"),
+        one("answer p50", "ms", quantile(0.5)),
+        one("answer p99", "ms", quantile(0.99)).with_target("< 10"),
+        one("answer p99.9", "ms", quantile(0.999)),
+        one("CPU, all processes", "cores", cores).with_target("< 0.4 at 10,000 events/s"),
+    ];
+    for (process, usage) in &used {
+        figures.push(one(&format!("CPU, {process}"), "cores", usage.cpu_seconds / wall));
+        figures.push(one(&format!("memory, {process}"), "MiB", usage.resident_mib));
+    }
+    Ok(figures)
+}
+
+/// Seconds over which an idle system is watched.
+const REST_SECONDS: u64 = 10;
+
+/// What the system uses when nothing happens.
+pub async fn rest(rig: &Rig, options: &Options) -> Vec<Figure> {
+    let time = Duration::from_secs(options.seconds.min(REST_SECONDS));
+    // What the stages before left to do (vacuum, AOF rewrite) is not rest.
+    tokio::time::sleep(time).await;
+    let before = rig.usage();
+    tokio::time::sleep(time).await;
+    let used = difference(&rig.usage(), &before);
+    let percent = |u: &Usage| u.cpu_seconds * 100.0 / time.as_secs_f64();
+    let all = used.values().map(percent).sum();
+    let mut figures = vec![Figure::new("rest", "CPU, all processes", "% of a core", vec![all]).with_target("< 1")];
+    for (process, usage) in &used {
+        figures.push(Figure::new("rest", &format!("CPU, {process}"), "% of a core", vec![percent(usage)]));
+        figures.push(Figure::new("rest", &format!("memory, {process}"), "MiB", vec![usage.resident_mib]));
+    }
+    figures
+}
+
+/// Events stored, without those of raw COPY.
+async fn stored(pool: &Pool) -> Result<u64, BenchError> {
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM events WHERE game_id > 0").fetch_one(pool).await?;
+    Ok(count.unsigned_abs())
+}
+
+/// How long the tail of a run may take.
+const SETTLE_WITHIN: Duration = Duration::from_secs(300);
+
+/// Waits until no job, fact or marker is left, then compares what is stored with what was acknowledged. While waiting it
+/// looks only at what is cheap: counting events costs Postgres CPU that would be charged to the system.
+async fn settle(pool: &Pool, queue: &Queue, events: u64) -> Result<(), BenchError> {
+    let started = Instant::now();
+    while started.elapsed() < SETTLE_WITHIN {
+        let jobs = queue.status().await.map_err(|e| BenchError::Queue(e.to_string()))?.jobs;
+        if jobs == 0 && !folding(pool).await? {
+            let stored = stored(pool).await?;
+            return if stored == events { Ok(()) } else { Err(BenchError::Lost { expected: events, stored }) };
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err(BenchError::NotSettled("every score is on the board", SETTLE_WITHIN))
+}
+
+/// Whether facts wait to be folded or markers to be published.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn folding(pool: &Pool) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM score_facts) OR EXISTS (SELECT FROM dirty_entries)")
+        .fetch_one(pool)
+        .await
+}
+
+fn difference(
+    after: &BTreeMap<&'static str, Usage>,
+    before: &BTreeMap<&'static str, Usage>,
+) -> BTreeMap<&'static str, Usage> {
+    after
+        .iter()
+        .map(|(name, now)| {
+            let then = before.get(name).copied().unwrap_or_default();
+            (*name, Usage { cpu_seconds: now.cpu_seconds - then.cpu_seconds, resident_mib: now.resident_mib })
+        })
+        .collect()
+}

@@ -1,0 +1,259 @@
+//! Serving a router on a listener: caps, deadlines, panics, and a stop that lets requests in hand finish.
+//!
+//! `axum::serve` has no header timeout and no caps, so hyper's connection builder is driven here.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tower::ServiceExt;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::connection::{Deadlines, Phase, Timed};
+use super::connections::{Connections, Full, Permit};
+use crate::config::HttpConfig;
+use crate::lifecycle::Lifecycle;
+use crate::telemetry::metrics::{HTTP_CONNECTIONS, HTTP_CONNECTIONS_REFUSED};
+
+/// How long to wait after `accept` failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Idle connections have this long when the listener is crowded.
+const CROWDED_IDLE: Duration = Duration::from_secs(1);
+/// Headers of one request, in all.
+const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// What a listener allows.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// The label of its metrics.
+    pub role: &'static str,
+    /// How long a peer may take.
+    pub deadlines: Deadlines,
+    /// Most open connections.
+    pub max_connections: usize,
+    /// Most open connections of one address.
+    pub max_connections_per_address: usize,
+    /// Peers without a cap of their own.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// How long the listener stays open after a soft stop.
+    pub drain: Duration,
+}
+
+impl ServerConfig {
+    /// A public listener.
+    pub fn public(role: &'static str, config: &HttpConfig, drain: Duration) -> Self {
+        Self {
+            role,
+            deadlines: Deadlines {
+                header: Duration::from_secs(config.http_header_timeout_seconds),
+                idle: Duration::from_secs(config.http_idle_seconds),
+                write: Duration::from_secs(config.http_body_timeout_seconds),
+            },
+            max_connections: config.http_max_connections,
+            max_connections_per_address: config.http_max_connections_per_address,
+            trusted_proxies: config.trusted_proxies.clone(),
+            drain,
+        }
+    }
+
+    /// An operations listener: few clients, all of them ours.
+    pub fn operations(role: &'static str) -> Self {
+        let time = Duration::from_secs(10);
+        Self {
+            role,
+            deadlines: Deadlines { header: time, idle: Duration::from_secs(120), write: time },
+            max_connections: 64,
+            max_connections_per_address: 64,
+            trusted_proxies: Vec::new(),
+            // Open to the end, so that a stop can be watched.
+            drain: Duration::MAX,
+        }
+    }
+}
+
+struct Shared {
+    config: ServerConfig,
+    connections: Arc<Connections>,
+    lifecycle: Lifecycle,
+    router: Router,
+    open_gauge: metrics::Gauge,
+}
+
+/// Serves `router` until `lifecycle` says stop. Each connection is a task of `lifecycle.tasks`: at a soft stop it
+/// finishes the request in hand, at a hard stop it ends. Handlers find the peer as `ConnectInfo<SocketAddr>`.
+pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, lifecycle: Lifecycle) {
+    let connections =
+        Connections::new(config.max_connections, config.max_connections_per_address, config.trusted_proxies.clone());
+    let router = router.layer(CatchPanicLayer::custom(|panic: Box<dyn std::any::Any + Send>| answer_panic(&*panic)));
+    let open_gauge = metrics::gauge!(HTTP_CONNECTIONS, "role" => config.role);
+    let shared = Arc::new(Shared { config, connections, lifecycle: lifecycle.clone(), router, open_gauge });
+    let mut closing = pin!(close_listener(&shared));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut closing => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => take(&shared, stream, peer),
+            Err(error) if is_peers_fault(&error) => {}
+            Err(error) => {
+                // EMFILE, ENFILE, ENOBUFS, ENOMEM: trying again at once would spin.
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Resolves when the listener is to close: some time after the soft stop, at once at the hard one.
+async fn close_listener(shared: &Shared) {
+    let lifecycle = &shared.lifecycle;
+    lifecycle.soft.cancelled().await;
+    if !shared.config.drain.is_zero() {
+        let _ = tokio::time::timeout(shared.config.drain, lifecycle.hard.cancelled()).await;
+    }
+}
+
+fn is_peers_fault(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn take(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+    match shared.connections.admit(peer.ip()) {
+        Ok(permit) => {
+            let _ = stream.set_nodelay(true);
+            shared.open_gauge.increment(1.0);
+            shared.lifecycle.tasks.spawn(drive(Arc::clone(shared), stream, peer, permit));
+        }
+        Err(full) => refuse(shared.config.role, &stream, full),
+    }
+}
+
+/// Tells a client why, as far as its socket takes it at once; nobody waits for it.
+fn refuse(role: &'static str, stream: &TcpStream, full: Full) {
+    let reason = match full {
+        Full::Listener => "listener",
+        Full::Address => "address",
+    };
+    metrics::counter!(HTTP_CONNECTIONS_REFUSED, "role" => role, "reason" => reason).increment(1);
+    let body = r#"{"type":"about:blank","title":"Too many connections","status":503,"code":"too_many_connections"}"#;
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n\
+         Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.try_write(answer.as_bytes());
+}
+
+async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+    let deadlines = shared.config.deadlines;
+    let phase = Phase::idle(deadlines.header.min(deadlines.idle));
+    let io = TokioIo::new(Timed::new(stream, Arc::clone(&phase), deadlines));
+    let service = hyper::service::service_fn(|request: Request<Incoming>| {
+        phase.begin_request();
+        let (router, phase, shared) = (shared.router.clone(), Arc::clone(&phase), Arc::clone(&shared));
+        async move { Ok::<_, Infallible>(answer(router, request, peer, phase, shared).await) }
+    });
+    let connection = http1::Builder::new()
+        .max_header_size(MAX_HEADER_BYTES)
+        .max_buf_size(2 * MAX_HEADER_BYTES)
+        .serve_connection(io, service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = finish_soon(&shared) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = &mut connection => ended,
+                () = shared.lifecycle.hard.cancelled() => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "connection ended");
+    }
+    shared.open_gauge.decrement(1.0);
+    drop(permit);
+}
+
+/// Connections of a listener that stays open to the end (operations) end with the hard stop only.
+async fn finish_soon(shared: &Shared) {
+    if shared.config.drain == Duration::MAX {
+        shared.lifecycle.hard.cancelled().await;
+    } else {
+        shared.lifecycle.soft.cancelled().await;
+    }
+}
+
+async fn answer(
+    router: Router,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    phase: Arc<Phase>,
+    shared: Arc<Shared>,
+) -> Response<Answer> {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(ConnectInfo(peer));
+    let response = match router.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    response.map(|body| Answer { body, phase, shared })
+}
+
+/// An answer's body, which notices when it was handed over in full (or dropped): then the connection is idle.
+struct Answer {
+    body: Body,
+    phase: Arc<Phase>,
+    shared: Arc<Shared>,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let idle = self.shared.config.deadlines.idle;
+        self.phase.end_request(if self.shared.connections.crowded() { idle.min(CROWDED_IDLE) } else { idle });
+    }
+}
+
+fn answer_panic(panic: &(dyn std::any::Any + Send)) -> Response<Body> {
+    let reason = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    tracing::error!(reason = reason.unwrap_or("unknown"), "a request handler panicked");
+    let body = r#"{"type":"about:blank","title":"Internal error","status":500,"code":"internal_error"}"#;
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response
+}

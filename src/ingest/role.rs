@@ -1,0 +1,68 @@
+//! Ingest as a role: connects, waits for the directory, serves.
+
+use clap::Args;
+
+use crate::config::{
+    HttpConfig, IngestConfig, LimitsConfig, OperationsConfig, QueueConfig, RedisConfig, RedisUse, ShutdownConfig,
+    TelemetryConfig,
+};
+use crate::domain::clock::Clock;
+use crate::lifecycle::Lifecycle;
+use crate::operations::listener::Operations;
+use crate::operations::start::{self, RunningRole, StartError};
+
+const ROLE: &str = "ingest";
+
+/// Settings of ingest. It has no Postgres connection.
+#[derive(Args, Debug, Clone)]
+pub struct IngestSettings {
+    /// Redis.
+    #[command(flatten)]
+    pub redis: RedisConfig,
+    /// Operations listener.
+    #[command(flatten)]
+    pub operations: OperationsConfig,
+    /// Logs.
+    #[command(flatten)]
+    pub telemetry: TelemetryConfig,
+    /// Listener.
+    #[command(flatten)]
+    pub http: HttpConfig,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: LimitsConfig,
+    /// What is accepted.
+    #[command(flatten)]
+    pub ingest: IngestConfig,
+    /// The queue.
+    #[command(flatten)]
+    pub queue: QueueConfig,
+    /// Stopping.
+    #[command(flatten)]
+    pub shutdown: ShutdownConfig,
+}
+
+/// Starts ingest; returns when it serves.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start(settings: IngestSettings, clock: Clock, lifecycle: &Lifecycle) -> Result<RunningRole, StartError> {
+    let operations = Operations::start(ROLE, settings.operations.address(9080), lifecycle).await?;
+    start::redis(RedisUse::Queue, &settings.redis, &operations, lifecycle).await?;
+    let directory = start::directory(&settings.redis, &operations, lifecycle).await?;
+    let door = super::DoorSettings {
+        ingest: settings.ingest.clone(),
+        limits: settings.limits,
+        http: settings.http.clone(),
+        queue: settings.queue,
+        redis: settings.redis,
+    };
+    let state = super::open(door, directory, clock, lifecycle)
+        .await
+        .map_err(|error| StartError::Config(format!("the queue: {error}")))?;
+    let router = super::router(state);
+    let (listener, address) = start::listen(ROLE, settings.ingest.ingest_listen).await?;
+    start::serve(ROLE, listener, router, &settings.http, &settings.shutdown, lifecycle);
+    operations.readiness.started();
+    Ok(RunningRole { role: ROLE, address: Some(address), operations: operations.address })
+}

@@ -1,0 +1,69 @@
+//! A role as a process of its own: logs, signals, start, wait, exit code.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::start::{RunningRole, StartError};
+use crate::config::{ShutdownConfig, TelemetryConfig};
+use crate::lifecycle::Lifecycle;
+use crate::telemetry::{logs, recorder};
+
+/// Exit code when a role did not start.
+const NOT_STARTED: u8 = 2;
+
+/// Runs one role until it is told to stop, and tells the truth with the exit code: 0 stopped cleanly, 1 an essential
+/// task died, 2 did not start, 3 work in hand was cut off.
+pub fn run<F, Fut>(telemetry: &TelemetryConfig, shutdown: &ShutdownConfig, start: F) -> ExitCode
+where
+    F: FnOnce(Lifecycle) -> Fut,
+    Fut: Future<Output = Result<RunningRole, StartError>>,
+{
+    #[cfg(feature = "failpoints")]
+    let _crash_points = fail::FailScenario::setup();
+    if let Err(error) = logs::init(telemetry) {
+        return complain(&error);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error),
+    };
+    let grace = Duration::from_secs(shutdown.shutdown_grace_seconds);
+    let code = runtime.block_on(run_role(grace, start));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+async fn run_role<F, Fut>(grace: Duration, start: F) -> ExitCode
+where
+    F: FnOnce(Lifecycle) -> Fut,
+    Fut: Future<Output = Result<RunningRole, StartError>>,
+{
+    let lifecycle = Lifecycle::default();
+    if let Err(error) = lifecycle.watch_signals() {
+        return complain(&error);
+    }
+    // Before any part takes a handle of a metric.
+    if let Err(error) = recorder::install() {
+        return complain(&error);
+    }
+    match start(lifecycle.clone()).await {
+        Ok(running) => {
+            let address = running.address.map(|a| a.to_string());
+            tracing::info!(role = running.role, address, operations = %running.operations, "running");
+        }
+        Err(StartError::Stopped(waiting_for)) => {
+            tracing::info!(waiting_for, "stopped before the start was finished");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return complain(&error),
+    }
+    let ended = lifecycle.finished(grace).await;
+    tracing::info!(?ended, "stopped");
+    ended.into()
+}
+
+#[allow(clippy::print_stderr, reason = "logs may not be set up yet, and whoever started this reads standard error")]
+fn complain(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("error: {}", crate::telemetry::redaction::redact(&error.to_string()));
+    ExitCode::from(NOT_STARTED)
+}

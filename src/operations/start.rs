@@ -1,0 +1,244 @@
+//! Starting a role: waiting for what it needs, and saying so.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+
+use super::listener::Operations;
+use super::watch;
+use crate::config::{HttpConfig, PostgresConfig, RedisConfig, RedisUse, ShutdownConfig};
+use crate::directory::{DirectorySource, SharedDirectory};
+use crate::domain::clock::Clock;
+use crate::http::server::{self, ServerConfig};
+use crate::lifecycle::Lifecycle;
+use crate::queue::Queue;
+use crate::queue::connection::{Connection, Timeouts};
+use crate::store::migrations::{self, SchemaStatus};
+use crate::store::pool::Pool;
+use crate::store::processes;
+
+/// First and longest pause between two attempts.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often a wait is mentioned in the log.
+const MENTION_EVERY: Duration = Duration::from_secs(5);
+
+/// Why a role did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is unusable or unsafe.
+    #[error("{0}")]
+    Config(String),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({what}): {source}")]
+    Listen {
+        /// Which listener.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The database lacks migrations.
+    #[error(
+        "the database schema is older than this program needs ({pending} pending, first {first}): run `scoreline migrate`"
+    )]
+    Schema {
+        /// How many are pending.
+        pending: usize,
+        /// The oldest of them.
+        first: i64,
+    },
+    /// Metrics could not be set up.
+    #[error("cannot set up metrics: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// Asked to stop before the start was finished.
+    #[error("stopped while waiting for {0}")]
+    Stopped(&'static str),
+    /// A part of the role did not start.
+    #[error("{0}")]
+    Part(String),
+}
+
+/// A role that runs.
+#[derive(Debug, Clone)]
+pub struct RunningRole {
+    /// `ingest`, `worker`, `cron` or `api`.
+    pub role: &'static str,
+    /// Its public address, where it has one.
+    pub address: Option<SocketAddr>,
+    /// Its operations listener.
+    pub operations: SocketAddr,
+}
+
+/// Binds a listener; returns it with its address (port 0 becomes a real one).
+///
+/// # Errors
+/// [`StartError::Listen`].
+pub async fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bind = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bind.await.map_err(|source| StartError::Listen { what, address, source })
+}
+
+/// Serves a role's public router as an essential task.
+pub fn serve(
+    role: &'static str,
+    listener: TcpListener,
+    router: Router,
+    http: &HttpConfig,
+    shutdown: &ShutdownConfig,
+    lifecycle: &Lifecycle,
+) {
+    let config = ServerConfig::public(role, http, Duration::from_secs(shutdown.shutdown_drain_seconds));
+    lifecycle.spawn_essential(role, server::serve(listener, router, config, lifecycle.clone()));
+}
+
+/// What this process is called in `processes` and leases: role, process id, start in microseconds.
+pub fn process_id(role: &str, clock: &Clock) -> String {
+    format!("{role}-{}-{:x}", std::process::id(), clock.now().0)
+}
+
+/// Repeats `attempt` until it says yes, with growing pauses; says what is waited for, in the log and on `/readyz`.
+async fn wait_for<F, Fut>(
+    what: &'static str,
+    operations: &Operations,
+    lifecycle: &Lifecycle,
+    mut attempt: F,
+) -> Result<(), StartError>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    let mut pause = FIRST_PAUSE;
+    let mut mentioned: Option<tokio::time::Instant> = None;
+    while !attempt().await {
+        if mentioned.is_none_or(|at| at.elapsed() >= MENTION_EVERY) {
+            mentioned = Some(tokio::time::Instant::now());
+            let reason = operations.readiness.report().dependencies.get(what).map(|d| d.detail.clone());
+            tracing::warn!(role = operations.readiness.role(), reason, "waiting for {what}");
+        }
+        if tokio::time::timeout(pause, lifecycle.soft.cancelled()).await.is_ok() {
+            return Err(StartError::Stopped(what));
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    Ok(())
+}
+
+/// Opens the process's pools (primary, and the replica where there is one), waits for Postgres, checks the schema and
+/// the connection budget, registers the process and watches it from then on.
+///
+/// # Errors
+/// A bad URL, an old schema, or a stop while waiting.
+pub async fn postgres(
+    config: &PostgresConfig,
+    clock: &Clock,
+    operations: &Operations,
+    lifecycle: &Lifecycle,
+) -> Result<(Pool, Option<Pool>), StartError> {
+    let role = operations.readiness.role();
+    let bad_url = |error: crate::store::StoreError| StartError::Config(format!("DATABASE_URL: {error}"));
+    let pool = Pool::lazy(config, role).map_err(bad_url)?;
+    let read = Pool::lazy_read(config, role).map_err(bad_url)?;
+    let mut shown = vec![("primary", pool.clone())];
+    shown.extend(read.clone().map(|read| ("replica", read)));
+    operations.show_pools(shown);
+    let readiness = &operations.readiness;
+    wait_for("postgres", operations, lifecycle, || watch::check_postgres(&pool, readiness)).await?;
+    check_schema(&pool).await?;
+    let id = process_id(role, clock);
+    check_budget(&pool, &id, role).await?;
+    watch::postgres(pool.clone(), id, readiness.clone(), lifecycle);
+    Ok((pool, read))
+}
+
+async fn check_schema(pool: &Pool) -> Result<(), StartError> {
+    let failed = |error: String| StartError::Part(format!("cannot read the schema's version: {error}"));
+    let mut connection = pool.acquire().await.map_err(|e| failed(e.to_string()))?;
+    let SchemaStatus { pending, .. } = migrations::status(&mut connection).await.map_err(|e| failed(e.to_string()))?;
+    match pending.first() {
+        None => Ok(()),
+        Some(first) => Err(StartError::Schema { pending: pending.len(), first: first.version }),
+    }
+}
+
+/// Refuses a pool larger than the server allows; warns when it is the sum of all processes that is.
+async fn check_budget(pool: &Pool, id: &str, role: &str) -> Result<(), StartError> {
+    let failed = |error: crate::store::StoreError| StartError::Part(format!("cannot register the process: {error}"));
+    let max = pool.state().max;
+    processes::register(pool, id, role, max).await.map_err(failed)?;
+    let budget = processes::connection_budget(pool).await.map_err(failed)?;
+    if i64::from(max) > budget.allowed {
+        return Err(StartError::Config(format!(
+            "DB_POOL_MAX is {max}, but the server allows {} connections in all",
+            budget.allowed
+        )));
+    }
+    if budget.claimed > budget.allowed {
+        let (claimed, allowed) = (budget.claimed, budget.allowed);
+        tracing::warn!(claimed, allowed, "the running processes may open more connections than Postgres allows");
+    }
+    Ok(())
+}
+
+/// Opens a connection to the Redis of one use, waits for it and watches it from then on.
+///
+/// # Errors
+/// A bad URL, or a stop while waiting.
+pub async fn redis(
+    use_: RedisUse,
+    config: &RedisConfig,
+    operations: &Operations,
+    lifecycle: &Lifecycle,
+) -> Result<Connection, StartError> {
+    let url = config.url_of(use_);
+    let connection = Connection::open(url, Timeouts::default())
+        .map_err(|error| StartError::Config(format!("the URL of {} is unusable: {error}", use_.name())))?;
+    let holds_queue = use_ == RedisUse::Queue;
+    let readiness = &operations.readiness;
+    wait_for(use_.name(), operations, lifecycle, || {
+        watch::check_redis(use_.name(), &connection, holds_queue, readiness)
+    })
+    .await?;
+    watch::redis(use_.name(), connection.clone(), holds_queue, readiness.clone(), lifecycle);
+    Ok(connection)
+}
+
+/// The one queue of an installation.
+pub const QUEUE_NAME: &str = "q0";
+
+/// Opens the queue, waits for its Redis and watches it from then on.
+///
+/// # Errors
+/// A bad URL or prefix, or a stop while waiting.
+pub async fn queue(config: &RedisConfig, operations: &Operations, lifecycle: &Lifecycle) -> Result<Queue, StartError> {
+    redis(RedisUse::Queue, config, operations, lifecycle).await?;
+    Queue::open(config.url_of(RedisUse::Queue), &config.redis_prefix, QUEUE_NAME, Timeouts::default())
+        .map_err(|error| StartError::Config(format!("the queue: {error}")))
+}
+
+/// Waits for the first snapshot of the directory and follows it from then on.
+///
+/// # Errors
+/// A bad URL, or a stop while waiting.
+pub async fn directory(
+    config: &RedisConfig,
+    operations: &Operations,
+    lifecycle: &Lifecycle,
+) -> Result<SharedDirectory, StartError> {
+    const NAME: &str = "directory";
+    redis(RedisUse::Cache, config, operations, lifecycle).await?;
+    operations.readiness.unready(NAME, "waiting for cron to publish it to Redis");
+    let bad_url = |error| StartError::Config(format!("REDIS_CACHE_URL: {error}"));
+    let source = DirectorySource::open(config.url_of(RedisUse::Cache), &config.redis_prefix).map_err(bad_url)?;
+    let first = source.wait_for_first(&lifecycle.soft).await.ok_or(StartError::Stopped(NAME))?;
+    operations.readiness.ready(NAME, "read");
+    lifecycle.spawn_essential(NAME, source.follow(std::sync::Arc::clone(&first), lifecycle.soft.clone()));
+    Ok(first)
+}

@@ -1,0 +1,95 @@
+//! Watching dependencies while a process runs: one task each asks for a sign of life and notes the answer, so that
+//! `/readyz` costs no one a question.
+
+use std::time::Duration;
+
+use super::readiness::Readiness;
+use crate::lifecycle::Lifecycle;
+use crate::queue::connection::Connection;
+use crate::queue::facts;
+use crate::store::pool::Pool;
+use crate::store::processes;
+
+/// Time between two questions.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// Longest wait for an answer before a dependency counts as lost.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// A process says that it is alive each so many questions.
+const REGISTER_EVERY: u32 = 5;
+
+/// Watches a Redis that `dependency` names. `holds_queue`: it keeps jobs, so it must not evict.
+pub fn redis(
+    dependency: &'static str,
+    connection: Connection,
+    holds_queue: bool,
+    readiness: Readiness,
+    lifecycle: &Lifecycle,
+) {
+    let stop = lifecycle.soft.clone();
+    lifecycle.tasks.spawn(async move {
+        while tokio::time::timeout(INTERVAL, stop.cancelled()).await.is_err() {
+            check_redis(dependency, &connection, holds_queue, &readiness).await;
+        }
+    });
+}
+
+/// Asks once; says whether it can be used.
+pub async fn check_redis(
+    dependency: &'static str,
+    connection: &Connection,
+    holds_queue: bool,
+    readiness: &Readiness,
+) -> bool {
+    let problem = match tokio::time::timeout(PATIENCE, facts::facts(connection)).await {
+        Err(_) => "no answer in time".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Ok(Ok(facts)) => match if holds_queue { facts.unsafe_for_queue() } else { facts.too_old() } {
+            Some(problem) => problem,
+            None => {
+                readiness.ready(dependency, facts.to_string());
+                return true;
+            }
+        },
+    };
+    readiness.unready(dependency, problem);
+    false
+}
+
+/// Watches Postgres and keeps this process's row in `processes` fresh.
+pub fn postgres(pool: Pool, process_id: String, readiness: Readiness, lifecycle: &Lifecycle) {
+    let stop = lifecycle.soft.clone();
+    lifecycle.tasks.spawn(async move {
+        let mut round = 0;
+        while tokio::time::timeout(INTERVAL, stop.cancelled()).await.is_err() {
+            round = (round + 1) % REGISTER_EVERY;
+            let (pool, id, readiness) = (pool.clone(), process_id.clone(), readiness.clone());
+            // A task of its own: no statement is dropped half way when the patience ends.
+            let asking = tokio::spawn(async move {
+                check_postgres(&pool, &readiness).await;
+                if round == 0 {
+                    let _ = processes::register(&pool, &id, readiness.role(), pool.state().max).await;
+                }
+            });
+            let _ = asking.await;
+        }
+        let _ = processes::unregister(&pool, &process_id).await;
+    });
+}
+
+/// Asks once; says whether it can be used.
+pub async fn check_postgres(pool: &Pool, readiness: &Readiness) -> bool {
+    match processes::ping(pool).await {
+        Ok(version) if version / 10_000 < 15 => {
+            readiness.unready("postgres", format!("Postgres {} is too old: 15 or newer is needed", version / 10_000));
+            false
+        }
+        Ok(version) => {
+            readiness.ready("postgres", format!("Postgres {}.{}", version / 10_000, version % 10_000));
+            true
+        }
+        Err(error) => {
+            readiness.unready("postgres", error.to_string());
+            false
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! One connection to the queue's Redis: a single server or a Redis Cluster, multiplexed, replaced when it breaks.
+//!
+//! The redis crate's own `ConnectionManager` does not replace a connection whose answers time out, so after a black
+//! hole it waits for TCP's retransmissions (up to two minutes). Here a timeout counts as a broken connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// How URLs of a cluster begin: `redis-cluster://[user:password@]host:port,host:port`.
+const CLUSTER_SCHEME: &str = "redis-cluster://";
+/// First and longest pause between attempts to connect.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Timeouts of one connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// Longest wait for an answer; the connection is replaced after it. The redis crate's default of 500 ms is short for
+    /// a server that rewrites its AOF.
+    pub response: Duration,
+    /// Longest wait for a connection, handshake included.
+    pub connect: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { response: Duration::from_secs(5), connect: Duration::from_secs(2) }
+    }
+}
+
+/// A handle to Redis that many tasks share by cloning it. While Redis is away calls fail fast; the first call after a
+/// pause (at most half a second) tries to connect again.
+#[derive(Clone)]
+pub struct Connection(Arc<Shared>);
+
+struct Shared {
+    target: Target,
+    timeouts: Timeouts,
+    current: ArcSwapOption<Link>,
+    attempts: Mutex<Attempts>,
+}
+
+enum Target {
+    Single(redis::Client),
+    Cluster { client: Box<ClusterClient>, nodes: Vec<redis::Client> },
+}
+
+#[derive(Clone)]
+enum Link {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+#[derive(Default)]
+struct Attempts {
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl Connection {
+    /// Parses the URL; connects at first use.
+    ///
+    /// # Errors
+    /// A URL that is none.
+    pub fn open(url: &str, timeouts: Timeouts) -> RedisResult<Self> {
+        let target = match url.strip_prefix(CLUSTER_SCHEME) {
+            None => Target::Single(redis::Client::open(url)?),
+            Some(rest) => {
+                let urls = cluster_nodes(rest);
+                if urls.is_empty() {
+                    return Err((ErrorKind::InvalidClientConfig, "the cluster's URL names no node").into());
+                }
+                let nodes = urls.iter().map(|u| redis::Client::open(u.as_str())).collect::<RedisResult<_>>()?;
+                let client = ClusterClient::builder(urls)
+                    .response_timeout(timeouts.response)
+                    .connection_timeout(timeouts.connect)
+                    .retries(3)
+                    .build()?;
+                Target::Cluster { client: Box::new(client), nodes }
+            }
+        };
+        let attempts = Mutex::default();
+        Ok(Self(Arc::new(Shared { target, timeouts, current: ArcSwapOption::empty(), attempts })))
+    }
+
+    /// Whether this is a Redis Cluster, where every script's keys must be in one slot.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.0.target, Target::Cluster { .. })
+    }
+
+    /// The servers that the URL names: one, or the listed nodes of a cluster.
+    pub fn nodes(&self) -> &[redis::Client] {
+        match &self.0.target {
+            Target::Single(client) => std::slice::from_ref(client),
+            Target::Cluster { nodes, .. } => nodes,
+        }
+    }
+
+    /// The timeouts it was opened with.
+    pub fn timeouts(&self) -> Timeouts {
+        self.0.timeouts
+    }
+
+    /// A connection of its own for subscriptions. In a cluster any node hears every publication; `attempt` picks
+    /// which one to ask.
+    ///
+    /// # Errors
+    /// Redis cannot be reached.
+    pub async fn subscriber(&self, attempt: usize) -> RedisResult<redis::aio::PubSub> {
+        let nodes = self.nodes();
+        let client = &nodes[attempt % nodes.len()];
+        tokio::time::timeout(self.0.timeouts.connect, client.get_async_pubsub()).await.map_err(timed_out)?
+    }
+
+    async fn link(&self) -> RedisResult<Arc<Link>> {
+        match &*self.0.current.load() {
+            Some(link) => Ok(Arc::clone(link)),
+            None => self.connect().await,
+        }
+    }
+
+    async fn connect(&self) -> RedisResult<Arc<Link>> {
+        let mut attempts = self.0.attempts.lock().await;
+        if let Some(link) = &*self.0.current.load() {
+            return Ok(Arc::clone(link)); // another task has connected meanwhile
+        }
+        if attempts.not_before.is_some_and(|t| Instant::now() < t) {
+            return Err((ErrorKind::Io, "Redis cannot be reached; pausing before the next attempt").into());
+        }
+        let made = tokio::time::timeout(self.0.timeouts.connect, self.make()).await.map_err(timed_out);
+        match made.and_then(|made| made) {
+            Ok(link) => {
+                *attempts = Attempts::default();
+                let link = Arc::new(link);
+                self.0.current.store(Some(Arc::clone(&link)));
+                Ok(link)
+            }
+            Err(error) => {
+                let pause = FIRST_PAUSE.saturating_mul(1 << attempts.failures.min(8)).min(LONGEST_PAUSE);
+                attempts.failures = attempts.failures.saturating_add(1);
+                attempts.not_before = Some(Instant::now() + pause);
+                Err(error)
+            }
+        }
+    }
+
+    async fn make(&self) -> RedisResult<Link> {
+        let timeouts = self.0.timeouts;
+        match &self.0.target {
+            Target::Single(client) => {
+                let config = redis::AsyncConnectionConfig::new()
+                    .set_response_timeout(Some(timeouts.response))
+                    .set_connection_timeout(Some(timeouts.connect));
+                client.get_multiplexed_async_connection_with_config(&config).await.map(Link::Single)
+            }
+            Target::Cluster { client, .. } => client.get_async_connection().await.map(Link::Cluster),
+        }
+    }
+
+    /// Drops `link` when `result` shows that it is broken, so that the next call makes another.
+    fn observe<T>(&self, link: &Arc<Link>, result: &RedisResult<T>) {
+        let Err(error) = result else { return };
+        if is_broken(error) {
+            let current = self.0.current.load();
+            if current.as_ref().is_some_and(|c| Arc::ptr_eq(c, link)) {
+                self.0.current.compare_and_swap(&*current, None);
+            }
+        }
+    }
+}
+
+fn is_broken(error: &RedisError) -> bool {
+    error.is_unrecoverable_error()
+        || error.is_timeout()
+        || error.is_io_error()
+        || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) // a failover made our server a replica
+}
+
+fn timed_out(_: tokio::time::error::Elapsed) -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
+/// `[credentials@]a:1,b:2` → a `redis://` URL per node.
+fn cluster_nodes(rest: &str) -> Vec<String> {
+    let (credentials, hosts) = rest.rsplit_once('@').map_or(("", rest), |(c, h)| (c, h));
+    let at = if credentials.is_empty() { "" } else { "@" };
+    let hosts = hosts.trim_end_matches('/').split(',').filter(|h| !h.is_empty());
+    hosts.map(|host| format!("redis://{credentials}{at}{host}")).collect()
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let link = self.link().await?;
+            let result = match (*link).clone() {
+                Link::Single(mut c) => c.req_packed_command(cmd).await,
+                Link::Cluster(mut c) => c.req_packed_command(cmd).await,
+            };
+            self.observe(&link, &result);
+            result
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(async move {
+            let link = self.link().await?;
+            let result = match (*link).clone() {
+                Link::Single(mut c) => c.req_packed_commands(pipeline, offset, count).await,
+                Link::Cluster(mut c) => c.req_packed_commands(pipeline, offset, count).await,
+            };
+            self.observe(&link, &result);
+            result
+        })
+    }
+
+    fn get_db(&self) -> i64 {
+        0
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connection") // the URL may hold a password
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_url_names_every_node_with_the_same_credentials() {
+        assert_eq!(cluster_nodes("a:1,b:2"), ["redis://a:1", "redis://b:2"]);
+        assert_eq!(cluster_nodes("u:p@a:1,b:2/"), ["redis://u:p@a:1", "redis://u:p@b:2"]);
+    }
+}

@@ -1,0 +1,116 @@
+//! Dead letters on their way from Redis to Postgres, and back.
+
+use super::job::parse_id;
+use super::keys::Lane;
+use super::scripts::{FORGET_DEAD, REPLAY};
+use super::{Queue, QueueError};
+use crate::domain::clock::Micros;
+
+/// Most dead letters of one call.
+const MOST: usize = 250;
+
+/// A dead letter as the queue knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadJob {
+    /// The job's id.
+    pub job_id: String,
+    /// Its lane.
+    pub lane: Lane,
+    /// When ingest received it.
+    pub received_at: Micros,
+    /// The payload; empty when Redis lost it.
+    pub bytes: Vec<u8>,
+    /// Stable code of the cause, for example `crashed`, `attempts_exhausted`, `undecodable`.
+    pub reason: String,
+    /// What happened last.
+    pub error: String,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Times its worker died while running it alone.
+    pub crashes: u32,
+}
+
+impl Queue {
+    /// Up to `most` (at most 250) dead letters that were not forgotten yet, in no order. Taking does not remove: store
+    /// them, then [`Queue::forget_dead`]. Taking, storing and forgetting twice must change nothing.
+    ///
+    /// # Errors
+    /// Redis cannot be reached.
+    pub async fn take_dead(&self, most: usize) -> Result<Vec<DeadJob>, QueueError> {
+        let mut connection = self.connection().clone();
+        let mut command = redis::cmd("HRANDFIELD");
+        command.arg(self.keys().dead()).arg(most.min(MOST)).arg("WITHVALUES");
+        let letters: Vec<(String, String)> = command.query_async(&mut connection).await?;
+        if letters.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.keys().jobs());
+        for (id, _) in &letters {
+            command.arg(id);
+        }
+        let bytes: Vec<Option<Vec<u8>>> = command.query_async(&mut connection).await?;
+        let jobs = letters.into_iter().zip(bytes).map(|((id, letter), bytes)| read(id, &letter, bytes));
+        Ok(jobs.collect())
+    }
+
+    /// Removes dead letters that are stored elsewhere now. Those that were replayed meanwhile stay.
+    ///
+    /// # Errors
+    /// Redis cannot be reached; forgetting again is harmless.
+    pub async fn forget_dead<I: AsRef<str>>(&self, ids: &[I]) -> Result<usize, QueueError> {
+        let keys = self.keys();
+        let mut forgotten = 0;
+        for chunk in ids.chunks(MOST) {
+            let mut call =
+                FORGET_DEAD.keys([keys.dead(), keys.jobs(), keys.trouble(), keys.troubled_at(), keys.named()]);
+            for id in chunk {
+                call.push(id.as_ref());
+            }
+            forgotten += call.run::<usize>(&mut self.connection().clone()).await?;
+        }
+        Ok(forgotten)
+    }
+
+    /// Queues a dead letter again, with its old id and time of receipt and a fresh count of attempts. Returns `false`,
+    /// and changes nothing, when that job already waits or runs.
+    ///
+    /// # Errors
+    /// An id that is none; Redis cannot be reached or is full. Replaying again is safe.
+    pub async fn replay(
+        &self,
+        job_id: &str,
+        lane: Lane,
+        bytes: &[u8],
+        received_at: Micros,
+    ) -> Result<bool, QueueError> {
+        if parse_id(job_id).is_none_or(|parts| parts.lane != lane || parts.received_at != received_at) {
+            return Err(QueueError::BadId(job_id.to_owned()));
+        }
+        let keys = self.keys();
+        let call = REPLAY
+            .keys([keys.jobs(), keys.again(lane), keys.troubled_at(), keys.trouble(), keys.dead()])
+            .arg(job_id)
+            .arg(bytes)
+            .arg(received_at.0)
+            .arg(keys.wake_channel());
+        Ok(call.run(&mut self.connection().clone()).await?)
+    }
+}
+
+/// Reads `<reason> <attempts> <crashes> <error>`.
+fn read(job_id: String, letter: &str, bytes: Option<Vec<u8>>) -> DeadJob {
+    let (reason, trouble) = letter.split_once(' ').unwrap_or((letter, ""));
+    let trouble = super::job::Trouble::decode(trouble);
+    let parts = parse_id(&job_id);
+    DeadJob {
+        lane: parts.map_or(Lane::Low, |p| p.lane),
+        received_at: parts.map_or(Micros::EPOCH, |p| p.received_at),
+        bytes: bytes.unwrap_or_default(),
+        reason: reason.to_owned(),
+        error: trouble.error,
+        attempts: trouble.attempts,
+        crashes: trouble.crashes,
+        job_id,
+    }
+}

@@ -1,0 +1,179 @@
+//! Fetching: one script call that takes jobs and records who holds them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::hands::InHand;
+use super::job::{Delivery, JobId, Settlement, Trouble, parse_id};
+use super::keys::Lane::{High, Low};
+use super::pacing::{Brought, Plan};
+use super::payload::kind_of;
+use super::scripts::{FETCH, RECONCILE};
+use super::settle::Settler;
+use super::worker::WorkerState;
+
+/// How often a held queue is looked at, should no announcement tell that it goes on.
+const PAUSED_POLL: Duration = Duration::from_secs(1);
+
+/// What the fetch script answers: state, ms to the next due job, suspects waiting, alone, ids, troubles.
+type Answer = (u8, i64, usize, bool, Vec<String>, Vec<Option<String>>);
+
+/// Fetches for one apalis worker.
+pub(super) struct Fetcher {
+    state: Arc<WorkerState>,
+    plan: Mutex<Option<Plan>>,
+    /// Whether the answer to a fetch was lost, so that Redis may list jobs as held that we never saw.
+    unsure: AtomicBool,
+}
+
+impl Fetcher {
+    pub fn new(state: Arc<WorkerState>) -> Self {
+        // A worker that apalis restarted may have left ids behind in a fetch that it dropped.
+        Self { state, plan: Mutex::default(), unsure: true.into() }
+    }
+
+    pub fn state(&self) -> &WorkerState {
+        &self.state
+    }
+
+    /// What the next fetch is to bring.
+    pub fn plan(&self, plan: Plan) {
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+    }
+
+    /// Makes the planned fetch. Never fails: without an answer it brings nothing, and the pacing waits a little.
+    pub async fn fetch(&self) -> Vec<Delivery> {
+        let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (Some(plan), Some(tenure)) = (plan, self.state.registered()) else { return Vec::new() };
+        match self.ask(plan, tenure).await {
+            Ok(deliveries) => deliveries,
+            Err(error) => {
+                self.unsure.store(true, Ordering::Relaxed);
+                self.state.meters.fetch_failed.increment(1);
+                self.state.pacing().failed(Instant::now());
+                tracing::debug!(%error, "no answer to a fetch");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn ask(&self, plan: Plan, tenure: u32) -> redis::RedisResult<Vec<Delivery>> {
+        let state = &self.state;
+        let worker = state.name(tenure);
+        if self.unsure.load(Ordering::Relaxed) {
+            self.reconcile(tenure, &worker).await?;
+        }
+        state.wake.forget();
+        let keys = state.queue.keys();
+        let call = FETCH
+            .keys([
+                keys.fetches(),
+                keys.paused(),
+                keys.delayed(),
+                keys.suspect(),
+                keys.trouble(),
+                keys.again(High),
+                keys.lane(High),
+                keys.again(Low),
+                keys.lane(Low),
+                keys.held(&worker),
+                keys.alone(),
+            ])
+            .arg(&worker)
+            .arg(state.fetch_number.fetch_add(1, Ordering::Relaxed) + 1)
+            .arg(plan.most)
+            .arg(u8::from(plan.low_first))
+            .arg(u8::from(plan.suspect));
+        let (served, due_in, suspects_waiting, alone, ids, troubles): Answer =
+            call.run(&mut state.queue.connection().clone()).await?;
+        let bytes = self.bytes_of(&ids).await?;
+        let now = Instant::now();
+        match served {
+            0 => state.given_up(tenure),
+            1 => state.pacing().idle(now, PAUSED_POLL),
+            _ => {
+                let due_in = u64::try_from(due_in).ok().map(Duration::from_millis);
+                let brought = Brought { jobs: ids.len(), suspects_waiting, due_in };
+                let poll = if state.wake.subscribed() { state.options.poll } else { state.options.poll_unsubscribed };
+                state.pacing().served(now, plan, brought, alone, poll);
+            }
+        }
+        let counter = if ids.is_empty() { &state.meters.fetched_nothing } else { &state.meters.fetched };
+        counter.increment(1);
+        let jobs = ids.into_iter().zip(bytes).zip(troubles.into_iter().chain(std::iter::repeat(None)));
+        Ok(self.deliver(tenure, alone, jobs))
+    }
+
+    /// The jobs' bytes. They are held already, so an answer that is lost here is made good like that of the script.
+    async fn bytes_of(&self, ids: &[String]) -> redis::RedisResult<Vec<Option<Vec<u8>>>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.state.queue.keys().jobs()).arg(ids);
+        command.query_async(&mut self.state.queue.connection().clone()).await
+    }
+
+    /// Takes what came into the hands. A job that cannot be read becomes a dead letter at once.
+    fn deliver(
+        &self,
+        tenure: u32,
+        alone: bool,
+        jobs: impl Iterator<Item = ((String, Option<Vec<u8>>), Option<String>)>,
+    ) -> Vec<Delivery> {
+        let state = &self.state;
+        let (mut taken, mut deliveries, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+        let since = Instant::now();
+        for ((text, bytes), trouble) in jobs {
+            let trouble = trouble.as_deref().map(Trouble::decode).unwrap_or_default();
+            let (attempts, crashes) = (trouble.attempts, trouble.crashes);
+            let id = JobId { text: text.into(), tenure };
+            let bytes = bytes.unwrap_or_default();
+            let kind = kind_of(&bytes);
+            taken.push((id.clone(), InHand { attempts, crashes, kind: kind.ok(), since }));
+            match (kind, parse_id(&id.text)) {
+                (Ok(_), Some(parts)) => deliveries.push(Delivery {
+                    lane: parts.lane,
+                    received_at: parts.received_at,
+                    bytes: Bytes::from(bytes),
+                    attempts,
+                    crashes,
+                    suspect: alone,
+                    settler: Settler(Arc::clone(state)),
+                    id,
+                }),
+                (Err(error), _) => unreadable.push((id, Settlement::fail(error.code(), error))),
+                (_, None) => unreadable.push((id, Settlement::fail("bad_id", "the job's id is none"))),
+            }
+        }
+        state.hands.take(taken, alone);
+        if !unreadable.is_empty() {
+            let settler = Settler(Arc::clone(state));
+            state.runs.spawn(async move { settler.settle(unreadable, false).await });
+        }
+        deliveries
+    }
+
+    /// Gives back what Redis lists as held by this worker and it never saw.
+    async fn reconcile(&self, tenure: u32, worker: &str) -> redis::RedisResult<()> {
+        let state = &self.state;
+        let keys = state.queue.keys();
+        let call = RECONCILE
+            .keys([keys.fetches(), keys.held(worker)])
+            .arg(worker)
+            .arg(state.fetch_number.load(Ordering::Relaxed));
+        let held: Option<Vec<String>> = call.run(&mut state.queue.connection().clone()).await?;
+        let unseen = |text: &String| !state.hands.holds(&JobId { text: text.as_str().into(), tenure });
+        let never_seen: Vec<String> = held.unwrap_or_default().into_iter().filter(unseen).collect();
+        if !never_seen.is_empty() {
+            tracing::warn!(jobs = never_seen.len(), "giving back jobs that came with a lost answer");
+            Settler(Arc::clone(state)).give_back(tenure, &never_seen).await?;
+        }
+        self.unsure.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+}

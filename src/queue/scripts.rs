@@ -1,0 +1,78 @@
+//! The Lua scripts, and how they are called. Each file's head says keys, arguments, result and cost.
+//!
+//! Those that only give memory back (fetch, settle, renew, rescue, sign-off) declare `allow-oom`: a full Redis must
+//! still drain (fine print 17).
+
+use std::sync::LazyLock;
+
+use redis::aio::ConnectionLike;
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, ToRedisArgs};
+
+/// A script with its hash.
+pub struct Script(LazyLock<redis::Script>);
+
+macro_rules! script {
+    ($name:ident, $file:literal) => {
+        #[doc = concat!("`scripts/", $file, "`")]
+        pub static $name: Script =
+            Script(LazyLock::new(|| redis::Script::new(include_str!(concat!("scripts/", $file)))));
+    };
+}
+
+script!(FETCH, "fetch.lua");
+script!(FORGET_DEAD, "forget_dead.lua");
+script!(PUSH, "push.lua");
+script!(RECONCILE, "reconcile.lua");
+script!(REGISTER, "register.lua");
+script!(RENEW, "renew.lua");
+script!(REPLAY, "replay.lua");
+script!(RESCUE, "rescue.lua");
+script!(SETTLE, "settle.lua");
+script!(SIGN_OFF, "sign_off.lua");
+script!(SURVEY, "survey.lua");
+
+/// A call being put together. Arguments go straight into the command's buffer.
+pub struct Call {
+    script: &'static Script,
+    command: Cmd,
+}
+
+impl Script {
+    /// Begins a call with all its keys.
+    pub fn keys<K: AsRef<str>>(&'static self, keys: impl IntoIterator<Item = K, IntoIter: ExactSizeIterator>) -> Call {
+        let keys = keys.into_iter();
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(self.0.get_hash()).arg(keys.len());
+        for key in keys {
+            command.arg(key.as_ref());
+        }
+        Call { script: self, command }
+    }
+}
+
+impl Call {
+    /// Appends an argument (or several).
+    pub fn arg<A: ToRedisArgs>(mut self, argument: A) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    /// Appends an argument (or several) in place.
+    pub fn push<A: ToRedisArgs>(&mut self, argument: A) {
+        self.command.arg(argument);
+    }
+
+    /// Calls the script, loading it first where the server does not know it (it was restarted, or is new).
+    ///
+    /// # Errors
+    /// Redis cannot be reached, or says no.
+    pub async fn run<T: FromRedisValue>(&self, connection: &mut impl ConnectionLike) -> RedisResult<T> {
+        match self.command.query_async(connection).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.script.0.load_async(connection).await?;
+                self.command.query_async(connection).await
+            }
+            answer => answer,
+        }
+    }
+}

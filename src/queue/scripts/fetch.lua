@@ -1,0 +1,75 @@
+#!lua flags=allow-oom
+-- Gives a worker the next jobs and records that it holds them.
+-- KEYS  1 fetches  2 paused  3 delayed  4 suspect  5 trouble  6 high:again  7 high  8 low:again  9 low
+--       10 held:<worker>  11 alone
+-- ARGV  1 worker  2 number of this fetch (grows)  3 most jobs (<= 250)  4 '1': low before high this time
+--       5 '1': the hands are empty, hand out one suspect if there is one, and nothing else with it
+-- Returns {state, ms to the next due job or -1, suspects waiting, alone, ids, troubles}; state: 0 the worker is not
+--       registered (or was given up), 1 paused, 2 served. `troubles` is empty when no job has any. The bytes are
+--       asked for with a plain HMGET: passing 7 kB jobs through Lua doubled what a job costs Redis (20 against 11 µs).
+-- Cost  O(jobs handed out + due jobs moved (<= 250)), whatever waits behind them.
+local last = redis.call('HGET', KEYS[1], ARGV[1])
+if not last or tonumber(ARGV[2]) <= tonumber(last) then return {0, -1, 0, 0, {}, {}} end
+if redis.call('EXISTS', KEYS[2]) == 1 then return {1, -1, 0, 0, {}, {}} end
+
+-- Attempts that are due go before fresh jobs of their lane; one that crashed a worker goes back among the suspects.
+local due_in = -1
+local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+if first[2] then
+    local time = redis.call('TIME')
+    local now = time[1] * 1000 + math.floor(time[2] / 1000)
+    if tonumber(first[2]) <= now then
+        local due = redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, 250)
+        local troubles = redis.call('HMGET', KEYS[5], unpack(due))
+        local again = {{}, {}, {}}
+        for i, id in ipairs(due) do
+            local to = (string.sub(id, -1) == 'h') and 1 or 2
+            if troubles[i] and not string.find(troubles[i], '^%d+ 0 ') then to = 3 end
+            table.insert(again[to], id)
+        end
+        if again[1][1] then redis.call('RPUSH', KEYS[6], unpack(again[1])) end
+        if again[2][1] then redis.call('RPUSH', KEYS[8], unpack(again[2])) end
+        if again[3][1] then redis.call('RPUSH', KEYS[4], unpack(again[3])) end
+        redis.call('ZREM', KEYS[3], unpack(due))
+        first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+    end
+    if first[2] then due_in = math.max(0, tonumber(first[2]) - now) end
+end
+
+local ids, troubled, alone = {}, false, 0
+if ARGV[5] == '1' then
+    local suspect = redis.call('LPOP', KEYS[4])
+    if suspect then
+        ids, troubled, alone = {suspect}, true, 1
+        redis.call('HSET', KEYS[11], ARGV[1], suspect)
+    end
+end
+if alone == 0 then
+    local order = (ARGV[4] == '1') and {8, 9, 6, 7} or {6, 7, 8, 9}
+    local wanted = tonumber(ARGV[3])
+    for _, list in ipairs(order) do
+        if wanted <= 0 then break end
+        local taken = redis.call('LPOP', KEYS[list], wanted)
+        if taken then
+            wanted = wanted - #taken
+            if list == 6 or list == 8 then troubled = true end
+            if #ids == 0 then ids = taken else
+                for _, id in ipairs(taken) do ids[#ids + 1] = id end
+            end
+        end
+    end
+end
+
+local suspects = redis.call('LLEN', KEYS[4])
+if #ids == 0 then return {2, due_in, suspects, 0, {}, {}} end
+local members, n = {}, 0
+for _, id in ipairs(ids) do
+    members[n + 1] = string.match(id, '^%d+')
+    members[n + 2] = id
+    n = n + 2
+end
+redis.call('ZADD', KEYS[10], unpack(members))
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+local troubles = {}
+if troubled then troubles = redis.call('HMGET', KEYS[5], unpack(ids)) end
+return {2, due_in, suspects, alone, ids, troubles}

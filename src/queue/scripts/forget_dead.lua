@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- Removes dead letters that Postgres has stored. One that was replayed meanwhile is no dead letter and stays.
+-- KEYS  1 dead  2 jobs  3 trouble  4 troubled_at  5 named
+-- ARGV  ids (<= 250)
+-- Returns how many were removed. Cost O(ids).
+local letters = redis.call('HMGET', KEYS[1], unpack(ARGV))
+local ids = {}
+for i, id in ipairs(ARGV) do
+    if letters[i] then
+        ids[#ids + 1] = id
+        local name = string.match(id, '^%d+%-n:(.*)%-[hl]$')
+        if name and redis.call('HGET', KEYS[5], name) == id then redis.call('HDEL', KEYS[5], name) end
+    end
+end
+if ids[1] then
+    for key = 1, 3 do redis.call('HDEL', KEYS[key], unpack(ids)) end
+    redis.call('ZREM', KEYS[4], unpack(ids))
+end
+return #ids

@@ -1,0 +1,115 @@
+#!lua flags=allow-oom
+-- Settles many jobs of one worker at once. What the worker does not hold any more is left alone: a late hand does
+-- nothing, and a call that is repeated because its answer was lost changes nothing.
+-- KEYS  1 held:<worker>  2 jobs  3 trouble  4 troubled_at  5 alone  6 counters  7 delayed  8 dead  9 named
+--       10 high:again  11 low:again
+-- ARGV  1 worker  2 channel to tell that score facts were committed, or ''
+--       3..7 how many: done, to run later, dead, given back, names; then, in this order:
+--       done: id · later: id, delay in ms, trouble, '1' when it consumed an attempt · dead: id, dead letter
+--       · given back (never run): id · names of done jobs: id, name
+-- Returns how many were settled.
+-- Cost  O(jobs in the call), <= 250 of them.
+local at = 8
+local settled = 0
+
+-- The still held ones of `count` items of `width` arguments each, as indices of their first argument.
+local function held_ones(count, width)
+    local found = {}
+    if count == 0 then return found end
+    local ids = {}
+    for i = 0, count - 1 do ids[i + 1] = ARGV[at + i * width] end
+    local scores = redis.call('ZMSCORE', KEYS[1], unpack(ids))
+    for i = 1, count do
+        if scores[i] then found[#found + 1] = {at + (i - 1) * width, scores[i]} end
+    end
+    at = at + count * width
+    settled = settled + #found
+    return found
+end
+
+local function leave_hands(ids)
+    redis.call('ZREM', KEYS[1], unpack(ids))
+    local alone = redis.call('HGET', KEYS[5], ARGV[1])
+    if alone then
+        for _, id in ipairs(ids) do
+            if id == alone then redis.call('HDEL', KEYS[5], ARGV[1]) end
+        end
+    end
+end
+
+local count = tonumber(ARGV[3])
+if count > 0 then
+    local done = {}
+    local scores = redis.call('ZMSCORE', KEYS[1], unpack(ARGV, at, at + count - 1))
+    for i = 1, count do
+        if scores[i] then done[#done + 1] = ARGV[at + i - 1] end
+    end
+    at = at + count
+    if done[1] then
+        settled = settled + #done
+        leave_hands(done)
+        redis.call('HDEL', KEYS[2], unpack(done))
+        redis.call('HDEL', KEYS[3], unpack(done))
+        redis.call('ZREM', KEYS[4], unpack(done))
+        redis.call('HINCRBY', KEYS[6], 'done', #done)
+    end
+end
+
+local later = held_ones(tonumber(ARGV[4]), 4)
+if later[1] then
+    local time = redis.call('TIME')
+    local now = time[1] * 1000 + math.floor(time[2] / 1000)
+    local ids, delays, troubles, received, retried = {}, {}, {}, {}, 0
+    for i, item in ipairs(later) do
+        local first, id = item[1], ARGV[item[1]]
+        ids[i] = id
+        delays[2 * i - 1], delays[2 * i] = now + tonumber(ARGV[first + 1]), id
+        troubles[2 * i - 1], troubles[2 * i] = id, ARGV[first + 2]
+        received[2 * i - 1], received[2 * i] = item[2], id
+        retried = retried + tonumber(ARGV[first + 3])
+    end
+    leave_hands(ids)
+    redis.call('ZADD', KEYS[7], unpack(delays))
+    redis.call('HSET', KEYS[3], unpack(troubles))
+    redis.call('ZADD', KEYS[4], unpack(received))
+    redis.call('HINCRBY', KEYS[6], 'retried', retried)
+    redis.call('HINCRBY', KEYS[6], 'deferred', #ids - retried)
+end
+
+local dead = held_ones(tonumber(ARGV[5]), 2)
+if dead[1] then
+    local ids, letters, received = {}, {}, {}
+    for i, item in ipairs(dead) do
+        ids[i] = ARGV[item[1]]
+        letters[2 * i - 1], letters[2 * i] = ids[i], ARGV[item[1] + 1]
+        received[2 * i - 1], received[2 * i] = item[2], ids[i]
+    end
+    leave_hands(ids)
+    redis.call('HSET', KEYS[8], unpack(letters))
+    redis.call('HDEL', KEYS[3], unpack(ids))
+    redis.call('ZADD', KEYS[4], unpack(received))
+    redis.call('HINCRBY', KEYS[6], 'dead', #ids)
+end
+
+local back = held_ones(tonumber(ARGV[6]), 1)
+if back[1] then
+    local ids, received = {}, {}
+    for i, item in ipairs(back) do
+        local id = ARGV[item[1]]
+        ids[i] = id
+        received[2 * i - 1], received[2 * i] = item[2], id
+        redis.call('RPUSH', (string.sub(id, -1) == 'h') and KEYS[10] or KEYS[11], id)
+    end
+    leave_hands(ids)
+    redis.call('ZADD', KEYS[4], unpack(received))
+    redis.call('HINCRBY', KEYS[6], 'returned', #ids)
+end
+
+for i = 0, tonumber(ARGV[7]) - 1 do
+    local id, name = ARGV[at + 2 * i], ARGV[at + 2 * i + 1]
+    if redis.call('HGET', KEYS[9], name) == id and redis.call('HEXISTS', KEYS[2], id) == 0 then
+        redis.call('HDEL', KEYS[9], name)
+    end
+end
+if ARGV[2] ~= '' then redis.call('PUBLISH', ARGV[2], '1') end
+return settled

@@ -1,0 +1,216 @@
+//! Settlement: whoever finished the work says how each job ended, for many jobs in one script call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::hands::InHand;
+use super::job::{JobId, Settlement, Trouble, unique_name};
+use super::scripts::{Call, SETTLE};
+use super::worker::WorkerState;
+
+/// Most jobs of one script call.
+const MOST_PER_CALL: usize = 250;
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Settles one worker's jobs. Cheap to clone; every [`super::Delivery`] carries it.
+#[derive(Clone)]
+pub struct Settler(pub(super) Arc<WorkerState>);
+
+/// A settlement as Redis needs it.
+enum Verdict {
+    Done,
+    Later { delay: Duration, trouble: Trouble, attempt: bool },
+    Dead { letter: String },
+}
+
+struct Settled {
+    id: JobId,
+    job: InHand,
+    outcome: &'static str,
+    verdict: Verdict,
+}
+
+impl Settler {
+    /// Settles jobs and returns when Redis has answered, however long it is away, or when the worker has signed off.
+    /// Jobs that this worker does not hold any more are left alone. `facts_committed` tells the aggregator to fold.
+    ///
+    /// A caller that is cancelled does not cancel the settlement.
+    pub async fn settle(&self, settlements: Vec<(JobId, Settlement)>, facts_committed: bool) {
+        let this = self.clone();
+        let settling = self.0.runs.spawn(async move { this.settle_all(settlements, facts_committed).await });
+        if let Err(error) = settling.await {
+            tracing::error!(%error, "settling jobs died; they stay in hand until this worker ends");
+        }
+    }
+
+    /// Whether this worker was given `id` and has not settled it.
+    pub fn holds(&self, id: &JobId) -> bool {
+        self.0.hands.holds(id)
+    }
+
+    async fn settle_all(&self, settlements: Vec<(JobId, Settlement)>, mut facts: bool) {
+        let settled = self.judge(settlements);
+        for same_tenure in settled.chunk_by(|a, b| a.id.tenure == b.id.tenure) {
+            for chunk in same_tenure.chunks(MOST_PER_CALL) {
+                let call = self.call(chunk, facts);
+                facts = false;
+                self.run(&call, chunk.len()).await;
+                self.let_go(chunk);
+            }
+        }
+        if facts {
+            self.run(&self.call(&[], true), 0).await;
+        }
+    }
+
+    /// Turns what the handlers said into what happens: delays, dead letters, the worker's pause.
+    fn judge(&self, settlements: Vec<(JobId, Settlement)>) -> Vec<Settled> {
+        let state = &self.0;
+        let mut pause = None;
+        if settlements.iter().any(|(_, s)| matches!(s, Settlement::Transient { .. })) {
+            pause = Some(state.pacing().dependency_down(Instant::now(), rand::random()));
+        } else if settlements.iter().any(|(_, s)| matches!(s, Settlement::Done)) {
+            state.pacing().dependency_up();
+        }
+        let settled = state.hands.look(settlements).into_iter().map(|(id, job, settlement)| {
+            let outcome = settlement.outcome();
+            let verdict = match settlement {
+                Settlement::Done => Verdict::Done,
+                Settlement::Transient { error } => {
+                    let trouble = Trouble { attempts: job.attempts, crashes: job.crashes, error };
+                    Verdict::Later { delay: pause.unwrap_or_default(), trouble, attempt: false }
+                }
+                Settlement::Retry { error } => self.retry(&job, error),
+                Settlement::Fail { reason, error } => dead(&reason, &job, error),
+            };
+            if let Verdict::Dead { letter } = &verdict {
+                tracing::warn!(job = %id, letter, "job became a dead letter");
+            }
+            Settled { id, job, outcome, verdict }
+        });
+        settled.collect()
+    }
+
+    fn retry(&self, job: &InHand, error: String) -> Verdict {
+        let attempts = job.attempts.saturating_add(1);
+        let delay = job.kind.and_then(|kind| (self.0.options.retry)(kind).delay_after(attempts, rand::random()));
+        match delay {
+            Some(delay) => {
+                Verdict::Later { delay, trouble: Trouble { attempts, crashes: job.crashes, error }, attempt: true }
+            }
+            None => dead("attempts_exhausted", job, error),
+        }
+    }
+
+    fn call(&self, chunk: &[Settled], facts: bool) -> Call {
+        let keys = self.0.queue.keys();
+        let worker = self.0.name(chunk.first().map_or_else(|| self.0.tenure(), |s| s.id.tenure));
+        let of = |wanted: fn(&Verdict) -> bool| chunk.iter().filter(move |s| wanted(&s.verdict));
+        let done = || of(|v| matches!(v, Verdict::Done));
+        let named = || done().filter_map(|s| Some((s, unique_name(&s.id.text)?)));
+        let channel = if facts { keys.facts_channel() } else { String::new() };
+        let mut call = SETTLE.keys(settle_keys(keys, &worker)).arg(worker).arg(channel);
+        call.push(done().count());
+        call.push(of(|v| matches!(v, Verdict::Later { .. })).count());
+        call.push(of(|v| matches!(v, Verdict::Dead { .. })).count());
+        call.push(0);
+        call.push(named().count());
+        for settled in done() {
+            call.push(&*settled.id.text);
+        }
+        for settled in chunk {
+            if let Verdict::Later { delay, trouble, attempt } = &settled.verdict {
+                call.push(&*settled.id.text);
+                call.push((delay.as_millis() as u64, trouble.encode(), u8::from(*attempt)));
+            }
+        }
+        for settled in chunk {
+            if let Verdict::Dead { letter } = &settled.verdict {
+                call.push((&*settled.id.text, letter));
+            }
+        }
+        for (settled, name) in named() {
+            call.push((&*settled.id.text, name));
+        }
+        call
+    }
+
+    /// Calls until Redis has answered or the worker has signed off.
+    async fn run(&self, call: &Call, jobs: usize) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut connection = self.0.queue.connection().clone();
+            let error = match call.run::<usize>(&mut connection).await {
+                Ok(settled) if settled < jobs => {
+                    let late = jobs - settled;
+                    tracing::warn!(late, "jobs were settled late: they are not this worker's any more");
+                    return;
+                }
+                Ok(_) => return,
+                Err(error) => error,
+            };
+            if self.0.signed_off.is_cancelled() {
+                return;
+            }
+            if pause == FIRST_PAUSE {
+                tracing::warn!(%error, jobs, "Redis did not settle jobs; trying until it does");
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn let_go(&self, chunk: &[Settled]) {
+        for settled in chunk {
+            self.0.meters.settled(settled.job.kind, settled.outcome, settled.job.since.elapsed());
+        }
+        self.0.hands.release(chunk.iter().map(|s| &s.id));
+        self.0.wake.poll_again();
+    }
+
+    /// Gives jobs back that this worker holds in Redis and never ran.
+    ///
+    /// # Errors
+    /// Redis did not answer; giving back again is harmless.
+    pub(super) async fn give_back(&self, tenure: u32, ids: &[String]) -> redis::RedisResult<()> {
+        for chunk in ids.chunks(MOST_PER_CALL) {
+            let worker = self.0.name(tenure);
+            let call = SETTLE.keys(settle_keys(self.0.queue.keys(), &worker)).arg(worker).arg("");
+            let call = call.arg(&[0, 0, 0, chunk.len(), 0]).arg(chunk);
+            call.run::<usize>(&mut self.0.queue.connection().clone()).await?;
+        }
+        Ok(())
+    }
+}
+
+fn dead(reason: &str, job: &InHand, error: String) -> Verdict {
+    let reason: String = reason.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
+    let trouble = Trouble { attempts: job.attempts.saturating_add(1), crashes: job.crashes, error };
+    Verdict::Dead { letter: format!("{reason} {}", trouble.encode()) }
+}
+
+fn settle_keys(keys: &super::keys::Keys, worker: &str) -> [String; 11] {
+    use super::keys::Lane::{High, Low};
+    [
+        keys.held(worker),
+        keys.jobs(),
+        keys.trouble(),
+        keys.troubled_at(),
+        keys.alone(),
+        keys.counters(),
+        keys.delayed(),
+        keys.dead(),
+        keys.named(),
+        keys.again(High),
+        keys.again(Low),
+    ]
+}
+
+impl std::fmt::Debug for Settler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Settler").field(&self.0.base).finish()
+    }
+}

@@ -1,0 +1,165 @@
+//! A queue seen from outside, in work that does not grow with the backlog.
+
+use std::collections::BTreeMap;
+
+use redis::FromRedisValue;
+
+use super::job::parse_id;
+use super::keys::Lane;
+use super::scripts::SURVEY;
+use super::{Queue, QueueError};
+use crate::domain::clock::Micros;
+
+/// One lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// Which.
+    pub lane: Lane,
+    /// Jobs that wait for a worker, fresh ones and ones whose next attempt is due.
+    pub waiting: u64,
+    /// When the oldest fresh one was received.
+    pub oldest: Option<Micros>,
+}
+
+/// One live worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// Its name.
+    pub name: String,
+    /// Jobs that Redis lists as held by it.
+    pub held: u64,
+    /// How long the oldest of them has been in its hands, in ms, as of its last heartbeat.
+    pub oldest_running_ms: u64,
+    /// Its jobs are being taken out of its hands.
+    pub fenced: bool,
+}
+
+/// One queue at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueStatus {
+    /// When, by Redis's clock (which `received_at` is also from).
+    pub at: Micros,
+    /// The lanes, `High` first.
+    pub lanes: [LaneStatus; 2],
+    /// Rescued jobs that wait to run alone.
+    pub suspect: u64,
+    /// Jobs that wait for their next attempt.
+    pub delayed: u64,
+    /// Dead letters on their way to Postgres.
+    pub dead: u64,
+    /// Every job that Redis knows.
+    pub jobs: u64,
+    /// Held by an operator.
+    pub paused: bool,
+    /// Live workers.
+    pub workers: Vec<WorkerStatus>,
+    /// Running totals: `pushed`, `done`, `retried`, `deferred`, `rescued`, `returned`, `dead`.
+    pub totals: BTreeMap<String, u64>,
+}
+
+impl QueueStatus {
+    /// Jobs in workers' hands.
+    pub fn held(&self) -> u64 {
+        self.workers.iter().map(|w| w.held).sum()
+    }
+
+    /// Seconds since the oldest fresh job of `lane` was received; 0 when none waits.
+    pub fn oldest_seconds(&self, lane: Lane) -> f64 {
+        let oldest = self.lanes.iter().find(|l| l.lane == lane).and_then(|l| l.oldest);
+        oldest.map_or(0.0, |oldest| self.at.since(oldest).max(0) as f64 / 1e6)
+    }
+}
+
+/// The answer of the survey script, beats and held jobs already joined.
+struct Survey {
+    complete: bool,
+    oldest_held: Option<Micros>,
+    troubled: Option<Micros>,
+    status: QueueStatus,
+}
+
+type Lengths = [u64; 8];
+type Head = (u8, i64, Vec<u64>, bool, String, String, String);
+type Tail = (Vec<(String, String)>, BTreeMap<String, u64>, Vec<u64>, Vec<String>);
+
+impl Queue {
+    /// Depth per lane and state, age, workers, totals.
+    ///
+    /// # Errors
+    /// Redis cannot be reached.
+    pub async fn status(&self) -> Result<QueueStatus, QueueError> {
+        Ok(self.survey().await?.status)
+    }
+
+    /// The smallest `received_at` among jobs that wait, run, are delayed, suspect or dead and not yet moved to
+    /// Postgres; `None` when there are none. What was received before it is settled.
+    ///
+    /// # Errors
+    /// Redis cannot be reached.
+    pub async fn low_water_mark(&self) -> Result<Option<Micros>, QueueError> {
+        // A worker that signs on between the two questions may hold what was counted in no place: ask again.
+        let mut survey = self.survey().await?;
+        while !survey.complete {
+            survey = self.survey().await?;
+        }
+        let heads = survey.status.lanes.iter().filter_map(|l| l.oldest);
+        Ok(heads.chain(survey.oldest_held).chain(survey.troubled).min())
+    }
+
+    async fn survey(&self) -> Result<Survey, QueueError> {
+        let keys = self.keys();
+        let mut connection = self.connection().clone();
+        let workers: Vec<String> = redis::cmd("HKEYS").arg(keys.workers()).query_async(&mut connection).await?;
+        let mut all = vec![
+            keys.workers(),
+            keys.lane(Lane::High),
+            keys.again(Lane::High),
+            keys.lane(Lane::Low),
+            keys.again(Lane::Low),
+            keys.suspect(),
+            keys.delayed(),
+            keys.dead(),
+            keys.jobs(),
+            keys.paused(),
+            keys.troubled_at(),
+            keys.counters(),
+        ];
+        all.extend(workers.iter().map(|w| keys.held(w)));
+        let call = SURVEY.keys(all).arg("").arg(&workers);
+        let answer: Vec<redis::Value> = call.run(&mut connection).await?;
+        Ok(read(answer, workers)?)
+    }
+}
+
+fn read(mut answer: Vec<redis::Value>, known: Vec<String>) -> Result<Survey, redis::RedisError> {
+    let tail = answer.split_off(answer.len().min(7));
+    let (complete, at, lengths, paused, high, low, troubled) = Head::from_redis_value(redis::Value::Array(answer))?;
+    let (beats, totals, held, oldest) = Tail::from_redis_value(redis::Value::Array(tail))?;
+    let [high_fresh, high_again, low_fresh, low_again, suspect, delayed, dead, jobs] =
+        Lengths::try_from(lengths).unwrap_or_default();
+    let held: BTreeMap<String, u64> = known.into_iter().zip(held).collect();
+    let head = |id: String| parse_id(&id).map(|parts| parts.received_at);
+    let micros = |text: &str| text.parse::<f64>().ok().map(|us| Micros(us as i64));
+    let workers = beats.into_iter().map(|(name, beat)| WorkerStatus {
+        held: held.get(&name).copied().unwrap_or_default(),
+        oldest_running_ms: beat.split(' ').nth(2).and_then(|ms| ms.parse().ok()).unwrap_or_default(),
+        fenced: beat == "fenced",
+        name,
+    });
+    let status = QueueStatus {
+        at: Micros(at),
+        lanes: [
+            LaneStatus { lane: Lane::High, waiting: high_fresh + high_again, oldest: head(high) },
+            LaneStatus { lane: Lane::Low, waiting: low_fresh + low_again, oldest: head(low) },
+        ],
+        suspect,
+        delayed,
+        dead,
+        jobs,
+        paused,
+        workers: workers.collect(),
+        totals,
+    };
+    let oldest_held = oldest.iter().filter_map(|o| micros(o)).min();
+    Ok(Survey { complete: complete == 1, oldest_held, troubled: micros(&troubled), status })
+}

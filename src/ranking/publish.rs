@@ -1,0 +1,91 @@
+//! Publishing what a fold changed: absolute values, guarded by entry version, so that repeating or reordering
+//! publications never shows (fine print 10).
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+use super::connection::{Ranking, RankingError};
+use super::read::period_keys;
+use crate::domain::board::Order;
+use crate::domain::clock::Micros;
+use crate::domain::ids::BoardGenerationId;
+use crate::domain::ranking_key::{PREFIX_LEN, Standing, encode_prefix};
+
+static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/publish.lua")));
+
+/// Most entries of one script call: a few milliseconds in a board of a million.
+pub(super) const ENTRIES_PER_CALL: usize = 500;
+
+/// A standing to publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedEntry<'a> {
+    /// Whose.
+    pub player_id: &'a str,
+    /// `None`: the entry was removed.
+    pub standing: Option<Standing>,
+}
+
+/// Where a publication went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PublishOutcome {
+    /// Nowhere: the board is not in Redis and nobody is rebuilding it. A rebuild that begins later reads what was
+    /// committed, so nothing is lost by dropping this.
+    NotReady,
+    /// On the board.
+    Live,
+    /// Into the shadow of the rebuild that will make the board.
+    Shadow,
+}
+
+impl Ranking {
+    /// Publishes entries of one period, all with the same entry version. Older versions than Redis holds are skipped
+    /// entry by entry. Every call that changes something increments the board's version and announces it.
+    ///
+    /// # Errors
+    /// [`RankingError`]: it may have happened in part; repeat it.
+    pub async fn publish(
+        &self,
+        generation: BoardGenerationId,
+        period_start: Micros,
+        order: Order,
+        version: i64,
+        entries: &[PublishedEntry<'_>],
+    ) -> Result<PublishOutcome, RankingError> {
+        let base = self.base(generation);
+        let (rank, member) = period_keys(&base, period_start);
+        let (shadow_rank, shadow_member) = shadow_keys(&base, period_start);
+        let mut outcome = PublishOutcome::Live;
+        for chunk in entries.chunks(ENTRIES_PER_CALL) {
+            let mut call = PUBLISH.prepare_invoke();
+            call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}rebuild"));
+            call.key(format!("{base}periods")).key(&rank).key(&member);
+            call.key(format!("{base}shadow:periods")).key(&shadow_rank).key(&shadow_member);
+            call.arg(generation.0).arg(period_start.0).arg(version).arg(self.channel());
+            for entry in chunk {
+                call.arg(entry.player_id);
+                match &entry.standing {
+                    Some(standing) => call.arg(prefix_text(&encode_prefix(standing, order))),
+                    None => call.arg(""),
+                };
+            }
+            outcome = match self.call::<i64>(&call).await? {
+                1 => PublishOutcome::Live,
+                2 => PublishOutcome::Shadow,
+                _ => return Ok(PublishOutcome::NotReady),
+            };
+        }
+        Ok(outcome)
+    }
+}
+
+/// Names of the sorted set and hash that a rebuild writes.
+pub(super) fn shadow_keys(base: &str, period_start: Micros) -> (String, String) {
+    let p = period_start.0;
+    (format!("{base}shadow:{p}:rank"), format!("{base}shadow:{p}:member"))
+}
+
+/// The digits as text; they are ASCII by construction.
+pub(super) fn prefix_text(prefix: &[u8; PREFIX_LEN]) -> &str {
+    std::str::from_utf8(prefix).unwrap_or_default()
+}

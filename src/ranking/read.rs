@@ -1,0 +1,257 @@
+//! Reading: pages, a standing, around, lookup. Each is one script call, so that its parts agree with each other.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use redis::Script;
+
+use super::connection::{Ranking, RankingError};
+use super::key::SortKey;
+use crate::domain::board::{Order, TiePolicy};
+use crate::domain::clock::Micros;
+use crate::domain::ids::BoardGenerationId;
+use crate::domain::ranking_key::Standing;
+
+static PAGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/page.lua")));
+static AROUND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/around.lua")));
+static LOOKUP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/lookup.lua")));
+
+/// Most entries of one page.
+pub const MAX_PAGE: usize = 1_000;
+/// Most players of one lookup.
+pub const MAX_LOOKUP: usize = 500;
+
+/// One period of one board, and how it ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BoardPeriod {
+    /// The live generation.
+    pub generation: BoardGenerationId,
+    /// The period's start.
+    pub period_start: Micros,
+    /// The definition's order.
+    pub order: Order,
+    /// The leaderboard's tie policy.
+    pub tie_policy: TiePolicy,
+}
+
+/// Which way a page goes from its cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Towards the end of the board: the entries after the cursor.
+    Forward,
+    /// Towards rank 1: the entries before the cursor, still listed best first.
+    Backward,
+}
+
+/// An entry with its rank by the board's tie policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RankedEntry {
+    /// From 1.
+    pub rank: u64,
+    /// Score, subscore and when it was reached.
+    pub standing: Standing,
+    /// Its place in the order; holds the player.
+    pub key: SortKey,
+}
+
+impl RankedEntry {
+    /// Whose entry it is.
+    pub fn player_id(&self) -> &str {
+        self.key.player_id()
+    }
+}
+
+/// A part of a board.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The board's version: answers of equal version never disagree.
+    pub version: i64,
+    /// Entries in the period.
+    pub total: u64,
+    /// Whether Redis holds this period. If not, the period has no entries yet, or it was closed so long ago that
+    /// Postgres has to be asked.
+    pub published: bool,
+    /// Best first.
+    pub entries: Vec<RankedEntry>,
+    /// Where the next page begins (going [`Direction::Forward`]), if there is one.
+    pub next: Option<SortKey>,
+    /// Where the previous page begins (going [`Direction::Backward`]), if there is one.
+    pub previous: Option<SortKey>,
+}
+
+/// One player's standing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandingAnswer {
+    /// As in [`Page`].
+    pub version: i64,
+    /// As in [`Page`].
+    pub total: u64,
+    /// As in [`Page`].
+    pub published: bool,
+    /// `None`: no entry.
+    pub entry: Option<RankedEntry>,
+}
+
+/// Some players, ranked overall and among themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookedUp {
+    /// As in [`Page`].
+    pub version: i64,
+    /// As in [`Page`].
+    pub total: u64,
+    /// As in [`Page`].
+    pub published: bool,
+    /// Best first, each with its rank among those asked for (from 1, by the same tie policy). Players without an
+    /// entry are absent.
+    pub entries: Vec<(u64, RankedEntry)>,
+}
+
+/// Why a board could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The board is not in Redis (yet): answer from Postgres or `503 leaderboard_rebuilding`.
+    #[error("the leaderboard is being rebuilt")]
+    Rebuilding,
+    /// Redis is away.
+    #[error(transparent)]
+    Unavailable(#[from] RankingError),
+}
+
+/// ready, version, total, published, before, tied, members
+type PageReply = (i64, i64, u64, i64, u64, u64, Vec<String>);
+/// ready, version, total, published, ranks, members
+type LookupReply = (i64, i64, u64, i64, Vec<u64>, Vec<String>);
+
+impl Ranking {
+    /// At most `limit` (1 to [`MAX_PAGE`]) entries from the cursor `from`, exclusive; without one from the top
+    /// ([`Direction::Forward`]) or the end ([`Direction::Backward`]).
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn page(
+        &self,
+        board: &BoardPeriod,
+        limit: usize,
+        from: Option<&SortKey>,
+        direction: Direction,
+    ) -> Result<Page, ReadError> {
+        let base = self.base(board.generation);
+        let (rank, _) = period_keys(&base, board.period_start);
+        let mut call = PAGE.prepare_invoke();
+        call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods")).key(rank);
+        call.arg(board.period_start.0).arg(limit.clamp(1, MAX_PAGE));
+        call.arg(if direction == Direction::Forward { "f" } else { "b" });
+        call.arg(from.map_or("", SortKey::as_str)).arg(tie_code(board.tie_policy));
+        page_of(board, self.call(&call).await?)
+    }
+
+    /// The entries around a player: `limit` of them, with the player in the middle unless an end is near. No entries
+    /// when the player has none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn around(&self, board: &BoardPeriod, player_id: &str, limit: usize) -> Result<Page, ReadError> {
+        let base = self.base(board.generation);
+        let (rank, member) = period_keys(&base, board.period_start);
+        let mut call = AROUND.prepare_invoke();
+        call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods"));
+        call.key(rank).key(member);
+        call.arg(board.period_start.0).arg(limit.clamp(1, MAX_PAGE)).arg(player_id).arg(tie_code(board.tie_policy));
+        page_of(board, self.call(&call).await?)
+    }
+
+    /// One player's standing.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn standing(&self, board: &BoardPeriod, player_id: &str) -> Result<StandingAnswer, ReadError> {
+        let found = self.lookup(board, &[player_id]).await?;
+        Ok(StandingAnswer {
+            version: found.version,
+            total: found.total,
+            published: found.published,
+            entry: found.entries.into_iter().next().map(|(_, entry)| entry),
+        })
+    }
+
+    /// Some players' standings. At most [`MAX_LOOKUP`] are looked up; the caller refuses more. A player named twice
+    /// is found once.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn lookup(&self, board: &BoardPeriod, players: &[&str]) -> Result<LookedUp, ReadError> {
+        let base = self.base(board.generation);
+        let (rank, member) = period_keys(&base, board.period_start);
+        let mut call = LOOKUP.prepare_invoke();
+        call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods"));
+        call.key(rank).key(member).arg(board.period_start.0).arg(tie_code(board.tie_policy));
+        let mut seen = HashSet::with_capacity(players.len());
+        for player_id in players.iter().take(MAX_LOOKUP).filter(|p| seen.insert(**p)) {
+            call.arg(*player_id);
+        }
+        if seen.is_empty() {
+            // HMGET needs a field; the empty text is no player.
+            call.arg("");
+        }
+        let (ready, version, total, published, ranks, members): LookupReply = self.call(&call).await?;
+        if ready == 0 {
+            return Err(ReadError::Rebuilding);
+        }
+        let mut found: Vec<RankedEntry> =
+            members.into_iter().zip(ranks).filter_map(|(member, before)| ranked(board, member, before + 1)).collect();
+        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let mut entries: Vec<(u64, RankedEntry)> = Vec::with_capacity(found.len());
+        for (entry, position) in found.into_iter().zip(1..) {
+            let previous = entries.last().map(|(rank, entry)| (*rank, &entry.key));
+            let among = next_rank(board.tie_policy, previous, &entry.key, position);
+            entries.push((among, entry));
+        }
+        Ok(LookedUp { version, total, published: published != 0, entries })
+    }
+}
+
+/// Names of a period's sorted set and hash.
+pub(super) fn period_keys(base: &str, period_start: Micros) -> (String, String) {
+    let p = period_start.0;
+    (format!("{base}p:{p}:rank"), format!("{base}p:{p}:member"))
+}
+
+const fn tie_code(policy: TiePolicy) -> &'static str {
+    match policy {
+        TiePolicy::Ordinal => "o",
+        TiePolicy::Competition => "c",
+    }
+}
+
+fn ranked(board: &BoardPeriod, member: String, rank: u64) -> Option<RankedEntry> {
+    let key = SortKey::from_member(member)?;
+    Some(RankedEntry { rank, standing: key.standing(board.order), key })
+}
+
+/// The rank of an entry that stands at `position` (from 1) right behind `previous`.
+fn next_rank(policy: TiePolicy, previous: Option<(u64, &SortKey)>, key: &SortKey, position: u64) -> u64 {
+    match previous {
+        Some((rank, before)) if policy == TiePolicy::Competition && before.score_prefix() == key.score_prefix() => rank,
+        _ => position,
+    }
+}
+
+fn page_of(board: &BoardPeriod, reply: PageReply) -> Result<Page, ReadError> {
+    let (ready, version, total, published, before, tied, members) = reply;
+    if ready == 0 {
+        return Err(ReadError::Rebuilding);
+    }
+    let mut entries: Vec<RankedEntry> = Vec::with_capacity(members.len());
+    for (member, position) in members.into_iter().zip(before + 1..) {
+        let Some(mut entry) = ranked(board, member, position) else { continue };
+        entry.rank = match entries.last() {
+            None if board.tie_policy == TiePolicy::Competition => tied + 1,
+            previous => next_rank(board.tie_policy, previous.map(|p| (p.rank, &p.key)), &entry.key, position),
+        };
+        entries.push(entry);
+    }
+    let end = before + entries.len() as u64;
+    let next = entries.last().filter(|_| end < total).map(|e| e.key.clone());
+    let previous = entries.first().filter(|_| before > 0).map(|e| e.key.clone());
+    Ok(Page { version, total, published: published != 0, entries, next, previous })
+}

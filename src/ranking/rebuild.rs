@@ -1,0 +1,232 @@
+//! Writing a whole board aside and swapping it in; removing what is closed or retired.
+//!
+//! A rebuild holds a token that expires; every write and the swap check it, so a rebuild that was frozen and
+//! overtaken changes nothing (fine print 10 and 11).
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use redis::Script;
+
+use super::connection::{Ranking, RankingError};
+use super::publish::{ENTRIES_PER_CALL, prefix_text, shadow_keys};
+use super::read::period_keys;
+use crate::domain::board::Order;
+use crate::domain::clock::Micros;
+use crate::domain::ids::BoardGenerationId;
+use crate::domain::ranking_key::{VersionedStanding, encode_prefix};
+
+static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_begin.lua")));
+static WRITE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_write.lua")));
+static SWAP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_swap.lua")));
+static ABORT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_abort.lua")));
+static REMOVE_PERIOD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/remove_period.lua")));
+static REMOVE_BOARD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/remove_board.lua")));
+
+/// A rebuild that does not write for this long has lost its token: longer than any statement that fetches its next
+/// entries, short enough that the board of a killed rebuilder is soon begun anew.
+const TOKEN_TTL: Duration = Duration::from_secs(15);
+
+/// The right to write and swap one board's shadow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RebuildToken {
+    generation: BoardGenerationId,
+    token: String,
+    run_id: String,
+}
+
+/// What Redis holds of a board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BoardStatus {
+    /// Nothing to read: it must be rebuilt.
+    Missing,
+    /// Readable, but built before Redis last restarted, so it may lack what Redis had acknowledged and lost.
+    Doubtful,
+    /// Readable.
+    Ready,
+}
+
+/// Why a rebuild did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// Somebody else is rebuilding this board.
+    #[error("another rebuild of this leaderboard is under way")]
+    Busy,
+    /// The token expired; somebody else may have begun.
+    #[error("the rebuild took too long between two writes and lost its turn")]
+    Overtaken,
+    /// Redis is away.
+    #[error(transparent)]
+    Ranking(#[from] RankingError),
+}
+
+impl Ranking {
+    /// Begins a rebuild: from now on every publication of this board also writes the shadow. Whatever is read from
+    /// Postgres after this returns, together with those, is complete.
+    ///
+    /// # Errors
+    /// [`RebuildError::Busy`], or Redis is away.
+    pub async fn begin_rebuild(&self, generation: BoardGenerationId) -> Result<RebuildToken, RebuildError> {
+        let run_id = self.run_id().await?;
+        let token = RebuildToken { generation, token: uuid::Uuid::new_v4().simple().to_string(), run_id };
+        let base = self.base(generation);
+        let mut call = BEGIN.prepare_invoke();
+        call.key(format!("{base}rebuild")).key(format!("{base}shadow:periods"));
+        call.arg(&token.token).arg(TOKEN_TTL.as_millis() as u64).arg(&base);
+        if self.call::<i64>(&call).await? == 1 { Ok(token) } else { Err(RebuildError::Busy) }
+    }
+
+    /// Writes entries of one period into the shadow.
+    ///
+    /// # Errors
+    /// [`RebuildError::Overtaken`], or Redis is away.
+    pub async fn write_rebuild(
+        &self,
+        token: &RebuildToken,
+        period_start: Micros,
+        order: Order,
+        entries: &[VersionedStanding],
+    ) -> Result<(), RebuildError> {
+        let base = self.base(token.generation);
+        let (rank, member) = shadow_keys(&base, period_start);
+        for chunk in entries.chunks(ENTRIES_PER_CALL) {
+            let mut call = WRITE.prepare_invoke();
+            call.key(format!("{base}rebuild")).key(format!("{base}shadow:periods")).key(&rank).key(&member);
+            call.arg(&token.token).arg(TOKEN_TTL.as_millis() as u64).arg(period_start.0);
+            for entry in chunk {
+                let prefix = encode_prefix(&entry.standing, order);
+                call.arg(&entry.player_id).arg(entry.version).arg(prefix_text(&prefix));
+            }
+            if self.call::<i64>(&call).await? != 1 {
+                return Err(RebuildError::Overtaken);
+            }
+        }
+        Ok(())
+    }
+
+    /// Swaps the shadow in, makes the board ready and announces it. Returns the board's version.
+    ///
+    /// # Errors
+    /// [`RebuildError::Overtaken`], or Redis is away.
+    pub async fn finish_rebuild(&self, token: &RebuildToken) -> Result<i64, RebuildError> {
+        let base = self.base(token.generation);
+        let mut call = SWAP.prepare_invoke();
+        call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}rebuild"));
+        call.key(format!("{base}periods")).key(format!("{base}shadow:periods"));
+        call.arg(&token.token).arg(&base).arg(token.generation.0).arg(&token.run_id).arg(self.channel());
+        match self.call::<i64>(&call).await? {
+            0 => Err(RebuildError::Overtaken),
+            version => Ok(version),
+        }
+    }
+
+    /// Gives a rebuild up, so that the next need not wait for its token to expire.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn abort_rebuild(&self, token: &RebuildToken) -> Result<(), RankingError> {
+        let base = self.base(token.generation);
+        let mut call = ABORT.prepare_invoke();
+        call.key(format!("{base}rebuild")).key(format!("{base}shadow:periods")).arg(&token.token).arg(&base);
+        self.call::<i64>(&call).await.map(drop)
+    }
+
+    /// What Redis holds of each of these boards, in their order.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn status(&self, boards: &[BoardGenerationId]) -> Result<Vec<BoardStatus>, RankingError> {
+        let run_id = self.run_id().await?;
+        if boards.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::pipe();
+        for generation in boards {
+            pipeline.get(format!("{}ready", self.base(*generation)));
+        }
+        let built_on: Vec<Option<String>> = self.pipe(&pipeline).await?;
+        let status = |built_on: Option<String>| match built_on {
+            None => BoardStatus::Missing,
+            Some(id) if id == run_id => BoardStatus::Ready,
+            Some(_) => BoardStatus::Doubtful,
+        };
+        Ok(built_on.into_iter().map(status).collect())
+    }
+
+    /// Marks a board as doubtful, so that it is rebuilt; it stays readable.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn doubt(&self, generation: BoardGenerationId) -> Result<(), RankingError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SET").arg(format!("{}ready", self.base(generation))).arg("doubtful").arg("XX").ignore();
+        self.pipe(&pipeline).await
+    }
+
+    /// Whether a publication of this board would go anywhere: it is ready or being rebuilt.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn takes_publications(&self, generation: BoardGenerationId) -> Result<bool, RankingError> {
+        let base = self.base(generation);
+        let mut pipeline = redis::pipe();
+        pipeline.exists(&[format!("{base}ready"), format!("{base}rebuild")]);
+        let (held,): (i64,) = self.pipe(&pipeline).await?;
+        Ok(held > 0)
+    }
+
+    /// The board's version if it is ready.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn version(&self, generation: BoardGenerationId) -> Result<Option<i64>, RankingError> {
+        let base = self.base(generation);
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().exists(format!("{base}ready")).get(format!("{base}version"));
+        let (ready, version): (bool, Option<i64>) = self.pipe(&pipeline).await?;
+        Ok(version.filter(|_| ready))
+    }
+
+    /// Removes the keys of a closed period that Postgres answers for from now on. Says whether there were any.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn remove_period(
+        &self,
+        generation: BoardGenerationId,
+        period_start: Micros,
+    ) -> Result<bool, RankingError> {
+        let base = self.base(generation);
+        let (rank, member) = period_keys(&base, period_start);
+        let (shadow_rank, shadow_member) = shadow_keys(&base, period_start);
+        let removed = format!("{shadow_member}:removed");
+        let mut call = REMOVE_PERIOD.prepare_invoke();
+        call.key(format!("{base}version")).key(format!("{base}periods")).key(rank).key(member);
+        call.key(format!("{base}shadow:periods")).key(shadow_rank).key(shadow_member).key(removed);
+        call.arg(period_start.0).arg(generation.0).arg(self.channel());
+        Ok(self.call::<i64>(&call).await? == 1)
+    }
+
+    /// Removes everything of a retired board.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn remove_board(&self, generation: BoardGenerationId) -> Result<(), RankingError> {
+        let base = self.base(generation);
+        let mut call = REMOVE_BOARD.prepare_invoke();
+        for name in ["ready", "version", "rebuild", "periods", "shadow:periods"] {
+            call.key(format!("{base}{name}"));
+        }
+        call.arg(&base);
+        self.call::<i64>(&call).await.map(drop)
+    }
+
+    /// Identifies this run of the Redis server; another value means it restarted or another server took over.
+    async fn run_id(&self) -> Result<String, RankingError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("INFO").arg("server");
+        let (info,): (String,) = self.pipe(&pipeline).await?;
+        let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+        Ok(run_id.unwrap_or_default().trim().to_owned())
+    }
+}

@@ -1,0 +1,41 @@
+-- Puts the shadow in the board's place, in one step, and makes the board ready.
+-- KEYS ready, version, rebuild, periods, shadow periods
+-- ARGV token, beginning of the board's keys, generation, run id of Redis, channel
+-- -> 0 this is no longer the rebuild under way; otherwise the board's version
+-- Names of period keys are made here: only Redis knows which periods there are at this moment. They carry the board's
+-- hash tag, so they are in the slot of the declared keys.
+if redis.call('GET', KEYS[3]) ~= ARGV[1] then
+  return 0
+end
+-- UNLINK takes the old keys away at once and frees them in the background; RENAME over them would free a million
+-- entries while everybody waits.
+for _, p in ipairs(redis.call('SMEMBERS', KEYS[4])) do
+  local live = ARGV[2] .. 'p:' .. p
+  redis.call('UNLINK', live .. ':rank', live .. ':member')
+end
+redis.call('UNLINK', KEYS[4])
+for _, p in ipairs(redis.call('SMEMBERS', KEYS[5])) do
+  local live, shadow = ARGV[2] .. 'p:' .. p, ARGV[2] .. 'shadow:' .. p
+  for _, player in ipairs(redis.call('SMEMBERS', shadow .. ':member:removed')) do
+    local value = redis.call('HGET', shadow .. ':member', player)
+    if value and string.sub(value, -1) == ':' then
+      redis.call('HDEL', shadow .. ':member', player)
+    end
+  end
+  redis.call('UNLINK', shadow .. ':member:removed')
+  if redis.call('EXISTS', shadow .. ':rank') == 1 then
+    redis.call('UNLINK', live .. ':rank', live .. ':member')
+    redis.call('RENAME', shadow .. ':rank', live .. ':rank')
+    redis.call('RENAME', shadow .. ':member', live .. ':member')
+    redis.call('SADD', KEYS[4], p)
+  end
+end
+redis.call('UNLINK', KEYS[5], KEYS[3])
+redis.call('SET', KEYS[1], ARGV[4])
+-- Begins at the unix time in ms and never repeats, not even after Redis lost everything.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local version = math.max(now, (redis.call('GET', KEYS[2]) or 0) + 1)
+redis.call('SET', KEYS[2], string.format('%.0f', version))
+redis.call('PUBLISH', ARGV[5], ARGV[3] .. ' ' .. string.format('%.0f', version))
+return version

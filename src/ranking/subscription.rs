@@ -1,0 +1,102 @@
+//! Notices from Redis, as hints: whoever waits for one also looks by itself from time to time.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Ranking, RankingError};
+use crate::domain::ids::BoardGenerationId;
+
+/// Longest wait between two attempts to subscribe again.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// A subscription that hears nothing is asked for a sign of life this often: a dead peer sends nothing either.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a subscriber is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice<'a> {
+    /// The subscription is (again) in place. What was said before is unknown, so assume everything has changed.
+    Subscribed,
+    /// A message on the channel.
+    Message(&'a str),
+}
+
+/// Listens on `channel` of the Redis at `url` until `stop`, subscribing again whenever the connection is lost.
+///
+/// # Errors
+/// [`RankingError::BadUrl`] at once; nothing later.
+pub async fn listen(
+    url: &str,
+    channel: &str,
+    stop: CancellationToken,
+    mut heard: impl FnMut(Notice<'_>) + Send,
+) -> Result<(), RankingError> {
+    let client = redis::Client::open(url).map_err(RankingError::BadUrl)?;
+    listen_with(&client, channel, stop, &mut heard).await;
+    Ok(())
+}
+
+impl Ranking {
+    /// Tells of every board whose version changed, until `stop`; `None` after each (re)connection: any may have.
+    pub async fn listen(
+        &self,
+        stop: CancellationToken,
+        mut heard: impl FnMut(Option<(BoardGenerationId, i64)>) + Send,
+    ) {
+        let mut parse = |notice: Notice<'_>| match notice {
+            Notice::Subscribed => heard(None),
+            Notice::Message(text) => {
+                let parts = text.split_once(' ').and_then(|(g, v)| Some((g.parse().ok()?, v.parse().ok()?)));
+                heard(parts.map(|(generation, version)| (BoardGenerationId(generation), version)));
+            }
+        };
+        listen_with(self.client(), self.channel(), stop, &mut parse).await;
+    }
+}
+
+async fn listen_with(
+    client: &redis::Client,
+    channel: &str,
+    stop: CancellationToken,
+    heard: &mut (impl FnMut(Notice<'_>) + Send),
+) {
+    let mut backoff = Duration::from_millis(20);
+    loop {
+        let listening = async {
+            match subscribe(client, channel, heard).await {
+                Ok(()) => backoff = Duration::from_millis(20),
+                Err(error) => tracing::debug!(channel, %error, "subscription lost"),
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = listening => {}
+        }
+    }
+}
+
+/// One connection's life; ends when it is lost.
+async fn subscribe(
+    client: &redis::Client,
+    channel: &str,
+    heard: &mut (impl FnMut(Notice<'_>) + Send),
+) -> redis::RedisResult<()> {
+    let timed_out = || redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    let pubsub = tokio::time::timeout(PING_INTERVAL, client.get_async_pubsub()).await.map_err(|_| timed_out())??;
+    let (mut sink, mut messages) = pubsub.split();
+    tokio::time::timeout(PING_INTERVAL, sink.subscribe(channel)).await.map_err(|_| timed_out())??;
+    heard(Notice::Subscribed);
+    loop {
+        match tokio::time::timeout(PING_INTERVAL, messages.next()).await {
+            Ok(Some(message)) => heard(Notice::Message(&message.get_payload::<String>()?)),
+            Ok(None) => return Ok(()),
+            Err(_) => {
+                let pong = tokio::time::timeout(PING_INTERVAL, sink.ping::<redis::Value>());
+                pong.await.map_err(|_| timed_out())??;
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A private Redis: AOF, `noeviction`, loopback, with a password.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use super::daemon::{Daemon, Identity, Stop};
+use super::postgres::{free_port, memory_bytes};
+use super::{Home, StackError, StackOptions, binaries};
+
+/// On SIGTERM Redis forces its file to disk and ends.
+pub const STOP: Stop = Stop { signal: Signal::TERM, patience: Duration::from_secs(20) };
+/// How long it may take to read its file.
+const START: Duration = Duration::from_secs(120);
+/// Another process may take a free port before Redis does.
+const ATTEMPTS: usize = 5;
+
+/// A Redis that this process started.
+#[derive(Debug)]
+pub struct PrivateRedis {
+    /// `redis://…`, password included.
+    pub url: String,
+    pub(super) daemon: Daemon,
+}
+
+/// Starts it.
+///
+/// # Errors
+/// [`StackError`].
+pub async fn start(home: &Home, options: &StackOptions) -> Result<PrivateRedis, StackError> {
+    let program = binaries::redis().await?;
+    let directory = home.join("redis");
+    std::fs::create_dir_all(&directory).map_err(StackError::file("cannot make", &directory))?;
+    let identity =
+        Identity { program: "redis-server", directory: directory.clone(), pid_file: directory.join("redis.pid") };
+    identity.stop_stale(STOP).await;
+    let password = home.secret("redis.password")?;
+    let log = home.join("redis.log");
+    let not_up = |reason: String| StackError::NotUp { service: "Redis", reason, log: log.clone() };
+    let mut reason = String::new();
+    for _ in 0..ATTEMPTS {
+        let port = free_port().map_err(|e| not_up(e.to_string()))?;
+        home.write_private("redis.conf", settings(&directory, port, &password, options.durable).as_bytes())?;
+        let mut command = Command::new(&program);
+        command.arg(home.join("redis.conf"));
+        let mut daemon = Daemon::start(command, &log).map_err(|e| not_up(e.to_string()))?;
+        let url = format!("redis://:{password}@127.0.0.1:{port}");
+        match answers(&url, &mut daemon).await {
+            Ok(()) => return Ok(PrivateRedis { url, daemon }),
+            Err(why) => reason = why,
+        }
+        daemon.stop(STOP).await;
+    }
+    Err(not_up(reason))
+}
+
+/// In a file and not on the command line, where everyone could read the password.
+fn settings(directory: &std::path::Path, port: u16, password: &str, durable: bool) -> String {
+    let directory = directory.display();
+    let fsync = if durable { "everysec" } else { "no" };
+    // A quarter of the machine: admission closes at 80 % of it, long before the machine swaps.
+    let maxmemory = (memory_bytes() / 4).max(256 << 20);
+    format!(
+        "bind 127.0.0.1\nport {port}\nrequirepass {password}\ndaemonize no\ndir \"{directory}\"\n\
+         pidfile \"{directory}/redis.pid\"\n\
+         # Acknowledged batches survive a crash; see README, what is promised.\n\
+         appendonly yes\nappendfsync {fsync}\nsave \"\"\n\
+         # Queued jobs must never be evicted.\n\
+         maxmemory-policy noeviction\nmaxmemory {maxmemory}\n\
+         # Histograms per command that nobody reads here cost CPU on every call.\n\
+         latency-tracking no\n"
+    )
+}
+
+async fn answers(url: &str, daemon: &mut Daemon) -> Result<(), String> {
+    let client = ::redis::Client::open(url).map_err(|e| e.to_string())?;
+    let started = Instant::now();
+    let mut last = String::new();
+    while started.elapsed() < START {
+        if let Some(status) = daemon.ended() {
+            return Err(format!("it ended with {status}"));
+        }
+        match client.get_multiplexed_async_connection().await {
+            Ok(mut connection) => {
+                // While it reads its file it answers LOADING.
+                match ::redis::cmd("PING").query_async::<String>(&mut connection).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) => last = error.to_string(),
+                }
+            }
+            Err(error) => last = error.to_string(),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err(last)
+}

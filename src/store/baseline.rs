@@ -1,0 +1,220 @@
+//! The baseline: what dropped events have left behind in periods that are still counted (fine print 4).
+//!
+//! What is true of an entry is its baseline merged with its stored events. A stored event is *in the baseline already*
+//! when its partition is folded, or it stands at or before the cursor of a partition that is being folded.
+
+use std::collections::HashMap;
+
+use sqlx::{PgConnection, Row};
+
+use super::event_scan::ScanKey;
+use super::sums::Sum;
+use crate::domain::clock::Micros;
+use crate::domain::entry::EntryState;
+use crate::domain::ids::{BoardGenerationId, GameId};
+use crate::domain::month::Month;
+
+/// Names one entry: generation, period start, player.
+pub type EntryKey = (BoardGenerationId, Micros, String);
+
+/// How far the events of one partition are in the baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Covered {
+    /// None are.
+    Nothing,
+    /// Those up to and including this key.
+    UpTo(ScanKey),
+    /// All are.
+    Everything,
+}
+
+type ProgressRow = (String, Option<i32>, Option<uuid::Uuid>, Option<Micros>, Option<Micros>);
+
+/// How far each partition's events are in the baseline; partitions that are not listed are not at all.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn coverage(connection: &mut PgConnection) -> Result<HashMap<Month, Covered>, sqlx::Error> {
+    let rows: Vec<ProgressRow> = sqlx::query_as(
+        "SELECT partition_name, cursor_game_id, cursor_event_id, cursor_occurred_at, folded_at FROM baseline_progress",
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|(name, game, event_id, occurred_at, folded_at)| {
+            let covered = match (folded_at, game, event_id, occurred_at) {
+                (Some(_), ..) => Covered::Everything,
+                (None, Some(game), Some(event_id), Some(occurred_at)) => {
+                    Covered::UpTo(ScanKey { game_id: GameId(game), event_id, occurred_at })
+                }
+                _ => Covered::Nothing,
+            };
+            Some((Month::from_partition_name(&name)?, covered))
+        })
+        .collect())
+}
+
+/// Locks one partition's progress for the rest of the transaction, creating it at nothing.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn lock_progress(connection: &mut PgConnection, month: Month) -> Result<Covered, sqlx::Error> {
+    let name = month.partition_name();
+    sqlx::query(
+        "INSERT INTO baseline_progress (partition_name, range_start, range_end) VALUES ($1, $2, $3)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(&name)
+    .bind(month.starts_at())
+    .bind(month.ends_at())
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("SELECT 1 FROM baseline_progress WHERE partition_name = $1 FOR UPDATE")
+        .bind(&name)
+        .execute(&mut *connection)
+        .await?;
+    Ok(coverage(connection).await?.remove(&month).unwrap_or(Covered::Nothing))
+}
+
+/// Waits until no chunk is being folded into the baseline. With a generation in state `building` committed before,
+/// the baseline then stands still until that generation is live (see [`is_recomputing`]).
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn wait_for_chunks(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT 1 FROM baseline_progress ORDER BY partition_name FOR UPDATE")
+        .execute(connection)
+        .await
+        .map(|_| ())
+}
+
+/// Whether a recompute is under way: the baseline must not move then, and no event may be dropped.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn is_recomputing(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leaderboard_generations WHERE state = 'building')")
+        .fetch_one(connection)
+        .await
+}
+
+/// Moves a partition's cursor; `None`: all its events are in the baseline.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn advance(
+    connection: &mut PgConnection,
+    month: Month,
+    to: Option<ScanKey>,
+    now: Micros,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE baseline_progress
+            SET cursor_game_id = coalesce($2, cursor_game_id), cursor_event_id = coalesce($3, cursor_event_id),
+                cursor_occurred_at = coalesce($4, cursor_occurred_at),
+                folded_at = CASE WHEN $2 IS NULL THEN $5::timestamptz END
+          WHERE partition_name = $1",
+    )
+    .bind(month.partition_name())
+    .bind(to.map(|key| key.game_id.0))
+    .bind(to.map(|key| key.event_id))
+    .bind(to.map(|key| key.occurred_at))
+    .bind(now)
+    .execute(connection)
+    .await
+    .map(|_| ())
+}
+
+/// Periods that are closed: their standings are frozen, so they need no baseline. Of every generation not retired.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn closed_periods(
+    connection: &mut PgConnection,
+) -> Result<std::collections::HashSet<(BoardGenerationId, Micros)>, sqlx::Error> {
+    let rows: Vec<(i32, Micros)> = sqlx::query_as(
+        "SELECT p.generation_id, p.starts_at
+           FROM leaderboard_periods p JOIN leaderboard_generations g ON g.id = p.generation_id
+          WHERE p.state = 'closed' AND g.state <> 'retired'",
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(generation, start)| (BoardGenerationId(generation), start)).collect())
+}
+
+/// Reads an entry's state from a row `score, subscore, reached_at, event_id, plays, metadata::text` beginning at
+/// column `at`; the scores are `numeric`.
+///
+/// # Errors
+/// A column does not decode.
+pub(super) fn read_state(row: &sqlx::postgres::PgRow, at: usize) -> Result<EntryState, sqlx::Error> {
+    Ok(EntryState {
+        score: row.try_get::<Sum, _>(at)?.0,
+        subscore: row.try_get::<Sum, _>(at + 1)?.0,
+        reached_at: row.try_get(at + 2)?,
+        event_id: row.try_get(at + 3)?,
+        plays: row.try_get(at + 4)?,
+        metadata: row.try_get::<Option<String>, _>(at + 5)?.map(Into::into),
+    })
+}
+
+/// The baseline of the named entries, for merging. One writer at a time: whoever has locked the progress.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn read(
+    connection: &mut PgConnection,
+    keys: &[EntryKey],
+) -> Result<HashMap<EntryKey, EntryState>, sqlx::Error> {
+    let generations: Vec<i32> = keys.iter().map(|key| key.0.0).collect();
+    let starts: Vec<Micros> = keys.iter().map(|key| key.1).collect();
+    let players: Vec<&str> = keys.iter().map(|key| key.2.as_str()).collect();
+    let rows = sqlx::query(
+        "SELECT b.generation_id, b.period_start, b.player_id,
+                b.score, b.subscore, b.reached_at, b.event_id, b.plays, b.metadata::text
+           FROM unnest($1::int[], $2::timestamptz[], $3::text[]) AS k (generation_id, period_start, player_id)
+           JOIN entry_baseline b USING (generation_id, period_start, player_id)",
+    )
+    .bind(generations)
+    .bind(starts)
+    .bind(players)
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let key = (BoardGenerationId(row.try_get(0)?), row.try_get(1)?, row.try_get(2)?);
+            Ok((key, read_state(row, 3)?))
+        })
+        .collect()
+}
+
+/// Writes the baseline of entries, replacing what was there.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn write(connection: &mut PgConnection, states: &[(EntryKey, EntryState)]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO entry_baseline
+             (generation_id, period_start, player_id, score, subscore, reached_at, event_id, plays, metadata)
+         SELECT g, s, p, score, subscore, reached_at, event_id, plays, metadata::json
+           FROM unnest($1::int[], $2::timestamptz[], $3::text[], $4::numeric[], $5::numeric[], $6::timestamptz[],
+                       $7::uuid[], $8::bigint[], $9::text[])
+                AS n (g, s, p, score, subscore, reached_at, event_id, plays, metadata)
+         ON CONFLICT (generation_id, period_start, player_id) DO UPDATE
+            SET score = excluded.score, subscore = excluded.subscore, reached_at = excluded.reached_at,
+                event_id = excluded.event_id, plays = excluded.plays, metadata = excluded.metadata",
+    )
+    .bind(states.iter().map(|(key, _)| key.0.0).collect::<Vec<_>>())
+    .bind(states.iter().map(|(key, _)| key.1).collect::<Vec<_>>())
+    .bind(states.iter().map(|(key, _)| key.2.as_str()).collect::<Vec<_>>())
+    .bind(states.iter().map(|(_, state)| Sum(state.score)).collect::<Vec<_>>())
+    .bind(states.iter().map(|(_, state)| Sum(state.subscore)).collect::<Vec<_>>())
+    .bind(states.iter().map(|(_, state)| state.reached_at).collect::<Vec<_>>())
+    .bind(states.iter().map(|(_, state)| state.event_id).collect::<Vec<_>>())
+    .bind(states.iter().map(|(_, state)| state.plays).collect::<Vec<_>>())
+    .bind(states.iter().map(|(_, state)| state.metadata.as_deref()).collect::<Vec<_>>())
+    .execute(connection)
+    .await
+    .map(|_| ())
+}

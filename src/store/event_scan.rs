@@ -1,0 +1,171 @@
+//! Reading stored events in the order of their key, a chunk at a time, so that no snapshot lives long.
+
+use sqlx::{PgConnection, Row, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::domain::clock::Micros;
+use crate::domain::ids::GameId;
+
+/// What of a stored event matters to leaderboards.
+#[derive(Debug, Clone)]
+pub struct StoredEvent {
+    /// Whose it is.
+    pub game_id: GameId,
+    /// Its identity.
+    pub event_id: Uuid,
+    /// When it happened.
+    pub occurred_at: Micros,
+    /// When ingest enqueued it.
+    pub received_at: Micros,
+    /// Whether a server key sent it.
+    pub from_server: bool,
+    /// Its type.
+    pub event_type: String,
+    /// Who did it.
+    pub player_id: String,
+    /// The payload's JSON text.
+    pub payload: String,
+}
+
+impl StoredEvent {
+    /// Where a scan that stopped after this event goes on.
+    pub fn key(&self) -> ScanKey {
+        ScanKey { game_id: self.game_id, event_id: self.event_id, occurred_at: self.occurred_at }
+    }
+}
+
+/// A place in a scan: the primary key of the last event that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ScanKey {
+    /// Whose event.
+    pub game_id: GameId,
+    /// Its identity.
+    pub event_id: Uuid,
+    /// When it happened.
+    pub occurred_at: Micros,
+}
+
+impl ScanKey {
+    /// Before every event of `game_id` and of those after it.
+    pub const fn before(game_id: GameId) -> Self {
+        Self { game_id, event_id: Uuid::nil(), occurred_at: Micros(i64::MIN / 2) }
+    }
+}
+
+fn read(row: &PgRow) -> Result<StoredEvent, sqlx::Error> {
+    Ok(StoredEvent {
+        game_id: GameId(row.try_get(0)?),
+        event_id: row.try_get(1)?,
+        occurred_at: row.try_get(2)?,
+        received_at: row.try_get(3)?,
+        from_server: row.try_get(4)?,
+        event_type: row.try_get(5)?,
+        player_id: row.try_get(6)?,
+        payload: row.try_get(7)?,
+    })
+}
+
+/// Which events of one game a scan is about.
+#[derive(Debug, Clone, Copy)]
+pub struct GameScan<'a> {
+    /// The month's first moment and the first after it: one partition.
+    pub range: (Micros, Micros),
+    /// The type that feeds the leaderboard.
+    pub event_type: &'a str,
+    /// Only events stamped with an earlier definitions generation.
+    pub stamped_before: i32,
+    /// Only players of this part of all (part, parts), by hash.
+    pub players: (i32, i32),
+    /// Most rows that are looked at in one chunk.
+    pub limit: i64,
+}
+
+/// A chunk of a scan.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Events that concern the caller.
+    pub events: Vec<StoredEvent>,
+    /// The last key that was looked at; `None`: nothing is left.
+    pub reached: Option<ScanKey>,
+    /// How many events were looked at.
+    pub looked_at: i64,
+}
+
+/// The next chunk of one game's events in one partition. Looks at `limit` keys, whatever their type, so that a chunk is
+/// bounded also where the type is rare.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn next_of_game(
+    connection: &mut PgConnection,
+    scan: &GameScan<'_>,
+    after: ScanKey,
+) -> Result<Chunk, sqlx::Error> {
+    let rows = sqlx::query(
+        "WITH chunk AS MATERIALIZED (
+             SELECT game_id, event_id, occurred_at, received_at, from_server, type, player_id,
+                    CASE WHEN type = $6 AND definitions_generation < $7
+                          AND ($9 = 1 OR ((hashtext(player_id) & 2147483647) % $9) = $8)
+                         THEN payload::text END AS payload
+               FROM events
+              WHERE occurred_at >= $1 AND occurred_at < $2 AND game_id = $3 AND (event_id, occurred_at) > ($4, $5)
+              ORDER BY game_id, event_id, occurred_at
+              LIMIT $10),
+         reached AS (SELECT event_id, occurred_at, count(*) OVER () AS n FROM chunk ORDER BY event_id DESC, occurred_at DESC LIMIT 1)
+         SELECT game_id, event_id, occurred_at, received_at, from_server, type, player_id, payload, NULL::bigint AS n
+           FROM chunk WHERE payload IS NOT NULL
+          UNION ALL
+         SELECT $3, event_id, occurred_at, occurred_at, false, '', '', '', n FROM reached",
+    )
+    .bind(scan.range.0)
+    .bind(scan.range.1)
+    .bind(after.game_id.0)
+    .bind(after.event_id)
+    .bind(after.occurred_at)
+    .bind(scan.event_type)
+    .bind(scan.stamped_before)
+    .bind(scan.players.0)
+    .bind(scan.players.1)
+    .bind(scan.limit)
+    .fetch_all(connection)
+    .await?;
+    let mut chunk = Chunk { events: Vec::with_capacity(rows.len()), reached: None, looked_at: 0 };
+    for row in &rows {
+        let event = read(row)?;
+        if let Some(looked_at) = row.try_get::<Option<i64>, _>(8)? {
+            chunk.looked_at = looked_at;
+            chunk.reached = Some(event.key());
+        } else {
+            chunk.events.push(event);
+        }
+    }
+    Ok(chunk)
+}
+
+/// The next chunk of one partition, of every game.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn next_of_all(
+    connection: &mut PgConnection,
+    range: (Micros, Micros),
+    after: ScanKey,
+    limit: i64,
+) -> Result<Vec<StoredEvent>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT game_id, event_id, occurred_at, received_at, from_server, type, player_id, payload::text
+           FROM events
+          WHERE occurred_at >= $1 AND occurred_at < $2 AND (game_id, event_id, occurred_at) > ($3, $4, $5)
+          ORDER BY game_id, event_id, occurred_at
+          LIMIT $6",
+    )
+    .bind(range.0)
+    .bind(range.1)
+    .bind(after.game_id.0)
+    .bind(after.event_id)
+    .bind(after.occurred_at)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(read).collect()
+}

@@ -1,0 +1,90 @@
+//! The outbox of score facts: rows of packed facts that workers insert and the fold consumes.
+
+use crate::store::pool::Pool;
+use sqlx::PgConnection;
+
+use crate::domain::clock::Micros;
+
+/// One consumed row.
+#[derive(Debug)]
+pub struct TakenFacts {
+    /// Its shard.
+    pub shard: i16,
+    /// How many facts it holds.
+    pub count: i32,
+    /// The smallest `received_at` among them.
+    pub min_received_at: Micros,
+    /// Packed (`domain::fact::unpack`).
+    pub facts: Vec<u8>,
+}
+
+/// Most rows of one round; with `max_facts` it bounds the round's work and memory.
+pub const MAX_ROWS: i64 = 400;
+
+/// Deletes and returns the oldest rows of these shards, about `max_facts` facts of them (at least one row).
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn take(
+    transaction: &mut PgConnection,
+    shards: &[i16],
+    max_facts: i64,
+) -> Result<Vec<TakenFacts>, sqlx::Error> {
+    // The ids are chosen in a sub-select that becomes an array, so that the delete is always by primary key.
+    let rows: Vec<(i16, i32, Micros, Vec<u8>)> = sqlx::query_as(
+        "DELETE FROM score_facts WHERE id = ANY (ARRAY(
+             SELECT id FROM (
+                 SELECT id, sum(fact_count) OVER (ORDER BY id) - fact_count AS before
+                   FROM (SELECT id, fact_count FROM score_facts
+                          WHERE shard = ANY ($1) ORDER BY id LIMIT $3) AS oldest
+             ) AS counted WHERE before < $2))
+         RETURNING shard, fact_count, min_received_at, facts",
+    )
+    .bind(shards)
+    .bind(max_facts)
+    .bind(MAX_ROWS)
+    .fetch_all(transaction)
+    .await?;
+    let taken = |(shard, count, min_received_at, facts)| TakenFacts { shard, count, min_received_at, facts };
+    Ok(rows.into_iter().map(taken).collect())
+}
+
+/// Puts a row that cannot be read aside, under a negative shard: it blocks nothing, is not lost, and still holds back
+/// the closing of periods.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn set_aside(transaction: &mut PgConnection, row: &TakenFacts) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO score_facts (shard, fact_count, min_received_at, facts) VALUES ($1, $2, $3, $4)")
+        .bind(-1 - row.shard)
+        .bind(row.count)
+        .bind(row.min_received_at)
+        .bind(&row.facts)
+        .execute(transaction)
+        .await?;
+    Ok(())
+}
+
+/// Brings rows that were put aside back, for a program that may be able to read them. Returns how many.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn bring_back(pool: &Pool, shards: &[i16]) -> Result<u64, sqlx::Error> {
+    let done = sqlx::query("UPDATE score_facts SET shard = -1 - shard WHERE shard < 0 AND -1 - shard = ANY ($1)")
+        .bind(shards)
+        .execute(pool)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+/// How many facts wait, counting at most 10,000 rows.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT coalesce(sum(fact_count), 0)::bigint FROM (SELECT fact_count FROM score_facts LIMIT 10000) AS some",
+    )
+    .fetch_one(pool)
+    .await
+}

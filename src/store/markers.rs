@@ -1,0 +1,69 @@
+//! Markers: what Redis has not been told yet, one row per fold (`aggregator/marker.rs` knows the inside).
+
+use crate::store::pool::Pool;
+use sqlx::PgConnection;
+
+/// The version of the entries that a fold changes. Taken once per fold, after its leases are locked, so that it grows
+/// with every fold of a shard. Also settles how the fold's statements are planned: once and for all, without the
+/// arrays' lengths. Seeing twenty thousand keys the planner would scan whole tables; and caching look-ups of keys that
+/// never repeat costs more than the look-ups.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn next_version(transaction: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    let (version, _, _): (i64, String, String) = sqlx::query_as(
+        "SELECT nextval('entry_version'), set_config('plan_cache_mode', 'force_generic_plan', true),
+                set_config('enable_memoize', 'off', true)",
+    )
+    .fetch_one(transaction)
+    .await?;
+    Ok(version)
+}
+
+/// Stores a marker; returns its id. Whoever holds `shard` sees to its publication.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn insert(transaction: &mut PgConnection, shard: i16, entries: &[u8]) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("INSERT INTO dirty_entries (shard, entries) VALUES ($1, $2) RETURNING id")
+        .bind(shard)
+        .bind(entries)
+        .fetch_one(transaction)
+        .await
+}
+
+/// The oldest markers of these shards.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn oldest(pool: &Pool, shards: &[i16], limit: i64) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+    sqlx::query_as("SELECT id, entries FROM dirty_entries WHERE shard = ANY ($1) ORDER BY id LIMIT $2")
+        .bind(shards)
+        .bind(limit)
+        .fetch_all(pool)
+        .await
+}
+
+/// Removes published markers.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn delete(pool: &Pool, ids: &[i64]) -> Result<(), sqlx::Error> {
+    // Not waiting for the disk: a removal that a crash undoes only publishes the same values again.
+    sqlx::query(
+        "DELETE FROM dirty_entries USING (SELECT set_config('synchronous_commit', 'off', true)) AS no_wait
+          WHERE id = ANY ($1)",
+    )
+    .bind(ids)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// How many markers wait, counting at most 10,000.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM dirty_entries LIMIT 10000) AS some").fetch_one(pool).await
+}

@@ -1,0 +1,168 @@
+//! Monthly partitions of `events` (fine print 18).
+//!
+//! DDL takes no parameters, so these statements are built as text, from a [`Month`] only: a fixed prefix, digits and
+//! underscores. That is why they may be asserted safe.
+
+use crate::store::pool::Pool;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+use crate::domain::clock::Micros;
+use crate::domain::month::Month;
+
+/// A partition of `events` as the catalogue has it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Partition {
+    /// `events_YYYY_MM`.
+    pub name: String,
+    /// Inclusive.
+    pub range_start: Micros,
+    /// Exclusive.
+    pub range_end: Micros,
+    /// A concurrent detach began and did not finish.
+    pub detach_pending: bool,
+    /// The planner's estimate of its rows.
+    pub estimated_rows: i64,
+    /// Bytes with indexes.
+    pub bytes: i64,
+}
+
+impl Partition {
+    /// The month it holds.
+    pub fn month(&self) -> Month {
+        Month::of(self.range_start)
+    }
+}
+
+/// Partitions attached to `events`, oldest first.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn list(connection: &mut PgConnection) -> Result<Vec<Partition>, sqlx::Error> {
+    let rows: Vec<(String, bool, i64, i64)> = sqlx::query_as(
+        "SELECT c.relname::text, i.inhdetachpending, c.reltuples::bigint, pg_total_relation_size(c.oid)
+           FROM pg_inherits i
+           JOIN pg_class c ON c.oid = i.inhrelid
+          WHERE i.inhparent = 'events'::regclass
+          ORDER BY c.relname",
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|(name, detach_pending, estimated_rows, bytes)| {
+            let month = Month::from_partition_name(&name)?;
+            let (range_start, range_end) = (month.starts_at(), month.ends_at());
+            Some(Partition { name, range_start, range_end, detach_pending, estimated_rows, bytes })
+        })
+        .collect())
+}
+
+/// Tables that hold a month of events and are not attached: detached and waiting to be dropped, oldest first.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn list_detached(connection: &mut PgConnection) -> Result<Vec<Month>, sqlx::Error> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_class c
+          WHERE c.relkind = 'r' AND NOT c.relispartition AND c.relname ~ '^events_[0-9]{4}_[0-9]{2}$'
+            AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'events'::regclass)
+          ORDER BY c.relname",
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(names.iter().filter_map(|name| Month::from_partition_name(name)).collect())
+}
+
+/// The advisory lock under which partitions are made: held to the end of the transaction, so no session state.
+const MAKING: i64 = 0x5c04_0001;
+
+/// Makes one month's partition unless it is there. `Ok(false)`: a table of that name exists but is detached, about to
+/// be dropped; try again when it is gone.
+///
+/// `LIKE`, `CHECK` and `ATTACH` instead of `CREATE … PARTITION OF`, which queues every insert behind it. The check
+/// spares `ATTACH` its scan and goes again at once: inserts need not pay for it.
+///
+/// # Errors
+/// Whatever Postgres says; `55P03` when a lock was not free within a second.
+pub async fn create(pool: &Pool, month: Month) -> Result<bool, sqlx::Error> {
+    let name = month.partition_name();
+    let (from, to) = (month.starts_at(), month.ends_at());
+    let mut transaction = pool.begin().await?;
+    sqlx::query("SET LOCAL lock_timeout = '1s'").execute(&mut *transaction).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MAKING).execute(&mut *transaction).await?;
+    let attached: Option<bool> =
+        sqlx::query_scalar("SELECT relispartition FROM pg_class WHERE oid = to_regclass($1::text)")
+            .bind(&name)
+            .fetch_optional(&mut *transaction)
+            .await?;
+    if let Some(attached) = attached {
+        return Ok(attached);
+    }
+    let ddl = format!(
+        "CREATE TABLE {name} (LIKE events INCLUDING ALL,
+             CONSTRAINT {name}_range CHECK (occurred_at >= '{from}' AND occurred_at < '{to}'))
+             WITH (autovacuum_vacuum_insert_threshold = 1000000, autovacuum_vacuum_insert_scale_factor = 0.2,
+                   autovacuum_analyze_threshold = 100000);
+         ALTER TABLE events ATTACH PARTITION {name} FOR VALUES FROM ('{from}') TO ('{to}');
+         ALTER TABLE {name} DROP CONSTRAINT {name}_range;"
+    );
+    (&mut *transaction).execute(AssertSqlSafe(ddl)).await?;
+    // A month that was dropped and is needed again begins anew.
+    sqlx::query(
+        "UPDATE baseline_progress
+            SET cursor_game_id = NULL, cursor_event_id = NULL, cursor_occurred_at = NULL, folded_at = NULL
+          WHERE partition_name = $1",
+    )
+    .bind(&name)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Detaches a partition without locking inserts out. Runs outside a transaction and waits for those that use the
+/// table; when it gives up, the detach is half done and [`finish_detach`] completes it.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn detach(pool: &Pool, month: Month) -> Result<(), sqlx::Error> {
+    let ddl = format!("ALTER TABLE events DETACH PARTITION {} CONCURRENTLY", month.partition_name());
+    // A connection of its own: `execute` on the pool would do, but must not share a pipeline with anything.
+    pool.acquire().await?.execute(AssertSqlSafe(ddl)).await?;
+    Ok(())
+}
+
+/// Completes a half-done detach.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn finish_detach(pool: &Pool, month: Month) -> Result<(), sqlx::Error> {
+    let ddl = format!("ALTER TABLE events DETACH PARTITION {} FINALIZE", month.partition_name());
+    pool.acquire().await?.execute(AssertSqlSafe(ddl)).await?;
+    Ok(())
+}
+
+/// Drops a detached month whose events are in the baseline and records it; does nothing to any other table.
+/// Returns whether it was dropped.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn drop_detached(connection: &mut PgConnection, month: Month, now: Micros) -> Result<bool, sqlx::Error> {
+    let name = month.partition_name();
+    let mut transaction = connection.begin().await?;
+    let recorded = sqlx::query(
+        "UPDATE baseline_progress SET dropped_at = $2
+          WHERE partition_name = $1 AND folded_at IS NOT NULL
+            AND EXISTS (SELECT 1 FROM pg_class WHERE oid = to_regclass($1::text) AND NOT relispartition)",
+    )
+    .bind(&name)
+    .bind(now)
+    .execute(&mut *transaction)
+    .await?;
+    if recorded.rows_affected() == 0 {
+        return Ok(false);
+    }
+    (&mut *transaction).execute(AssertSqlSafe(format!("DROP TABLE {name}"))).await?;
+    transaction.commit().await?;
+    Ok(true)
+}

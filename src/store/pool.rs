@@ -1,0 +1,213 @@
+//! The Postgres pool of a process: sized by role, guarded on every connection, and with its waiters counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{Either, Execute, Executor, PgConnection, Postgres, SqlStr, Transaction};
+
+use crate::config::PostgresConfig;
+
+/// A connection that was idle for longer is asked for a sign of life before it is used; a younger one is not, because
+/// that costs each statement a round trip.
+const CHECK_AFTER_IDLE: Duration = Duration::from_secs(1);
+
+/// Connections of a process by role (fine print 19). Two nearly saturate a writer; the server's default is 100 in all.
+pub const fn default_max(role: &str) -> u32 {
+    match role.as_bytes() {
+        b"api" => 10,
+        _ => 4,
+    }
+}
+
+/// What `/health/pool` says of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct PoolState {
+    /// Open connections.
+    pub total: u32,
+    /// Of those, unused.
+    pub idle: u32,
+    /// Tasks that wait for a connection.
+    pub waiting: u32,
+    /// Most connections.
+    pub max: u32,
+}
+
+/// A `sqlx` pool that knows how many tasks wait for it. Used like the pool it wraps; a statement run on the pool
+/// itself collects its rows, so a long result is streamed from [`Pool::acquire`].
+#[derive(Debug, Clone)]
+pub struct Pool {
+    inner: sqlx::PgPool,
+    waiting: Arc<AtomicU32>,
+}
+
+/// Counts a waiter for as long as it lives, also when its future is dropped.
+struct Waiting(Arc<AtomicU32>);
+
+impl Waiting {
+    fn new(count: &Arc<AtomicU32>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pool {
+    /// Wraps a pool, as tests and tools make it.
+    pub fn new(inner: sqlx::PgPool) -> Self {
+        Self { inner, waiting: Arc::default() }
+    }
+
+    /// A pool as `config` says; connects on first use. `application_name` shows in `pg_stat_activity`.
+    ///
+    /// # Errors
+    /// The URL does not parse.
+    pub fn lazy(config: &PostgresConfig, role: &str) -> Result<Self, sqlx::Error> {
+        Self::lazy_to(&config.database_url, config, role)
+    }
+
+    /// Likewise, for the replica's URL where one is set.
+    ///
+    /// # Errors
+    /// The URL does not parse.
+    pub fn lazy_read(config: &PostgresConfig, role: &str) -> Result<Option<Self>, sqlx::Error> {
+        config.database_read_url.as_ref().map(|url| Self::lazy_to(url, config, role)).transpose()
+    }
+
+    fn lazy_to(url: &SecretString, config: &PostgresConfig, role: &str) -> Result<Self, sqlx::Error> {
+        let max = config.db_pool_max.unwrap_or(default_max(role)).max(1);
+        let pool = PgPoolOptions::new()
+            .max_connections(max)
+            .min_connections(config.db_pool_min.min(max))
+            .idle_timeout(Duration::from_secs(config.db_pool_idle_seconds))
+            .acquire_timeout(Duration::from_secs(config.db_connect_seconds))
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for < CHECK_AFTER_IDLE {
+                        return Ok(true);
+                    }
+                    sqlx::Connection::ping(connection).await.map(|()| true)
+                })
+            })
+            .connect_lazy_with(options(url, config, role)?);
+        Ok(Self::new(pool))
+    }
+
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    /// None came free in time, or Postgres cannot be reached.
+    pub async fn acquire(&self) -> Result<sqlx::pool::PoolConnection<Postgres>, sqlx::Error> {
+        let _waiting = Waiting::new(&self.waiting);
+        self.inner.acquire().await
+    }
+
+    /// Waits for a connection and begins a transaction on it. Not to be dropped half way: run it in a spawned task.
+    ///
+    /// # Errors
+    /// As [`Pool::acquire`].
+    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        let connection = self.acquire().await?;
+        Transaction::begin(connection, None).await
+    }
+
+    /// How full it is.
+    pub fn state(&self) -> PoolState {
+        PoolState {
+            total: self.inner.size(),
+            idle: u32::try_from(self.inner.num_idle()).unwrap_or(u32::MAX),
+            waiting: self.waiting.load(Ordering::Relaxed),
+            max: self.inner.options().get_max_connections(),
+        }
+    }
+
+    /// The wrapped pool: what is run on it is not counted while it waits.
+    pub fn inner(&self) -> &sqlx::PgPool {
+        &self.inner
+    }
+
+    /// Closes every connection; waits for those in use.
+    pub async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+impl From<sqlx::PgPool> for Pool {
+    fn from(inner: sqlx::PgPool) -> Self {
+        Self::new(inner)
+    }
+}
+
+/// How a connection is made: limits that a frozen process cannot outstay (fine print 11), as start-up options and
+/// not as `SET`, so that nothing depends on session state behind a transaction-mode pooler.
+fn options(url: &SecretString, config: &PostgresConfig, role: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    let options: PgConnectOptions = url.expose_secret().parse()?;
+    let options =
+        options.application_name(&format!("scoreline {role}")).statement_cache_capacity(config.db_statement_cache);
+    if !config.db_session_settings {
+        return Ok(options);
+    }
+    Ok(options.options([
+        ("statement_timeout", format!("{}s", config.db_statement_seconds).as_str()),
+        ("idle_in_transaction_session_timeout", "5s"),
+        ("lock_timeout", "3s"),
+        ("client_connection_check_interval", "2s"),
+        ("tcp_keepalives_idle", "5"),
+        ("tcp_keepalives_interval", "2"),
+        ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "10s"),
+    ]))
+}
+
+impl<'p> Executor<'p> for &Pool {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
+    where
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let pool = self.clone();
+        let all = async move {
+            let mut connection = pool.acquire().await?;
+            let connection: &mut PgConnection = &mut connection;
+            connection.fetch_many(query).try_collect::<Vec<_>>().await
+        };
+        all.map_ok(|rows| stream::iter(rows.into_iter().map(Ok))).try_flatten_stream().boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
+    where
+        E: 'q + Execute<'q, Postgres>,
+    {
+        let pool = self.clone();
+        Box::pin(async move { pool.acquire().await?.fetch_optional(query).await })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, sqlx::Error>>
+    where
+        'p: 'e,
+    {
+        let pool = self.clone();
+        Box::pin(async move { pool.acquire().await?.prepare_with(sql, parameters).await })
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<sqlx::Describe<Postgres>, sqlx::Error>> {
+        let pool = self.clone();
+        Box::pin(async move { pool.acquire().await?.describe(sql).await })
+    }
+}

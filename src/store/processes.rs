@@ -1,0 +1,75 @@
+//! Running processes and the connections each may take (fine print 19), and questions about the server itself.
+
+use sqlx::{Executor, Postgres};
+
+/// A process is counted while it was seen within this many seconds.
+const ALIVE_SECONDS: f64 = 60.0;
+
+/// What the server allows and what the registered processes may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionBudget {
+    /// `max_connections` without those reserved for superusers.
+    pub allowed: i64,
+    /// The sum of `pool_max` over processes that are alive.
+    pub claimed: i64,
+}
+
+/// Says that this process is alive and may open `pool_max` connections.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn register<'e>(
+    on: impl Executor<'e, Database = Postgres>,
+    id: &str,
+    role: &str,
+    pool_max: u32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO processes (id, role, pool_max, seen_at) VALUES ($1, $2, $3, clock_timestamp())
+         ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, pool_max = excluded.pool_max",
+    )
+    .bind(id)
+    .bind(role)
+    .bind(i32::try_from(pool_max).unwrap_or(i32::MAX))
+    .execute(on)
+    .await?;
+    Ok(())
+}
+
+/// Signs off, and forgets processes that have not been seen for a day.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn unregister<'e>(on: impl Executor<'e, Database = Postgres>, id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM processes WHERE id = $1 OR seen_at < clock_timestamp() - interval '1 day'")
+        .bind(id)
+        .execute(on)
+        .await?;
+    Ok(())
+}
+
+/// Compares what the server allows with what the registered processes may take.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn connection_budget<'e>(
+    on: impl Executor<'e, Database = Postgres>,
+) -> Result<ConnectionBudget, sqlx::Error> {
+    let (allowed, claimed) = sqlx::query_as(
+        "SELECT current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint,
+                (SELECT coalesce(sum(pool_max), 0)::bigint FROM processes
+                  WHERE seen_at > clock_timestamp() - make_interval(secs => $1))",
+    )
+    .bind(ALIVE_SECONDS)
+    .fetch_one(on)
+    .await?;
+    Ok(ConnectionBudget { allowed, claimed })
+}
+
+/// Asks for a sign of life; answers the server's version as a number (150004 for 15.4).
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn ping<'e>(on: impl Executor<'e, Database = Postgres>) -> Result<i32, sqlx::Error> {
+    sqlx::query_scalar("SELECT current_setting('server_version_num')::integer").fetch_one(on).await
+}

@@ -1,0 +1,291 @@
+//! Creating and editing leaderboards: each change of what counts makes a generation in state `building`, which a
+//! recompute fills and swaps in (fine print 5).
+
+use sqlx::PgConnection;
+
+use crate::domain::board::{BoardGeneration, CompiledBoard, GenerationState, LeaderboardSpec, Operator, SpecError};
+use crate::domain::ids::{BoardGenerationId, GameId};
+
+/// Why a leaderboard was not created or edited. Roll the transaction back.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The specification is unusable.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The game has a leaderboard of that name already.
+    #[error("the game already has a leaderboard of that name")]
+    SlugTaken,
+    /// No such game or leaderboard.
+    #[error("no such game or leaderboard")]
+    NotFound,
+    /// Retention has dropped events that the new definition needs (`409 history_incomplete`).
+    #[error("events that this definition needs are no longer stored; accept to count from kept events only")]
+    HistoryIncomplete,
+    /// Whatever Postgres says.
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+}
+
+/// What an edit did.
+#[derive(Debug, Clone)]
+pub enum Edited {
+    /// Only how it is shown changed (name, public, tie policy): in force with the commit.
+    Shown,
+    /// What counts changed: this generation is being built; players see the old one until it is swapped in.
+    Building(Box<BoardGeneration>),
+}
+
+/// Creates a leaderboard; its first generation is filled from the events that are stored.
+///
+/// # Errors
+/// [`ChangeError`].
+pub async fn create_leaderboard(
+    transaction: &mut PgConnection,
+    game: GameId,
+    spec: &LeaderboardSpec,
+) -> Result<BoardGeneration, ChangeError> {
+    let id: Option<i32> = sqlx::query_scalar(
+        "INSERT INTO leaderboards (game_id, slug, spec) SELECT id, $2, $3::jsonb FROM games WHERE id = $1
+         ON CONFLICT (game_id, slug) DO NOTHING RETURNING id",
+    )
+    .bind(game.0)
+    .bind(spec.slug.as_str())
+    .bind(json(spec)?)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(id) = id else {
+        let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM games WHERE id = $1)")
+            .bind(game.0)
+            .fetch_one(transaction)
+            .await?;
+        return Err(if exists { ChangeError::SlugTaken } else { ChangeError::NotFound });
+    };
+    begin(transaction, id, spec).await
+}
+
+/// Edits a leaderboard. `accept_incomplete`: the caller accepts to count from kept events only.
+///
+/// # Errors
+/// [`ChangeError`].
+pub async fn edit(
+    transaction: &mut PgConnection,
+    leaderboard_id: i32,
+    spec: &LeaderboardSpec,
+    accept_incomplete: bool,
+) -> Result<Edited, ChangeError> {
+    // The row of the game first, as everywhere, so that no two changes wait for each other.
+    lock_game(transaction, leaderboard_id).await?;
+    let current: Option<(String, String)> = sqlx::query_as(
+        "SELECT l.slug, g.spec::text FROM leaderboards l
+           JOIN leaderboard_generations g ON g.leaderboard_id = l.id AND g.state <> 'retired'
+          WHERE l.id = $1 ORDER BY g.id DESC LIMIT 1",
+    )
+    .bind(leaderboard_id)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let current = current
+        .map(|(slug, spec)| serde_json::from_str::<LeaderboardSpec>(&spec).map(|spec| (slug, spec)).map_err(damaged))
+        .transpose()?;
+    let counts_alike = |old: &LeaderboardSpec| old.definition == spec.definition && old.server_only == spec.server_only;
+    if let Some((slug, old)) = &current
+        && counts_alike(old)
+    {
+        if slug != spec.slug.as_str() {
+            rename(transaction, leaderboard_id, spec).await?;
+        }
+        show(transaction, leaderboard_id, spec).await?;
+        return Ok(Edited::Shown);
+    }
+    let survives = current.as_ref().is_none_or(|(_, old)| baseline_survives(old, spec));
+    if !survives && !accept_incomplete && !history_is_complete(transaction, leaderboard_id).await? {
+        return Err(ChangeError::HistoryIncomplete);
+    }
+    if current.as_ref().is_some_and(|(slug, _)| slug != spec.slug.as_str()) {
+        rename(transaction, leaderboard_id, spec).await?;
+    }
+    begin(transaction, leaderboard_id, spec).await.map(|generation| Edited::Building(Box::new(generation)))
+}
+
+/// Begins a recompute of `spec` for a leaderboard: a new generation in state `building`, replacing one that is being
+/// built. Also how an unchanged definition is recomputed (`scoreline recompute`).
+///
+/// Holds the game's row `FOR UPDATE` to the end of the transaction and increments its definitions generation: events
+/// stamped before it come through the recompute, later ones through the workers, and none through both.
+///
+/// # Errors
+/// [`ChangeError`].
+pub async fn begin(
+    transaction: &mut PgConnection,
+    leaderboard_id: i32,
+    spec: &LeaderboardSpec,
+) -> Result<BoardGeneration, ChangeError> {
+    let game = lock_game(transaction, leaderboard_id).await?;
+    let since_generation: i32 = sqlx::query_scalar(
+        "UPDATE games SET definitions_generation = definitions_generation + 1 WHERE id = $1
+         RETURNING definitions_generation",
+    )
+    .bind(game.0)
+    .fetch_one(&mut *transaction)
+    .await?;
+    let retire = "UPDATE leaderboard_generations SET state = 'retired', retired_at = now()
+                   WHERE leaderboard_id = $1 AND state = 'building'";
+    sqlx::query(retire).bind(leaderboard_id).execute(&mut *transaction).await?;
+    let id: i32 = sqlx::query_scalar(
+        "INSERT INTO leaderboard_generations (leaderboard_id, since_generation, spec, state)
+         VALUES ($1, $2, $3::jsonb, 'building') RETURNING id",
+    )
+    .bind(leaderboard_id)
+    .bind(since_generation)
+    .bind(json(spec)?)
+    .fetch_one(&mut *transaction)
+    .await?;
+    let generation = BoardGeneration {
+        id: BoardGenerationId(id),
+        leaderboard_id,
+        game_id: game,
+        since_generation,
+        state: GenerationState::Building,
+        spec: spec.clone(),
+    };
+    // What does not compile must not get in: nobody could count by it.
+    CompiledBoard::compile(generation.clone())?;
+    sqlx::query("UPDATE leaderboards SET spec = $2::jsonb, updated_at = now() WHERE id = $1")
+        .bind(leaderboard_id)
+        .bind(json(spec)?)
+        .execute(&mut *transaction)
+        .await?;
+    bump_directory(transaction).await?;
+    Ok(generation)
+}
+
+/// Whether everything that the leaderboard's open periods ever counted is still stored, for a game that existed when
+/// something was dropped.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn history_is_complete(connection: &mut PgConnection, leaderboard_id: i32) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT NOT EXISTS (
+             SELECT 1 FROM leaderboards l
+               JOIN games g ON g.id = l.game_id
+               JOIN leaderboard_periods p ON p.generation_id = l.live_generation_id AND p.state = 'open'
+               JOIN baseline_progress b ON b.range_end > p.starts_at
+              WHERE l.id = $1
+                AND (b.dropped_at > g.created_at OR b.folded_at > g.created_at OR b.cursor_event_id IS NOT NULL))",
+    )
+    .bind(leaderboard_id)
+    .fetch_one(connection)
+    .await
+}
+
+/// Whether what dropped events left in the baseline means the same under the new specification: then a recompute may
+/// start from it.
+pub fn baseline_survives(old: &LeaderboardSpec, new: &LeaderboardSpec) -> bool {
+    let mut definition = old.definition.clone();
+    if definition.operator != Operator::Best {
+        // Sums and latest values do not depend on which end ranks first.
+        definition.order = new.definition.order;
+    }
+    definition == new.definition && old.server_only == new.server_only
+}
+
+/// How far a recompute is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Progress {
+    /// Of which generation.
+    pub generation: BoardGenerationId,
+    /// `building`, `live` (done) or `retired` (replaced by a later edit).
+    pub state: String,
+    /// Stored events looked at.
+    pub events_scanned: i64,
+    /// The planner's estimate of how many there are.
+    pub events_total: Option<i64>,
+    /// All events were looked at; what remains is folding, publishing and the swap.
+    pub scan_finished: bool,
+}
+
+/// How far the recompute of a generation is; `None`: no such generation.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn progress(
+    connection: &mut PgConnection,
+    generation: BoardGenerationId,
+) -> Result<Option<Progress>, sqlx::Error> {
+    let row: Option<(String, i64, Option<i64>, bool)> = sqlx::query_as(
+        "SELECT state, events_scanned, events_total, scan_finished_at IS NOT NULL
+           FROM leaderboard_generations WHERE id = $1",
+    )
+    .bind(generation.0)
+    .fetch_optional(connection)
+    .await?;
+    let progress = |(state, events_scanned, events_total, scan_finished)| Progress {
+        generation,
+        state,
+        events_scanned,
+        events_total,
+        scan_finished,
+    };
+    Ok(row.map(progress))
+}
+
+pub(super) async fn lock_game(transaction: &mut PgConnection, leaderboard_id: i32) -> Result<GameId, ChangeError> {
+    let game: Option<i32> = sqlx::query_scalar(
+        "SELECT g.id FROM games g JOIN leaderboards l ON l.game_id = g.id WHERE l.id = $1 FOR UPDATE OF g",
+    )
+    .bind(leaderboard_id)
+    .fetch_optional(transaction)
+    .await?;
+    game.map(GameId).ok_or(ChangeError::NotFound)
+}
+
+pub(super) async fn bump_directory(transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE directory_version SET version = version + 1").execute(transaction).await.map(|_| ())
+}
+
+async fn rename(
+    transaction: &mut PgConnection,
+    leaderboard_id: i32,
+    spec: &LeaderboardSpec,
+) -> Result<(), ChangeError> {
+    let renamed = sqlx::query(
+        "UPDATE leaderboards l SET slug = $2 WHERE l.id = $1
+            AND NOT EXISTS (SELECT 1 FROM leaderboards o WHERE o.game_id = l.game_id AND o.slug = $2)",
+    )
+    .bind(leaderboard_id)
+    .bind(spec.slug.as_str())
+    .execute(transaction)
+    .await?;
+    if renamed.rows_affected() == 1 { Ok(()) } else { Err(ChangeError::SlugTaken) }
+}
+
+/// Writes what is only shown into the leaderboard and its generations.
+async fn show(transaction: &mut PgConnection, leaderboard_id: i32, spec: &LeaderboardSpec) -> Result<(), ChangeError> {
+    let text = json(spec)?;
+    sqlx::query("UPDATE leaderboards SET spec = $2::jsonb, updated_at = now() WHERE id = $1")
+        .bind(leaderboard_id)
+        .bind(&text)
+        .execute(&mut *transaction)
+        .await?;
+    // The live one may count by another definition while its successor is being built: only what is shown is written.
+    sqlx::query(
+        "UPDATE leaderboard_generations
+            SET spec = (spec - 'name') || (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each($2::jsonb)
+                                  WHERE key IN ('slug', 'name', 'public', 'tie_policy'))
+          WHERE leaderboard_id = $1 AND state <> 'retired'",
+    )
+    .bind(leaderboard_id)
+    .bind(&text)
+    .execute(&mut *transaction)
+    .await?;
+    bump_directory(transaction).await?;
+    Ok(())
+}
+
+fn json(spec: &LeaderboardSpec) -> Result<String, sqlx::Error> {
+    serde_json::to_string(spec).map_err(|error| sqlx::Error::Encode(Box::new(error)))
+}
+
+fn damaged(error: serde_json::Error) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}

@@ -1,0 +1,124 @@
+//! Clean-ups in bounded chunks. Each function removes at most `limit` rows and says how many went, so that its caller
+//! repeats it until nothing is left and no transaction lives long.
+
+use sqlx::PgConnection;
+
+use crate::domain::clock::Micros;
+use crate::domain::ids::BoardGenerationId;
+
+async fn delete(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    before: Micros,
+    limit: i64,
+) -> Result<u64, sqlx::Error> {
+    Ok(sqlx::query(statement).bind(before).bind(limit).execute(connection).await?.rows_affected())
+}
+
+/// Dead letters that were decided before `before`. Undecided ones stay for ever.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn dead_letters(connection: &mut PgConnection, before: Micros, limit: i64) -> Result<u64, sqlx::Error> {
+    const SQL: &str = "DELETE FROM dead_letters WHERE id IN (
+        SELECT id FROM dead_letters WHERE state <> 'waiting' AND decided_at < $1 LIMIT $2)";
+    delete(connection, SQL, before, limit).await
+}
+
+/// Audit log entries older than `before`.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn audit_log(connection: &mut PgConnection, before: Micros, limit: i64) -> Result<u64, sqlx::Error> {
+    const SQL: &str = "DELETE FROM audit_log WHERE id IN (SELECT id FROM audit_log WHERE at < $1 ORDER BY at LIMIT $2)";
+    delete(connection, SQL, before, limit).await
+}
+
+/// Processes that were last seen before `before`: they died without signing off.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn processes(connection: &mut PgConnection, before: Micros, limit: i64) -> Result<u64, sqlx::Error> {
+    const SQL: &str = "DELETE FROM processes WHERE id IN (SELECT id FROM processes WHERE seen_at < $1 LIMIT $2)";
+    delete(connection, SQL, before, limit).await
+}
+
+/// Leases that ended before `before` and are made for one purpose only: those of recomputes.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn recompute_leases(connection: &mut PgConnection, before: Micros, limit: i64) -> Result<u64, sqlx::Error> {
+    const SQL: &str = "DELETE FROM leases WHERE name IN (
+        SELECT name FROM leases WHERE name LIKE 'recompute-%' AND expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    delete(connection, SQL, before, limit).await
+}
+
+/// Generations that were retired before `before` and still have something.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn retired_generations(
+    connection: &mut PgConnection,
+    before: Micros,
+) -> Result<Vec<BoardGenerationId>, sqlx::Error> {
+    let ids: Vec<i32> = sqlx::query_scalar(
+        "SELECT id FROM leaderboard_generations WHERE state = 'retired' AND retired_at < $1 ORDER BY id LIMIT 100",
+    )
+    .bind(before)
+    .fetch_all(connection)
+    .await?;
+    Ok(ids.into_iter().map(BoardGenerationId).collect())
+}
+
+/// Removes some of what a retired generation has left: entries, then periods, baseline and the generation itself. Its
+/// closed periods were handed to its successor at the swap; one that is closed here belongs to no successor and stays,
+/// with its generation.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn retired_generation(
+    connection: &mut PgConnection,
+    generation: BoardGenerationId,
+    limit: i64,
+) -> Result<u64, sqlx::Error> {
+    const ENTRIES: &str = "DELETE FROM leaderboard_entries e
+        USING (SELECT e.period_id, e.player_id FROM leaderboard_periods p
+                 JOIN leaderboard_entries e ON e.period_id = p.id
+                WHERE p.generation_id = $1 AND p.state = 'open' LIMIT $2) AS some
+        WHERE e.period_id = some.period_id AND e.player_id = some.player_id";
+    const BASELINE: &str = "DELETE FROM entry_baseline b
+        USING (SELECT generation_id, period_start, player_id FROM entry_baseline WHERE generation_id = $1 LIMIT $2) AS some
+        WHERE (b.generation_id, b.period_start, b.player_id)
+            = (some.generation_id, some.period_start, some.player_id)";
+    const PERIODS: &str = "DELETE FROM leaderboard_periods WHERE id IN (
+        SELECT id FROM leaderboard_periods WHERE generation_id = $1 AND state = 'open' LIMIT $2)";
+    for statement in [ENTRIES, BASELINE, PERIODS] {
+        let removed = sqlx::query(statement).bind(generation.0).bind(limit).execute(&mut *connection).await?;
+        if removed.rows_affected() > 0 {
+            return Ok(removed.rows_affected());
+        }
+    }
+    let removed = sqlx::query(
+        "DELETE FROM leaderboard_generations g WHERE g.id = $1 AND g.state = 'retired'
+            AND NOT EXISTS (SELECT 1 FROM leaderboard_periods p WHERE p.generation_id = g.id)",
+    )
+    .bind(generation.0)
+    .execute(connection)
+    .await?;
+    Ok(removed.rows_affected())
+}
+
+/// Baseline of periods that are closed: frozen standings need none.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn closed_baseline(connection: &mut PgConnection, before: Micros, limit: i64) -> Result<u64, sqlx::Error> {
+    const SQL: &str = "DELETE FROM entry_baseline b
+        USING (SELECT b.generation_id, b.period_start, b.player_id
+                 FROM leaderboard_periods p JOIN entry_baseline b
+                   ON b.generation_id = p.generation_id AND b.period_start = p.starts_at
+                WHERE p.state = 'closed' AND p.closed_at < $1 LIMIT $2) AS some
+        WHERE (b.generation_id, b.period_start, b.player_id)
+            = (some.generation_id, some.period_start, some.player_id)";
+    delete(connection, SQL, before, limit).await
+}

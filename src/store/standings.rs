@@ -1,0 +1,138 @@
+//! Standings from Postgres: final ones of closed periods, and boards that Redis does not hold at the moment.
+
+use std::collections::HashMap;
+
+use crate::store::pool::Pool;
+
+use crate::domain::clock::Micros;
+use crate::domain::ranking_key::Standing;
+
+/// An entry of an open period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEntry {
+    /// Whose it is.
+    pub player_id: String,
+    /// As published.
+    pub standing: Standing,
+}
+
+/// All entries of a period, and the sum of their versions (which grows with every change).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SmallBoard {
+    /// In no order.
+    pub entries: Vec<StoredEntry>,
+    /// Equal for equal contents: entries are only added, and each change gives an entry a greater version.
+    pub version: i64,
+}
+
+/// All entries of a period that has at most `most`; `None`: it has more.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn small_board(pool: &Pool, period: i64, most: i64) -> Result<Option<SmallBoard>, sqlx::Error> {
+    let rows: Vec<(String, i64, i64, Micros, i64)> = sqlx::query_as(
+        "SELECT player_id, score, subscore, reached_at, version FROM leaderboard_entries WHERE period_id = $1 LIMIT $2",
+    )
+    .bind(period)
+    .bind(most + 1)
+    .fetch_all(pool)
+    .await?;
+    if rows.len() as i64 > most {
+        return Ok(None);
+    }
+    let mut board = SmallBoard::default();
+    for (player_id, score, subscore, reached_at, version) in rows {
+        board.version = board.version.wrapping_add(version);
+        board.entries.push(StoredEntry { player_id, standing: Standing { score, subscore, reached_at } });
+    }
+    Ok(Some(board))
+}
+
+/// A row of the final standings of a closed period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinalStanding {
+    /// From 1, without ties.
+    pub rank: i64,
+    /// 1, 2, 2, 4.
+    pub competition_rank: i64,
+    /// Whose it is.
+    pub player_id: String,
+    /// As published.
+    pub standing: Standing,
+}
+
+type FinalRow = (i64, i64, String, i64, i64, Micros);
+
+fn from_row((rank, competition_rank, player_id, score, subscore, reached_at): FinalRow) -> FinalStanding {
+    FinalStanding { rank, competition_rank, player_id, standing: Standing { score, subscore, reached_at } }
+}
+
+/// The final standings with ranks from `first` to `last` (inclusive), best first.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn final_ranks(pool: &Pool, period: i64, first: i64, last: i64) -> Result<Vec<FinalStanding>, sqlx::Error> {
+    let rows: Vec<FinalRow> = sqlx::query_as(
+        "SELECT rank, competition_rank, player_id, score, subscore, reached_at
+           FROM period_standings WHERE period_id = $1 AND rank BETWEEN $2 AND $3 ORDER BY rank",
+    )
+    .bind(period)
+    .bind(first)
+    .bind(last)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(from_row).collect())
+}
+
+/// The final standings of some players, best first.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn final_of_players(pool: &Pool, period: i64, players: &[&str]) -> Result<Vec<FinalStanding>, sqlx::Error> {
+    let rows: Vec<FinalRow> = sqlx::query_as(
+        "SELECT rank, competition_rank, player_id, score, subscore, reached_at
+           FROM period_standings WHERE period_id = $1 AND player_id = ANY($2) ORDER BY rank",
+    )
+    .bind(period)
+    .bind(players)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(from_row).collect())
+}
+
+/// What `?include=` adds to an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extras {
+    /// How many facts were merged.
+    pub plays: i64,
+    /// The deciding event's metadata, JSON text.
+    pub metadata: Option<String>,
+}
+
+/// Plays and metadata of some players, of a closed period from its final standings.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn extras(
+    pool: &Pool,
+    period: i64,
+    closed: bool,
+    players: &[&str],
+) -> Result<HashMap<String, Extras>, sqlx::Error> {
+    let rows: Vec<(String, i64, Option<String>)> = if closed {
+        sqlx::query_as(
+            "SELECT player_id, plays, metadata::text FROM period_standings
+              WHERE period_id = $1 AND player_id = ANY($2)",
+        )
+    } else {
+        sqlx::query_as(
+            "SELECT player_id, plays, metadata::text FROM leaderboard_entries
+              WHERE period_id = $1 AND player_id = ANY($2)",
+        )
+    }
+    .bind(period)
+    .bind(players)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|(player, plays, metadata)| (player, Extras { plays, metadata })).collect())
+}

@@ -1,0 +1,135 @@
+//! All four roles in one process.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+use super::command::UpConfig;
+use crate::aggregator::role::{self as cron, CronSettings};
+use crate::api::role::{self as api, ApiRoleSettings};
+use crate::config::{EventAgeConfig, OperationsConfig};
+use crate::domain::clock::Clock;
+use crate::ingest::role::{self as ingest, IngestSettings};
+use crate::lifecycle::Lifecycle;
+use crate::operations::start::{RunningRole, StartError};
+use crate::workers::role::{self as worker, WorkerSettings};
+
+/// Operations listeners by role.
+#[derive(Args, Debug, Clone)]
+pub struct OperationsAddresses {
+    /// Operations listener of ingest.
+    #[arg(long, env = "INGEST_OPS_LISTEN", default_value = "127.0.0.1:9080")]
+    pub ingest_ops_listen: SocketAddr,
+    /// Operations listener of the api.
+    #[arg(long, env = "API_OPS_LISTEN", default_value = "127.0.0.1:9081")]
+    pub api_ops_listen: SocketAddr,
+    /// Operations listener of the worker.
+    #[arg(long, env = "WORKER_OPS_LISTEN", default_value = "127.0.0.1:9082")]
+    pub worker_ops_listen: SocketAddr,
+    /// Operations listener of cron.
+    #[arg(long, env = "CRON_OPS_LISTEN", default_value = "127.0.0.1:9083")]
+    pub cron_ops_listen: SocketAddr,
+}
+
+/// What each role is started with.
+#[derive(Debug, Clone)]
+pub struct RoleSettings {
+    ingest: IngestSettings,
+    worker: WorkerSettings,
+    cron: CronSettings,
+    api: ApiRoleSettings,
+}
+
+impl RoleSettings {
+    /// The same settings as `up` was given, with each role's own operations listener.
+    pub fn of(config: &UpConfig) -> Self {
+        let operations = |address| OperationsConfig { ops_listen: Some(address) };
+        let event_age = EventAgeConfig { max_event_age_seconds: config.ingest.max_event_age_seconds };
+        let addresses = &config.operations;
+        Self {
+            ingest: IngestSettings {
+                redis: config.redis.clone(),
+                operations: operations(addresses.ingest_ops_listen),
+                telemetry: config.telemetry.clone(),
+                http: config.http.clone(),
+                limits: config.limits.clone(),
+                ingest: config.ingest.clone(),
+                queue: config.queue.clone(),
+                shutdown: config.shutdown.clone(),
+            },
+            worker: WorkerSettings {
+                postgres: config.postgres.clone(),
+                redis: config.redis.clone(),
+                operations: operations(addresses.worker_ops_listen),
+                telemetry: config.telemetry.clone(),
+                queue: config.queue.clone(),
+                worker: config.worker.clone(),
+                event_age: event_age.clone(),
+                shutdown: config.shutdown.clone(),
+            },
+            cron: CronSettings {
+                postgres: config.postgres.clone(),
+                redis: config.redis.clone(),
+                operations: operations(addresses.cron_ops_listen),
+                telemetry: config.telemetry.clone(),
+                queue: config.queue.clone(),
+                aggregator: config.aggregator.clone(),
+                retention: config.retention.clone(),
+                event_age,
+                shutdown: config.shutdown.clone(),
+            },
+            api: ApiRoleSettings {
+                postgres: config.postgres.clone(),
+                redis: config.redis.clone(),
+                operations: operations(addresses.api_ops_listen),
+                telemetry: config.telemetry.clone(),
+                http: config.http.clone(),
+                api: config.api.clone(),
+                shutdown: config.shutdown.clone(),
+            },
+        }
+    }
+}
+
+/// Roles that run.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// The door in.
+    pub ingest: RunningRole,
+    /// Runs jobs.
+    pub worker: RunningRole,
+    /// Folds, publishes, schedules.
+    pub cron: RunningRole,
+    /// The door out.
+    pub api: RunningRole,
+}
+
+impl Running {
+    /// `http://host:port` of ingest.
+    pub fn ingest_url(&self) -> String {
+        url(&self.ingest)
+    }
+
+    /// `http://host:port` of the api.
+    pub fn api_url(&self) -> String {
+        url(&self.api)
+    }
+}
+
+fn url(role: &RunningRole) -> String {
+    role.address.map(|address| format!("http://{address}")).unwrap_or_default()
+}
+
+/// Starts all of them.
+///
+/// # Errors
+/// The first that did not start; the others stop with `lifecycle`.
+pub async fn start_all(settings: RoleSettings, clock: &Clock, lifecycle: &Lifecycle) -> Result<Running, StartError> {
+    let (worker, cron, api, ingest) = tokio::try_join!(
+        worker::start(settings.worker, clock.clone(), lifecycle),
+        cron::start(settings.cron, clock.clone(), lifecycle),
+        api::start(settings.api, clock.clone(), lifecycle),
+        ingest::start(settings.ingest, clock.clone(), lifecycle),
+    )?;
+    Ok(Running { ingest, worker, cron, api })
+}

@@ -1,0 +1,82 @@
+//! `scoreline services`: private Postgres and Redis around another command. The tests run in it.
+#![allow(clippy::print_stderr, reason = "what the command has to say")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::announce;
+use crate::lifecycle::Lifecycle;
+use crate::stack::{Stack, StackOptions};
+
+/// Start private Postgres and Redis, run a command with `DATABASE_URL`, `REDIS_URL` and
+/// `SCORELINE_TEST_DATABASE_URL` set to them, and stop them when it ends.
+#[derive(Args, Debug, Clone)]
+pub struct ServicesConfig {
+    /// The folder that holds their data.
+    #[arg(long, env = "SCORELINE_HOME", default_value = ".scoreline")]
+    pub home: PathBuf,
+    /// Force nothing to disk: for tests, whose data nobody will miss.
+    #[arg(long)]
+    pub scratch: bool,
+    /// Start no Redis.
+    #[arg(long)]
+    pub no_redis: bool,
+    /// Connections that Postgres allows.
+    #[arg(long, default_value_t = 100)]
+    pub max_connections: u32,
+    /// The command with its arguments.
+    #[arg(trailing_var_arg = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// Runs the command; its exit code is the answer.
+pub async fn run(config: ServicesConfig) -> ExitCode {
+    let lifecycle = Lifecycle::default();
+    if let Err(error) = lifecycle.watch_signals() {
+        return announce::failure(&error);
+    }
+    let options = StackOptions {
+        home: config.home,
+        postgres: true,
+        redis: !config.no_redis,
+        durable: !config.scratch,
+        max_connections: config.max_connections,
+    };
+    let stack = match Stack::start(&options).await {
+        Ok(stack) => stack,
+        Err(error) => return announce::failure(&error),
+    };
+    let code = run_command(&config.command, &stack, &lifecycle).await;
+    stack.stop().await;
+    code
+}
+
+async fn run_command(command: &[String], stack: &Stack, lifecycle: &Lifecycle) -> ExitCode {
+    let Some((program, arguments)) = command.split_first() else { return ExitCode::FAILURE };
+    let mut child = tokio::process::Command::new(program);
+    child.args(arguments).kill_on_drop(true);
+    if let Some(url) = stack.database_url() {
+        child.env("DATABASE_URL", url).env("SCORELINE_TEST_DATABASE_URL", url);
+    }
+    if let Some(url) = stack.redis_url() {
+        child.env("REDIS_URL", url);
+    }
+    let mut child = match child.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("error: cannot run {program}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Ctrl-C reaches the command by itself; wait for it to end, a second signal ends it.
+    let status = tokio::select! {
+        status = child.wait() => status,
+        () = lifecycle.hard.cancelled() => return ExitCode::FAILURE,
+    };
+    match status {
+        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
+        Err(_) => ExitCode::FAILURE,
+    }
+}

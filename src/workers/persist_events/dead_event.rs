@@ -1,0 +1,61 @@
+//! The one event of a group that Postgres will not take: kept as a dead letter of its own, while the rest commits.
+
+use uuid::Uuid;
+
+use super::group::{Group, Rows};
+use super::writer::{Pause, Shared};
+use crate::queue::Delivery;
+use crate::queue::payload::{Kind, PersistEventsEncoder, describe};
+use crate::store::dead_letter_intake::{self, NewDeadLetter};
+
+/// Keeps row `index` as a dead letter, waiting for Postgres as long as it takes.
+///
+/// # Errors
+/// The process is stopping; the letter was not kept.
+pub async fn keep(shared: &Shared, group: &Group<'_>, rows: &Rows<'_>, index: usize, error: &str) -> Result<(), ()> {
+    let (row, origin) = (&rows.rows[index], rows.origins[index]);
+    let job = group.job(origin);
+    let mut encoder = PersistEventsEncoder::new(row.game_id, group.batch_of(origin), row.from_server, 0);
+    encoder.push(&row.event);
+    let payload = encoder.finish();
+    let letter = NewDeadLetter {
+        // The same event of the same job gives the same letter, however often the job runs.
+        id: Uuid::new_v5(&row.event.event_id, job.id.as_str().as_bytes()),
+        // A job id of its own, so that the event can be replayed.
+        job_id: single_event_job(job, group.batch_of(origin), row.event.event_id),
+        queue: shared.queue.clone(),
+        lane: job.lane.name().to_owned(),
+        kind: Kind::PersistEvents.name().to_owned(),
+        game_id: Some(row.game_id),
+        reason: "data_refused".to_owned(),
+        error: error.to_owned(),
+        attempts: i32::try_from(job.attempts).unwrap_or(i32::MAX),
+        crashes: i32::try_from(job.crashes).unwrap_or(i32::MAX),
+        body: describe(&payload),
+        payload,
+        received_at: job.received_at,
+    };
+    let mut pause = Pause::default();
+    loop {
+        let kept = match shared.pool.acquire().await {
+            Ok(mut connection) => dead_letter_intake::keep(&mut connection, &letter).await,
+            Err(error) => Err(error),
+        };
+        match kept {
+            Ok(_) => {
+                tracing::error!(job = %job.id, event = %row.event.event_id, error, "event kept as a dead letter");
+                return Ok(());
+            }
+            Err(error) => tracing::warn!(%error, "a dead letter could not be kept; repeating"),
+        }
+        tokio::select! {
+            () = shared.hard.cancelled() => return Err(()),
+            () = pause.next() => {}
+        }
+    }
+}
+
+/// The id of the job that carries this one event: `<received_at>-<batch>.<event>-<lane>`.
+fn single_event_job(job: &Delivery, batch: Uuid, event: Uuid) -> String {
+    format!("{}-{}.{}-{}", job.received_at.0, batch.simple(), event.simple(), job.lane.suffix())
+}

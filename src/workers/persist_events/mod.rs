@@ -1,0 +1,151 @@
+//! `persist-events`: stores the events of many jobs in one transaction, exactly once, with their score facts.
+//!
+//! Jobs come one by one from apalis; [`PersistEvents::run`] hands each to the writers and waits until it is settled.
+//! A writer takes all jobs that wait (up to a group's size), stores them in one transaction and settles them with one
+//! script. Groups grow by themselves: the busier the system, the more jobs wait for a writer.
+//!
+//! `group.rs` decodes and sorts, `transaction.rs` is one attempt, `writer.rs` decides what an error means,
+//! `facts.rs` says what new rows mean to leaderboards, `dead_event.rs` keeps the one event that cannot be stored.
+
+mod dead_event;
+mod facts;
+mod group;
+mod seen;
+mod transaction;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::store::pool::Pool;
+use metrics::Counter;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::config::WorkerConfig;
+use crate::lifecycle::Lifecycle;
+use crate::queue::Delivery;
+use crate::store::definitions;
+use crate::telemetry::metrics as names;
+use writer::{Shared, Writer};
+
+/// While busy, groups begin at most this often unless one is full: fewer, larger transactions at moderate load.
+const PACE: Duration = Duration::from_millis(20);
+/// After this long without work the next job is written at once.
+const IDLE_AFTER: Duration = Duration::from_millis(100);
+
+/// Counters of what writers did.
+#[derive(Clone)]
+struct WriteMetrics {
+    inserted: Counter,
+    duplicate: Counter,
+}
+
+impl std::fmt::Debug for WriteMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WriteMetrics")
+    }
+}
+
+/// The runner of `persist-events` jobs.
+#[derive(Debug, Clone)]
+pub struct PersistEvents {
+    jobs: mpsc::Sender<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    job: Delivery,
+    settled: oneshot::Sender<()>,
+}
+
+/// The jobs that wait for a writer; whoever holds it collects the next group.
+#[derive(Debug)]
+struct Intake {
+    jobs: mpsc::Receiver<Waiting>,
+    last_start: Option<Instant>,
+    group_events: usize,
+}
+
+impl PersistEvents {
+    /// Starts the writers.
+    ///
+    /// # Errors
+    /// Postgres did not give the definitions.
+    pub async fn start(
+        config: &WorkerConfig,
+        pool: Pool,
+        queue: &str,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, sqlx::Error> {
+        let definitions = definitions::load(&mut *pool.acquire().await?).await?;
+        let shared = Arc::new(Shared {
+            pool,
+            definitions: arc_swap::ArcSwap::from_pointee(definitions),
+            seen: std::sync::Mutex::default(),
+            hard: lifecycle.hard.clone(),
+            queue: queue.to_owned(),
+            metrics: WriteMetrics {
+                inserted: metrics::counter!(names::EVENTS_INSERTED, "role" => "worker"),
+                duplicate: metrics::counter!(names::EVENTS_DUPLICATE, "role" => "worker"),
+            },
+        });
+        let (sender, jobs) = mpsc::channel(config.worker_max_jobs.max(1));
+        let group_events = config.worker_group_events.max(1);
+        let intake = Arc::new(Mutex::new(Intake { jobs, last_start: None, group_events }));
+        for _ in 0..config.worker_writers.max(1) {
+            // Writers end when the last runner is gone. They are tasks of their own, so that no dropped future cancels
+            // a transaction half-way.
+            lifecycle.tasks.spawn(write_groups(Writer::new(Arc::clone(&shared)), Arc::clone(&intake)));
+        }
+        Ok(Self { jobs: sender })
+    }
+
+    /// Sees one job through to its settlement.
+    pub async fn run(&self, job: Delivery) {
+        let (settled, done) = oneshot::channel();
+        if self.jobs.send(Waiting { job, settled }).await.is_ok() {
+            // An error means that the writer is gone: the job was not settled, and its lease will lapse.
+            let _ = done.await;
+        }
+    }
+}
+
+async fn write_groups(mut writer: Writer, intake: Arc<Mutex<Intake>>) {
+    loop {
+        let group = intake.lock().await.collect().await;
+        let Some(settler) = group.first().map(|w| w.job.settler().clone()) else { return };
+        let (jobs, waiting): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.job, w.settled)).unzip();
+        let (settlements, facts) = writer.write(&jobs).await;
+        fail::fail_point!("persist_events::before_settle");
+        settler.settle(settlements, facts).await;
+        for settled in waiting {
+            let _ = settled.send(());
+        }
+    }
+}
+
+impl Intake {
+    /// The next group: at once after idleness, else when the pace allows or it is full. Empty: no more will come.
+    async fn collect(&mut self) -> Vec<Waiting> {
+        let Some(first) = self.jobs.recv().await else { return Vec::new() };
+        let mut events = events_of(&first.job);
+        let mut group = vec![first];
+        let busy_until = self.last_start.filter(|at| at.elapsed() < IDLE_AFTER).map(|at| at + PACE);
+        while events < self.group_events {
+            let next = match busy_until {
+                Some(until) => tokio::time::timeout_at(until, self.jobs.recv()).await.ok().flatten(),
+                None => None,
+            };
+            let Some(waiting) = next.or_else(|| self.jobs.try_recv().ok()) else { break };
+            events += events_of(&waiting.job);
+            group.push(waiting);
+        }
+        self.last_start = Some(Instant::now());
+        group
+    }
+}
+
+fn events_of(job: &Delivery) -> usize {
+    crate::queue::payload::event_count(&job.bytes)
+}

@@ -1,0 +1,116 @@
+//! One attempt to store a group of rows: events and facts in one transaction (invariant 3).
+
+use std::collections::HashSet;
+
+use crate::store::pool::Pool;
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use super::facts::FactMaker;
+use crate::domain::clock::Micros;
+use crate::domain::ids::GameId;
+use crate::store::definitions::Definitions;
+use crate::store::events::{self, EventRow};
+use crate::store::failure::{Failure, classify};
+
+/// How to write a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// COPY: a third cheaper, fails as a whole when one row is stored already.
+    Copy,
+    /// `INSERT … ON CONFLICT DO NOTHING RETURNING`.
+    Careful,
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub enum Attempt {
+    /// Committed.
+    Stored {
+        /// How many rows were new.
+        new: usize,
+        /// Whether score facts were written.
+        facts: bool,
+    },
+    /// The definitions changed since they were loaded: load them again and repeat. Nothing was written.
+    StaleDefinitions,
+    /// These games do not exist. Nothing was written.
+    UnknownGames(Vec<GameId>),
+}
+
+/// Stores `rows` (sorted by key, each key once; stamped here with the generations of `definitions`) in one transaction.
+///
+/// # Errors
+/// Whatever Postgres says; nothing was written, except that a failure during COMMIT leaves it open whether everything
+/// was: repeating is always safe.
+pub async fn store(
+    pool: &Pool,
+    rows: &mut [EventRow<'_>],
+    way: Way,
+    definitions: &Definitions,
+    facts: &mut FactMaker,
+) -> Result<Attempt, sqlx::Error> {
+    let games = stamp(rows, definitions);
+    let mut connection = pool.acquire().await?;
+    let result = attempt(&mut connection, rows, &games, way, definitions, facts).await;
+    if let Err(error) = &result
+        && classify(error) != Failure::UniqueViolation
+    {
+        // After a broken COPY the connection's protocol state is unknown.
+        connection.close_on_drop();
+    }
+    result
+}
+
+/// Writes the games' generations into the rows; returns the games.
+fn stamp(rows: &mut [EventRow<'_>], definitions: &Definitions) -> Vec<GameId> {
+    let mut games = Vec::new();
+    let mut generation = 0;
+    for row in rows {
+        if games.last() != Some(&row.game_id) {
+            games.push(row.game_id);
+            generation = definitions.game_generations.get(&row.game_id).copied().unwrap_or_default();
+        }
+        row.definitions_generation = generation;
+    }
+    games
+}
+
+async fn attempt(
+    connection: &mut PgConnection,
+    rows: &[EventRow<'_>],
+    games: &[GameId],
+    way: Way,
+    definitions: &Definitions,
+    facts: &mut FactMaker,
+) -> Result<Attempt, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    // COPY comes first: locking before it would hold the games' rows for the whole of a write that may fail.
+    let new: Option<HashSet<(GameId, Uuid, Micros)>> = match way {
+        Way::Copy => {
+            events::copy_new(&mut transaction, rows).await?;
+            None
+        }
+        Way::Careful => Some(events::insert_missing(&mut transaction, rows).await?),
+    };
+    // From here to the commit no definition of these games can change, so the stamps are true.
+    let current = events::lock_definitions_generations(&mut transaction, games).await?;
+    if current.len() < games.len() {
+        let known: HashSet<GameId> = current.iter().map(|(game, _)| *game).collect();
+        let unknown = games.iter().copied().filter(|g| !known.contains(g)).collect();
+        transaction.rollback().await?;
+        return Ok(Attempt::UnknownGames(unknown));
+    }
+    if current.iter().any(|(game, generation)| definitions.game_generations.get(game) != Some(generation)) {
+        transaction.rollback().await?;
+        return Ok(Attempt::StaleDefinitions);
+    }
+    let (count, packed) = match &new {
+        None => (rows.len(), facts.make(rows.iter(), definitions)),
+        Some(new) => (new.len(), facts.make(rows.iter().filter(|r| new.contains(&r.key())), definitions)),
+    };
+    events::insert_facts(&mut transaction, &packed).await?;
+    fail::fail_point!("persist_events::before_commit");
+    transaction.commit().await?;
+    Ok(Attempt::Stored { new: count, facts: !packed.is_empty() })
+}

@@ -1,0 +1,9 @@
+//! Facts become entries, entries become boards in Redis (invariants 4 to 6; fine print 9, 10, 14, 15).
+
+mod arena;
+mod crash;
+mod folding;
+mod property;
+mod reading;
+mod rebuilding;
+mod several;

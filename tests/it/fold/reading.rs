@@ -1,0 +1,174 @@
+//! Pages, standings, around and lookup agree with each other and with the exact order.
+
+use std::time::Duration;
+
+use scoreline::domain::board::TiePolicy;
+use scoreline::ranking::{BoardPeriod, Direction, Ranking, ReadError, SortKey};
+use serde_json::json;
+
+use super::arena::{Arena, play};
+
+/// Scores with many ties: 23 players, scores 0..5.
+async fn tied(arena: &Arena) -> BoardPeriod {
+    let board = arena.board("ties", json!({"tie_policy": "competition"})).await;
+    arena.rebuild(board).await;
+    let players: Vec<String> = (0..23).map(|n| format!("p-{n:02}")).collect();
+    let plays: Vec<_> = players.iter().zip(0i64..).map(|(p, n)| play(p, n * 7 % 5, n)).collect();
+    arena.score(board, &plays).await;
+    arena.whole(board)
+}
+
+/// Rank by definition: one more than the number of better scores.
+fn competition_rank(all: &[(u64, String, i64)], score: i64) -> u64 {
+    1 + all.iter().filter(|(_, _, other)| *other > score).count() as u64
+}
+
+#[tokio::test]
+async fn fine_print_15_equal_scores_share_a_rank_and_the_next_one_counts_them() {
+    let arena = Arena::new().await;
+    let board = tied(&arena).await;
+    let all = arena.top_of(&board).await;
+    assert_eq!(all.len(), 23);
+    for (rank, player, score) in &all {
+        assert_eq!(*rank, competition_rank(&all, *score), "{player}");
+    }
+    let ordinal = BoardPeriod { tie_policy: TiePolicy::Ordinal, ..board };
+    let ranks: Vec<u64> = arena.top_of(&ordinal).await.iter().map(|(rank, _, _)| *rank).collect();
+    assert_eq!(ranks, (1..=23).collect::<Vec<u64>>());
+}
+
+#[tokio::test]
+async fn a_page_and_a_single_standing_never_disagree_also_across_page_borders() {
+    let arena = Arena::new().await;
+    let board = tied(&arena).await;
+    for policy in [TiePolicy::Competition, TiePolicy::Ordinal] {
+        let board = BoardPeriod { tie_policy: policy, ..board };
+        let all = arena.ranking.page(&board, 1000, None, Direction::Forward).await.unwrap();
+        for limit in [1, 2, 3, 4, 7, 22, 23, 24] {
+            let mut forward = Vec::new();
+            let mut page = arena.ranking.page(&board, limit, None, Direction::Forward).await.unwrap();
+            assert_eq!(page.previous, None);
+            loop {
+                assert_eq!((page.total, page.version, page.published), (23, all.version, true));
+                forward.extend(page.entries);
+                let Some(next) = page.next else { break };
+                page = arena.ranking.page(&board, limit, Some(&next), Direction::Forward).await.unwrap();
+            }
+            assert_eq!(forward, all.entries, "{policy:?} {limit} forward");
+            let mut backward = Vec::new();
+            let mut page = arena.ranking.page(&board, limit, None, Direction::Backward).await.unwrap();
+            assert_eq!(page.next, None);
+            loop {
+                backward.splice(0..0, page.entries);
+                let Some(previous) = page.previous else { break };
+                page = arena.ranking.page(&board, limit, Some(&previous), Direction::Backward).await.unwrap();
+            }
+            assert_eq!(backward, all.entries, "{policy:?} {limit} backward");
+            for (n, entry) in all.entries.iter().enumerate() {
+                let around = arena.ranking.around(&board, entry.player_id(), limit).await.unwrap();
+                let from = n.saturating_sub(limit / 2).min(23usize.saturating_sub(limit));
+                assert_eq!(around.entries, all.entries[from..(from + limit).min(23)], "{policy:?} around {n}");
+            }
+        }
+        for entry in &all.entries {
+            let standing = arena.ranking.standing(&board, entry.player_id()).await.unwrap();
+            assert_eq!(standing.entry.as_ref(), Some(entry), "{policy:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn friends_are_ranked_overall_and_among_themselves() {
+    let arena = Arena::new().await;
+    let board = tied(&arena).await;
+    let all = arena.top_of(&board).await;
+    let friends = ["p-22", "p-05", "nobody", "p-10", "p-01", "p-05"];
+    let found = arena.ranking.lookup(&board, &friends).await.unwrap();
+    let seen: Vec<(u64, u64, &str)> = found.entries.iter().map(|(a, e)| (*a, e.rank, e.player_id())).collect();
+    let mut expected: Vec<&(u64, String, i64)> =
+        all.iter().filter(|(_, p, _)| ["p-22", "p-05", "p-10", "p-01"].contains(&p.as_str())).collect();
+    expected.sort_by_key(|(rank, _, _)| *rank);
+    let ours: Vec<(u64, String, i64)> = expected.iter().map(|e| (*e).clone()).collect();
+    let expected: Vec<(u64, u64, &str)> =
+        ours.iter().map(|(rank, p, score)| (competition_rank(&ours, *score), *rank, p.as_str())).collect();
+    assert_eq!(seen, expected);
+    assert_eq!(arena.ranking.lookup(&board, &[]).await.unwrap().entries, []);
+    let many: Vec<String> = (0..500).map(|n| format!("p-{:02}", n % 100)).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(arena.ranking.lookup(&board, &many).await.unwrap().entries.len(), 23);
+}
+
+#[tokio::test]
+async fn a_cursor_stays_a_place_in_the_order_when_its_entry_has_moved() {
+    let arena = Arena::new().await;
+    let board = tied(&arena).await;
+    let first = arena.ranking.page(&board, 5, None, Direction::Forward).await.unwrap();
+    let cursor = first.next.unwrap();
+    let expected = arena.ranking.page(&board, 5, Some(&cursor), Direction::Forward).await.unwrap();
+    // Its player climbs to the top: everything behind the cursor stays where it was.
+    arena.score(board.generation, &[play(cursor.player_id(), 99, 500)]).await;
+    let now = arena.ranking.page(&board, 5, Some(&cursor), Direction::Forward).await.unwrap();
+    assert_eq!(now.entries, expected.entries);
+    assert!(now.version > expected.version);
+    let far = SortKey::parse(&format!("{}:z", "f".repeat(48))).unwrap();
+    let beyond = arena.ranking.page(&board, 5, Some(&far), Direction::Forward).await.unwrap();
+    assert_eq!((beyond.entries.len(), beyond.next), (0, None));
+}
+
+#[tokio::test]
+async fn who_has_no_entry_is_told_so_and_an_empty_period_is_not_a_missing_board() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    let whole = arena.whole(board);
+    let missing = arena.ranking.standing(&whole, "a").await;
+    assert!(matches!(missing, Err(ReadError::Rebuilding)), "fine print 10: never an empty 200");
+    assert!(matches!(arena.ranking.page(&whole, 5, None, Direction::Forward).await, Err(ReadError::Rebuilding)));
+    assert!(matches!(arena.ranking.around(&whole, "a", 5).await, Err(ReadError::Rebuilding)));
+    assert_eq!(arena.ranking.version(board).await.unwrap(), None);
+    arena.rebuild(board).await;
+    let none = arena.ranking.standing(&whole, "a").await.unwrap();
+    assert_eq!((none.entry, none.total, none.published), (None, 0, false));
+    for direction in [Direction::Forward, Direction::Backward] {
+        let page = arena.ranking.page(&whole, 5, None, direction).await.unwrap();
+        assert_eq!((page.entries.len(), page.next, page.previous), (0, None, None));
+    }
+    assert_eq!(arena.ranking.around(&whole, "a", 5).await.unwrap().entries, []);
+}
+
+#[tokio::test]
+async fn every_publication_is_announced_with_the_boards_version() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    let (sender, mut notices) = tokio::sync::mpsc::unbounded_channel();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let listening = {
+        let (ranking, stop) = (arena.ranking.clone(), stop.clone());
+        tokio::spawn(async move { ranking.listen(stop, |notice| sender.send(notice).unwrap_or_default()).await })
+    };
+    assert_eq!(notices.recv().await.unwrap(), None, "subscribed: anything may have changed");
+    let built = arena.rebuild(board).await;
+    assert_eq!(notices.recv().await.unwrap(), Some((board, built.version)));
+    arena.score(board, &[play("a", 1, 0)]).await;
+    assert_eq!(notices.recv().await.unwrap(), Some((board, built.version + 1)));
+    assert_eq!(arena.ranking.version(board).await.unwrap(), Some(built.version + 1));
+    let millis = scoreline::domain::clock::Clock::system().now().0 / 1000;
+    assert!((millis - built.version).abs() < 60_000, "begins at the unix time in ms");
+    stop.cancel();
+    listening.await.unwrap();
+}
+
+#[tokio::test]
+async fn reading_without_redis_fails_within_its_bound_and_recovers_by_itself() {
+    let mut arena = Arena::new().await;
+    let board = tied(&arena).await;
+    arena.redis.kill();
+    let started = std::time::Instant::now();
+    assert!(matches!(arena.ranking.standing(&board, "p-01").await, Err(ReadError::Unavailable(_))));
+    assert!(started.elapsed() < Duration::from_secs(5));
+    arena.redis.start();
+    let ranking: Ranking = arena.ranking.clone();
+    crate::support::eventually("the connection is back", Duration::from_secs(5), || async {
+        ranking.ping().await.is_ok()
+    })
+    .await;
+}

@@ -1,0 +1,223 @@
+//! Boards in Redis are disposable (invariant 5) and publications are never lost (fine print 10).
+
+use std::time::Duration;
+
+use scoreline::domain::board::Order;
+use scoreline::domain::clock::Micros;
+use scoreline::domain::ranking_key::{Standing, VersionedStanding};
+use scoreline::ranking::{BoardStatus, PublishOutcome, PublishedEntry, RebuildError};
+use serde_json::json;
+
+use super::arena::{Arena, play, seconds, stop};
+use crate::support::eventually;
+
+fn standing(score: i64) -> Standing {
+    Standing { score, subscore: 0, reached_at: seconds(0) }
+}
+
+fn entry(player_id: &str, score: i64) -> PublishedEntry<'_> {
+    PublishedEntry { player_id, standing: Some(standing(score)) }
+}
+
+#[tokio::test]
+async fn invariant_5_a_rebuild_gives_what_publishing_gave_byte_for_byte() {
+    let arena = Arena::new().await;
+    let board = arena.board("daily", json!({"reset": "daily", "operator": "incr"})).await;
+    arena.rebuild(board).await;
+    for round in 0i64..6 {
+        let players: Vec<String> = (0..40).map(|n| format!("p-{}", n * round % 37)).collect();
+        let plays: Vec<_> = players.iter().map(|p| play(p, round - 2, round * 40_000)).collect();
+        arena.score(board, &plays).await;
+    }
+    let published = arena.redis_state(board);
+    assert_eq!(published.keys().filter(|k| k.ends_with(":rank")).count(), 3, "{:?}", published.keys());
+    arena.rebuild(board).await;
+    assert_eq!(arena.redis_state(board), published);
+    // Without anything to build upon, too.
+    redis::cmd("FLUSHALL").exec(&mut arena.redis.connection()).unwrap();
+    arena.rebuild(board).await;
+    assert_eq!(arena.redis_state(board), published);
+}
+
+#[tokio::test]
+async fn fine_print_10_publications_during_a_rebuild_are_in_the_board_that_it_makes() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    arena.score(board, &[play("a", 1, 0), play("b", 2, 0), play("c", 3, 0)]).await;
+
+    let token = arena.ranking.begin_rebuild(board).await.unwrap();
+    let read = scoreline::store::entries::chunk(arena.pool(), 1, "", 100).await.unwrap();
+    assert_eq!(read.len(), 3);
+    // After the rebuild has read, before it writes: a fold publishes something newer, and someone new.
+    arena.score(board, &[play("a", 9, 1), play("d", 5, 1)]).await;
+    assert_eq!(arena.top(board).await.len(), 4, "the live board moves on");
+    arena.ranking.write_rebuild(&token, Micros::EPOCH, Order::Descending, &read).await.unwrap();
+    arena.score(board, &[play("b", 10, 2)]).await;
+    let live = arena.redis_state(board);
+    arena.ranking.finish_rebuild(&token).await.unwrap();
+    let swapped = arena.redis_state(board);
+    let expected = [(1, "b".into(), 10), (2, "a".into(), 9), (3, "d".into(), 5), (4, "c".into(), 3)];
+    assert_eq!(arena.top(board).await, expected);
+    for (key, value) in &swapped {
+        assert_eq!(live.get(key), Some(value), "{key}");
+    }
+    assert!(swapped.keys().all(|k| !k.contains("shadow") && !k.contains("rebuild")), "{:?}", swapped.keys());
+}
+
+#[tokio::test]
+async fn fine_print_10_a_removal_during_a_rebuild_leaves_a_tombstone_until_the_swap() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    arena.score(board, &[play("a", 1, 0), play("b", 2, 0)]).await;
+    let read = scoreline::store::entries::chunk(arena.pool(), 1, "", 100).await.unwrap();
+    let newer = read[0].version + 1;
+    let token = arena.ranking.begin_rebuild(board).await.unwrap();
+    let gone = [PublishedEntry { player_id: "a", standing: None }];
+    let publish = |version, entries| arena.ranking.publish(board, Micros::EPOCH, Order::Descending, version, entries);
+    assert_eq!(publish(newer, &gone).await.unwrap(), PublishOutcome::Live);
+    // What the rebuild read before must not bring it back.
+    arena.ranking.write_rebuild(&token, Micros::EPOCH, Order::Descending, &read).await.unwrap();
+    arena.ranking.finish_rebuild(&token).await.unwrap();
+    assert_eq!(arena.top(board).await, [(1, "b".into(), 2)]);
+    assert!(arena.redis_state(board).keys().all(|k| !k.contains("removed") && !k.contains("shadow")));
+    // The last one leaves: nothing stays behind.
+    assert_eq!(
+        publish(newer, &[PublishedEntry { player_id: "b", standing: None }]).await.unwrap(),
+        PublishOutcome::Live
+    );
+    assert_eq!(arena.redis_state(board).keys().map(|k| k.rsplit(':').next().unwrap()).collect::<Vec<_>>(), ["ready"]);
+}
+
+#[tokio::test]
+async fn fine_print_10_an_older_version_never_overwrites_a_newer_one() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    let publish = |version, score| {
+        let entries = [entry("a", score)];
+        let ranking = arena.ranking.clone();
+        async move { ranking.publish(board, Micros::EPOCH, Order::Descending, version, &entries).await.unwrap() }
+    };
+    publish(10, 5).await;
+    let version = arena.ranking.version(board).await.unwrap();
+    for (older, score) in [(9, 7), (10, 8), (2, 9)] {
+        publish(older, score).await;
+    }
+    assert_eq!(arena.top(board).await, [(1, "a".into(), 5)], "9 < 10 as numbers, not as text");
+    assert_eq!(arena.ranking.version(board).await.unwrap(), version, "nothing changed, nothing is announced");
+    publish(11, 1).await;
+    assert_eq!(arena.top(board).await, [(1, "a".into(), 1)]);
+    assert_eq!(arena.redis_state(board).values().filter(|v| v.iter().any(|x| x.ends_with(":a"))).count(), 1);
+}
+
+#[tokio::test]
+async fn fine_print_10_the_swap_is_fenced_by_the_rebuilds_token() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.score(board, &[play("a", 1, 0)]).await;
+    let frozen = arena.ranking.begin_rebuild(board).await.unwrap();
+    let stale = [VersionedStanding { player_id: "ghost".into(), standing: standing(99), version: 1 }];
+    arena.ranking.write_rebuild(&frozen, Micros::EPOCH, Order::Descending, &stale).await.unwrap();
+    assert!(matches!(arena.ranking.begin_rebuild(board).await, Err(RebuildError::Busy)));
+    // Its token expires while it is frozen; another begins and swaps.
+    redis::cmd("DEL").arg(format!("{{sl:b:{board}}}:rebuild")).exec(&mut arena.redis.connection()).unwrap();
+    let other = arena.ranking.begin_rebuild(board).await.unwrap();
+    let late = arena.ranking.write_rebuild(&frozen, Micros::EPOCH, Order::Descending, &stale).await;
+    assert!(matches!(late, Err(RebuildError::Overtaken)));
+    assert!(matches!(arena.ranking.finish_rebuild(&frozen).await, Err(RebuildError::Overtaken)));
+    arena.ranking.abort_rebuild(&frozen).await.unwrap();
+    arena.ranking.finish_rebuild(&other).await.unwrap();
+    assert_eq!(arena.top(board).await, [], "nothing of the frozen one's shadow is left");
+}
+
+#[tokio::test]
+async fn fine_print_10_a_board_that_is_not_there_drops_the_marker_and_asks_for_a_rebuild() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.score(board, &[play("a", 1, 0)]).await;
+    assert_eq!(arena.count("SELECT count(*) FROM dirty_entries").await, 0);
+    tokio::time::timeout(Duration::from_secs(1), arena.wanted.notified()).await.expect("a rebuild was asked for");
+    scoreline::aggregator::rebuild::check_boards(arena.pool(), &arena.ranking, &arena.rules).await.unwrap();
+    assert_eq!(arena.top(board).await, [(1, "a".into(), 1)]);
+}
+
+#[tokio::test]
+async fn a_building_generation_is_in_redis_only_once_it_was_rebuilt() {
+    let arena = Arena::new().await;
+    let board = arena.board_in("b", json!({}), "building").await;
+    arena.score(board, &[play("a", 1, 0)]).await;
+    arena.score(board, &[play("b", 2, 0)]).await;
+    scoreline::aggregator::rebuild::check_boards(arena.pool(), &arena.ranking, &arena.rules).await.unwrap();
+    assert!(arena.redis_state(board).is_empty());
+    arena.rebuild(board).await;
+    arena.score(board, &[play("c", 3, 0)]).await;
+    assert_eq!(arena.top(board).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_closed_period_and_a_retired_board_leave_nothing_behind() {
+    let arena = Arena::new().await;
+    let board = arena.board("daily", json!({"reset": "daily"})).await;
+    arena.rebuild(board).await;
+    arena.score(board, &[play("a", 1, 0), play("a", 1, 86_400)]).await;
+    let start = arena.rules.board(board).unwrap().schedule.period_at(seconds(0)).starts_at;
+    let version = arena.ranking.version(board).await.unwrap();
+    assert!(arena.ranking.remove_period(board, start).await.unwrap());
+    assert!(!arena.ranking.remove_period(board, start).await.unwrap());
+    assert_eq!(arena.ranking.version(board).await.unwrap(), version.map(|v| v + 1));
+    assert_eq!(arena.redis_state(board).keys().filter(|k| k.ends_with(":rank")).count(), 1);
+    // A rebuild does not bring back what Postgres answers for.
+    sqlx::query("UPDATE leaderboard_periods SET state = 'closed', unpublished_at = now() WHERE ends_at < 'epoch'::timestamptz + 1700500000 * interval '2 s'")
+        .execute(arena.pool())
+        .await
+        .unwrap();
+    let token = arena.ranking.begin_rebuild(board).await.unwrap();
+    arena.ranking.abort_rebuild(&token).await.unwrap();
+    arena.ranking.remove_board(board).await.unwrap();
+    let left: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut arena.redis.connection()).unwrap();
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_redis_that_lost_everything_is_rebuilt_while_the_aggregator_runs() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.facts(board, &[play("a", 1, 0)]).await;
+    let lifecycle = arena.start("one");
+    // The arena's own leases are given up, so that the aggregator folds.
+    arena.shards.release().await;
+    let limit = Duration::from_secs(10);
+    let whole = arena.whole(board);
+    let has = |player: &'static str| {
+        let (ranking, whole) = (arena.ranking.clone(), whole);
+        async move { ranking.standing(&whole, player).await.is_ok_and(|s| s.entry.is_some()) }
+    };
+    eventually("the first score is there", limit, || has("a")).await;
+    redis::cmd("FLUSHALL").exec(&mut arena.redis.connection()).unwrap();
+    eventually("the board is back", limit, || has("a")).await;
+    arena.facts(board, &[play("b", 2, 0)]).await;
+    eventually("scores move on", limit, || has("b")).await;
+    stop(lifecycle).await;
+}
+
+#[tokio::test]
+async fn fine_print_10_another_run_of_redis_is_doubted_and_rebuilt() {
+    let mut arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    arena.score(board, &[play("a", 1, 0)]).await;
+    assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Ready]);
+    // What Redis acknowledged within the last second may be gone after a crash.
+    redis::cmd("DEL").arg(format!("{{sl:b:{board}}}:p:0:rank")).exec(&mut arena.redis.connection()).unwrap();
+    std::thread::sleep(Duration::from_millis(1_100));
+    arena.redis.kill();
+    arena.redis.start();
+    let ranking = arena.ranking.clone();
+    eventually("reconnected", Duration::from_secs(5), || async { ranking.ping().await.is_ok() }).await;
+    assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Doubtful]);
+    scoreline::aggregator::rebuild::check_boards(arena.pool(), &arena.ranking, &arena.rules).await.unwrap();
+    assert_eq!(arena.top(board).await, [(1, "a".into(), 1)]);
+    assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Ready]);
+}

@@ -1,0 +1,119 @@
+//! Several crons: one acts per shard, another takes over (fine print 11).
+
+use std::time::{Duration, Instant};
+
+use scoreline::aggregator::fold::{FoldError, fold_once};
+use scoreline::aggregator::shards::Shards;
+use serde_json::json;
+
+use super::arena::{Arena, play, stop};
+use crate::support::eventually;
+
+#[tokio::test]
+async fn fine_print_11_a_shard_has_one_holder_and_a_frozen_one_can_do_nothing() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    let frozen = arena.shards.held();
+    assert_eq!(frozen.len(), 4);
+    let other = Shards::new(arena.pool().clone(), "other".into());
+    other.renew().await.unwrap();
+    assert_eq!(other.held(), [], "a newcomer takes only what is free");
+    arena.facts(board, &[play("a", 1, 0)]).await;
+    // The holder is frozen: its leases run out, the other takes over.
+    sqlx::query("UPDATE leases SET expires_at = clock_timestamp() - interval '1 s'")
+        .execute(arena.pool())
+        .await
+        .unwrap();
+    other.renew().await.unwrap();
+    assert_eq!(other.held().len(), 4);
+    // It thaws, and still believes.
+    let thawed = fold_once(arena.pool(), &arena.rules, &frozen, 100).await;
+    assert!(matches!(thawed, Err(FoldError::LeaseLost)), "{thawed:?}");
+    assert_eq!(arena.entries(board).await.len(), 0);
+    arena.shards.renew().await.unwrap();
+    assert_eq!(arena.shards.held(), []);
+    assert_eq!(fold_once(arena.pool(), &arena.rules, &other.held(), 100).await.unwrap().facts, 1);
+}
+
+#[tokio::test]
+async fn a_fold_in_progress_cannot_lose_its_lease_before_it_commits() {
+    let arena = Arena::new().await;
+    let mut folding = arena.pool().begin().await.unwrap();
+    assert!(scoreline::store::leases::lock_and_check(&mut folding, &arena.shards.held()).await.unwrap());
+    // Its leases run out in the eyes of everyone else only after it has ended.
+    let taking = {
+        let pool = arena.pool().clone();
+        tokio::spawn(async move {
+            sqlx::query("UPDATE leases SET expires_at = '-infinity'").execute(&pool).await.unwrap();
+            Instant::now()
+        })
+    };
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("the taker waits", Duration::from_secs(5), || async { arena.count(waiting).await == 1 }).await;
+    let ended = Instant::now();
+    folding.commit().await.unwrap();
+    assert!(taking.await.unwrap() >= ended);
+}
+
+#[tokio::test]
+async fn two_aggregators_share_the_work_and_one_takes_over_when_the_other_stops() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({"operator": "incr"})).await;
+    arena.rebuild(board).await;
+    arena.shards.release().await;
+    let first = arena.start("first");
+    let holders = "SELECT count(DISTINCT holder) FROM leases WHERE expires_at > now()";
+    eventually("the first holds all", Duration::from_secs(5), || async { arena.count(holders).await == 1 }).await;
+    let second = arena.start("second");
+    let players: Vec<String> = (0..50).map(|n| format!("p-{n}")).collect();
+    for round in 0..20 {
+        let plays: Vec<_> = players.iter().map(|p| play(p, 1, round)).collect();
+        arena.facts(board, &plays).await;
+        if round == 10 {
+            stop(first.clone()).await;
+        }
+    }
+    let (ranking, whole) = (arena.ranking.clone(), arena.whole(board));
+    eventually("every play counted once", Duration::from_secs(10), || async {
+        let page = ranking.page(&whole, 100, None, scoreline::ranking::Direction::Forward).await;
+        page.is_ok_and(|p| p.entries.len() == 50 && p.entries.iter().all(|e| e.standing.score == 20))
+    })
+    .await;
+    let second_holds = "SELECT count(*) FROM leases WHERE holder = 'second' AND expires_at > now()";
+    eventually("the second took over", Duration::from_secs(10), || async { arena.count(second_holds).await == 4 })
+        .await;
+    stop(second).await;
+    assert!(arena.entries(board).await.values().all(|e| (e.0, e.2) == (20, 20)));
+}
+
+#[tokio::test]
+async fn a_notice_wakes_the_fold_at_once() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    arena.shards.release().await;
+    let lifecycle = arena.start("one");
+    let mut redis = arena.redis.connection();
+    eventually("it listens", Duration::from_secs(5), || {
+        let listeners: Vec<(String, i64)> =
+            redis::cmd("PUBSUB").arg("NUMSUB").arg("sl:q0:facts").query(&mut redis).unwrap();
+        async move { listeners[0].1 == 1 }
+    })
+    .await;
+    let holds = "SELECT count(*) FROM leases WHERE holder = 'one' AND expires_at > now()";
+    eventually("it holds all", Duration::from_secs(5), || async { arena.count(holds).await == 4 }).await;
+    let (ranking, whole) = (arena.ranking.clone(), arena.whole(board));
+    // Ten in a row within less than half of what the idle wait alone would take.
+    let started = Instant::now();
+    for n in 0..10i64 {
+        arena.facts(board, &[play("a", n, n)]).await;
+        redis::cmd("PUBLISH").arg("sl:q0:facts").arg("").exec(&mut redis).unwrap();
+        eventually("on the board", Duration::from_secs(5), || async {
+            ranking.standing(&whole, "a").await.unwrap().entry.is_some_and(|e| e.standing.score == n)
+        })
+        .await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(4), "woken, not ticked: {:?}", started.elapsed());
+    stop(lifecycle).await;
+}

@@ -1,0 +1,76 @@
+//! Points 1, 2, 3 and 10: any backlog drains, at once, lanes, nothing stays behind.
+
+use std::time::{Duration, Instant};
+
+use scoreline::queue::{Lane, Settlement, WorkerOptions};
+
+use super::rig::{SOON, Worker, options, payload, rig, settle, text_of};
+use crate::support::eventually;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_1_a_backlog_of_any_length_drains_and_point_10_leaves_nothing_behind() {
+    let rig = rig().await;
+    rig.queue.push(Lane::High, "settle-7", &payload("named")).await.unwrap();
+    rig.fill(Lane::Low, 15_000, &payload("low"));
+    rig.fill(Lane::High, 10_000, &payload("high"));
+    let worker = Worker::coalescing(&rig.queue, options());
+    rig.drained().await;
+    assert_eq!(worker.counts().len(), 25_001);
+    assert!(worker.counts().values().all(|runs| *runs == 1), "each ran once");
+    assert_eq!(rig.totals().await["done"], 25_001);
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_2_a_job_pushed_to_an_idle_queue_starts_at_once() {
+    let rig = rig().await;
+    let patient = WorkerOptions { poll: SOON, poll_unsubscribed: SOON, ..options() };
+    let worker = Worker::start(&rig.queue, patient, async |job| settle(&job, Settlement::Done).await);
+    rig.queue.push(Lane::Low, "first", &payload("")).await.unwrap();
+    worker.saw(1).await;
+    let mut waits = Vec::new();
+    for i in 0..20 {
+        rig.drained().await;
+        let pushed = Instant::now();
+        rig.queue.push(Lane::High, &format!("n-{i}"), &payload("")).await.unwrap();
+        worker.saw(2 + i).await;
+        waits.push(worker.runner.runs.lock().unwrap()[1 + i].1 - pushed);
+    }
+    waits.sort();
+    assert!(waits[10] < Duration::from_millis(100), "{waits:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_3_a_high_job_starts_at_once_before_100_000_low_ones() {
+    let rig = rig().await;
+    rig.fill(Lane::Low, 100_000, &payload("low"));
+    let few = WorkerOptions { max_in_hand: 20, ..options() };
+    let worker = Worker::start(&rig.queue, few, async |job| {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        settle(&job, Settlement::Done).await;
+    });
+    worker.saw(100).await;
+    let pushed = Instant::now();
+    rig.queue.push(Lane::High, "urgent", &payload("high")).await.unwrap();
+    let is_urgent = |w: &Worker| w.seen().iter().any(|job| text_of(job) == "high");
+    eventually("the high job ran", SOON, async || is_urgent(&worker)).await;
+    assert!(pushed.elapsed() < Duration::from_millis(500), "{:?}", pushed.elapsed());
+    assert!(rig.queue.status().await.unwrap().lanes[1].waiting > 90_000, "the low ones still wait");
+    worker.lifecycle.hard.cancel();
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_3_low_gets_a_tenth_of_the_fetches_under_a_high_backlog() {
+    let rig = rig().await;
+    rig.fill(Lane::Low, 2_000, &payload("low"));
+    rig.fill(Lane::High, 2_000, &payload("high"));
+    let few = WorkerOptions { max_in_hand: 10, spacing: Duration::ZERO, ..options() };
+    let worker = Worker::coalescing(&rig.queue, few);
+    worker.saw(1_000).await;
+    let low = worker.seen()[..1_000].iter().filter(|job| job.lane == Lane::Low).count();
+    assert!((20..=300).contains(&low), "{low} of 1,000 were low");
+    worker.stop().await;
+}

@@ -1,0 +1,78 @@
+//! Point 14: one hash tag per queue, so that it lives in one slot of a Redis Cluster.
+
+use std::process::Command;
+use std::time::Duration;
+
+use scoreline::queue::{Lane, Queue, Settlement, Timeouts};
+
+use super::rig::{SOON, Worker, fill, options, payload, settle};
+use crate::support::eventually;
+use crate::support::redis::{TestRedis, redis_with};
+
+/// Three nodes without replicas. Cluster nodes also listen on a bus port, so a start may meet a taken one: tries again.
+fn cluster() -> Vec<TestRedis> {
+    for _ in 0..5 {
+        let extra = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+        let nodes: Vec<TestRedis> = (0..3).map(|_| redis_with(&extra)).collect();
+        let mut create = Command::new("redis-cli");
+        create.args(["--cluster", "create"]);
+        create.args(nodes.iter().map(|n| format!("127.0.0.1:{}", n.port)));
+        create.args(["--cluster-replicas", "0", "--cluster-yes"]);
+        if create.output().unwrap().status.success() {
+            return nodes;
+        }
+    }
+    panic!("no cluster could be created");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_14_queues_work_on_a_redis_cluster_and_spread_over_it() {
+    let nodes = cluster();
+    let hosts: Vec<String> = nodes.iter().map(|n| format!("127.0.0.1:{}", n.port)).collect();
+    let url = format!("redis-cluster://{}", hosts.join(","));
+    eventually("the cluster is up", SOON, async || {
+        nodes.iter().all(|n| {
+            let info: String = redis::cmd("CLUSTER").arg("INFO").query(&mut n.connection()).unwrap();
+            info.contains("cluster_state:ok")
+        })
+    })
+    .await;
+    let mut cluster =
+        redis::cluster::ClusterClient::new(hosts.iter().map(|h| format!("redis://{h}")).collect::<Vec<_>>())
+            .unwrap()
+            .get_connection()
+            .unwrap();
+    for name in ["q0", "q1", "q2"] {
+        let queue = Queue::connect(&url, "sl", name, Timeouts::default()).await.unwrap();
+        assert_eq!(queue.inspect_server().await.unwrap().refusal(), None);
+        every_state_works(&queue, &mut cluster).await;
+    }
+    let with_keys = nodes.iter().filter(|n| redis::cmd("DBSIZE").query::<u64>(&mut n.connection()).unwrap() > 0);
+    assert!(with_keys.count() > 1, "the queues spread over the nodes");
+}
+
+async fn every_state_works(queue: &Queue, cluster: &mut redis::cluster::ClusterConnection) {
+    fill(cluster, queue, Lane::Low, 500, &payload("low"));
+    assert!(queue.push(Lane::High, "named", &payload("retry")).await.unwrap());
+    assert!(queue.push(Lane::High, "bad", &[]).await.unwrap());
+    // One that leaves everything to the next, by way of its sign-off.
+    let impatient = scoreline::queue::WorkerOptions { grace: Duration::ZERO, max_in_hand: 3, ..options() };
+    let first = Worker::start(queue, impatient, async |_| std::future::pending().await);
+    first.saw(1).await;
+    first.stop().await;
+    let patient = scoreline::queue::WorkerOptions { poll: SOON, ..options() };
+    let worker = Worker::start(queue, patient, async |job| {
+        let first_time = job.attempts == 0 && job.bytes == payload("retry");
+        settle(&job, if first_time { Settlement::Retry { error: "x".into() } } else { Settlement::Done }).await;
+    });
+    eventually("all are done but the dead one", SOON, async || {
+        queue.status().await.is_ok_and(|s| s.jobs == 1 && s.dead == 1 && s.held() == 0)
+    })
+    .await;
+    assert!(queue.low_water_mark().await.unwrap().is_some());
+    let dead = queue.take_dead(9).await.unwrap().remove(0);
+    assert!(queue.replay(&dead.job_id, dead.lane, &payload("good"), dead.received_at).await.unwrap());
+    eventually("the announcement arrived", SOON, async || queue.status().await.is_ok_and(|s| s.jobs == 0)).await;
+    assert_eq!(queue.low_water_mark().await.unwrap(), None);
+    worker.stop().await;
+}

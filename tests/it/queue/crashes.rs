@@ -1,0 +1,123 @@
+//! Points 5, 6 and 7, fine print 2: workers that are killed, frozen, and the jobs they had in hand.
+
+use std::time::{Duration, Instant};
+
+use redis::Commands;
+use rustix::process::Signal;
+use scoreline::queue::{Lane, Settlement};
+
+use super::rig::{Rig, SOON, Worker, WorkerProcess, options, payload, rig, settle};
+use crate::support::eventually;
+
+const LEASE: Duration = Duration::from_millis(500);
+
+fn count(rig: &Rig, key: &str) -> i64 {
+    let value: Option<i64> = rig.redis.connection().get(key).unwrap();
+    value.unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_6_the_jobs_of_a_killed_worker_run_again_and_none_is_charged() {
+    let rig = rig().await;
+    rig.fill(Lane::High, 600, &payload("hang"));
+    let doomed = WorkerProcess::start(&rig.redis, LEASE);
+    eventually("it has its hands full", SOON, async || count(&rig, "ran:hang") == 500).await;
+    let worker = Worker::coalescing(&rig.queue, options());
+    eventually("the other worker is there", SOON, async || worker.runs() == 100).await;
+    doomed.signal(Signal::KILL);
+    let killed = Instant::now();
+    worker.saw(600).await;
+    let rescued_in = killed.elapsed();
+    assert!(rescued_in < LEASE * 20, "all ran {rescued_in:?} after the kill");
+    rig.drained().await;
+    let again: Vec<_> = worker.seen().into_iter().filter(|job| job.suspect).collect();
+    assert_eq!(again.len(), 500, "all were rescued, each to run alone");
+    assert!(again.iter().all(|job| job.crashes == 0 && job.attempts == 0 && job.ran_before()));
+    assert_eq!(rig.totals().await["rescued"], 500);
+    rig.redis.connection().del::<_, ()>("ran:hang").unwrap();
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_5_a_crash_is_charged_to_the_job_that_ran_alone_and_the_third_is_the_last() {
+    let rig = rig().await;
+    rig.fill(Lane::High, 5, &payload("ok"));
+    rig.fill(Lane::High, 1, &payload("crash"));
+    rig.fill(Lane::Low, 5, &payload("slow"));
+    let watcher_gone = async |processes: &mut Vec<WorkerProcess>| {
+        // A new worker for each that dies, as a process manager would start it.
+        processes.retain_mut(|p| !p.has_ended());
+        if processes.is_empty() {
+            processes.push(WorkerProcess::start(&rig.redis, LEASE));
+        }
+    };
+    let mut processes = Vec::new();
+    let started = Instant::now();
+    loop {
+        watcher_gone(&mut processes).await;
+        let status = rig.queue.status().await.unwrap();
+        if status.dead == 1 && status.jobs == 1 {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{status:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(count(&rig, "ran:crash"), 4, "once in company, three times alone");
+    assert_eq!((count(&rig, "ended:ok"), count(&rig, "ended:slow")), (5, 5), "the others flowed on");
+    let dead = rig.queue.take_dead(9).await.unwrap();
+    assert_eq!((dead[0].reason.as_str(), dead[0].crashes), ("crashed", 3));
+    assert_eq!(dead[0].bytes, payload("crash"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fine_print_2_while_a_suspect_runs_its_worker_runs_nothing_else() {
+    let rig = rig().await;
+    rig.fill(Lane::High, 3, &payload("hang"));
+    let doomed = WorkerProcess::start(&rig.redis, LEASE);
+    eventually("it has them", SOON, async || count(&rig, "ran:hang") == 3).await;
+    doomed.signal(Signal::KILL);
+    rig.fill(Lane::High, 200, &payload("fresh"));
+    let running = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(0));
+    let beside = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (now, most) = (running.clone(), beside.clone());
+    let worker = Worker::start(&rig.queue, options(), move |job| {
+        let (now, most) = (now.clone(), most.clone());
+        async move {
+            now.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            if job.suspect {
+                most.lock().unwrap().push(now.load(std::sync::atomic::Ordering::SeqCst));
+            }
+            now.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+            settle(&job, Settlement::Done).await;
+        }
+    });
+    eventually("three suspects ran", SOON, async || beside.lock().unwrap().len() == 3).await;
+    assert_eq!(*beside.lock().unwrap(), [1, 1, 1]);
+    rig.drained().await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_7_the_late_hands_of_a_frozen_worker_do_nothing() {
+    let rig = rig().await;
+    let ids = rig.fill(Lane::High, 1, &payload("slow"));
+    let frozen = WorkerProcess::start(&rig.redis, LEASE);
+    eventually("it has the job", SOON, async || count(&rig, "ran:slow") == 1).await;
+    frozen.signal(Signal::STOP);
+    // The other worker gets the job and keeps it.
+    let worker = Worker::start(&rig.queue, options(), async |_| std::future::pending().await);
+    worker.saw(1).await;
+    assert_eq!(worker.seen()[0].id.as_str(), ids[0]);
+    frozen.signal(Signal::CONT);
+    eventually("the frozen one ended its job", SOON, async || count(&rig, "ended:slow") == 1).await;
+    let status = rig.queue.status().await.unwrap();
+    assert_eq!((status.jobs, status.held()), (1, 1), "the job is still there, in the other's hands");
+    assert_eq!(status.totals.get("done"), None);
+    // And the frozen one works again, under a new name.
+    rig.fill(Lane::High, 1, &payload("ok"));
+    eventually("it works on", SOON, async || count(&rig, "ended:ok") == 1).await;
+    worker.lifecycle.hard.cancel();
+    worker.stop().await;
+}

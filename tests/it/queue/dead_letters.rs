@@ -1,0 +1,60 @@
+//! Point 12: dead letters leave Redis once they are stored, and come back when they are replayed.
+
+use scoreline::queue::{Lane, Settlement};
+
+use super::rig::{SOON, Worker, options, payload, rig, settle};
+use crate::support::eventually;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_12_dead_letters_are_taken_forgotten_and_replayed_any_number_of_times() {
+    let rig = rig().await;
+    rig.queue.push(Lane::Low, "bad", &payload("bad")).await.unwrap();
+    let worker = Worker::start(&rig.queue, options(), async |job| {
+        let bad = job.bytes == payload("bad");
+        let settlement = if bad { Settlement::fail("data_error", "no such thing") } else { Settlement::Done };
+        settle(&job, settlement).await;
+    });
+    eventually("it is dead", SOON, async || rig.queue.status().await.unwrap().dead == 1).await;
+    assert!(!rig.queue.push(Lane::Low, "bad", &payload("bad")).await.unwrap(), "its name is taken");
+
+    let dead = rig.queue.take_dead(10).await.unwrap().remove(0);
+    assert_eq!(rig.queue.take_dead(10).await.unwrap(), std::slice::from_ref(&dead), "taking does not remove");
+    assert_eq!((dead.reason.as_str(), dead.error.as_str(), dead.attempts), ("data_error", "no such thing", 1));
+    assert_eq!((dead.lane, dead.bytes.clone()), (Lane::Low, payload("bad")));
+    let ids = [dead.job_id.clone()];
+    assert_eq!(rig.queue.forget_dead(&ids).await.unwrap(), 1);
+    assert_eq!(rig.queue.forget_dead(&ids).await.unwrap(), 0);
+    rig.drained().await;
+
+    // Held, so that the second replay meets the first.
+    rig.queue.pause().await.unwrap();
+    let replay = async |bytes: &[u8]| rig.queue.replay(&dead.job_id, dead.lane, bytes, dead.received_at).await.unwrap();
+    assert!(replay(&payload("fixed")).await);
+    assert!(!replay(&payload("fixed")).await, "it waits already");
+    assert_eq!(rig.queue.low_water_mark().await.unwrap(), Some(dead.received_at));
+    rig.queue.resume().await.unwrap();
+    worker.saw(2).await;
+    assert_eq!(worker.seen()[1].received_at, dead.received_at);
+    assert_eq!(worker.seen()[1].attempts, 0, "a fresh count of attempts");
+    rig.drained().await;
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_12_a_late_forget_does_not_remove_a_letter_that_was_replayed() {
+    let rig = rig().await;
+    rig.queue.push(Lane::High, "bad", &[]).await.unwrap();
+    let worker = Worker::start(&rig.queue, options(), async |job| settle(&job, Settlement::Done).await);
+    eventually("it is dead", SOON, async || rig.queue.status().await.unwrap().dead == 1).await;
+    let dead = rig.queue.take_dead(1).await.unwrap().remove(0);
+    rig.queue.pause().await.unwrap();
+    assert!(rig.queue.replay(&dead.job_id, dead.lane, &payload("good"), dead.received_at).await.unwrap());
+    assert_eq!(rig.queue.forget_dead(&[dead.job_id]).await.unwrap(), 0);
+    rig.queue.resume().await.unwrap();
+    worker.saw(1).await;
+    assert_eq!(worker.seen()[0].bytes, payload("good"));
+    rig.drained().await;
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}

@@ -1,0 +1,12 @@
+//! The job queue against a real Redis: the fifteen points of the design, each by name, and fine print 1, 2 and 17.
+
+mod attempts;
+mod backlog;
+mod cluster;
+mod crashes;
+mod dead_letters;
+mod outages;
+mod proxy;
+pub mod rig;
+mod seen;
+mod stopping;

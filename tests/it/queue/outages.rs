@@ -1,0 +1,149 @@
+//! Point 9, fine print 1, 2 and 17: Redis away and back, slow, full.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use scoreline::queue::{Lane, Queue, Settlement, Timeouts, WorkerOptions};
+use tokio::sync::Semaphore;
+
+use super::proxy::Proxy;
+use super::rig::{SOON, Worker, options, payload, rig, rig_with, settle};
+use crate::support::eventually;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_9_a_killed_redis_comes_back_and_workers_go_on_and_lose_nothing_it_kept() {
+    let mut rig = rig_with(&["--appendfsync", "always"]).await;
+    let worker = Worker::coalescing(&rig.queue, options());
+    rig.fill(Lane::High, 2_000, &payload(""));
+    worker.saw(500).await;
+    rig.redis.kill();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    rig.redis.start();
+    let back = Instant::now();
+    rig.drained().await;
+    assert!(back.elapsed() < Duration::from_secs(5), "drained {:?} after Redis was back", back.elapsed());
+    rig.queue.push(Lane::High, "after", &payload("after")).await.unwrap();
+    rig.drained().await;
+    assert_eq!(worker.counts().len(), 2_001, "every job ran");
+    assert!(!worker.lifecycle.has_failed());
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fine_print_2_a_pause_of_redis_beyond_the_lease_makes_nobody_dead() {
+    let rig = rig().await;
+    rig.fill(Lane::High, 10, &payload(""));
+    let hold = async |job| {
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        settle(&job, Settlement::Done).await;
+    };
+    let few = WorkerOptions { max_in_hand: 5, ..options() };
+    let workers = [Worker::start(&rig.queue, few.clone(), hold), Worker::start(&rig.queue, few, hold)];
+    for worker in &workers {
+        worker.saw(5).await;
+    }
+    // Longer than the lease and than the answer's timeout.
+    redis::cmd("CLIENT").arg("PAUSE").arg(1_500).arg("ALL").exec(&mut rig.redis.connection()).unwrap();
+    tokio::time::sleep(Duration::from_millis(1_600)).await;
+    rig.drained().await;
+    assert_eq!(rig.totals().await.get("rescued"), None);
+    for worker in workers {
+        assert!(worker.counts().values().all(|runs| *runs == 1));
+        worker.stop().await;
+    }
+    rig.nothing_stays_behind().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fine_print_1_jobs_of_a_fetch_whose_answer_was_lost_are_given_back_and_run() {
+    let rig = rig().await;
+    let proxy = Proxy::before(rig.redis.port).await;
+    let timeouts = Timeouts { response: Duration::from_millis(300), connect: Duration::from_millis(300) };
+    let through_proxy = Queue::connect(&proxy.url, "sl", "q0", timeouts).await.unwrap();
+    let worker = Worker::coalescing(&through_proxy, WorkerOptions { lease: Duration::from_secs(60), ..options() });
+    rig.queue.push(Lane::High, "first", &payload("")).await.unwrap();
+    rig.drained().await;
+    proxy.swallow_answers(true);
+    let ids = rig.fill(Lane::High, 400, &payload(""));
+    eventually("Redis gave jobs out", SOON, async || rig.queue.status().await.unwrap().held() > 0).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(worker.runs(), 1, "nobody heard of them");
+    proxy.swallow_answers(false);
+    rig.drained().await;
+    let counts = worker.counts();
+    assert!(ids.iter().all(|id| counts.get(id) == Some(&1)), "each ran, and once");
+    assert!(rig.totals().await["returned"] > 0);
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settlement_whose_answer_was_lost_is_repeated_and_changes_nothing_more() {
+    let rig = rig().await;
+    let proxy = Proxy::before(rig.redis.port).await;
+    let timeouts = Timeouts { response: Duration::from_millis(300), connect: Duration::from_millis(300) };
+    let through_proxy = Queue::connect(&proxy.url, "sl", "q0", timeouts).await.unwrap();
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = gate.clone();
+    let worker = Worker::start(&through_proxy, WorkerOptions { lease: SOON, ..options() }, move |job| {
+        let gate = opened.clone();
+        async move {
+            if job.attempts == 0 {
+                gate.acquire().await.unwrap().forget();
+                return settle(&job, Settlement::Retry { error: "once".into() }).await;
+            }
+            settle(&job, Settlement::Done).await;
+        }
+    });
+    rig.fill(Lane::High, 1, &payload("")); // so that Redis knows the script
+    gate.add_permits(1);
+    rig.drained().await;
+    rig.fill(Lane::High, 5, &payload(""));
+    worker.saw(7).await;
+    proxy.swallow_answers(true);
+    gate.add_permits(5);
+    eventually("Redis settled them", SOON, async || rig.totals().await.get("retried") == Some(&6)).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    proxy.swallow_answers(false);
+    rig.drained().await;
+    let totals = rig.totals().await;
+    assert_eq!((totals["retried"], totals["done"], worker.runs()), (6, 6, 12));
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fine_print_17_a_full_redis_drains_and_opens_again() {
+    let rig = rig().await;
+    rig.fill(Lane::Low, 300, &payload(&"x".repeat(10_000)));
+    let mut connection = rig.redis.connection();
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("2mb").exec(&mut connection).unwrap();
+    let refused = rig.queue.push(Lane::High, "more", &payload("more")).await.unwrap_err();
+    assert!(refused.to_string().contains("OOM"), "{refused}");
+    // Registers, beats, fetches, retries, settles and signs off, all over the limit.
+    let worker = Worker::start(&rig.queue, options(), async |job| {
+        let settlement = if job.attempts == 0 { Settlement::Retry { error: "once".into() } } else { Settlement::Done };
+        settle(&job, settlement).await;
+    });
+    worker.saw(300).await;
+    rig.drained().await;
+    assert!(rig.queue.push(Lane::High, "more", &payload("more")).await.unwrap(), "open again");
+    rig.drained().await;
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fine_print_17_a_full_redis_lets_a_dead_workers_jobs_be_rescued() {
+    let rig = rig().await;
+    rig.fill(Lane::Low, 200, &payload("hang"));
+    let doomed = super::rig::WorkerProcess::start(&rig.redis, Duration::from_millis(500));
+    eventually("it has them", SOON, async || rig.queue.status().await.unwrap().held() == 200).await;
+    doomed.signal(rustix::process::Signal::KILL);
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1mb").exec(&mut rig.redis.connection()).unwrap();
+    let worker = Worker::coalescing(&rig.queue, options());
+    rig.drained().await;
+    assert_eq!(worker.runs(), 200);
+    worker.stop().await;
+}

@@ -1,0 +1,130 @@
+//! Points 13 and 15, fine print 6: what is to be seen from outside; what the server must be.
+
+use std::time::Duration;
+
+use scoreline::domain::clock::Micros;
+use scoreline::domain::retry::RetryPolicy;
+use scoreline::queue::server::Persistence;
+use scoreline::queue::{Lane, QueueError, Settlement, WorkerOptions};
+
+use super::rig::{SOON, Worker, options, payload, rig, rig_with, settle, text_of};
+use crate::support::eventually;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_13_depth_age_hands_workers_and_totals_are_seen_from_outside() {
+    let rig = rig().await;
+    rig.fill(Lane::High, 3, &payload("keep"));
+    rig.queue.push(Lane::High, "fails", &payload("fail")).await.unwrap();
+    rig.queue.push(Lane::High, "later", &payload("later")).await.unwrap();
+    let patient = WorkerOptions {
+        max_in_hand: 5,
+        retry: |_| RetryPolicy { first_delay: Duration::from_secs(60), ..RetryPolicy::default() },
+        ..options()
+    };
+    let worker = Worker::start(&rig.queue, patient, async |job| match text_of(&job).as_str() {
+        "fail" => settle(&job, Settlement::fail("test", "x")).await,
+        "later" => settle(&job, Settlement::Retry { error: "x".into() }).await,
+        _ => std::future::pending().await,
+    });
+    eventually("three run, one is dead, one is delayed", SOON, async || {
+        let s = rig.queue.status().await.unwrap();
+        (s.held(), s.dead, s.delayed) == (3, 1, 1) && s.workers[0].oldest_running_ms > 0
+    })
+    .await;
+    rig.queue.pause().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let ids = rig.fill(Lane::Low, 7, &payload("low"));
+    let status = rig.queue.status().await.unwrap();
+    assert!(status.paused);
+    assert_eq!((status.lanes[0].waiting, status.lanes[1].waiting, status.jobs), (0, 7, 12));
+    let first: i64 = ids[0].split('-').next().unwrap().parse().unwrap();
+    assert_eq!(status.lanes[1].oldest, Some(Micros(first)));
+    assert!(status.oldest_seconds(Lane::Low) < 5.0);
+    assert_eq!((status.totals["dead"], status.totals["retried"]), (1, 1));
+    assert_eq!(worker.runs(), 5, "a held queue hands nothing out");
+    worker.lifecycle.hard.cancel();
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pausing_holds_the_queue_and_resuming_is_noticed_at_once() {
+    let rig = rig().await;
+    rig.queue.pause().await.unwrap();
+    let patient = WorkerOptions { poll: SOON, poll_unsubscribed: SOON, ..options() };
+    let worker = Worker::start(&rig.queue, patient, async |job| settle(&job, Settlement::Done).await);
+    rig.fill(Lane::High, 5, &payload(""));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(worker.runs(), 0);
+    rig.queue.resume().await.unwrap();
+    eventually("it goes on", Duration::from_millis(900), async || worker.runs() == 5).await;
+    rig.drained().await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fine_print_6_the_low_water_mark_sees_jobs_in_every_state() {
+    let rig = rig().await;
+    assert_eq!(rig.queue.low_water_mark().await.unwrap(), None);
+    let received = |id: &str| Micros(id.split('-').next().unwrap().parse().unwrap());
+    let ids = rig.fill(Lane::High, 4, &payload("0"));
+    let mark = async || rig.queue.low_water_mark().await.unwrap();
+    assert_eq!(mark().await, Some(received(&ids[0])), "waiting");
+
+    let delayed_for_long = WorkerOptions {
+        max_in_hand: 1,
+        retry: |_| RetryPolicy { first_delay: Duration::from_secs(60), ..RetryPolicy::default() },
+        grace: Duration::ZERO,
+        ..options()
+    };
+    // The first is delayed, the second dead, the third held for ever, the fourth waits.
+    let order = ids.clone();
+    let worker = Worker::start(&rig.queue, delayed_for_long, move |job| {
+        let order = order.clone();
+        async move {
+            match order.iter().position(|id| id == job.id.as_str()) {
+                Some(0) => settle(&job, Settlement::Retry { error: "x".into() }).await,
+                Some(1) => settle(&job, Settlement::fail("test", "x")).await,
+                _ => std::future::pending().await,
+            }
+        }
+    });
+    worker.saw(3).await;
+    assert_eq!(mark().await, Some(received(&ids[0])), "delayed");
+    let mut redis = rig.redis.connection();
+    let keys = rig.queue.keys();
+    redis::cmd("ZREM").arg(keys.troubled_at()).arg(&ids[0]).exec(&mut redis).unwrap();
+    assert_eq!(mark().await, Some(received(&ids[1])), "dead");
+    rig.queue.forget_dead(&[&ids[1]]).await.unwrap();
+    assert_eq!(mark().await, Some(received(&ids[2])), "held");
+    worker.stop().await;
+    assert_eq!(mark().await, Some(received(&ids[2])), "given back, behind a younger head");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_15_a_redis_that_evicts_is_refused_and_persistence_is_reported() {
+    let good = rig().await;
+    let report = good.queue.inspect_server().await.unwrap();
+    assert_eq!((report.refusal(), report.persistence), (None, Persistence::AofEverySecond));
+    assert_eq!(report.run_id.len(), 40);
+    let bad = rig_with(&["--maxmemory-policy", "allkeys-lru", "--maxmemory", "100mb", "--appendonly", "no"]).await;
+    let report = bad.queue.inspect_server().await.unwrap();
+    assert!(report.refusal().unwrap().contains("allkeys-lru"));
+    assert_eq!((report.persistence, report.maxmemory), (Persistence::NotDurable, 100 << 20));
+    assert!(report.memory_share() > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_internal_job_exists_once_while_it_waits_and_may_come_again_after() {
+    let rig = rig().await;
+    assert!(rig.queue.push(Lane::High, "settle-7", &payload("a")).await.unwrap());
+    assert!(!rig.queue.push(Lane::High, "settle-7", &payload("b")).await.unwrap());
+    let worker = Worker::start(&rig.queue, options(), async |job| settle(&job, Settlement::Done).await);
+    rig.drained().await;
+    assert!(rig.queue.push(Lane::High, "settle-7", &payload("c")).await.unwrap());
+    rig.drained().await;
+    assert_eq!(worker.runs(), 2);
+    let refused = rig.queue.push(Lane::High, "a{b}", &[]).await.unwrap_err();
+    assert!(matches!(refused, QueueError::BadName(_)));
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}

@@ -1,0 +1,236 @@
+//! The public listener's caps and deadlines, through real sockets.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::routing::{get, post};
+use scoreline::http::connection::Deadlines;
+use scoreline::http::server::{ServerConfig, serve};
+use scoreline::lifecycle::{Ended, Lifecycle};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::eventually;
+
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn config() -> ServerConfig {
+    ServerConfig {
+        role: "test",
+        deadlines: Deadlines { header: LONG, idle: LONG, write: LONG },
+        max_connections: 100,
+        max_connections_per_address: 100,
+        trusted_proxies: Vec::new(),
+        drain: Duration::ZERO,
+    }
+}
+
+async fn start(config: ServerConfig) -> (SocketAddr, Lifecycle) {
+    let lifecycle = Lifecycle::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let release = lifecycle.clone();
+    let router = Router::new()
+        .route("/hello", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.ip().to_string() }))
+        .route(
+            "/panic",
+            get(|| async {
+                if true {
+                    panic!("on purpose")
+                }
+            }),
+        )
+        .route("/echo", post(|body: String| async move { body }))
+        .route(
+            "/slow",
+            get(move || async move {
+                release.soft.cancelled().await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                "finished"
+            }),
+        );
+    tokio::spawn(serve(listener, router, config, lifecycle.clone()));
+    (address, lifecycle)
+}
+
+async fn send(stream: &mut TcpStream, path: &str) -> String {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    read_answer(stream).await
+}
+
+async fn read_answer(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.expect("an answer").unwrap();
+        answer.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&answer);
+        if read == 0 {
+            return text.into_owned();
+        }
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length =
+                head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                return text.into_owned();
+            }
+        }
+    }
+}
+
+async fn is_closed_by_peer(stream: &mut TcpStream) -> bool {
+    let mut buffer = [0; 1024];
+    loop {
+        match tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await {
+            Ok(Ok(0) | Err(_)) => return true,
+            Ok(Ok(_)) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+#[tokio::test]
+async fn thousands_of_slow_headers_do_not_starve_a_good_client() {
+    let mut config = config();
+    config.deadlines.header = SHORT;
+    config.max_connections = 5_000;
+    config.max_connections_per_address = 5_000;
+    let (address, _lifecycle) = start(config).await;
+    let mut slow = Vec::new();
+    for _ in 0..2_000 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /hello HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
+        slow.push(stream);
+    }
+    let mut good = TcpStream::connect(address).await.unwrap();
+    assert!(send(&mut good, "/hello").await.ends_with("127.0.0.1"));
+    for stream in &mut slow {
+        assert!(is_closed_by_peer(stream).await, "a slow header was waited for");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_trickles_its_header_is_closed_at_the_deadline_all_the_same() {
+    let mut config = config();
+    config.deadlines.header = SHORT;
+    let (address, _lifecycle) = start(config).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /hello HTTP/1.1\r\n").await.unwrap();
+    let started = tokio::time::Instant::now();
+    while stream.write_all(b"X: y\r\n").await.is_ok() {
+        assert!(started.elapsed() < PATIENCE, "each byte gave it more time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_a_used_one_is_kept() {
+    let mut config = config();
+    config.deadlines.idle = SHORT;
+    let (address, _lifecycle) = start(config).await;
+    let mut used = TcpStream::connect(address).await.unwrap();
+    for _ in 0..6 {
+        assert!(send(&mut used, "/hello").await.starts_with("HTTP/1.1 200"));
+        tokio::time::sleep(SHORT / 3).await;
+    }
+    assert!(is_closed_by_peer(&mut used).await);
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    assert!(is_closed_by_peer(&mut silent).await);
+}
+
+#[tokio::test]
+async fn a_request_that_takes_long_is_not_idle() {
+    let mut config = config();
+    config.deadlines.idle = SHORT;
+    config.deadlines.header = SHORT;
+    let (address, lifecycle) = start(config).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    tokio::time::sleep(2 * SHORT).await;
+    lifecycle.soft.cancel();
+    assert!(read_answer(&mut stream).await.ends_with("finished"));
+}
+
+#[tokio::test]
+async fn caps_hold_and_are_given_back() {
+    let mut config = config();
+    config.max_connections_per_address = 3;
+    let (address, _lifecycle) = start(config).await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert!(send(&mut stream, "/hello").await.starts_with("HTTP/1.1 200"));
+        open.push(stream);
+    }
+    let mut refused = TcpStream::connect(address).await.unwrap();
+    let answer = read_answer(&mut refused).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("too_many_connections"), "{answer}");
+    open.clear();
+    eventually("room again", PATIENCE, || async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        read_answer(&mut stream).await.starts_with("HTTP/1.1 200")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_has_no_cap_of_its_own() {
+    let mut config = config();
+    config.max_connections_per_address = 1;
+    config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let (address, _lifecycle) = start(config).await;
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert!(send(&mut stream, "/hello").await.starts_with("HTTP/1.1 200"));
+        open.push(stream);
+    }
+}
+
+#[tokio::test]
+async fn a_panic_costs_its_own_request_only() {
+    let (address, _lifecycle) = start(config()).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let answer = send(&mut stream, "/panic").await;
+    assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("internal_error"), "{answer}");
+    assert!(!answer.contains("on purpose"), "{answer}");
+    assert!(send(&mut stream, "/hello").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_soft_stop_finishes_requests_in_hand_and_takes_no_new_ones() {
+    let (address, lifecycle) = start(config()).await;
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    assert!(send(&mut idle, "/hello").await.starts_with("HTTP/1.1 200"));
+    let mut busy = TcpStream::connect(address).await.unwrap();
+    busy.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    lifecycle.soft.cancel();
+    assert_eq!(lifecycle.finished(PATIENCE).await, Ended::Clean);
+    assert!(read_answer(&mut busy).await.ends_with("finished"));
+    assert!(is_closed_by_peer(&mut idle).await);
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn what_does_not_end_in_its_grace_is_cut_off_and_the_exit_code_says_so() {
+    let (address, lifecycle) = start(config()).await;
+    let mut stuck = TcpStream::connect(address).await.unwrap();
+    stuck.write_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    lifecycle.soft.cancel();
+    assert_eq!(lifecycle.finished(SHORT).await, Ended::Cut);
+    assert!(is_closed_by_peer(&mut stuck).await);
+}
+
+#[tokio::test]
+async fn an_essential_task_that_dies_takes_the_process_down_loudly() {
+    let lifecycle = Lifecycle::default();
+    lifecycle.spawn_essential("doomed", async { panic!("on purpose") });
+    assert_eq!(lifecycle.finished(PATIENCE).await, Ended::Failed);
+}
