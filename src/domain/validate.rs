@@ -1,7 +1,5 @@
 //! From an event as written to a valid one, or the reason why not. Nothing here panics, whatever the client sent.
 
-use std::borrow::Cow;
-
 use uuid::Uuid;
 
 use super::clock::Micros;
@@ -95,7 +93,7 @@ fn event_id(field: &Field<'_>) -> Result<Option<Uuid>, TextProblem> {
 }
 
 /// A UUID in its 36-character form, or as 32 hex digits; in either case of letters.
-fn written_uuid(text: &Cow<'_, str>) -> Option<Uuid> {
+fn written_uuid(text: &str) -> Option<Uuid> {
     if matches!(text.len(), 36 | 32) { Uuid::try_parse(text).ok() } else { None }
 }
 

@@ -22,7 +22,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Request, Response, header};
 use axum::routing::post;
 
-pub use state::{IngestSettings, IngestState, start};
+pub use state::{DoorSettings, IngestState, open};
 
 use call::Call;
 

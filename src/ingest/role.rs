@@ -55,17 +55,17 @@ pub async fn start(
     let operations = Operations::start(ROLE, settings.operations.address(9080), lifecycle).await?;
     start::redis(RedisUse::Queue, &settings.redis, &operations, lifecycle).await?;
     let directory = start::directory(&settings.redis, &operations, lifecycle).await?;
-    let own = IngestSettings {
+    let door = super::DoorSettings {
         ingest: settings.ingest.clone(),
         limits: settings.limits,
         http: settings.http.clone(),
         queue: settings.queue,
         redis: settings.redis,
     };
-    let state = ingest::start(own, directory, clock, lifecycle)
+    let state = super::open(door, directory, clock, lifecycle)
         .await
-        .map_err(|error| StartError::Part(format!("the queue: {error}")))?;
-    let router = ingest::router(state);
+        .map_err(|error| StartError::Config(format!("the queue: {error}")))?;
+    let router = super::router(state);
     let (listener, address) = start::listen(ROLE, settings.ingest.ingest_listen).await?;
     start::serve(ROLE, listener, router, &settings.http, &settings.shutdown, lifecycle);
     operations.readiness.started();

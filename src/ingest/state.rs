@@ -19,7 +19,7 @@ const MAX_START_PAUSE: Duration = Duration::from_secs(2);
 
 /// The configuration that ingest needs.
 #[derive(Debug, Clone)]
-pub struct IngestSettings {
+pub struct DoorSettings {
     /// What is accepted.
     pub ingest: IngestConfig,
     /// Limits.
@@ -38,7 +38,7 @@ pub struct IngestState(pub(super) Arc<Shared>);
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub settings: IngestSettings,
+    pub settings: DoorSettings,
     pub directory: Arc<ArcSwap<Directory>>,
     pub clock: Clock,
     pub limits: Limits,
@@ -57,8 +57,8 @@ impl IngestState {
 ///
 /// # Errors
 /// A URL is unusable, or the process was told to stop while it waited.
-pub async fn start(
-    settings: IngestSettings,
+pub async fn open(
+    settings: DoorSettings,
     directory: Arc<ArcSwap<Directory>>,
     clock: Clock,
     lifecycle: &Lifecycle,

@@ -4,15 +4,14 @@
 //! is told so, and sending it again unchanged is safe.
 
 mod admission;
-mod connection;
 mod keys;
 mod request;
 mod script;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use admission::{Admission, Closed};
-pub use connection::Connection;
 pub use request::{
     AddressCount, Counted, EnqueueError, EnqueueReply, EnqueueRequest, OverQuota, QuotaCount, QuotaSubject, Remember,
 };
@@ -21,7 +20,10 @@ use keys::{Keys, LimitKeys};
 use script::Parts;
 
 use crate::lifecycle::Lifecycle;
+use crate::queue::connection::{Connection, Timeouts};
 
+/// The longest waits of a request. Beyond them the outcome is unknown: the client is told to send again.
+const TIMEOUTS: Timeouts = Timeouts { response: Duration::from_millis(1_500), connect: Duration::from_millis(1_000) };
 /// The queue's name; more of them would be shards.
 const QUEUE: &str = "q0";
 
@@ -52,12 +54,12 @@ impl Enqueuer {
         lifecycle: &Lifecycle,
     ) -> Result<Self, EnqueueError> {
         let limits_url = limits_url.unwrap_or(queue_url);
-        let apart = limits_url != queue_url || connection::is_cluster(queue_url);
-        let queue = Connection::open(queue_url).await.map_err(not_open)?;
+        let queue = open(queue_url).await?;
+        let apart = limits_url != queue_url || queue.is_cluster();
         let limits = match (apart, limits_url == queue_url) {
             (false, _) => None,
             (true, true) => Some(queue.clone()),
-            (true, false) => Some(Connection::open(limits_url).await.map_err(not_open)?),
+            (true, false) => Some(open(limits_url).await?),
         };
         let keys = Keys::new(prefix, QUEUE, if apart { LimitKeys::Apart } else { LimitKeys::WithQueue });
         let admission = Arc::new(Admission::new(max_jobs));
@@ -65,8 +67,8 @@ impl Enqueuer {
         lifecycle.spawn_essential("queue-admission", watch);
         Ok(Self {
             queue,
+            limits_clustered: limits.as_ref().is_some_and(Connection::is_cluster),
             limits,
-            limits_clustered: connection::is_cluster(limits_url),
             keys: Arc::new(keys),
             script: Arc::new(redis::Script::new(script::SOURCE)),
             admission,
@@ -127,13 +129,13 @@ impl Enqueuer {
         parts: Parts,
     ) -> Result<EnqueueReply, EnqueueError> {
         let command = script::command(self.script.get_hash(), &self.keys, request, parts, self.admission.max_jobs());
-        let answered = match connection.run(&command).await {
+        let answered = match command.query_async(&mut connection.clone()).await {
             Err(error) if error.code() == Some("NOSCRIPT") => {
                 // A fresh or flushed server: it ran nothing, so this is safe to repeat.
                 let mut load = redis::cmd("SCRIPT");
                 load.arg("LOAD").arg(script::SOURCE);
-                match connection.run(&load).await {
-                    Ok(_) => connection.run(&command).await,
+                match load.query_async::<redis::Value>(&mut connection.clone()).await {
+                    Ok(_) => command.query_async(&mut connection.clone()).await,
                     Err(error) => Err(error),
                 }
             }
@@ -163,12 +165,11 @@ impl Enqueuer {
     }
 }
 
-/// A URL that is none is not worth waiting for.
-fn not_open(error: redis::RedisError) -> EnqueueError {
-    match error.kind() {
-        redis::ErrorKind::InvalidClientConfig => EnqueueError::Refused(error.to_string()),
-        _ => unreachable(error),
-    }
+/// Opens a connection and makes sure that somebody answers. A URL that is none is not worth waiting for.
+async fn open(url: &str) -> Result<Connection, EnqueueError> {
+    let mut connection = Connection::open(url, TIMEOUTS).map_err(|error| EnqueueError::Refused(error.to_string()))?;
+    redis::cmd("PING").query_async::<redis::Value>(&mut connection).await.map_err(unreachable)?;
+    Ok(connection)
 }
 
 fn unreachable(error: impl std::fmt::Display) -> EnqueueError {

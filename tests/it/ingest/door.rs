@@ -11,7 +11,7 @@ use scoreline::directory::{Directory, GameEntry, KeyEntry, KeyKind};
 use scoreline::domain::board::{BoardGeneration, CompiledBoard, GenerationState};
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::ids::{BoardGenerationId, GameId, Slug};
-use scoreline::ingest::{IngestSettings, IngestState, router, start};
+use scoreline::ingest::{DoorSettings, IngestState, router};
 use scoreline::lifecycle::Lifecycle;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -32,14 +32,9 @@ pub fn defaults<T: Args>() -> T {
     T::from_arg_matches(&matches).unwrap()
 }
 
-pub fn settings(redis: &TestRedis) -> IngestSettings {
-    let mut settings = IngestSettings {
-        ingest: defaults(),
-        limits: defaults(),
-        http: defaults(),
-        queue: defaults(),
-        redis: defaults(),
-    };
+pub fn settings(redis: &TestRedis) -> DoorSettings {
+    let mut settings =
+        DoorSettings { ingest: defaults(), limits: defaults(), http: defaults(), queue: defaults(), redis: defaults() };
     settings.redis.redis_url = redis.url.clone().into();
     settings
 }
@@ -103,17 +98,17 @@ impl Drop for Door {
 }
 
 /// Opens a door with the demo game without limits of its own.
-pub async fn open(settings: IngestSettings) -> Door {
+pub async fn open(settings: DoorSettings) -> Door {
     open_with(settings, directory(game(1, "demo", None, None))).await
 }
 
-pub async fn open_with(settings: IngestSettings, directory: Directory) -> Door {
+pub async fn open_with(settings: DoorSettings, directory: Directory) -> Door {
     let directory = Arc::new(ArcSwap::from_pointee(directory));
     let micros = Arc::new(AtomicI64::new(NOW * 1_000_000));
     let clock = Arc::clone(&micros);
     let lifecycle = Lifecycle::default();
     let clock_fn = Clock::from_fn(move || Micros(clock.load(Ordering::Relaxed)));
-    let state = start(settings, Arc::clone(&directory), clock_fn, &lifecycle).await.unwrap();
+    let state = scoreline::ingest::open(settings, Arc::clone(&directory), clock_fn, &lifecycle).await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
