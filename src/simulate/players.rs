@@ -64,7 +64,8 @@ impl Players {
                 skill: (random.random::<f64>() + random.random::<f64>()) / 2.0,
                 session: random.random(),
                 games: 0,
-                next: Next::SignIn,
+                // Half of them are in a game already, so that boards move at once.
+                next: if n % 2 == 0 { Next::SignIn } else { Next::EndGame { mode: MODES[n % MODES.len()] } },
             })
             .collect();
         Self { random, players }

@@ -64,7 +64,8 @@ impl Enqueuer {
         let keys = Keys::new(prefix, QUEUE, if apart { LimitKeys::Apart } else { LimitKeys::WithQueue });
         let admission = Arc::new(Admission::new(max_jobs));
         let watch = admission::watch(Arc::clone(&admission), queue.clone(), keys.queue[0].clone(), lifecycle.clone());
-        lifecycle.spawn_essential("queue-admission", watch);
+        // Requests in hand ask it until the very end, so a stop must not wait for it.
+        lifecycle.to_the_end().spawn_essential("queue-admission", watch);
         Ok(Self {
             queue,
             limits_clustered: limits.as_ref().is_some_and(Connection::is_cluster),
