@@ -2,7 +2,6 @@
 
 use clap::Args;
 
-use super::{self as ingest, IngestSettings};
 use crate::config::{
     HttpConfig, IngestConfig, LimitsConfig, OperationsConfig, QueueConfig, RedisConfig, RedisUse, ShutdownConfig,
     TelemetryConfig,
