@@ -45,6 +45,11 @@ impl<K: Hash + Eq + Copy, V: Expires + Default + Copy> BoundedTable<K, V> {
         shard.entries.get(&key).copied().unwrap_or_default()
     }
 
+    /// Whether there is a value of `key`, stale or not.
+    pub fn has(&self, key: &K) -> bool {
+        self.shard(key).lock().unwrap_or_else(PoisonError::into_inner).entries.contains_key(key)
+    }
+
     /// Changes the value of `key`, beginning with the default. `None`: the table is full of live entries, and nothing
     /// was changed.
     pub fn update<T>(&self, key: K, now_ms: i64, change: impl FnOnce(&mut V) -> T) -> Option<T> {

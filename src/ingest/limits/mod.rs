@@ -4,6 +4,7 @@
 
 mod bounded_table;
 mod plan;
+mod sieve;
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -15,12 +16,13 @@ use crate::directory::GameEntry;
 use crate::domain::ids::GameId;
 use crate::domain::rate::{HeldCount, WindowCount};
 use crate::http::client_address::ClientAddress;
+use sieve::Sieve;
 
 /// Failed guesses at keys a minute from one address; beyond it the address is refused for a minute.
 pub const MAX_FAILED_GUESSES: u32 = 30;
 /// Addresses, and players, that a replica remembers something of.
 const MAX_ADDRESSES: usize = 100_000;
-const MAX_PLAYERS: usize = 250_000;
+const MAX_PLAYERS: usize = 100_000;
 const MAX_GAMES: usize = 10_000;
 
 /// Until when something holds, in ms since the epoch.
@@ -82,6 +84,8 @@ pub struct Limits {
     denied: BoundedTable<ClientAddress, Until>,
     guesses: BoundedTable<ClientAddress, WindowCount>,
     local: BoundedTable<ClientAddress, WindowCount>,
+    /// Who may have sent a twentieth of a player's limit lately; only these are in `players`.
+    sieve: Sieve,
     players: BoundedTable<(GameId, u64), HeldCount>,
     games: BoundedTable<GameId, HeldCount>,
     hasher: RandomState,
@@ -95,6 +99,7 @@ impl Limits {
             denied: BoundedTable::new(MAX_ADDRESSES),
             guesses: BoundedTable::new(MAX_ADDRESSES),
             local: BoundedTable::new(MAX_ADDRESSES),
+            sieve: Sieve::new(),
             players: BoundedTable::new(MAX_PLAYERS),
             games: BoundedTable::new(MAX_GAMES),
             hasher: RandomState::new(),

@@ -2,7 +2,7 @@
 
 use super::{GameLimits, Limits, Remaining};
 use crate::domain::ids::GameId;
-use crate::domain::rate::HeldCount;
+use crate::domain::rate::{HeldCount, WINDOW_MS};
 use crate::queue::enqueue::{Counted, QuotaCount, QuotaSubject};
 
 /// The events of one player in a batch.
@@ -14,6 +14,8 @@ pub struct Group<'a> {
     key: u64,
     /// How many.
     pub events: u32,
+    /// Too few lately to be worth remembering: what the sieve counted, these events included.
+    light: Option<u32>,
 }
 
 /// One request's quotas.
@@ -66,7 +68,9 @@ impl<'a, 'l> Plan<'a, 'l> {
             // Mostly one player per batch, and neighbours are alike.
             match all.last_mut() {
                 Some(last) if last.player == player => last.events += 1,
-                _ => all.push(Group { player, key: self.limits.player_key(self.game, player).1, events: 1 }),
+                _ => {
+                    all.push(Group { player, key: self.limits.player_key(self.game, player).1, events: 1, light: None })
+                }
             }
         }
         all.sort_unstable_by(|a, b| a.key.cmp(&b.key).then_with(|| a.player.cmp(b.player)));
@@ -82,11 +86,24 @@ impl<'a, 'l> Plan<'a, 'l> {
 
     fn ask(&mut self) {
         let limit = self.of_game.player_events;
-        for (index, group) in self.groups.iter().enumerate() {
-            let due = self
-                .limits
-                .players
-                .update((self.game, group.key), self.now_ms, |held| held.take_due(group.events, limit, self.now_ms));
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            let key = (self.game, group.key);
+            // As long as what a player sent may be held back anyway, nothing needs to be known of them. Small limits
+            // are exact: there everyone is asked about.
+            let before = self.limits.sieve.add(group.key, group.events, self.now_ms);
+            let lately = before.saturating_add(group.events);
+            let known = self.limits.players.has(&key);
+            if !known && lately < limit / 20 {
+                group.light = Some(lately);
+                continue;
+            }
+            let due = self.limits.players.update(key, self.now_ms, |held| {
+                if !known && limit >= 20 {
+                    // What passed the sieve before counts as held back.
+                    held.hold(before.min(limit / 20), self.now_ms);
+                }
+                held.take_due(group.events, limit, self.now_ms)
+            });
             // No room to remember the player: ask each time.
             if let Some(held) = due.unwrap_or(Some(0)) {
                 let subject = QuotaSubject::Player(group.player);
@@ -122,25 +139,34 @@ impl<'a, 'l> Plan<'a, 'l> {
     /// The call counted: remembers what Redis knows, and what it was not told. The tightest of these limits.
     pub fn done(&self, counted: &[Counted]) -> Option<Remaining> {
         let mut tightest: Option<Remaining> = None;
-        let mut note = |name, limit: u32, count: HeldCount| {
-            let left = limit.saturating_sub(count.used(self.now_ms));
-            let reset_ms = u64::try_from(count.reset_ms(self.now_ms)).unwrap_or(0);
-            let remaining = Remaining { name, limit, left, reset_ms };
+        let mut note = |remaining: Remaining| {
             tightest = Some(tightest.map_or(remaining, |t| t.tighter(remaining)));
         };
         for (index, group) in self.groups.iter().enumerate() {
+            if let Some(used) = group.light {
+                let limit = self.of_game.player_events;
+                let left = limit.saturating_sub(used);
+                note(Remaining { name: "player", limit, left, reset_ms: WINDOW_MS.unsigned_abs() });
+                continue;
+            }
             let answer = self.answer_for(Some(index), counted);
             if let Some(count) = self.settle(Some(index), group.events, answer) {
-                note("player", self.of_game.player_events, count);
+                note(self.remaining("player", self.of_game.player_events, count));
             }
         }
         if self.of_game.game_events > 0 && self.events > 0 {
             let answer = self.answer_for(None, counted);
             if let Some(count) = self.settle(None, self.events, answer) {
-                note("game", self.of_game.game_events, count);
+                note(self.remaining("game", self.of_game.game_events, count));
             }
         }
         tightest
+    }
+
+    fn remaining(&self, name: &'static str, limit: u32, count: HeldCount) -> Remaining {
+        let left = limit.saturating_sub(count.used(self.now_ms));
+        let reset_ms = u64::try_from(count.reset_ms(self.now_ms)).unwrap_or(0);
+        Remaining { name, limit, left, reset_ms }
     }
 
     fn answer_for(&self, group: Option<usize>, counted: &[Counted]) -> Option<Counted> {
