@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use sha2::Digest as _;
 
 use super::cursor::Cursor;
+use super::problem::Problem;
 use super::query::Include;
-use super::refusal::Refusal;
 use super::state::ApiState;
 use crate::domain::clock::Micros;
 use crate::ranking::{BoardPeriod, Direction, Page, RankedEntry, SortKey};
@@ -135,7 +135,7 @@ impl ExtrasOf {
         period: &StoredPeriod,
         include: Include,
         entries: impl Iterator<Item = &RankedEntry>,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, Problem> {
         if !include.any() {
             return Ok(Self::default());
         }

@@ -10,8 +10,8 @@ use super::body::RawBody;
 use super::cache::{CachedPage, PageKey};
 use super::compression::accepts_gzip;
 use super::cursor::{self, Cursor};
+use super::problem::{Problem, ProblemBody};
 use super::query::{ReadingQuery, WhichPeriod};
-use super::refusal::{Problem, Refusal};
 use super::source::Source;
 use super::state::ApiState;
 use crate::directory::LeaderboardEntry;
@@ -38,14 +38,14 @@ const MAX_LOOKUP: usize = 500;
         ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
     ),
     responses((status = 200, body = EntriesAnswer<'static>), (status = 304, description = "`If-None-Match` matched"),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
 )]
 pub async fn page(
     State(state): State<ApiState>,
     reading: Reading,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
     let (entry, live) = reading.live()?;
     let seen = state.boards.seen(&state, live.generation.id);
@@ -80,7 +80,7 @@ async fn place(
     state: &ApiState,
     board: &CompiledBoard,
     query: &ReadingQuery<'_>,
-) -> Result<(StoredPeriod, Option<(Direction, SortKey)>), Refusal> {
+) -> Result<(StoredPeriod, Option<(Direction, SortKey)>), Problem> {
     let Some(text) = &query.cursor else {
         return Ok((state.boards.period(state, board, query.period.unwrap_or_default()).await?, None));
     };
@@ -105,7 +105,7 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    async fn of(state: &ApiState, reading: &'a Reading, which: Option<WhichPeriod>) -> Result<Self, Refusal> {
+    async fn of(state: &ApiState, reading: &'a Reading, which: Option<WhichPeriod>) -> Result<Self, Problem> {
         let (entry, live) = reading.live()?;
         let period = state.boards.period(state, live, which.unwrap_or_default()).await?;
         let board = board_period(entry, live, &period);
@@ -118,8 +118,8 @@ impl<'a> Place<'a> {
     }
 }
 
-fn no_entry(player: &PlayerId) -> Refusal {
-    Refusal::not_found("no_entry", format!("The player '{player}' has no entry in this period."))
+fn no_entry(player: &PlayerId) -> Problem {
+    Problem::not_found("no_entry", format!("The player '{player}' has no entry in this period."))
 }
 
 /// One player's standing.
@@ -132,14 +132,14 @@ fn no_entry(player: &PlayerId) -> Refusal {
         ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
     ),
     responses((status = 200, body = StandingAnswer<'static>),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
 )]
 pub async fn standing(
     State(state): State<ApiState>,
     reading: Reading,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
     let place = Place::of(&state, &reading, query.period).await?;
     let player = reading.player()?;
@@ -170,14 +170,14 @@ pub async fn standing(
         ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
     ),
     responses((status = 200, body = EntriesAnswer<'static>),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
 )]
 pub async fn around(
     State(state): State<ApiState>,
     reading: Reading,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
     let place = Place::of(&state, &reading, query.period).await?;
     let player = reading.player()?;
@@ -211,7 +211,7 @@ pub struct Lookup {
     ),
     request_body = Lookup,
     responses((status = 200, body = LookupAnswer<'static>),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
 )]
 pub async fn lookup(
     State(state): State<ApiState>,
@@ -219,13 +219,13 @@ pub async fn lookup(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: RawBody,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
     let place = Place::of(&state, &reading, query.period).await?;
     let wanted: Lookup = body.json("{\"player_ids\": [at most 500 player ids]}")?;
     if wanted.player_ids.len() > MAX_LOOKUP {
         let detail = format!("At most {MAX_LOOKUP} players at once.");
-        return Err(Refusal::bad_request("too_many_players", detail).at("/player_ids"));
+        return Err(Problem::bad_request("too_many_players", detail).at("/player_ids"));
     }
     let players: Vec<&str> = wanted.player_ids.iter().map(PlayerId::as_str).collect();
     let found = place.source(&state).lookup(&players).await?;

@@ -14,7 +14,7 @@ use super::entries;
 use super::leaderboards;
 use super::observe::observe;
 use super::openapi;
-use super::refusal::Refusal;
+use super::problem::Problem;
 use super::state::ApiState;
 
 type Route = MethodRouter<ApiState>;
@@ -71,10 +71,10 @@ pub fn router(state: ApiState) -> Router {
     }
     router = router
         .merge(openapi::routes())
-        .fallback(|| async { Refusal::not_found("route_not_found", "There is no such route; see /docs.") })
+        .fallback(|| async { Problem::not_found("route_not_found", "There is no such route; see /docs.") })
         .method_not_allowed_fallback(|| async {
             let detail = "This route exists, but not with this method; see /docs.";
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CatchPanicLayer::custom(panicked))
@@ -89,7 +89,7 @@ pub fn router(state: ApiState) -> Router {
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(message = message.unwrap_or("?"), "a request handler panicked");
-    let refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong here.");
+    let refusal = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong here.");
     axum::response::IntoResponse::into_response(refusal)
 }
 

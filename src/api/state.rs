@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::boards::Boards;
 use super::cache::PageCache;
-use super::guesses::Guesses;
 use super::observe::RouteTimes;
 use super::source::SmallBoards;
 use crate::config::{ApiConfig, HttpConfig};
 use crate::directory::{Directory, KeyHash, SharedDirectory, hash_key};
 use crate::domain::clock::Clock;
+use crate::http::failed_guesses::FailedGuesses;
 use crate::queue::Queue;
 use crate::ranking::Ranking;
 
@@ -64,7 +64,7 @@ pub struct Shared {
     pub(super) redis_prefix: String,
     pub(super) clock: Clock,
     pub(super) admin_token: Option<KeyHash>,
-    pub(super) guesses: Guesses,
+    pub(super) guesses: FailedGuesses,
     pub(super) boards: Boards,
     pub(super) pages: PageCache,
     pub(super) small_boards: SmallBoards,
@@ -106,7 +106,7 @@ impl ApiState {
             redis_prefix: settings.redis_prefix,
             clock: settings.clock,
             admin_token,
-            guesses: Guesses::default(),
+            guesses: FailedGuesses::default(),
             boards: Boards::default(),
             pages: PageCache::default(),
             small_boards: SmallBoards::default(),

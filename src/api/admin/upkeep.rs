@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::super::access::{Operator, Studio};
-use super::super::refusal::{Problem, Refusal};
+use super::super::problem::{Problem, ProblemBody};
 use super::super::state::ApiState;
 use crate::aggregator::rebuild::{RebuildBoardError, rebuild_board};
 use crate::domain::clock::Micros;
@@ -55,9 +55,9 @@ impl From<partitions::Partition> for PartitionAnswer {
 #[utoipa::path(
     get, path = "/v1/admin/partitions", tag = "admin", security(("key" = [])),
     responses((status = 200, body = PartitionList),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
 )]
-pub async fn list_partitions(State(state): State<ApiState>, _: Operator) -> Result<Json<PartitionList>, Refusal> {
+pub async fn list_partitions(State(state): State<ApiState>, _: Operator) -> Result<Json<PartitionList>, Problem> {
     let all = partitions::list(&mut *state.pool.acquire().await?).await?;
     Ok(Json(PartitionList { partitions: all.into_iter().map(Into::into).collect() }))
 }
@@ -79,13 +79,13 @@ pub struct Rebuilt {
     params(("slug" = String, Path, description = "The leaderboard"),
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
     responses((status = 200, body = Rebuilt),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
 )]
 pub async fn rebuild(
     State(state): State<ApiState>,
     studio: Studio,
     Path(slug): Path<String>,
-) -> Result<Json<Rebuilt>, Refusal> {
+) -> Result<Json<Rebuilt>, Problem> {
     let entry = studio.game.leaderboards.get(slug.as_str()).ok_or_else(super::leaderboards::not_found)?;
     let live = entry.live.clone().ok_or_else(super::super::boards::rebuilding)?;
     let change = Change {
@@ -105,11 +105,11 @@ pub async fn rebuild(
         Ok(Ok(done)) => Ok(Json(Rebuilt { periods: done.periods, entries: done.entries, version: done.version })),
         Ok(Err(RebuildBoardError::Rebuild(RebuildError::Busy))) => {
             let detail = "This leaderboard is being rebuilt already.";
-            Err(Refusal::new(StatusCode::CONFLICT, "rebuild_under_way", detail))
+            Err(Problem::new(StatusCode::CONFLICT, "rebuild_under_way", detail))
         }
         failed => {
             tracing::warn!(slug, ?failed, "a rebuild failed");
-            Err(Refusal::unavailable("rebuild_failed", "The rebuild did not finish; the leaderboard is as it was.", 5))
+            Err(Problem::unavailable("rebuild_failed", "The rebuild did not finish; the leaderboard is as it was.", 5))
         }
     }
 }
@@ -120,13 +120,13 @@ pub async fn rebuild(
     params(("slug" = String, Path, description = "The leaderboard"),
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
     responses((status = 202, body = super::leaderboards::ManagedLeaderboard),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
 )]
 pub async fn recompute(
     State(state): State<ApiState>,
     studio: Studio,
     Path(slug): Path<String>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let all = leaderboards::list(&state.pool, studio.game.id).await?;
     let stored = all.into_iter().find(|stored| stored.spec.slug.as_str() == slug);
     let stored = stored.ok_or_else(super::leaderboards::not_found)?;

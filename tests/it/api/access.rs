@@ -115,13 +115,20 @@ async fn a_key_may_come_as_basic_user_name_and_the_admin_token_names_a_game() {
     let lower = format!("bearer {}", game.client);
     let answer = world.request(Method::GET, "/v1/leaderboards", None, &[("authorization", &lower)], "".into()).await;
     assert_eq!(answer.status, StatusCode::OK);
-    for header in ["Bearer", "Bearer ", "Basic !", "Digest x", "x"] {
+    for (header, code) in [
+        ("Bearer", "key_missing"),
+        ("Bearer ", "key_missing"),
+        ("Digest x", "key_missing"),
+        ("x", "key_missing"),
+        ("Basic !", "key_unknown"),
+        ("Bearer x", "key_unknown"),
+    ] {
         let answer =
             world.request(Method::GET, "/v1/leaderboards", None, &[("authorization", header)], "".into()).await;
-        assert_eq!((answer.status, answer.code().as_str()), (StatusCode::UNAUTHORIZED, "key_unknown"), "{header}");
+        assert_eq!((answer.status, answer.code().as_str()), (StatusCode::UNAUTHORIZED, code), "{header}");
         assert!(answer.header("www-authenticate").starts_with("Bearer"));
     }
-    assert_eq!(world.get("/v1/leaderboards", None).await.code(), "key_required");
+    assert_eq!(world.get("/v1/leaderboards", None).await.code(), "key_missing");
     assert_eq!(world.get("/v1/leaderboards", Some(ADMIN)).await.code(), "game_required");
     assert_eq!(world.get("/v1/leaderboards?game=demo", Some(ADMIN)).await.status, StatusCode::OK);
     assert_eq!(world.get("/v1/leaderboards?game=nope", Some(ADMIN)).await.code(), "game_not_found");
