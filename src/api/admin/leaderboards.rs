@@ -10,6 +10,7 @@ use super::super::access::Studio;
 use super::super::body::RawBody;
 use super::super::problem::{Problem, ProblemBody};
 use super::super::state::ApiState;
+use crate::board_rebuild::open_empty_board;
 use crate::domain::board::LeaderboardSpec;
 use crate::domain::board_text::{SpecProblem, parse_spec};
 use crate::domain::clock::Micros;
@@ -128,8 +129,15 @@ async fn write(state: &ApiState, studio: &Studio, spec: &LeaderboardSpec, query:
     let mut transaction = state.pool.begin().await?;
     let result = leaderboards::apply(&mut transaction, studio.game.id, spec, accept, studio.actor).await?;
     transaction.commit().await?;
+    let stored = stored(state, studio, spec.slug.as_str()).await?;
+    if let (Applied::Created, Some(live)) = (result, stored.live) {
+        // Readable before anybody hears of it, not when cron next looks.
+        if let Err(error) = open_empty_board(&state.pool, &state.ranking, live).await {
+            tracing::warn!(%error, "a new leaderboard could not be opened; cron will");
+        }
+    }
     state.directory_changed().await;
-    let leaderboard = find(state, studio, spec.slug.as_str()).await?;
+    let leaderboard = stored.into();
     let status = if result == Applied::Created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(WrittenLeaderboard { result, leaderboard })).into_response())
 }
@@ -144,8 +152,16 @@ pub fn not_found() -> Problem {
 /// # Errors
 /// `404`, or Postgres is away.
 pub async fn find(state: &ApiState, studio: &Studio, slug: &str) -> Result<ManagedLeaderboard, Problem> {
+    stored(state, studio, slug).await.map(Into::into)
+}
+
+/// As [`find`], as it is stored.
+///
+/// # Errors
+/// As [`find`].
+pub async fn stored(state: &ApiState, studio: &Studio, slug: &str) -> Result<StoredLeaderboard, Problem> {
     let all = leaderboards::list(&state.pool, studio.game.id).await?;
-    all.into_iter().find(|stored| stored.spec.slug.as_str() == slug).map(Into::into).ok_or_else(not_found)
+    all.into_iter().find(|stored| stored.spec.slug.as_str() == slug).ok_or_else(not_found)
 }
 
 /// All leaderboards of a game.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::super::access::{Operator, Studio};
 use super::super::problem::{Problem, ProblemBody};
 use super::super::state::ApiState;
-use crate::aggregator::rebuild::{RebuildBoardError, rebuild_board};
+use crate::board_rebuild::{RebuildBoardError, rebuild_board};
 use crate::domain::clock::Micros;
 use crate::ranking::RebuildError;
 use crate::store::audit_log::{Change, record};
@@ -26,8 +26,8 @@ pub struct PartitionAnswer {
     /// Exclusive, RFC 3339.
     #[schema(value_type = String, format = DateTime)]
     ends_at: Micros,
-    /// Estimated.
-    rows: i64,
+    /// Estimated; null while Postgres has not analysed the table.
+    rows: Option<u64>,
     /// With indexes.
     bytes: i64,
 }
@@ -45,7 +45,7 @@ impl From<partitions::Partition> for PartitionAnswer {
             name: partition.name,
             starts_at: partition.range_start,
             ends_at: partition.range_end,
-            rows: partition.estimated_rows,
+            rows: u64::try_from(partition.estimated_rows).ok(),
             bytes: partition.bytes,
         }
     }
@@ -127,9 +127,7 @@ pub async fn recompute(
     studio: Studio,
     Path(slug): Path<String>,
 ) -> Result<Response, Problem> {
-    let all = leaderboards::list(&state.pool, studio.game.id).await?;
-    let stored = all.into_iter().find(|stored| stored.spec.slug.as_str() == slug);
-    let stored = stored.ok_or_else(super::leaderboards::not_found)?;
+    let stored = super::leaderboards::stored(&state, &studio, &slug).await?;
     let mut transaction = state.pool.begin().await?;
     let begun = recompute::begin(&mut transaction, stored.id, &stored.spec).await;
     let generation = begun.map_err(leaderboards::ApplyError::from)?;
