@@ -142,7 +142,7 @@ fn write_text(units: &[u16], out: &mut String, escape_all: bool) {
 
 fn units() -> impl Strategy<Value = Vec<u16>> {
     let unit = prop_oneof![
-        40 => (0x61u16..0x64),
+        40 => 0x61u16..0x64,
         4 => Just(u16::from(b'"')),
         4 => Just(u16::from(b'\\')),
         4 => Just(0xE9u16),
