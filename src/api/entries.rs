@@ -4,13 +4,15 @@ use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use super::answer::{Caching, EntriesAnswer, ExtrasOf, LookupAnswer, StandingAnswer, encode, entries_answer, respond};
+use super::answer::{
+    Caching, EntriesAnswer, ExtrasOf, LookupAnswer, StandingAnswer, encode, entries_answer, is_known, respond,
+};
 use super::boards::{Reading, board_period};
 use super::body::RawBody;
 use super::cache::{CachedPage, PageKey};
 use super::compression::accepts_gzip;
 use super::cursor::{self, Cursor};
-use super::problem::{Problem, ProblemBody};
+use super::problem::Problem;
 use super::query::{ReadingQuery, WhichPeriod};
 use super::source::Source;
 use super::state::ApiState;
@@ -37,8 +39,7 @@ const MAX_LOOKUP: usize = 500;
         ("cursor" = Option<String>, Query, description = "`next_cursor` or `prev_cursor` of another page"),
         ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
     ),
-    responses((status = 200, body = EntriesAnswer<'static>), (status = 304, description = "`If-None-Match` matched"),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = EntriesAnswer<'static>), )
 )]
 pub async fn page(
     State(state): State<ApiState>,
@@ -67,7 +68,8 @@ pub async fn page(
     };
     let page = state.pages.get_or_make(key, make).await?;
     let caching = Caching::new(&state, reading.public);
-    if accepts_gzip(&headers)
+    if !is_known(&headers, &page.etag)
+        && accepts_gzip(&headers)
         && let Some(compressed) = page.gzip().await
     {
         return Ok(respond(&headers, caching, compressed, &page.etag, true));
@@ -131,8 +133,7 @@ fn no_entry(player: &PlayerId) -> Problem {
         ("period" = Option<String>, Query, description = "`current` (default), `previous` or a period's id"),
         ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
     ),
-    responses((status = 200, body = StandingAnswer<'static>),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = StandingAnswer<'static>))
 )]
 pub async fn standing(
     State(state): State<ApiState>,
@@ -169,8 +170,7 @@ pub async fn standing(
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Most entries; 11 by default"),
         ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
     ),
-    responses((status = 200, body = EntriesAnswer<'static>),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = EntriesAnswer<'static>))
 )]
 pub async fn around(
     State(state): State<ApiState>,
@@ -210,8 +210,7 @@ pub struct Lookup {
         ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
     ),
     request_body = Lookup,
-    responses((status = 200, body = LookupAnswer<'static>),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = LookupAnswer<'static>))
 )]
 pub async fn lookup(
     State(state): State<ApiState>,

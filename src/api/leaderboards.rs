@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::answer::{Caching, PeriodAnswer, encode, respond};
 use super::boards::{Reading, board_period};
-use super::problem::{Problem, ProblemBody};
+use super::problem::Problem;
 use super::query::{ReadingQuery, WhichPeriod};
 use super::source::Source;
 use super::state::ApiState;
@@ -70,8 +70,7 @@ pub struct LeaderboardList<'a> {
 /// The leaderboards of the key's game.
 #[utoipa::path(
     get, path = "/v1/leaderboards", tag = "leaderboards", security(("key" = [])),
-    responses((status = 200, body = LeaderboardList<'static>),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = LeaderboardList<'static>))
 )]
 pub async fn list(State(state): State<ApiState>, reading: Reading, headers: HeaderMap) -> Response {
     let visible = reading.game.leaderboards.values().filter(|entry| entry.public || !reading.public);
@@ -105,8 +104,7 @@ pub struct LeaderboardAnswer<'a> {
 #[utoipa::path(
     get, path = "/v1/leaderboards/{slug}", tag = "leaderboards", security(("key" = [])),
     params(("slug" = String, Path, description = "The leaderboard")),
-    responses((status = 200, body = LeaderboardAnswer<'static>),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = LeaderboardAnswer<'static>))
 )]
 pub async fn definition(
     State(state): State<ApiState>,
@@ -175,8 +173,7 @@ pub struct PeriodsAnswer<'a> {
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Most periods; 100 by default"),
         ("before" = Option<String>, Query, description = "`next_before` of another page"),
     ),
-    responses((status = 200, body = PeriodsAnswer<'static>),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = PeriodsAnswer<'static>))
 )]
 pub async fn periods_of(
     State(state): State<ApiState>,

@@ -14,6 +14,7 @@ mod compression;
 mod cursor;
 mod entries;
 mod final_board;
+mod history;
 mod leaderboards;
 mod observe;
 mod openapi;
@@ -28,5 +29,5 @@ mod state;
 
 pub use admin::queues::QueueAnswer;
 pub use openapi::document;
-pub use routes::router;
+pub use routes::{paths, router};
 pub use state::{ApiSettings, ApiState, WeakAdminToken};

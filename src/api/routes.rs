@@ -48,6 +48,7 @@ fn administration() -> Vec<(&'static str, Route)> {
         ("/v1/admin/dead-letters/discard", post(admin::dead_letters::discard)),
         ("/v1/admin/dead-letters/replay", post(admin::dead_letters::replay)),
         ("/v1/admin/dead-letters/{id}", get(admin::dead_letters::show)),
+        ("/v1/admin/audit", get(admin::audit::last)),
         ("/v1/admin/audit-log", get(admin::audit_log::list)),
         ("/v1/admin/queues", get(admin::queues::list)),
         ("/v1/admin/queues/{name}/pause", post(admin::queues::pause)),
@@ -58,17 +59,21 @@ fn administration() -> Vec<(&'static str, Route)> {
     ]
 }
 
+fn all() -> Vec<(String, Route)> {
+    let public_and_not = ["/v1", "/v1/public/{game}"]
+        .into_iter()
+        .flat_map(|prefix| reading().map(|(path, route)| (format!("{prefix}{path}"), route)));
+    public_and_not.chain(administration().into_iter().map(|(path, route)| (path.to_owned(), route))).collect()
+}
+
+/// The patterns of all routes, but for the documentation's own.
+pub fn paths() -> Vec<String> {
+    all().into_iter().map(|(path, _)| path).collect()
+}
+
 /// The api's router. Serve it with [`axum::extract::ConnectInfo`] of the peer in each request.
 pub fn router(state: ApiState) -> Router {
-    let mut router = Router::new();
-    for prefix in ["/v1", "/v1/public/{game}"] {
-        for (path, route) in reading() {
-            router = router.route(&format!("{prefix}{path}"), route);
-        }
-    }
-    for (path, route) in administration() {
-        router = router.route(path, route);
-    }
+    let mut router = all().into_iter().fold(Router::new(), |router, (path, route)| router.route(&path, route));
     router = router
         .merge(openapi::routes())
         .fallback(|| async { Problem::not_found("route_not_found", "There is no such route; see /docs.") })

@@ -92,7 +92,7 @@ impl<'a> Source<'a> {
 
     async fn instead(self, error: Option<ReadError>) -> Result<Instead<'a>, Problem> {
         if self.period.closed {
-            return Ok(Instead::Final(FinalBoard::new(&self.state.pool, self.board, self.period)));
+            return Ok(Instead::Final(FinalBoard::new(&self.state.history, self.board, self.period)));
         }
         let key = (self.board.generation.0, self.board.period_start.0, self.board.tie_policy);
         let read = async {

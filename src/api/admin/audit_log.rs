@@ -5,7 +5,7 @@ use axum::extract::{RawQuery, State};
 use serde::Serialize;
 
 use super::super::access::StudioOrOperator;
-use super::super::problem::{Problem, ProblemBody};
+use super::super::problem::Problem;
 use super::super::query::{number, parse_limit, text};
 use super::super::state::ApiState;
 use crate::store::audit_log::{RecordedChange, latest};
@@ -23,8 +23,7 @@ pub struct AuditLog {
     params(("game" = Option<String>, Query, description = "With the admin token: of one game only"),
            ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Most changes; 100 by default"),
            ("before" = Option<i64>, Query, description = "Older than the change with this id")),
-    responses((status = 200, body = AuditLog),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = AuditLog))
 )]
 pub async fn list(
     State(state): State<ApiState>,

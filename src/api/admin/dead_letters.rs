@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::super::access::StudioOrOperator;
 use super::super::body::RawBody;
-use super::super::problem::{Problem, ProblemBody};
+use super::super::problem::Problem;
 use super::super::query::{parse_limit, text};
 use super::super::replay::ReplayError;
 use super::super::state::ApiState;
@@ -37,8 +37,7 @@ pub struct DeadLetterList {
            ("reason" = Option<String>, Query, description = "Why it is here"),
            ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Most letters; 100 by default"),
            ("after" = Option<String>, Query, description = "`next_after` of another page")),
-    responses((status = 200, body = DeadLetterList),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = DeadLetterList))
 )]
 pub async fn list(
     State(state): State<ApiState>,
@@ -83,8 +82,7 @@ pub struct DeadLetterAnswer {
 #[utoipa::path(
     get, path = "/v1/admin/dead-letters/{id}", tag = "admin", security(("key" = [])),
     params(("id" = String, Path, description = "The dead letter")),
-    responses((status = 200, body = DeadLetterAnswer),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = DeadLetterAnswer))
 )]
 pub async fn show(
     State(state): State<ApiState>,
@@ -131,8 +129,7 @@ pub fn decision(body: &RawBody) -> Result<Vec<Uuid>, Problem> {
 /// Gives dead letters up for good.
 #[utoipa::path(
     post, path = "/v1/admin/dead-letters/discard", tag = "admin", security(("key" = [])), request_body = Decision,
-    responses((status = 200, body = Decided),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = Decided))
 )]
 pub async fn discard(
     State(state): State<ApiState>,
@@ -153,8 +150,7 @@ pub async fn discard(
 /// Puts dead letters back into the queue. Doing it twice changes nothing.
 #[utoipa::path(
     post, path = "/v1/admin/dead-letters/replay", tag = "admin", security(("key" = [])), request_body = Decision,
-    responses((status = 200, body = Decided),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = Decided))
 )]
 pub async fn replay(
     State(state): State<ApiState>,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::access::{Operator, no_such_game};
 use super::super::body::RawBody;
-use super::super::problem::{Problem, ProblemBody};
+use super::super::problem::Problem;
 use super::super::state::ApiState;
 use super::keys::NewKey;
 use crate::directory::KeyKind;
@@ -41,8 +41,7 @@ pub struct CreatedGame {
 /// Creates a game with a client and a server key.
 #[utoipa::path(
     post, path = "/v1/admin/games", tag = "admin", security(("key" = [])), request_body = NewGame,
-    responses((status = 201, body = CreatedGame),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 201, body = CreatedGame))
 )]
 pub async fn create(State(state): State<ApiState>, _: Operator, body: RawBody) -> Result<Response, Problem> {
     let new: NewGame = body.json("{\"slug\": …, \"name\": …}")?;
@@ -82,8 +81,7 @@ pub struct GameList {
 /// All games.
 #[utoipa::path(
     get, path = "/v1/admin/games", tag = "admin", security(("key" = [])),
-    responses((status = 200, body = GameList),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = GameList))
 )]
 pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<GameList>, Problem> {
     Ok(Json(GameList { games: games::list(&state.pool).await? }))
@@ -113,8 +111,7 @@ fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Option<u32>>, D::Er
 #[utoipa::path(
     patch, path = "/v1/admin/games/{slug}", tag = "admin", security(("key" = [])), request_body = GameChange,
     params(("slug" = String, Path, description = "The game")),
-    responses((status = 200, body = Game),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = Game))
 )]
 pub async fn edit(
     State(state): State<ApiState>,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::access::Studio;
 use super::super::body::RawBody;
-use super::super::problem::{Problem, ProblemBody};
+use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::directory::KeyKind;
 use crate::store::keys::{self, ApiKey};
@@ -45,8 +45,7 @@ pub struct KeyRequest {
 #[utoipa::path(
     post, path = "/v1/admin/keys", tag = "admin", security(("key" = [])), request_body = KeyRequest,
     params(("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 201, body = NewKey),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 201, body = NewKey))
 )]
 pub async fn create(State(state): State<ApiState>, studio: Studio, body: RawBody) -> Result<Response, Problem> {
     let wanted: KeyRequest = body.json("{\"kind\": \"client\" or \"server\", \"label\": …}")?;
@@ -73,8 +72,7 @@ pub struct KeyList {
 #[utoipa::path(
     get, path = "/v1/admin/keys", tag = "admin", security(("key" = [])),
     params(("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 200, body = KeyList),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = KeyList))
 )]
 pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<KeyList>, Problem> {
     Ok(Json(KeyList { keys: keys::list(&state.pool, studio.game.id).await? }))
@@ -85,8 +83,7 @@ pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<
     delete, path = "/v1/admin/keys/{id}", tag = "admin", security(("key" = [])),
     params(("id" = String, Path, description = "The key's number"),
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 200, body = ApiKey),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = ApiKey))
 )]
 pub async fn revoke(
     State(state): State<ApiState>,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::super::access::Studio;
 use super::super::body::RawBody;
-use super::super::problem::{Problem, ProblemBody};
+use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::board_rebuild::open_empty_board;
 use crate::domain::board::LeaderboardSpec;
@@ -89,8 +89,7 @@ impl From<ApplyError> for Problem {
     request_body(content = Object, description = "A leaderboard's definition"),
     params(("game" = Option<String>, Query, description = "With the admin token: the game"),
            ("accept_incomplete_history" = Option<bool>, Query, description = "Count from the stored events only")),
-    responses((status = 201, body = WrittenLeaderboard), (status = 200, body = WrittenLeaderboard),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 201, body = WrittenLeaderboard), (status = 200, body = WrittenLeaderboard))
 )]
 pub async fn create(
     State(state): State<ApiState>,
@@ -109,8 +108,7 @@ pub async fn create(
     params(("slug" = String, Path, description = "The leaderboard"),
            ("game" = Option<String>, Query, description = "With the admin token: the game"),
            ("accept_incomplete_history" = Option<bool>, Query, description = "Count from the stored events only")),
-    responses((status = 201, body = WrittenLeaderboard), (status = 200, body = WrittenLeaderboard),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 201, body = WrittenLeaderboard), (status = 200, body = WrittenLeaderboard))
 )]
 pub async fn put(
     State(state): State<ApiState>,
@@ -175,8 +173,7 @@ pub struct ManagedList {
 #[utoipa::path(
     get, path = "/v1/admin/leaderboards", tag = "admin", security(("key" = [])),
     params(("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 200, body = ManagedList),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = ManagedList))
 )]
 pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<ManagedList>, Problem> {
     let all = leaderboards::list(&state.pool, studio.game.id).await?;
@@ -188,8 +185,7 @@ pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<
     get, path = "/v1/admin/leaderboards/{slug}", tag = "admin", security(("key" = [])),
     params(("slug" = String, Path, description = "The leaderboard"),
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 200, body = ManagedLeaderboard),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = ManagedLeaderboard))
 )]
 pub async fn show(
     State(state): State<ApiState>,
@@ -204,8 +200,7 @@ pub async fn show(
     delete, path = "/v1/admin/leaderboards/{slug}", tag = "admin", security(("key" = [])),
     params(("slug" = String, Path, description = "The leaderboard"),
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 204, description = "It is gone"),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 204, description = "It is gone"))
 )]
 pub async fn delete(
     State(state): State<ApiState>,

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 
 use super::super::access::Operator;
-use super::super::problem::{Problem, ProblemBody};
+use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::queue::status::QueueStatus;
 use crate::queue::{Lane, QueueError};
@@ -102,8 +102,7 @@ pub struct QueueList {
 /// Depth per lane, oldest age, workers and totals of every queue.
 #[utoipa::path(
     get, path = "/v1/admin/queues", tag = "admin", security(("key" = [])),
-    responses((status = 200, body = QueueList),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = QueueList))
 )]
 pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<QueueList>, Problem> {
     let status = state.queue.status().await?;
@@ -114,8 +113,7 @@ pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<Que
 #[utoipa::path(
     post, path = "/v1/admin/queues/{name}/pause", tag = "admin", security(("key" = [])),
     params(("name" = String, Path, description = "The queue")),
-    responses((status = 200, body = QueueAnswer),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = QueueAnswer))
 )]
 pub async fn pause(
     State(state): State<ApiState>,
@@ -129,8 +127,7 @@ pub async fn pause(
 #[utoipa::path(
     post, path = "/v1/admin/queues/{name}/resume", tag = "admin", security(("key" = [])),
     params(("name" = String, Path, description = "The queue")),
-    responses((status = 200, body = QueueAnswer),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = QueueAnswer))
 )]
 pub async fn resume(
     State(state): State<ApiState>,

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::super::access::{Operator, Studio};
-use super::super::problem::{Problem, ProblemBody};
+use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::board_rebuild::{RebuildBoardError, rebuild_board};
 use crate::domain::clock::Micros;
@@ -54,8 +54,7 @@ impl From<partitions::Partition> for PartitionAnswer {
 /// The partitions of the events table.
 #[utoipa::path(
     get, path = "/v1/admin/partitions", tag = "admin", security(("key" = [])),
-    responses((status = 200, body = PartitionList),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = PartitionList))
 )]
 pub async fn list_partitions(State(state): State<ApiState>, _: Operator) -> Result<Json<PartitionList>, Problem> {
     let all = partitions::list(&mut *state.pool.acquire().await?).await?;
@@ -78,8 +77,7 @@ pub struct Rebuilt {
     post, path = "/v1/admin/leaderboards/{slug}/rebuild", tag = "admin", security(("key" = [])),
     params(("slug" = String, Path, description = "The leaderboard"),
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 200, body = Rebuilt),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = Rebuilt))
 )]
 pub async fn rebuild(
     State(state): State<ApiState>,
@@ -119,8 +117,7 @@ pub async fn rebuild(
     post, path = "/v1/admin/leaderboards/{slug}/recompute", tag = "admin", security(("key" = [])),
     params(("slug" = String, Path, description = "The leaderboard"),
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 202, body = super::leaderboards::ManagedLeaderboard),
-              (status = "default", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 202, body = super::leaderboards::ManagedLeaderboard))
 )]
 pub async fn recompute(
     State(state): State<ApiState>,
