@@ -14,7 +14,7 @@ use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::store::audit_log::{Actor, Change, latest, record};
 use crate::store::leaderboards::{self, StoredLeaderboard};
 use crate::store::pool::Pool;
-use crate::store::{games, partitions, recompute};
+use crate::store::{games, partitions, processes, recompute};
 
 /// How often the progress of a recompute is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -136,9 +136,14 @@ pub async fn recompute(with: With<Recompute>) -> Result<Answer, Failure> {
         begun.push((name, generation));
     }
     with.reach.directory_changed(&pool).await;
+    let nobody = !with.what.no_wait && !processes::is_running(&pool, "cron").await?;
+    if nobody && !begun.is_empty() {
+        eprintln!("warning: no cron process runs; begun, and computed as soon as one does");
+    }
     let mut rows = Vec::new();
     for (name, generation) in begun {
-        let state = if with.what.no_wait { "building".to_owned() } else { wait(&pool, &name, generation).await? };
+        let state =
+            if with.what.no_wait || nobody { "building".to_owned() } else { wait(&pool, &name, generation).await? };
         rows.push([name, generation.to_string(), state]);
     }
     let text = table(["LEADERBOARD", "GENERATION", "STATE"], &rows, "no leaderboards to recompute");

@@ -14,6 +14,7 @@ fn class(path: &str) -> char {
         _ if path.starts_with("/v1/public/") => 'p',
         _ if path.starts_with("/v1/leaderboards") => 'r',
         "/v1/admin/games" | "/v1/admin/games/{slug}" => 'o',
+        "/v1/admin/audit" => 'o',
         _ if path.starts_with("/v1/admin/queues") || path.starts_with("/v1/admin/partitions") => 'o',
         _ if path.starts_with("/v1/admin/") => 's',
         _ => panic!("say who may use {path}"),
@@ -28,7 +29,8 @@ async fn every_route_knows_every_kind_of_key() {
     world.publish(generation, Micros::EPOCH, 1, &[("p-1", 1)]).await;
     let document = serde_json::to_value(scoreline::api::document()).unwrap();
     let mut walked = 0;
-    for (path, item) in document["paths"].as_object().unwrap() {
+    // Ingest serves its own route.
+    for (path, item) in document["paths"].as_object().unwrap().iter().filter(|(path, _)| *path != "/v1/events") {
         for method in item.as_object().unwrap().keys().filter(|m| *m != "parameters") {
             let method: Method = method.to_uppercase().parse().unwrap();
             // Else the wrong keys of earlier routes count as guessing.

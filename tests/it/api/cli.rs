@@ -71,6 +71,9 @@ async fn a_game_is_run_from_the_command_line() {
 
     let begun = world.cli_json(&["recompute", "--game", "chess", "--leaderboard", "global", "--no-wait"]).await;
     assert_eq!(begun["recomputed"][0]["state"], "building");
+    // Nobody would ever finish it here: the command says so instead of waiting.
+    let output = world.cli(&["recompute", "--game", "chess", "--leaderboard", "global"]).await;
+    assert!(output.status.success() && String::from_utf8(output.stderr).unwrap().contains("no cron process"));
 }
 
 #[tokio::test]
