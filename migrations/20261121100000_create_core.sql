@@ -21,7 +21,6 @@ CREATE TABLE api_keys (
     hint         text NOT NULL,
     label        text,
     created_at   timestamptz NOT NULL DEFAULT now(),
-    last_used_at timestamptz,
     revoked_at   timestamptz
 );
 CREATE INDEX api_keys_game ON api_keys (game_id);  -- "keys of a game"
@@ -203,6 +202,15 @@ CREATE TABLE leases (
     expires_at timestamptz NOT NULL
 );
 CREATE SEQUENCE lease_token;
+
+-- How each scheduled job last ended, whichever process ran it.
+CREATE TABLE scheduled_runs (
+    job      text PRIMARY KEY,
+    ended_at timestamptz NOT NULL,
+    outcome  text NOT NULL CHECK (outcome IN ('done', 'failed', 'panicked')),
+    -- What it did, counted in its own unit (an audit: entries that differed and were repaired).
+    did      bigint NOT NULL
+);
 
 -- Jobs that will not be retried by themselves.
 CREATE TABLE dead_letters (

@@ -10,6 +10,7 @@ use super::schedule::{Announce, QueueLowWater};
 use crate::directory;
 use crate::domain::clock::Micros;
 use crate::queue::Queue;
+use crate::ranking::subscription;
 use crate::store::pool::Pool;
 
 /// How often the published directory is compared with Postgres, should a notice have been lost.
@@ -67,4 +68,16 @@ pub fn announce_facts(queue: Queue) -> Announce {
         let queue = queue.clone();
         tokio::spawn(async move { queue.announce_facts().await });
     })
+}
+
+/// Wakes the recompute whenever the directory was published: who orders one changes the directory too. A lost notice
+/// costs a wait until it next looks by itself.
+pub async fn follow_definitions(url: String, prefix: String, wanted: Arc<Notify>, stop: CancellationToken) {
+    let channel = directory::publish::directory_key(&prefix);
+    let listened = subscription::listen(&url, &channel, stop.clone(), |_| wanted.notify_one()).await;
+    if let Err(error) = listened {
+        tracing::error!(%error, "changed definitions are not announced to this process; it looks for them by itself");
+        // Essential tasks do not end before the process does.
+        stop.cancelled().await;
+    }
 }

@@ -4,6 +4,7 @@
 //! `player_len:u8 player kind:u8`, and unless it was removed `score:i64 subscore:i64 reached:i64`; little-endian.
 
 use crate::domain::board::Order;
+use crate::domain::byte_reader::{ByteReader, DamagedAt};
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::ranking_key::Standing;
@@ -97,24 +98,23 @@ pub struct MarkedPeriod<'a> {
 /// # Errors
 /// [`MarkerError`].
 pub fn read(bytes: &[u8]) -> Result<(i64, Vec<MarkedPeriod<'_>>), MarkerError> {
-    let mut reader = Reader { bytes, at: 0 };
-    match reader.take::<1>()?[0] {
+    let mut reader = ByteReader::new(bytes, 0);
+    match reader.u8()? {
         FORMAT => {}
         other => return Err(MarkerError::UnknownFormat(other)),
     }
     let version = reader.i64()?;
     let mut periods = Vec::new();
-    while reader.at < bytes.len() {
-        let generation = BoardGenerationId(i32::from_le_bytes(reader.take()?));
+    while !reader.is_done() {
+        let generation = BoardGenerationId(reader.i32()?);
         let period_start = Micros(reader.i64()?);
-        let order = if reader.take::<1>()?[0] == 1 { Order::Ascending } else { Order::Descending };
+        let order = if reader.u8()? == 1 { Order::Ascending } else { Order::Descending };
         let count = u32::from_le_bytes(reader.take()?) as usize;
         // A damaged count must not reserve memory that the bytes cannot fill.
         let mut entries = Vec::with_capacity(count.min(bytes.len() / 2));
         for _ in 0..count {
-            let len = usize::from(reader.take::<1>()?[0]);
-            let player_id = reader.text(len)?;
-            let standing = match reader.take::<1>()?[0] {
+            let player_id = reader.short_text()?;
+            let standing = match reader.u8()? {
                 REMOVED => None,
                 _ => {
                     Some(Standing { score: reader.i64()?, subscore: reader.i64()?, reached_at: Micros(reader.i64()?) })
@@ -127,30 +127,9 @@ pub fn read(bytes: &[u8]) -> Result<(i64, Vec<MarkedPeriod<'_>>), MarkerError> {
     Ok((version, periods))
 }
 
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn slice(&mut self, len: usize) -> Result<&'a [u8], MarkerError> {
-        let slice = self.bytes.get(self.at..self.at + len).ok_or(MarkerError::Damaged(self.at))?;
-        self.at += len;
-        Ok(slice)
-    }
-
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], MarkerError> {
-        let at = self.at;
-        self.slice(N)?.try_into().map_err(|_| MarkerError::Damaged(at))
-    }
-
-    fn i64(&mut self) -> Result<i64, MarkerError> {
-        self.take().map(i64::from_le_bytes)
-    }
-
-    fn text(&mut self, len: usize) -> Result<&'a str, MarkerError> {
-        let at = self.at;
-        std::str::from_utf8(self.slice(len)?).map_err(|_| MarkerError::Damaged(at))
+impl From<DamagedAt> for MarkerError {
+    fn from(DamagedAt(at): DamagedAt) -> Self {
+        Self::Damaged(at)
     }
 }
 

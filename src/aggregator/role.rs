@@ -69,6 +69,7 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
     start::partitions(&pool, &clock, settings.event_age.max_event_age_seconds).await?;
     let holder = start::process_id(ROLE, &clock);
     let directory_changed = Arc::new(Notify::new());
+    let recompute_wanted = Arc::new(Notify::new());
     let context = Context {
         pool: pool.clone(),
         ranking: ranking.clone(),
@@ -79,13 +80,16 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
         queue_low_water: hooks::low_water(queue.clone()),
         announce_facts: hooks::announce_facts(queue),
         directory_changed: hooks::wake(&directory_changed),
-        recompute_wanted: Arc::new(Notify::new()),
+        recompute_wanted: Arc::clone(&recompute_wanted),
         stop: lifecycle.soft.clone(),
     };
     lifecycle.spawn_essential("schedule", schedule::run(context, lifecycle.clone()));
     let (cache, prefix) = (redis.url_of(RedisUse::Cache).to_owned(), redis.redis_prefix.clone());
     let publishing = hooks::publish_directory(pool.clone(), cache, prefix, directory_changed, lifecycle.soft.clone());
     lifecycle.spawn_essential("publish-directory", publishing);
+    let (cache, stop) = (redis.url_of(RedisUse::Cache).to_owned(), lifecycle.soft.clone());
+    let following = hooks::follow_definitions(cache, redis.redis_prefix.clone(), recompute_wanted, stop);
+    lifecycle.spawn_essential("follow-definitions", following);
     let aggregator = Aggregator {
         config: settings.aggregator,
         pool,

@@ -23,6 +23,7 @@ use crate::domain::clock::{Clock, Micros};
 use crate::lifecycle::Lifecycle;
 use crate::ranking::Ranking;
 use crate::store::partitions;
+use crate::store::scheduled_runs::{self, ScheduledRun};
 use crate::telemetry::metrics as names;
 
 /// Tells the queue's low-water mark: everything received before it has left the queue. An empty queue answers with the
@@ -215,19 +216,19 @@ pub async fn run_once(context: &Arc<Context>, job: &ScheduledJob) -> bool {
         done.map(Some)
     })
     .await;
-    let outcome = match ended {
+    let (outcome, did) = match ended {
         Ok(Ok(None)) => return false,
         Ok(Ok(Some(done))) => {
             tracing::debug!(job = job.name, done, "scheduled job done");
-            "done"
+            ("done", done)
         }
         Ok(Err(error)) => {
             tracing::warn!(job = job.name, %error, "scheduled job failed; it runs again");
-            "failed"
+            ("failed", 0)
         }
         Err(error) => {
             tracing::error!(job = job.name, %error, "scheduled job panicked");
-            "panicked"
+            ("panicked", 0)
         }
     };
     metrics::histogram!(names::SCHEDULED_SECONDS, "role" => "cron", "job" => job.name)
@@ -236,6 +237,11 @@ pub async fn run_once(context: &Arc<Context>, job: &ScheduledJob) -> bool {
     if outcome == "done" {
         let now = context.clock.now().0 as f64 / 1e6;
         metrics::gauge!(names::SCHEDULED_LAST_SUCCESS, "role" => "cron", "job" => job.name).set(now);
+    }
+    let did = i64::try_from(did).unwrap_or(i64::MAX);
+    let run = ScheduledRun { ended_at: context.clock.now(), outcome: outcome.to_owned(), did };
+    if let Err(error) = scheduled_runs::record(&context.pool, job.name, &run).await {
+        tracing::debug!(job = job.name, %error, "how a scheduled job ended was not recorded");
     }
     outcome == "done"
 }

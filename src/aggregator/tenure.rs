@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{Postgres, Transaction};
-
-use crate::store::pool::Pool;
+use crate::store::pool::{Pool, PoolTransaction};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::store::leases::{self, Lease};
@@ -80,7 +78,7 @@ impl Tenure {
     ///
     /// # Errors
     /// [`JobError::LeaseLost`], or whatever Postgres says.
-    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, JobError> {
+    pub async fn begin(&self) -> Result<PoolTransaction, JobError> {
         let mut transaction = self.pool.begin().await?;
         if leases::lock_and_check(&mut transaction, std::slice::from_ref(&self.lease)).await? {
             Ok(transaction)

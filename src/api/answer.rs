@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use sha2::Digest as _;
 
 use super::cursor::Cursor;
+use super::problem::Problem;
 use super::query::Include;
-use super::refusal::Refusal;
 use super::state::ApiState;
 use crate::domain::clock::Micros;
 use crate::ranking::{BoardPeriod, Direction, Page, RankedEntry, SortKey};
@@ -135,12 +135,14 @@ impl ExtrasOf {
         period: &StoredPeriod,
         include: Include,
         entries: impl Iterator<Item = &RankedEntry>,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, Problem> {
         if !include.any() {
             return Ok(Self::default());
         }
         let players: Vec<&str> = entries.map(RankedEntry::player_id).collect();
-        let found = crate::store::standings::extras(&state.pool, period.id, period.closed, &players).await?;
+        let read = |pool| crate::store::standings::extras(pool, period.id, period.closed, &players);
+        let (history, replica) = (&state.history, state.history.replica_for(period).await);
+        let found = history.either(replica.map(read), read(history.primary())).await?;
         let keep = |Extras { plays, metadata }| (plays, metadata.and_then(|m| RawValue::from_string(m).ok()));
         Ok(Self(found.into_iter().map(|(player, extras)| (player, keep(extras))).collect()))
     }
@@ -231,8 +233,7 @@ impl Caching {
 
 /// The response: the bytes, or `304` when the client has them already.
 pub fn respond(request: &HeaderMap, caching: Caching, body: Bytes, etag: &HeaderValue, gzipped: bool) -> Response {
-    let known = request.get_all(header::IF_NONE_MATCH).iter().any(|given| matches(given, etag));
-    let mut response = if known {
+    let mut response = if is_known(request, etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let mut response = Response::new(axum::body::Body::from(body));
@@ -249,8 +250,15 @@ pub fn respond(request: &HeaderMap, caching: Caching, body: Bytes, etag: &Header
     response
 }
 
+/// Whether the client has what this tag stands for.
+pub fn is_known(request: &HeaderMap, etag: &HeaderValue) -> bool {
+    request.get_all(header::IF_NONE_MATCH).iter().any(|given| matches(given, etag))
+}
+
 fn matches(given: &HeaderValue, etag: &HeaderValue) -> bool {
     let (Ok(given), Ok(etag)) = (given.to_str(), etag.to_str()) else { return false };
-    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    fn opaque(tag: &str) -> &str {
+        tag.trim().trim_start_matches("W/")
+    }
     given.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
 }

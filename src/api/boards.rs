@@ -11,8 +11,8 @@ use axum::http::request::Parts;
 use moka::future::Cache;
 
 use super::access::{Reader, no_such_game};
+use super::problem::Problem;
 use super::query::WhichPeriod;
-use super::refusal::Refusal;
 use super::state::ApiState;
 use crate::directory::{GameEntry, LeaderboardEntry};
 use crate::domain::board::CompiledBoard;
@@ -38,12 +38,12 @@ pub struct Reading {
 }
 
 impl FromRequestParts<ApiState> for Reading {
-    type Rejection = Refusal;
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
         let params = RawPathParams::from_request_parts(parts, state).await;
         let params =
-            params.map_err(|_| Refusal::bad_request("path_invalid", "The path is not percent-encoded UTF-8."))?;
+            params.map_err(|_| Problem::bad_request("path_invalid", "The path is not percent-encoded UTF-8."))?;
         let (mut game, mut slug, mut player) = (None, String::new(), None);
         for (name, value) in &params {
             match name {
@@ -66,19 +66,19 @@ impl Reading {
     ///
     /// # Errors
     /// `404 leaderboard_not_found`.
-    pub fn leaderboard(&self) -> Result<&LeaderboardEntry, Refusal> {
+    pub fn leaderboard(&self) -> Result<&LeaderboardEntry, Problem> {
         self.game
             .leaderboards
             .get(self.slug.as_str())
             .filter(|entry| entry.public || !self.public)
-            .ok_or_else(|| Refusal::not_found("leaderboard_not_found", "There is no such leaderboard."))
+            .ok_or_else(|| Problem::not_found("leaderboard_not_found", "There is no such leaderboard."))
     }
 
     /// What players see of it.
     ///
     /// # Errors
     /// `404`, or `503 leaderboard_rebuilding` while its first generation is computed.
-    pub fn live(&self) -> Result<(&LeaderboardEntry, &Arc<CompiledBoard>), Refusal> {
+    pub fn live(&self) -> Result<(&LeaderboardEntry, &Arc<CompiledBoard>), Problem> {
         let entry = self.leaderboard()?;
         entry.live.as_ref().map(|live| (entry, live)).ok_or_else(rebuilding)
     }
@@ -87,17 +87,17 @@ impl Reading {
     ///
     /// # Errors
     /// `400 player_id_invalid`.
-    pub fn player(&self) -> Result<PlayerId, Refusal> {
+    pub fn player(&self) -> Result<PlayerId, Problem> {
         // The route without a parameter is `…/entries/lookup`: a player may be called that.
         PlayerId::parse(self.player.as_deref().unwrap_or("lookup")).map_err(|problem| {
-            Refusal::bad_request("player_id_invalid", format!("A player id {problem}.")).at("player_id")
+            Problem::bad_request("player_id_invalid", format!("A player id {problem}.")).at("player_id")
         })
     }
 }
 
 /// `503 leaderboard_rebuilding`.
-pub fn rebuilding() -> Refusal {
-    Refusal::unavailable("leaderboard_rebuilding", "This leaderboard is being computed; try again shortly.", 1)
+pub fn rebuilding() -> Problem {
+    Problem::unavailable("leaderboard_rebuilding", "This leaderboard is being computed; try again shortly.", 1)
 }
 
 /// What this process knows of a board.
@@ -171,7 +171,7 @@ impl Boards {
     ///
     /// # Errors
     /// `503` when Postgres is away and this period was not seen before.
-    pub async fn current(&self, state: &ApiState, board: &CompiledBoard) -> Result<StoredPeriod, Refusal> {
+    pub async fn current(&self, state: &ApiState, board: &CompiledBoard) -> Result<StoredPeriod, Problem> {
         let known = self.state(state, board.generation.id);
         let now = state.clock.now();
         if let Some(period) = known.current.load().as_deref()
@@ -194,13 +194,13 @@ impl Boards {
         state: &ApiState,
         board: &CompiledBoard,
         which: WhichPeriod,
-    ) -> Result<StoredPeriod, Refusal> {
+    ) -> Result<StoredPeriod, Problem> {
         if which == WhichPeriod::Current {
             return self.current(state, board).await;
         }
         self.archived(state, board, PeriodName::Which(which))
             .await?
-            .ok_or_else(|| Refusal::not_found("period_not_found", "This leaderboard has no such period.").at("period"))
+            .ok_or_else(|| Problem::not_found("period_not_found", "This leaderboard has no such period.").at("period"))
     }
 
     /// The period that begins at a moment (from a cursor).
@@ -212,7 +212,7 @@ impl Boards {
         state: &ApiState,
         board: &CompiledBoard,
         start: Micros,
-    ) -> Result<Option<StoredPeriod>, Refusal> {
+    ) -> Result<Option<StoredPeriod>, Problem> {
         let current = self.current(state, board).await?;
         if current.period.starts_at == start {
             return Ok(Some(current));
@@ -225,7 +225,7 @@ impl Boards {
         state: &ApiState,
         board: &CompiledBoard,
         name: PeriodName,
-    ) -> Result<Option<StoredPeriod>, Refusal> {
+    ) -> Result<Option<StoredPeriod>, Problem> {
         let generation = board.generation.id;
         let read = async {
             match name {
@@ -239,8 +239,8 @@ impl Boards {
             }
         };
         self.periods.try_get_with((generation, name), read).await.map_err(|error| match &*error {
-            sqlx::Error::RowNotFound => Refusal::from(sqlx::Error::RowNotFound),
-            other => Refusal::from(sqlx::Error::Protocol(other.to_string())),
+            sqlx::Error::RowNotFound => Problem::from(sqlx::Error::RowNotFound),
+            other => Problem::from(sqlx::Error::Protocol(other.to_string())),
         })
     }
 }

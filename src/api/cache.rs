@@ -12,8 +12,8 @@ use bytes::Bytes;
 use moka::future::Cache;
 use tokio::sync::OnceCell;
 
+use super::problem::Problem;
 use super::query::Include;
-use super::refusal::Refusal;
 use crate::domain::ids::GameId;
 use crate::ranking::{BoardPeriod, Direction, SortKey};
 
@@ -102,8 +102,8 @@ impl PageCache {
     pub async fn get_or_make(
         &self,
         key: PageKey,
-        make: impl Future<Output = Result<CachedPage, Refusal>>,
-    ) -> Result<Arc<CachedPage>, Refusal> {
-        self.pages.try_get_with(key, async { make.await.map(Arc::new) }).await.map_err(|r: Arc<Refusal>| (*r).clone())
+        make: impl Future<Output = Result<CachedPage, Problem>>,
+    ) -> Result<Arc<CachedPage>, Problem> {
+        self.pages.try_get_with(key, async { make.await.map(Arc::new) }).await.map_err(|r: Arc<Problem>| (*r).clone())
     }
 }

@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::refusal::Refusal;
+use super::problem::Problem;
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
 use crate::ranking::{Direction, SortKey};
@@ -59,8 +59,8 @@ impl Cursor {
 }
 
 /// `400 cursor_invalid`.
-pub fn invalid() -> Refusal {
-    Refusal::bad_request("cursor_invalid", "This cursor is damaged, or of another leaderboard or definition of it.")
+pub fn invalid() -> Problem {
+    Problem::bad_request("cursor_invalid", "This cursor is damaged, or of another leaderboard or definition of it.")
         .at("cursor")
 }
 

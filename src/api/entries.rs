@@ -4,14 +4,16 @@ use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use super::answer::{Caching, EntriesAnswer, ExtrasOf, LookupAnswer, StandingAnswer, encode, entries_answer, respond};
+use super::answer::{
+    Caching, EntriesAnswer, ExtrasOf, LookupAnswer, StandingAnswer, encode, entries_answer, is_known, respond,
+};
 use super::boards::{Reading, board_period};
 use super::body::RawBody;
 use super::cache::{CachedPage, PageKey};
 use super::compression::accepts_gzip;
 use super::cursor::{self, Cursor};
+use super::problem::Problem;
 use super::query::{ReadingQuery, WhichPeriod};
-use super::refusal::{Problem, Refusal};
 use super::source::Source;
 use super::state::ApiState;
 use crate::directory::LeaderboardEntry;
@@ -37,15 +39,14 @@ const MAX_LOOKUP: usize = 500;
         ("cursor" = Option<String>, Query, description = "`next_cursor` or `prev_cursor` of another page"),
         ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
     ),
-    responses((status = 200, body = EntriesAnswer<'static>), (status = 304, description = "`If-None-Match` matched"),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = EntriesAnswer<'static>), )
 )]
 pub async fn page(
     State(state): State<ApiState>,
     reading: Reading,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
     let (entry, live) = reading.live()?;
     let seen = state.boards.seen(&state, live.generation.id);
@@ -67,7 +68,8 @@ pub async fn page(
     };
     let page = state.pages.get_or_make(key, make).await?;
     let caching = Caching::new(&state, reading.public);
-    if accepts_gzip(&headers)
+    if !is_known(&headers, &page.etag)
+        && accepts_gzip(&headers)
         && let Some(compressed) = page.gzip().await
     {
         return Ok(respond(&headers, caching, compressed, &page.etag, true));
@@ -80,7 +82,7 @@ async fn place(
     state: &ApiState,
     board: &CompiledBoard,
     query: &ReadingQuery<'_>,
-) -> Result<(StoredPeriod, Option<(Direction, SortKey)>), Refusal> {
+) -> Result<(StoredPeriod, Option<(Direction, SortKey)>), Problem> {
     let Some(text) = &query.cursor else {
         return Ok((state.boards.period(state, board, query.period.unwrap_or_default()).await?, None));
     };
@@ -105,7 +107,7 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    async fn of(state: &ApiState, reading: &'a Reading, which: Option<WhichPeriod>) -> Result<Self, Refusal> {
+    async fn of(state: &ApiState, reading: &'a Reading, which: Option<WhichPeriod>) -> Result<Self, Problem> {
         let (entry, live) = reading.live()?;
         let period = state.boards.period(state, live, which.unwrap_or_default()).await?;
         let board = board_period(entry, live, &period);
@@ -118,8 +120,8 @@ impl<'a> Place<'a> {
     }
 }
 
-fn no_entry(player: &PlayerId) -> Refusal {
-    Refusal::not_found("no_entry", format!("The player '{player}' has no entry in this period."))
+fn no_entry(player: &PlayerId) -> Problem {
+    Problem::not_found("no_entry", format!("The player '{player}' has no entry in this period."))
 }
 
 /// One player's standing.
@@ -131,15 +133,14 @@ fn no_entry(player: &PlayerId) -> Refusal {
         ("period" = Option<String>, Query, description = "`current` (default), `previous` or a period's id"),
         ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
     ),
-    responses((status = 200, body = StandingAnswer<'static>),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = StandingAnswer<'static>))
 )]
 pub async fn standing(
     State(state): State<ApiState>,
     reading: Reading,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
     let place = Place::of(&state, &reading, query.period).await?;
     let player = reading.player()?;
@@ -169,15 +170,14 @@ pub async fn standing(
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Most entries; 11 by default"),
         ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
     ),
-    responses((status = 200, body = EntriesAnswer<'static>),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = EntriesAnswer<'static>))
 )]
 pub async fn around(
     State(state): State<ApiState>,
     reading: Reading,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
     let place = Place::of(&state, &reading, query.period).await?;
     let player = reading.player()?;
@@ -210,8 +210,7 @@ pub struct Lookup {
         ("include" = Option<String>, Query, description = "`plays`, `metadata`, separated by a comma"),
     ),
     request_body = Lookup,
-    responses((status = 200, body = LookupAnswer<'static>),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = LookupAnswer<'static>))
 )]
 pub async fn lookup(
     State(state): State<ApiState>,
@@ -219,13 +218,13 @@ pub async fn lookup(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: RawBody,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
     let place = Place::of(&state, &reading, query.period).await?;
     let wanted: Lookup = body.json("{\"player_ids\": [at most 500 player ids]}")?;
     if wanted.player_ids.len() > MAX_LOOKUP {
         let detail = format!("At most {MAX_LOOKUP} players at once.");
-        return Err(Refusal::bad_request("too_many_players", detail).at("/player_ids"));
+        return Err(Problem::bad_request("too_many_players", detail).at("/player_ids"));
     }
     let players: Vec<&str> = wanted.player_ids.iter().map(PlayerId::as_str).collect();
     let found = place.source(&state).lookup(&players).await?;

@@ -1,7 +1,6 @@
 //! Closed periods whose Redis keys are gone: their final standings in Postgres.
 
-use crate::store::pool::Pool;
-
+use super::history::History;
 use super::sorted_board::{among_themselves, page_of};
 use crate::domain::board::TiePolicy;
 use crate::domain::clock::Micros;
@@ -11,17 +10,17 @@ use crate::store::periods::StoredPeriod;
 use crate::store::standings::{FinalStanding, final_of_players, final_ranks};
 
 /// The final standings of one closed period.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct FinalBoard<'a> {
-    pool: &'a Pool,
+    history: &'a History,
     board: &'a BoardPeriod,
     period: &'a StoredPeriod,
 }
 
 impl<'a> FinalBoard<'a> {
     /// `period` must be closed.
-    pub fn new(pool: &'a Pool, board: &'a BoardPeriod, period: &'a StoredPeriod) -> Self {
-        Self { pool, board, period }
+    pub fn new(history: &'a History, board: &'a BoardPeriod, period: &'a StoredPeriod) -> Self {
+        Self { history, board, period }
     }
 
     /// What is final has one version: when it became so.
@@ -52,7 +51,7 @@ impl<'a> FinalBoard<'a> {
     }
 
     async fn ranks(&self, first: i64, last: i64) -> Result<Page, sqlx::Error> {
-        let rows = if last < first { Vec::new() } else { final_ranks(self.pool, self.period.id, first, last).await? };
+        let rows = if last < first { Vec::new() } else { self.final_ranks(first, last).await? };
         let before = rows.first().map_or(first - 1, |row| row.rank - 1).unsigned_abs();
         let entries = rows.into_iter().filter_map(|row| self.ranked(row)).collect();
         Ok(page_of(self.version(), self.total().unsigned_abs(), before, entries))
@@ -60,7 +59,7 @@ impl<'a> FinalBoard<'a> {
 
     /// How many entries stand before `key` (`inclusive`: or at it).
     async fn standing_before(&self, key: &SortKey, inclusive: bool) -> Result<i64, sqlx::Error> {
-        let own = final_of_players(self.pool, self.period.id, &[key.player_id()]).await?;
+        let own = self.final_of_players(&[key.player_id()]).await?;
         if let Some(row) = own.first()
             && self.key(row).as_deref() == Some(key.as_str())
         {
@@ -70,7 +69,7 @@ impl<'a> FinalBoard<'a> {
         let (mut low, mut high) = (0, self.total());
         while low < high {
             let middle = low + (high - low) / 2 + 1;
-            let row = final_ranks(self.pool, self.period.id, middle, middle).await?.into_iter().next();
+            let row = self.final_ranks(middle, middle).await?.into_iter().next();
             match row.and_then(|row| self.key(&row)) {
                 Some(found) if found.as_str() < key.as_str() => low = middle,
                 _ => high = middle - 1,
@@ -81,7 +80,7 @@ impl<'a> FinalBoard<'a> {
 
     /// As [`crate::ranking::Ranking::around`].
     pub async fn around(&self, player: &str, limit: usize) -> Result<Page, sqlx::Error> {
-        let own = final_of_players(self.pool, self.period.id, &[player]).await?;
+        let own = self.final_of_players(&[player]).await?;
         let Some(own) = own.first() else { return self.ranks(1, 0).await };
         let limit = limit as i64;
         let first = (own.rank - limit / 2).min(self.total() - limit + 1).max(1);
@@ -97,7 +96,7 @@ impl<'a> FinalBoard<'a> {
 
     /// As [`crate::ranking::Ranking::lookup`].
     pub async fn lookup(&self, players: &[&str]) -> Result<LookedUp, sqlx::Error> {
-        let rows = final_of_players(self.pool, self.period.id, players).await?;
+        let rows = self.final_of_players(players).await?;
         let entries = rows.into_iter().filter_map(|row| self.ranked(row)).collect();
         Ok(LookedUp {
             version: self.version(),
@@ -105,6 +104,18 @@ impl<'a> FinalBoard<'a> {
             published: true,
             entries: among_themselves(entries, self.board.tie_policy),
         })
+    }
+
+    async fn final_ranks(&self, first: i64, last: i64) -> Result<Vec<FinalStanding>, sqlx::Error> {
+        let (history, id) = (self.history, self.period.id);
+        let replica = history.replica_for(self.period).await.map(|replica| final_ranks(replica, id, first, last));
+        history.either(replica, final_ranks(history.primary(), id, first, last)).await
+    }
+
+    async fn final_of_players(&self, players: &[&str]) -> Result<Vec<FinalStanding>, sqlx::Error> {
+        let (history, id) = (self.history, self.period.id);
+        let replica = history.replica_for(self.period).await.map(|replica| final_of_players(replica, id, players));
+        history.either(replica, final_of_players(history.primary(), id, players)).await
     }
 
     fn key(&self, row: &FinalStanding) -> Option<String> {

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::answer::{Caching, PeriodAnswer, encode, respond};
 use super::boards::{Reading, board_period};
+use super::problem::Problem;
 use super::query::{ReadingQuery, WhichPeriod};
-use super::refusal::{Problem, Refusal};
 use super::source::Source;
 use super::state::ApiState;
 use crate::directory::LeaderboardEntry;
@@ -70,8 +70,7 @@ pub struct LeaderboardList<'a> {
 /// The leaderboards of the key's game.
 #[utoipa::path(
     get, path = "/v1/leaderboards", tag = "leaderboards", security(("key" = [])),
-    responses((status = 200, body = LeaderboardList<'static>),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = LeaderboardList<'static>))
 )]
 pub async fn list(State(state): State<ApiState>, reading: Reading, headers: HeaderMap) -> Response {
     let visible = reading.game.leaderboards.values().filter(|entry| entry.public || !reading.public);
@@ -105,14 +104,13 @@ pub struct LeaderboardAnswer<'a> {
 #[utoipa::path(
     get, path = "/v1/leaderboards/{slug}", tag = "leaderboards", security(("key" = [])),
     params(("slug" = String, Path, description = "The leaderboard")),
-    responses((status = 200, body = LeaderboardAnswer<'static>),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = LeaderboardAnswer<'static>))
 )]
 pub async fn definition(
     State(state): State<ApiState>,
     reading: Reading,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let entry = reading.leaderboard()?;
     let mut answer = LeaderboardAnswer {
         summary: entry.into(),
@@ -175,15 +173,14 @@ pub struct PeriodsAnswer<'a> {
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Most periods; 100 by default"),
         ("before" = Option<String>, Query, description = "`next_before` of another page"),
     ),
-    responses((status = 200, body = PeriodsAnswer<'static>),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = PeriodsAnswer<'static>))
 )]
 pub async fn periods_of(
     State(state): State<ApiState>,
     reading: Reading,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let text = query.as_deref().unwrap_or_default();
     let (limit, before) = (ReadingQuery::parse(text)?.limit, super::query::before(text)?);
     let limit = limit.unwrap_or(DEFAULT_PERIODS);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use axum::http::request::Parts;
 
-use super::refusal::Refusal;
+use super::problem::Problem;
 use crate::domain::clock::Micros;
 
 /// One parameter's value, percent-decoded. The first of that name.
@@ -88,7 +88,7 @@ impl<'a> ReadingQuery<'a> {
     ///
     /// # Errors
     /// `400` with the parameter's name.
-    pub fn parse(query: &'a str) -> Result<Self, Refusal> {
+    pub fn parse(query: &'a str) -> Result<Self, Problem> {
         let mut parsed = Self::default();
         for (key, value) in pairs(query) {
             match key {
@@ -112,9 +112,9 @@ pub fn text<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
 ///
 /// # Errors
 /// `400 number_invalid`.
-pub fn number(query: &str, name: &'static str) -> Result<Option<i64>, Refusal> {
+pub fn number(query: &str, name: &'static str) -> Result<Option<i64>, Problem> {
     let parse = |value: Cow<'_, str>| {
-        value.parse().map_err(|_| Refusal::bad_request("number_invalid", format!("{name} is a number.")).at(name))
+        value.parse().map_err(|_| Problem::bad_request("number_invalid", format!("{name} is a number.")).at(name))
     };
     text(query, name).map(parse).transpose()
 }
@@ -123,10 +123,10 @@ pub fn number(query: &str, name: &'static str) -> Result<Option<i64>, Refusal> {
 ///
 /// # Errors
 /// `400 before_invalid`.
-pub fn before(query: &str) -> Result<Option<Micros>, Refusal> {
+pub fn before(query: &str) -> Result<Option<Micros>, Problem> {
     let Some(value) = text(query, "before") else { return Ok(None) };
     let moment = value.parse::<jiff::Timestamp>().map_err(|_| {
-        Refusal::bad_request("before_invalid", "before is a moment, for example 2026-11-21T10:00:00Z.").at("before")
+        Problem::bad_request("before_invalid", "before is a moment, for example 2026-11-21T10:00:00Z.").at("before")
     })?;
     Ok(Some(moment.into()))
 }
@@ -135,25 +135,25 @@ pub fn before(query: &str) -> Result<Option<Micros>, Refusal> {
 ///
 /// # Errors
 /// `400 limit_invalid`.
-pub fn parse_limit(value: &str) -> Result<usize, Refusal> {
+pub fn parse_limit(value: &str) -> Result<usize, Problem> {
     value
         .parse()
         .ok()
         .filter(|limit| (1..=1_000).contains(limit))
-        .ok_or_else(|| Refusal::bad_request("limit_invalid", "limit is a number from 1 to 1000.").at("limit"))
+        .ok_or_else(|| Problem::bad_request("limit_invalid", "limit is a number from 1 to 1000.").at("limit"))
 }
 
-fn parse_period(value: &str) -> Result<WhichPeriod, Refusal> {
+fn parse_period(value: &str) -> Result<WhichPeriod, Problem> {
     match value {
         "current" => Ok(WhichPeriod::Current),
         "previous" => Ok(WhichPeriod::Previous),
         id => id.parse().map(WhichPeriod::Id).map_err(|_| {
-            Refusal::bad_request("period_invalid", "period is 'current', 'previous' or a period's id.").at("period")
+            Problem::bad_request("period_invalid", "period is 'current', 'previous' or a period's id.").at("period")
         }),
     }
 }
 
-fn parse_include(value: &str) -> Result<Include, Refusal> {
+fn parse_include(value: &str) -> Result<Include, Problem> {
     let mut include = Include::default();
     for name in value.split(',').map(str::trim).filter(|n| !n.is_empty()) {
         match name {
@@ -161,7 +161,7 @@ fn parse_include(value: &str) -> Result<Include, Refusal> {
             "metadata" => include.metadata = true,
             _ => {
                 let detail = "include is a list of 'plays' and 'metadata', separated by commas.";
-                return Err(Refusal::bad_request("include_invalid", detail).at("include"));
+                return Err(Problem::bad_request("include_invalid", detail).at("include"));
             }
         }
     }

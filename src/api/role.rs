@@ -47,7 +47,7 @@ pub struct ApiRoleSettings {
 /// [`StartError`].
 pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycle) -> Result<RunningRole, StartError> {
     let operations = Operations::start(ROLE, settings.operations.address(9081), lifecycle).await?;
-    let (pool, _read) = start::postgres(&settings.postgres, &clock, &operations, lifecycle).await?;
+    let (pool, replica) = start::postgres(&settings.postgres, &clock, &operations, lifecycle).await?;
     start::redis(RedisUse::Ranking, &settings.redis, &operations, lifecycle).await?;
     let queue = start::queue(&settings.redis, &operations, lifecycle).await?;
     let directory = start::directory(&settings.redis, &operations, lifecycle).await?;
@@ -60,6 +60,7 @@ pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycl
     let state = ApiState::new(ApiSettings {
         directory,
         pool,
+        replica,
         ranking,
         queue,
         queue_name: QUEUE_NAME.to_owned(),

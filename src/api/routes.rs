@@ -14,7 +14,7 @@ use super::entries;
 use super::leaderboards;
 use super::observe::observe;
 use super::openapi;
-use super::refusal::Refusal;
+use super::problem::Problem;
 use super::state::ApiState;
 
 type Route = MethodRouter<ApiState>;
@@ -48,6 +48,7 @@ fn administration() -> Vec<(&'static str, Route)> {
         ("/v1/admin/dead-letters/discard", post(admin::dead_letters::discard)),
         ("/v1/admin/dead-letters/replay", post(admin::dead_letters::replay)),
         ("/v1/admin/dead-letters/{id}", get(admin::dead_letters::show)),
+        ("/v1/admin/audit", get(admin::audit::last)),
         ("/v1/admin/audit-log", get(admin::audit_log::list)),
         ("/v1/admin/queues", get(admin::queues::list)),
         ("/v1/admin/queues/{name}/pause", post(admin::queues::pause)),
@@ -58,23 +59,27 @@ fn administration() -> Vec<(&'static str, Route)> {
     ]
 }
 
+fn all() -> Vec<(String, Route)> {
+    let public_and_not = ["/v1", "/v1/public/{game}"]
+        .into_iter()
+        .flat_map(|prefix| reading().map(|(path, route)| (format!("{prefix}{path}"), route)));
+    public_and_not.chain(administration().into_iter().map(|(path, route)| (path.to_owned(), route))).collect()
+}
+
+/// The patterns of all routes, but for the documentation's own.
+pub fn paths() -> Vec<String> {
+    all().into_iter().map(|(path, _)| path).collect()
+}
+
 /// The api's router. Serve it with [`axum::extract::ConnectInfo`] of the peer in each request.
 pub fn router(state: ApiState) -> Router {
-    let mut router = Router::new();
-    for prefix in ["/v1", "/v1/public/{game}"] {
-        for (path, route) in reading() {
-            router = router.route(&format!("{prefix}{path}"), route);
-        }
-    }
-    for (path, route) in administration() {
-        router = router.route(path, route);
-    }
+    let mut router = all().into_iter().fold(Router::new(), |router, (path, route)| router.route(&path, route));
     router = router
         .merge(openapi::routes())
-        .fallback(|| async { Refusal::not_found("route_not_found", "There is no such route; see /docs.") })
+        .fallback(|| async { Problem::not_found("route_not_found", "There is no such route; see /docs.") })
         .method_not_allowed_fallback(|| async {
             let detail = "This route exists, but not with this method; see /docs.";
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CatchPanicLayer::custom(panicked))
@@ -89,7 +94,7 @@ pub fn router(state: ApiState) -> Router {
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(message = message.unwrap_or("?"), "a request handler panicked");
-    let refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong here.");
+    let refusal = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong here.");
     axum::response::IntoResponse::into_response(refusal)
 }
 

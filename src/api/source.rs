@@ -8,7 +8,7 @@ use moka::future::Cache;
 
 use super::boards::rebuilding;
 use super::final_board::FinalBoard;
-use super::refusal::Refusal;
+use super::problem::Problem;
 use super::sorted_board::SortedBoard;
 use super::state::ApiState;
 use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, ReadError, SortKey, StandingAnswer};
@@ -47,7 +47,7 @@ enum Instead<'a> {
 
 impl<'a> Source<'a> {
     /// As [`crate::ranking::Ranking::page`].
-    pub async fn page(self, limit: usize, from: Option<&SortKey>, direction: Direction) -> Result<Page, Refusal> {
+    pub async fn page(self, limit: usize, from: Option<&SortKey>, direction: Direction) -> Result<Page, Problem> {
         match self.state.ranking.page(self.board, limit, from, direction).await {
             Ok(page) if page.published || !self.period.closed => Ok(page),
             other => match self.instead(other.err()).await? {
@@ -58,7 +58,7 @@ impl<'a> Source<'a> {
     }
 
     /// As [`crate::ranking::Ranking::around`].
-    pub async fn around(self, player: &str, limit: usize) -> Result<Page, Refusal> {
+    pub async fn around(self, player: &str, limit: usize) -> Result<Page, Problem> {
         match self.state.ranking.around(self.board, player, limit).await {
             Ok(page) if page.published || !self.period.closed => Ok(page),
             other => match self.instead(other.err()).await? {
@@ -69,7 +69,7 @@ impl<'a> Source<'a> {
     }
 
     /// As [`crate::ranking::Ranking::standing`].
-    pub async fn standing(self, player: &str) -> Result<StandingAnswer, Refusal> {
+    pub async fn standing(self, player: &str) -> Result<StandingAnswer, Problem> {
         match self.state.ranking.standing(self.board, player).await {
             Ok(answer) if answer.published || !self.period.closed => Ok(answer),
             other => match self.instead(other.err()).await? {
@@ -80,7 +80,7 @@ impl<'a> Source<'a> {
     }
 
     /// As [`crate::ranking::Ranking::lookup`].
-    pub async fn lookup(self, players: &[&str]) -> Result<LookedUp, Refusal> {
+    pub async fn lookup(self, players: &[&str]) -> Result<LookedUp, Problem> {
         match self.state.ranking.lookup(self.board, players).await {
             Ok(answer) if answer.published || !self.period.closed => Ok(answer),
             other => match self.instead(other.err()).await? {
@@ -90,9 +90,9 @@ impl<'a> Source<'a> {
         }
     }
 
-    async fn instead(self, error: Option<ReadError>) -> Result<Instead<'a>, Refusal> {
+    async fn instead(self, error: Option<ReadError>) -> Result<Instead<'a>, Problem> {
         if self.period.closed {
-            return Ok(Instead::Final(FinalBoard::new(&self.state.pool, self.board, self.period)));
+            return Ok(Instead::Final(FinalBoard::new(&self.state.history, self.board, self.period)));
         }
         let key = (self.board.generation.0, self.board.period_start.0, self.board.tie_policy);
         let read = async {

@@ -9,12 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::boards::Boards;
 use super::cache::PageCache;
-use super::guesses::Guesses;
+use super::history::History;
 use super::observe::RouteTimes;
 use super::source::SmallBoards;
 use crate::config::{ApiConfig, HttpConfig};
 use crate::directory::{Directory, KeyHash, SharedDirectory, hash_key};
 use crate::domain::clock::Clock;
+use crate::http::failed_guesses::FailedGuesses;
 use crate::queue::Queue;
 use crate::ranking::Ranking;
 
@@ -31,6 +32,8 @@ pub struct ApiSettings {
     pub directory: SharedDirectory,
     /// Postgres, the primary.
     pub pool: Pool,
+    /// A replica for history, where there is one.
+    pub replica: Option<Pool>,
     /// Published leaderboards.
     pub ranking: Ranking,
     /// The job queue, for its status, pausing and replays.
@@ -57,6 +60,7 @@ pub struct ApiState(Arc<Shared>);
 pub struct Shared {
     pub(super) directory: SharedDirectory,
     pub(super) pool: Pool,
+    pub(super) history: History,
     pub(super) ranking: Ranking,
     pub(super) queue: Queue,
     pub(super) queue_name: String,
@@ -64,7 +68,7 @@ pub struct Shared {
     pub(super) redis_prefix: String,
     pub(super) clock: Clock,
     pub(super) admin_token: Option<KeyHash>,
-    pub(super) guesses: Guesses,
+    pub(super) guesses: FailedGuesses,
     pub(super) boards: Boards,
     pub(super) pages: PageCache,
     pub(super) small_boards: SmallBoards,
@@ -98,6 +102,7 @@ impl ApiState {
         let public = format!("public, max-age={max_age}, stale-while-revalidate=5");
         Ok(Self(Arc::new(Shared {
             directory: settings.directory,
+            history: History::new(settings.pool.clone(), settings.replica, settings.clock.clone()),
             pool: settings.pool,
             ranking: settings.ranking,
             queue: settings.queue,
@@ -106,7 +111,7 @@ impl ApiState {
             redis_prefix: settings.redis_prefix,
             clock: settings.clock,
             admin_token,
-            guesses: Guesses::default(),
+            guesses: FailedGuesses::default(),
             boards: Boards::default(),
             pages: PageCache::default(),
             small_boards: SmallBoards::default(),

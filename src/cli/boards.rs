@@ -9,12 +9,12 @@ use serde_json::json;
 use super::With;
 use super::reach::{Answer, Failure};
 use super::table::table;
-use crate::aggregator::rebuild::rebuild_board;
+use crate::board_rebuild::rebuild_board;
 use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::store::audit_log::{Actor, Change, latest, record};
 use crate::store::leaderboards::{self, StoredLeaderboard};
 use crate::store::pool::Pool;
-use crate::store::{games, partitions, recompute};
+use crate::store::{games, partitions, processes, recompute};
 
 /// How often the progress of a recompute is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -56,7 +56,8 @@ pub struct AuditLog {
 }
 
 impl Which {
-    async fn find(
+    /// The leaderboards that are meant, each with its game and `game/slug`.
+    pub async fn find(
         &self,
         with: &super::Reach,
         pool: &Pool,
@@ -106,7 +107,7 @@ pub async fn rebuild(with: With<Which>) -> Result<Answer, Failure> {
     let rows: Vec<[String; 3]> =
         done.iter().map(|(name, r)| [name.clone(), r.periods.to_string(), r.entries.to_string()]).collect();
     let text = table(["LEADERBOARD", "PERIODS", "ENTRIES"], &rows, "no leaderboards to rebuild");
-    let rebuilt = |(name, r): &(String, crate::aggregator::rebuild::Rebuilt)| json!({ "leaderboard": name, "periods": r.periods, "entries": r.entries, "version": r.version });
+    let rebuilt = |(name, r): &(String, crate::board_rebuild::Rebuilt)| json!({ "leaderboard": name, "periods": r.periods, "entries": r.entries, "version": r.version });
     Ok(Answer::new(&json!({ "rebuilt": done.iter().map(rebuilt).collect::<Vec<_>>() }), text))
 }
 
@@ -135,9 +136,14 @@ pub async fn recompute(with: With<Recompute>) -> Result<Answer, Failure> {
         begun.push((name, generation));
     }
     with.reach.directory_changed(&pool).await;
+    let nobody = !with.what.no_wait && !processes::is_running(&pool, "cron").await?;
+    if nobody && !begun.is_empty() {
+        eprintln!("warning: no cron process runs; begun, and computed as soon as one does");
+    }
     let mut rows = Vec::new();
     for (name, generation) in begun {
-        let state = if with.what.no_wait { "building".to_owned() } else { wait(&pool, &name, generation).await? };
+        let state =
+            if with.what.no_wait || nobody { "building".to_owned() } else { wait(&pool, &name, generation).await? };
         rows.push([name, generation.to_string(), state]);
     }
     let text = table(["LEADERBOARD", "GENERATION", "STATE"], &rows, "no leaderboards to recompute");
@@ -172,13 +178,15 @@ pub async fn partitions(with: With<Nothing>) -> Result<Answer, Failure> {
     let rows: Vec<[String; 5]> = all
         .iter()
         .map(|p| {
+            // Postgres says -1 of a table that it has not analysed yet.
+            let rows = u64::try_from(p.estimated_rows).map_or("unknown".to_owned(), |rows| rows.to_string());
             let bytes = format!("{:.1} MB", p.bytes as f64 / 1e6);
-            [p.name.clone(), p.range_start.to_string(), p.range_end.to_string(), p.estimated_rows.to_string(), bytes]
+            [p.name.clone(), p.range_start.to_string(), p.range_end.to_string(), rows, bytes]
         })
         .collect();
     let text = table(["PARTITION", "FROM", "TO", "ROWS (ABOUT)", "SIZE"], &rows, "no partitions yet; cron makes them");
     let as_json = |p: &partitions::Partition| {
-        json!({ "name": p.name, "starts_at": p.range_start, "ends_at": p.range_end, "rows": p.estimated_rows,
+        json!({ "name": p.name, "starts_at": p.range_start, "ends_at": p.range_end, "rows": u64::try_from(p.estimated_rows).ok(),
                 "bytes": p.bytes, "detach_pending": p.detach_pending })
     };
     Ok(Answer::new(&json!({ "partitions": all.iter().map(as_json).collect::<Vec<_>>() }), text))

@@ -9,6 +9,7 @@ use super::With;
 use super::games::OfGame;
 use super::reach::{Answer, Failure};
 use super::table::table;
+use crate::board_rebuild::open_empty_board;
 use crate::domain::board_text::parse_spec;
 use crate::store::audit_log::Actor;
 use crate::store::leaderboards::{self, Applied, ApplyError, StoredLeaderboard};
@@ -95,8 +96,13 @@ async fn apply(with: With<Apply>) -> Result<Answer, Failure> {
         other => Failure::Input(other.to_string()),
     })?;
     transaction.commit().await?;
-    with.reach.directory_changed(&pool).await;
     let stored = find(&pool, &game, spec.slug.as_str()).await?;
+    if let (Applied::Created, Some(live)) = (applied, stored.live)
+        && let Err(error) = open_empty_board(&pool, &with.reach.ranking()?, live).await
+    {
+        eprintln!("warning: created, but not readable yet (cron will see to it): {error}");
+    }
+    with.reach.directory_changed(&pool).await;
     let did = match applied {
         Applied::Created => "created",
         Applied::Recomputing => "edited; a new generation replaces the old one when it is computed",

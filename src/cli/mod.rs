@@ -5,6 +5,7 @@
 //! found differences). With `--json` the answer, or the error, is one JSON value.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the commands' answers")]
 
+mod audit;
 mod boards;
 mod games;
 mod leaderboards;
@@ -49,6 +50,9 @@ pub enum Command {
     Rebuild(Box<With<boards::Which>>),
     /// Compute leaderboards anew from the stored events, beside the live ones, and swap them in.
     Recompute(Box<With<boards::Recompute>>),
+    /// Compare leaderboards in Redis with Postgres, and those with the stored events. Exit code 4 when something
+    /// differed; what differed in Redis is repaired.
+    Audit(Box<With<audit::Audit>>),
     /// The months of the events table.
     Partitions(Box<With<boards::Nothing>>),
     /// Who changed what.
@@ -65,17 +69,18 @@ pub async fn run(command: Command) -> ExitCode {
         Command::DeadLetters(command) => queues::run_dead_letters(command).await,
         Command::Rebuild(with) => (with.reach.json, boards::rebuild(*with).await),
         Command::Recompute(with) => (with.reach.json, boards::recompute(*with).await),
+        Command::Audit(with) => (with.reach.json, audit::audit(*with).await),
         Command::Partitions(with) => (with.reach.json, boards::partitions(*with).await),
         Command::AuditLog(with) => (with.reach.json, boards::audit_log(*with).await),
     };
     match outcome {
-        Ok(Answer { json: value, text }) => {
+        Ok(Answer { json: value, text, exit_code }) => {
             if json {
                 println!("{value}")
             } else {
                 println!("{}", text.trim_end())
             }
-            ExitCode::SUCCESS
+            ExitCode::from(exit_code)
         }
         Err(failure) => report(json, &failure),
     }

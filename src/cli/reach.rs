@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::config::{PostgresConfig, RedisConfig, RedisUse};
-use crate::directory::publish_if_stale;
+use crate::directory::{self, publish_if_stale};
 pub use crate::queue::keys::FIRST_QUEUE as QUEUE;
 use crate::queue::{Queue, QueueError, Timeouts};
 use crate::ranking::{Ranking, RankingError};
@@ -43,8 +43,7 @@ impl Reach {
     /// Publishes the directory after a change. Should Redis be away, the change stands and cron publishes it.
     pub async fn directory_changed(&self, pool: &Pool) {
         let published = async {
-            let client = redis::Client::open(self.redis.url_of(RedisUse::Cache))?;
-            let mut connection = client.get_multiplexed_async_connection().await?;
+            let mut connection = directory::connect(self.redis.url_of(RedisUse::Cache)).await?;
             publish_if_stale(pool, &mut connection, &self.redis.redis_prefix).await
         };
         if let Err(error) = published.await {
@@ -65,12 +64,19 @@ pub struct Answer {
     pub json: Value,
     /// For people.
     pub text: String,
+    /// The process's exit code.
+    pub exit_code: u8,
 }
 
 impl Answer {
     /// An answer in both forms.
     pub fn new(json: &impl serde::Serialize, text: impl Into<String>) -> Self {
-        Self { json: serde_json::to_value(json).unwrap_or_default(), text: text.into() }
+        Self { json: serde_json::to_value(json).unwrap_or_default(), text: text.into(), exit_code: 0 }
+    }
+
+    /// An answer to "is it so?" that is no: exit code 4.
+    pub fn not_as_it_should_be(self) -> Self {
+        Self { exit_code: 4, ..self }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::byte_reader::{ByteReader, DamagedAt};
 use super::clock::Micros;
 use super::ids::BoardGenerationId;
 
@@ -110,22 +111,21 @@ impl FactPacker {
 /// # Errors
 /// [`PackedError`] when it was written by a newer program or is damaged.
 pub fn unpack(bytes: &[u8]) -> Result<Vec<Fact<'_>>, PackedError> {
-    let mut reader = Reader { bytes, at: 0 };
-    let version = reader.take::<1>()?[0];
+    let mut reader = ByteReader::new(bytes, 0);
+    let version = reader.u8()?;
     if version != PACKED_VERSION {
         return Err(PackedError::UnknownVersion(version));
     }
     let mut facts = Vec::with_capacity(bytes.len() / 80);
-    while reader.at < bytes.len() {
-        let generation = BoardGenerationId(i32::from_le_bytes(reader.take()?));
-        let period_start = Micros(i64::from_le_bytes(reader.take()?));
-        let score = i64::from_le_bytes(reader.take()?);
-        let subscore = i64::from_le_bytes(reader.take()?);
-        let occurred_at = Micros(i64::from_le_bytes(reader.take()?));
+    while !reader.is_done() {
+        let generation = BoardGenerationId(reader.i32()?);
+        let period_start = Micros(reader.i64()?);
+        let score = reader.i64()?;
+        let subscore = reader.i64()?;
+        let occurred_at = Micros(reader.i64()?);
         let event_id = Uuid::from_bytes(reader.take()?);
-        let received_at = Micros(i64::from_le_bytes(reader.take()?));
-        let player_len = usize::from(reader.take::<1>()?[0]);
-        let player_id = reader.text(player_len)?;
+        let received_at = Micros(reader.i64()?);
+        let player_id = reader.short_text()?;
         let metadata_len = usize::from(u16::from_le_bytes(reader.take()?));
         let metadata = reader.text(metadata_len)?;
         facts.push(Fact {
@@ -143,22 +143,9 @@ pub fn unpack(bytes: &[u8]) -> Result<Vec<Fact<'_>>, PackedError> {
     Ok(facts)
 }
 
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], PackedError> {
-        let slice = self.bytes.get(self.at..self.at + N).ok_or(PackedError::Damaged(self.at))?;
-        self.at += N;
-        slice.try_into().map_err(|_| PackedError::Damaged(self.at))
-    }
-
-    fn text(&mut self, len: usize) -> Result<&'a str, PackedError> {
-        let slice = self.bytes.get(self.at..self.at + len).ok_or(PackedError::Damaged(self.at))?;
-        self.at += len;
-        std::str::from_utf8(slice).map_err(|_| PackedError::Damaged(self.at))
+impl From<DamagedAt> for PackedError {
+    fn from(DamagedAt(at): DamagedAt) -> Self {
+        Self::Damaged(at)
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod board;
 pub mod board_text;
+pub mod byte_reader;
 pub mod clock;
 pub mod entry;
 pub mod event;

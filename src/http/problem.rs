@@ -31,6 +31,44 @@ impl Problem {
         Self { status, code, detail: detail.into(), retry_after: None, members: Map::new() }
     }
 
+    /// `400`.
+    pub fn bad_request(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    /// `404`.
+    pub fn not_found(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, detail)
+    }
+
+    /// `503` with `Retry-After` in seconds.
+    pub fn unavailable(code: &'static str, detail: impl Into<Cow<'static, str>>, retry_after: u32) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(retry_after)
+    }
+
+    /// `401`: no key was sent.
+    pub fn key_missing() -> Self {
+        let detail = "Send a key: 'Authorization: Bearer KEY', or HTTP Basic with the key as user name.";
+        Self::new(StatusCode::UNAUTHORIZED, "key_missing", detail)
+    }
+
+    /// `401`: the key is not one.
+    pub fn key_unknown() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "key_unknown", "This key does not exist, or was revoked.")
+    }
+
+    /// `429`: an address has guessed at too many keys.
+    pub fn too_many_unknown_keys(retry_after: u32) -> Self {
+        let detail = "Too many unknown keys from this address; wait before trying again.";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_unknown_keys", detail).retry_after(retry_after)
+    }
+
+    /// Names the part of the request that is meant, as a JSON pointer or the name of a parameter.
+    #[must_use]
+    pub fn at(self, field: &str) -> Self {
+        self.with("field", field)
+    }
+
     /// Says when it is worth trying again.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {

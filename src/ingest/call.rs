@@ -77,10 +77,10 @@ impl<'s> Call<'s> {
     /// What can be refused before anything is read: a blocked address costs neither a body nor a call to Redis.
     pub fn admit(&mut self) -> Result<KeyEntry, Problem> {
         let (limits, now_ms) = (&self.shared.limits, self.now_ms());
-        if limits.guesses_too_much(self.address, now_ms) {
+        if self.shared.guesses.too_many(self.address, now_ms) {
             self.shared.measures.limited("guesses", "cache");
             self.counted = true;
-            return Err(refuse::too_many_guesses(60_000));
+            return Err(refuse::too_many_guesses());
         }
         if !self.counted
             && let Some(for_ms) = limits.denied(self.address, now_ms)
@@ -94,7 +94,7 @@ impl<'s> Call<'s> {
         }
         self.key.clone().map_err(|why| {
             if why == Unauthenticated::UnknownKey {
-                limits.failed_guess(self.address, now_ms);
+                self.shared.guesses.count(self.address, now_ms);
             }
             refuse::unauthenticated(why)
         })

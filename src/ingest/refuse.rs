@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use super::authentication::Unauthenticated;
 use super::body::BodyError;
 use super::formats::BodyProblem;
+use crate::http::failed_guesses::GUESS_WINDOW_SECONDS;
 use crate::http::problem::Problem;
 use crate::queue::enqueue::{Closed, EnqueueError};
 
@@ -17,15 +18,13 @@ const RETRY_RECEIPTS: u32 = 60;
 
 pub(super) fn unauthenticated(why: Unauthenticated) -> Problem {
     match why {
-        Unauthenticated::NoKey => Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "key_missing",
-            "send a key: 'Authorization: Bearer KEY', or HTTP Basic with the key as user name",
-        ),
-        Unauthenticated::UnknownKey => {
-            Problem::new(StatusCode::UNAUTHORIZED, "key_unknown", "this key does not exist, or was revoked")
-        }
+        Unauthenticated::NoKey => Problem::key_missing(),
+        Unauthenticated::UnknownKey => Problem::key_unknown(),
     }
+}
+
+pub(super) fn too_many_guesses() -> Problem {
+    Problem::too_many_unknown_keys(GUESS_WINDOW_SECONDS)
 }
 
 pub(super) fn no_directory() -> Problem {
@@ -80,10 +79,6 @@ pub(super) fn no_batch(problem: &BodyProblem) -> Problem {
 pub(super) fn address_blocked(for_ms: u64, limit: u32) -> Problem {
     let detail = format!("this address has made more than {limit} requests within a minute");
     limited("address_limit", detail, for_ms).with("limit", limit)
-}
-
-pub(super) fn too_many_guesses(for_ms: u64) -> Problem {
-    limited("too_many_unknown_keys", "this address has tried too many unknown keys".to_owned(), for_ms)
 }
 
 fn limited(code: &'static str, detail: String, for_ms: u64) -> Problem {

@@ -11,6 +11,7 @@ use super::measure::Measures;
 use crate::config::{HttpConfig, IngestConfig, LimitsConfig, QueueConfig, RedisConfig};
 use crate::directory::Directory;
 use crate::domain::clock::Clock;
+use crate::http::failed_guesses::FailedGuesses;
 use crate::lifecycle::Lifecycle;
 use crate::queue::enqueue::{Admission, EnqueueError, Enqueuer};
 
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub directory: Arc<ArcSwap<Directory>>,
     pub clock: Clock,
     pub limits: Limits,
+    pub guesses: FailedGuesses,
     pub enqueuer: Enqueuer,
     pub measures: Measures,
 }
@@ -84,5 +86,13 @@ pub async fn open(
     };
     let limits = Limits::new(settings.limits.clone());
     let measures = Measures::new();
-    Ok(IngestState(Arc::new(Shared { settings, directory, clock, limits, enqueuer, measures })))
+    Ok(IngestState(Arc::new(Shared {
+        settings,
+        directory,
+        clock,
+        limits,
+        guesses: FailedGuesses::default(),
+        enqueuer,
+        measures,
+    })))
 }

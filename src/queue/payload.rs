@@ -4,6 +4,7 @@
 
 use uuid::Uuid;
 
+use crate::domain::byte_reader::{ByteReader, DamagedAt};
 use crate::domain::clock::Micros;
 use crate::domain::event::Event;
 use crate::domain::ids::GameId;
@@ -152,16 +153,16 @@ pub struct PersistEvents<'a> {
 /// [`PayloadError`] when it is of another version or kind, or damaged.
 pub fn decode_persist_events(bytes: &[u8]) -> Result<PersistEvents<'_>, PayloadError> {
     let Kind::PersistEvents = kind_of(bytes)?;
-    let mut r = Reader { bytes, at: 2 };
-    let game_id = GameId(i32::from_le_bytes(r.take()?));
+    let mut r = ByteReader::new(bytes, 2);
+    let game_id = GameId(r.i32()?);
     let batch_id = Uuid::from_bytes(r.take()?);
-    let from_server = r.take::<1>()?[0] != 0;
+    let from_server = r.u8()? != 0;
     let count = usize::from(u16::from_le_bytes(r.take()?));
     let mut events = Vec::with_capacity(count.min(crate::domain::event::MAX_BATCH_EVENTS * 10));
     for _ in 0..count {
         let event_id = Uuid::from_bytes(r.take()?);
-        let occurred_at = Micros(i64::from_le_bytes(r.take()?));
-        let schema_version = Some(i32::from_le_bytes(r.take()?)).filter(|v| *v != i32::MIN);
+        let occurred_at = Micros(r.i64()?);
+        let schema_version = Some(r.i32()?).filter(|v| *v != i32::MIN);
         let event_type = r.short_text()?;
         let player_id = r.short_text()?;
         let session_id = Some(r.short_text()?).filter(|s| !s.is_empty());
@@ -169,10 +170,10 @@ pub fn decode_persist_events(bytes: &[u8]) -> Result<PersistEvents<'_>, PayloadE
         let payload = r.text(payload_len)?;
         events.push(Event { event_id, event_type, player_id, session_id, schema_version, occurred_at, payload });
     }
-    if r.at == bytes.len() {
+    if r.is_done() {
         Ok(PersistEvents { game_id, batch_id, from_server, events })
     } else {
-        Err(PayloadError::Damaged(r.at))
+        Err(PayloadError::Damaged(r.at()))
     }
 }
 
@@ -236,32 +237,9 @@ struct DescribedEvent<'a> {
     payload_text: Option<&'a str>,
 }
 
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], PayloadError> {
-        let slice = self.slice(N)?;
-        slice.try_into().map_err(|_| PayloadError::Damaged(self.at))
-    }
-
-    fn slice(&mut self, len: usize) -> Result<&'a [u8], PayloadError> {
-        let end = self.at.checked_add(len).ok_or(PayloadError::Damaged(self.at))?;
-        let slice = self.bytes.get(self.at..end).ok_or(PayloadError::Damaged(self.at))?;
-        self.at = end;
-        Ok(slice)
-    }
-
-    fn short_text(&mut self) -> Result<&'a str, PayloadError> {
-        let len = usize::from(self.take::<1>()?[0]);
-        self.text(len)
-    }
-
-    fn text(&mut self, len: usize) -> Result<&'a str, PayloadError> {
-        let at = self.at;
-        std::str::from_utf8(self.slice(len)?).map_err(|_| PayloadError::Damaged(at))
+impl From<DamagedAt> for PayloadError {
+    fn from(DamagedAt(at): DamagedAt) -> Self {
+        Self::Damaged(at)
     }
 }
 

@@ -240,3 +240,17 @@ pub async fn published_periods(pool: &Pool, generation: i32) -> Result<Vec<(i64,
     .fetch_all(pool)
     .await
 }
+
+/// Whether a generation has any entry, open or closed.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn any(pool: &Pool, generation: i32) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM leaderboard_entries WHERE period_id IN
+                          (SELECT id FROM leaderboard_periods WHERE generation_id = $1))",
+    )
+    .bind(generation)
+    .fetch_one(pool)
+    .await
+}

@@ -33,5 +33,6 @@ mod place;
 pub mod recompute;
 pub mod recompute_steps;
 pub mod retention;
+pub mod scheduled_runs;
 pub mod standings;
 mod sums;

@@ -108,3 +108,14 @@ pub async fn began_before(
     .await?;
     Ok(rows.into_iter().map(from_row).collect())
 }
+
+/// Whether this server knows a period to be closed.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn is_closed(pool: &Pool, id: i64) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leaderboard_periods WHERE id = $1 AND state = 'closed')")
+        .bind(id)
+        .fetch_one(pool)
+        .await
+}

@@ -121,7 +121,7 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Pool::acquire`].
-    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    pub async fn begin(&self) -> Result<PoolTransaction, sqlx::Error> {
         let connection = self.acquire().await?;
         Transaction::begin(connection, None).await
     }
@@ -146,6 +146,9 @@ impl Pool {
         self.inner.close().await;
     }
 }
+
+/// A transaction on a connection of a pool.
+pub type PoolTransaction = Transaction<'static, Postgres>;
 
 impl From<sqlx::PgPool> for Pool {
     fn from(inner: sqlx::PgPool) -> Self {

@@ -73,3 +73,16 @@ pub async fn connection_budget<'e>(
 pub async fn ping<'e>(on: impl Executor<'e, Database = Postgres>) -> Result<i32, sqlx::Error> {
     sqlx::query_scalar("SELECT current_setting('server_version_num')::integer").fetch_one(on).await
 }
+
+/// Whether a process of this role was seen within the last minute.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn is_running<'e>(on: impl Executor<'e, Database = Postgres>, role: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM processes WHERE role = $1 AND seen_at > clock_timestamp() - interval '1 minute')",
+    )
+    .bind(role)
+    .fetch_one(on)
+    .await
+}

@@ -154,7 +154,7 @@ pub async fn begin(
         .bind(json(spec)?)
         .execute(&mut *transaction)
         .await?;
-    bump_directory(transaction).await?;
+    super::directory::changed(transaction).await?;
     Ok(generation)
 }
 
@@ -239,10 +239,6 @@ pub(super) async fn lock_game(transaction: &mut PgConnection, leaderboard_id: i3
     game.map(GameId).ok_or(ChangeError::NotFound)
 }
 
-pub(super) async fn bump_directory(transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE directory_version SET version = version + 1").execute(transaction).await.map(|_| ())
-}
-
 async fn rename(
     transaction: &mut PgConnection,
     leaderboard_id: i32,
@@ -278,7 +274,7 @@ async fn show(transaction: &mut PgConnection, leaderboard_id: i32, spec: &Leader
     .bind(&text)
     .execute(&mut *transaction)
     .await?;
-    bump_directory(transaction).await?;
+    super::directory::changed(transaction).await?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, Row};
 
 use super::baseline::{EntryKey, read_state};
 use super::event_scan::ScanKey;
-use super::recompute::{ChangeError, bump_directory, lock_game};
+use super::recompute::{ChangeError, lock_game};
 use crate::domain::board::{BoardGeneration, GenerationState, LeaderboardSpec};
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
@@ -301,7 +301,7 @@ pub async fn swap(
         .bind(game.0)
         .execute(&mut *transaction)
         .await?;
-    bump_directory(transaction).await?;
+    super::directory::changed(transaction).await?;
     Ok(Swap::Done(old.map(BoardGenerationId), closed))
 }
 

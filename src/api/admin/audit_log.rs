@@ -5,8 +5,8 @@ use axum::extract::{RawQuery, State};
 use serde::Serialize;
 
 use super::super::access::StudioOrOperator;
+use super::super::problem::Problem;
 use super::super::query::{number, parse_limit, text};
-use super::super::refusal::{Problem, Refusal};
 use super::super::state::ApiState;
 use crate::store::audit_log::{RecordedChange, latest};
 
@@ -23,14 +23,13 @@ pub struct AuditLog {
     params(("game" = Option<String>, Query, description = "With the admin token: of one game only"),
            ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Most changes; 100 by default"),
            ("before" = Option<i64>, Query, description = "Older than the change with this id")),
-    responses((status = 200, body = AuditLog),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = AuditLog))
 )]
 pub async fn list(
     State(state): State<ApiState>,
     who: StudioOrOperator,
     RawQuery(query): RawQuery,
-) -> Result<Json<AuditLog>, Refusal> {
+) -> Result<Json<AuditLog>, Problem> {
     let query = query.unwrap_or_default();
     let limit = text(&query, "limit").map(|limit| parse_limit(&limit)).transpose()?.unwrap_or(100);
     let before = number(&query, "before")?;

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::super::access::StudioOrOperator;
 use super::super::body::RawBody;
+use super::super::problem::Problem;
 use super::super::query::{parse_limit, text};
-use super::super::refusal::{Problem, Refusal};
 use super::super::replay::ReplayError;
 use super::super::state::ApiState;
 use crate::domain::clock::Micros;
@@ -37,14 +37,13 @@ pub struct DeadLetterList {
            ("reason" = Option<String>, Query, description = "Why it is here"),
            ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Most letters; 100 by default"),
            ("after" = Option<String>, Query, description = "`next_after` of another page")),
-    responses((status = 200, body = DeadLetterList),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = DeadLetterList))
 )]
 pub async fn list(
     State(state): State<ApiState>,
     who: StudioOrOperator,
     RawQuery(query): RawQuery,
-) -> Result<Json<DeadLetterList>, Refusal> {
+) -> Result<Json<DeadLetterList>, Problem> {
     let query = query.unwrap_or_default();
     let limit = text(&query, "limit").map(|limit| parse_limit(&limit)).transpose()?.unwrap_or(100);
     let wanted = text(&query, "state").unwrap_or("waiting".into());
@@ -63,9 +62,9 @@ pub async fn list(
     Ok(Json(DeadLetterList { dead_letters, next_after }))
 }
 
-fn parse_after(text: &str) -> Result<(Micros, Uuid), Refusal> {
+fn parse_after(text: &str) -> Result<(Micros, Uuid), Problem> {
     let parsed = text.split_once('_').and_then(|(at, id)| Some((Micros(at.parse().ok()?), id.parse().ok()?)));
-    parsed.ok_or_else(|| Refusal::bad_request("after_invalid", "after is the next_after of another page.").at("after"))
+    parsed.ok_or_else(|| Problem::bad_request("after_invalid", "after is the next_after of another page.").at("after"))
 }
 
 /// A dead letter with its body.
@@ -83,15 +82,14 @@ pub struct DeadLetterAnswer {
 #[utoipa::path(
     get, path = "/v1/admin/dead-letters/{id}", tag = "admin", security(("key" = [])),
     params(("id" = String, Path, description = "The dead letter")),
-    responses((status = 200, body = DeadLetterAnswer),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = DeadLetterAnswer))
 )]
 pub async fn show(
     State(state): State<ApiState>,
     who: StudioOrOperator,
     Path(id): Path<String>,
-) -> Result<Json<DeadLetterAnswer>, Refusal> {
-    let not_found = || Refusal::not_found("dead_letter_not_found", "There is no such dead letter.");
+) -> Result<Json<DeadLetterAnswer>, Problem> {
+    let not_found = || Problem::not_found("dead_letter_not_found", "There is no such dead letter.");
     let id = id.parse().map_err(|_| not_found())?;
     let found = dead_letters::read(&state.pool, who.game.map(|g| g.id), id).await?;
     let (letter, body) = found.ok_or_else(not_found)?;
@@ -119,11 +117,11 @@ pub struct Decided {
 ///
 /// # Errors
 /// `400`.
-pub fn decision(body: &RawBody) -> Result<Vec<Uuid>, Refusal> {
+pub fn decision(body: &RawBody) -> Result<Vec<Uuid>, Problem> {
     let wanted: Decision = body.json("{\"ids\": [at most 1000 ids]}")?;
     if wanted.ids.len() > MAX_DECIDED {
         let detail = format!("At most {MAX_DECIDED} at once.");
-        return Err(Refusal::bad_request("too_many_dead_letters", detail).at("/ids"));
+        return Err(Problem::bad_request("too_many_dead_letters", detail).at("/ids"));
     }
     Ok(wanted.ids)
 }
@@ -131,14 +129,13 @@ pub fn decision(body: &RawBody) -> Result<Vec<Uuid>, Refusal> {
 /// Gives dead letters up for good.
 #[utoipa::path(
     post, path = "/v1/admin/dead-letters/discard", tag = "admin", security(("key" = [])), request_body = Decision,
-    responses((status = 200, body = Decided),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Decided))
 )]
 pub async fn discard(
     State(state): State<ApiState>,
     who: StudioOrOperator,
     body: RawBody,
-) -> Result<Json<Decided>, Refusal> {
+) -> Result<Json<Decided>, Problem> {
     let ids = decision(&body)?;
     let game = who.game.map(|g| g.id);
     let mut transaction = state.pool.begin().await?;
@@ -153,14 +150,13 @@ pub async fn discard(
 /// Puts dead letters back into the queue. Doing it twice changes nothing.
 #[utoipa::path(
     post, path = "/v1/admin/dead-letters/replay", tag = "admin", security(("key" = [])), request_body = Decision,
-    responses((status = 200, body = Decided),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Decided))
 )]
 pub async fn replay(
     State(state): State<ApiState>,
     who: StudioOrOperator,
     body: RawBody,
-) -> Result<Json<Decided>, Refusal> {
+) -> Result<Json<Decided>, Problem> {
     let ids = decision(&body)?;
     let game = who.game.map(|g| g.id);
     match super::super::replay::replay(&state.pool, &state.queue, game, &ids, who.actor).await {

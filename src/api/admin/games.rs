@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::access::{Operator, no_such_game};
 use super::super::body::RawBody;
-use super::super::refusal::{Problem, Refusal};
+use super::super::problem::Problem;
 use super::super::state::ApiState;
 use super::keys::NewKey;
 use crate::directory::KeyKind;
@@ -41,14 +41,13 @@ pub struct CreatedGame {
 /// Creates a game with a client and a server key.
 #[utoipa::path(
     post, path = "/v1/admin/games", tag = "admin", security(("key" = [])), request_body = NewGame,
-    responses((status = 201, body = CreatedGame),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 201, body = CreatedGame))
 )]
-pub async fn create(State(state): State<ApiState>, _: Operator, body: RawBody) -> Result<Response, Refusal> {
+pub async fn create(State(state): State<ApiState>, _: Operator, body: RawBody) -> Result<Response, Problem> {
     let new: NewGame = body.json("{\"slug\": …, \"name\": …}")?;
     let name = new.name.as_deref().unwrap_or(new.slug.as_str());
     let created = create_with_keys(&state.pool, &new.slug, name).await?.ok_or_else(|| {
-        Refusal::new(StatusCode::CONFLICT, "game_exists", "There is a game of this name already.").at("/slug")
+        Problem::new(StatusCode::CONFLICT, "game_exists", "There is a game of this name already.").at("/slug")
     })?;
     state.directory_changed().await;
     Ok((StatusCode::CREATED, Json(created)).into_response())
@@ -82,10 +81,9 @@ pub struct GameList {
 /// All games.
 #[utoipa::path(
     get, path = "/v1/admin/games", tag = "admin", security(("key" = [])),
-    responses((status = 200, body = GameList),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = GameList))
 )]
-pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<GameList>, Refusal> {
+pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<GameList>, Problem> {
     Ok(Json(GameList { games: games::list(&state.pool).await? }))
 }
 
@@ -113,15 +111,14 @@ fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Option<u32>>, D::Er
 #[utoipa::path(
     patch, path = "/v1/admin/games/{slug}", tag = "admin", security(("key" = [])), request_body = GameChange,
     params(("slug" = String, Path, description = "The game")),
-    responses((status = 200, body = Game),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Game))
 )]
 pub async fn edit(
     State(state): State<ApiState>,
     _: Operator,
     Path(slug): Path<String>,
     body: RawBody,
-) -> Result<Json<Game>, Refusal> {
+) -> Result<Json<Game>, Problem> {
     let change: GameChange =
         body.json("{\"name\": …, \"limit_player_events\": …, \"limit_game_events\": …}, each optional")?;
     let game = games::by_slug(&state.pool, &slug).await?.ok_or_else(no_such_game)?;

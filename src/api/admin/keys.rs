@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::access::Studio;
 use super::super::body::RawBody;
-use super::super::refusal::{Problem, Refusal};
+use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::directory::KeyKind;
 use crate::store::keys::{self, ApiKey};
@@ -45,13 +45,12 @@ pub struct KeyRequest {
 #[utoipa::path(
     post, path = "/v1/admin/keys", tag = "admin", security(("key" = [])), request_body = KeyRequest,
     params(("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 201, body = NewKey),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 201, body = NewKey))
 )]
-pub async fn create(State(state): State<ApiState>, studio: Studio, body: RawBody) -> Result<Response, Refusal> {
+pub async fn create(State(state): State<ApiState>, studio: Studio, body: RawBody) -> Result<Response, Problem> {
     let wanted: KeyRequest = body.json("{\"kind\": \"client\" or \"server\", \"label\": …}")?;
     if wanted.label.as_ref().is_some_and(|label| label.chars().count() > 200) {
-        return Err(Refusal::bad_request("label_too_long", "A label has at most 200 characters.").at("/label"));
+        return Err(Problem::bad_request("label_too_long", "A label has at most 200 characters.").at("/label"));
     }
     let mut transaction = state.pool.begin().await?;
     let label = wanted.label.as_deref();
@@ -73,10 +72,9 @@ pub struct KeyList {
 #[utoipa::path(
     get, path = "/v1/admin/keys", tag = "admin", security(("key" = [])),
     params(("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 200, body = KeyList),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = KeyList))
 )]
-pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<KeyList>, Refusal> {
+pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<KeyList>, Problem> {
     Ok(Json(KeyList { keys: keys::list(&state.pool, studio.game.id).await? }))
 }
 
@@ -85,15 +83,14 @@ pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<
     delete, path = "/v1/admin/keys/{id}", tag = "admin", security(("key" = [])),
     params(("id" = String, Path, description = "The key's number"),
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 200, body = ApiKey),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = ApiKey))
 )]
 pub async fn revoke(
     State(state): State<ApiState>,
     studio: Studio,
     Path(id): Path<String>,
-) -> Result<Json<ApiKey>, Refusal> {
-    let not_found = || Refusal::not_found("key_not_found", "This game has no such key.");
+) -> Result<Json<ApiKey>, Problem> {
+    let not_found = || Problem::not_found("key_not_found", "This game has no such key.");
     let id: i32 = id.parse().map_err(|_| not_found())?;
     let mut transaction = state.pool.begin().await?;
     let revoked = keys::revoke(&mut transaction, Some(studio.game.id), id, studio.actor).await?;

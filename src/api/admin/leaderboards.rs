@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::super::access::Studio;
 use super::super::body::RawBody;
-use super::super::refusal::{Problem, Refusal};
+use super::super::problem::Problem;
 use super::super::state::ApiState;
+use crate::board_rebuild::open_empty_board;
 use crate::domain::board::LeaderboardSpec;
 use crate::domain::board_text::{SpecProblem, parse_spec};
 use crate::domain::clock::Micros;
@@ -59,13 +60,13 @@ pub struct WrittenLeaderboard {
     leaderboard: ManagedLeaderboard,
 }
 
-impl From<SpecProblem> for Refusal {
+impl From<SpecProblem> for Problem {
     fn from(problem: SpecProblem) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, problem.code, problem.message).at(problem.field)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, problem.code, problem.message).at(&problem.field)
     }
 }
 
-impl From<ApplyError> for Refusal {
+impl From<ApplyError> for Problem {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::NoGame => super::super::access::no_such_game(),
@@ -88,15 +89,14 @@ impl From<ApplyError> for Refusal {
     request_body(content = Object, description = "A leaderboard's definition"),
     params(("game" = Option<String>, Query, description = "With the admin token: the game"),
            ("accept_incomplete_history" = Option<bool>, Query, description = "Count from the stored events only")),
-    responses((status = 201, body = WrittenLeaderboard), (status = 200, body = WrittenLeaderboard),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 201, body = WrittenLeaderboard), (status = 200, body = WrittenLeaderboard))
 )]
 pub async fn create(
     State(state): State<ApiState>,
     studio: Studio,
     RawQuery(query): RawQuery,
     body: RawBody,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let spec = parse_spec(&body.0, None)?;
     write(&state, &studio, &spec, query.as_deref().unwrap_or_default()).await
 }
@@ -108,8 +108,7 @@ pub async fn create(
     params(("slug" = String, Path, description = "The leaderboard"),
            ("game" = Option<String>, Query, description = "With the admin token: the game"),
            ("accept_incomplete_history" = Option<bool>, Query, description = "Count from the stored events only")),
-    responses((status = 201, body = WrittenLeaderboard), (status = 200, body = WrittenLeaderboard),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 201, body = WrittenLeaderboard), (status = 200, body = WrittenLeaderboard))
 )]
 pub async fn put(
     State(state): State<ApiState>,
@@ -117,35 +116,50 @@ pub async fn put(
     Path(slug): Path<String>,
     RawQuery(query): RawQuery,
     body: RawBody,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let spec = parse_spec(&body.0, Some(&slug))?;
     write(&state, &studio, &spec, query.as_deref().unwrap_or_default()).await
 }
 
-async fn write(state: &ApiState, studio: &Studio, spec: &LeaderboardSpec, query: &str) -> Result<Response, Refusal> {
+async fn write(state: &ApiState, studio: &Studio, spec: &LeaderboardSpec, query: &str) -> Result<Response, Problem> {
     let accept =
         query.split('&').any(|pair| matches!(pair, "accept_incomplete_history=true" | "accept_incomplete_history=1"));
     let mut transaction = state.pool.begin().await?;
     let result = leaderboards::apply(&mut transaction, studio.game.id, spec, accept, studio.actor).await?;
     transaction.commit().await?;
+    let stored = stored(state, studio, spec.slug.as_str()).await?;
+    if let (Applied::Created, Some(live)) = (result, stored.live) {
+        // Readable before anybody hears of it, not when cron next looks.
+        if let Err(error) = open_empty_board(&state.pool, &state.ranking, live).await {
+            tracing::warn!(%error, "a new leaderboard could not be opened; cron will");
+        }
+    }
     state.directory_changed().await;
-    let leaderboard = find(state, studio, spec.slug.as_str()).await?;
+    let leaderboard = stored.into();
     let status = if result == Applied::Created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(WrittenLeaderboard { result, leaderboard })).into_response())
 }
 
 /// `404`.
-pub fn not_found() -> Refusal {
-    Refusal::not_found("leaderboard_not_found", "There is no such leaderboard.")
+pub fn not_found() -> Problem {
+    Problem::not_found("leaderboard_not_found", "There is no such leaderboard.")
 }
 
 /// One leaderboard of the studio's game.
 ///
 /// # Errors
 /// `404`, or Postgres is away.
-pub async fn find(state: &ApiState, studio: &Studio, slug: &str) -> Result<ManagedLeaderboard, Refusal> {
+pub async fn find(state: &ApiState, studio: &Studio, slug: &str) -> Result<ManagedLeaderboard, Problem> {
+    stored(state, studio, slug).await.map(Into::into)
+}
+
+/// As [`find`], as it is stored.
+///
+/// # Errors
+/// As [`find`].
+pub async fn stored(state: &ApiState, studio: &Studio, slug: &str) -> Result<StoredLeaderboard, Problem> {
     let all = leaderboards::list(&state.pool, studio.game.id).await?;
-    all.into_iter().find(|stored| stored.spec.slug.as_str() == slug).map(Into::into).ok_or_else(not_found)
+    all.into_iter().find(|stored| stored.spec.slug.as_str() == slug).ok_or_else(not_found)
 }
 
 /// All leaderboards of a game.
@@ -159,10 +173,9 @@ pub struct ManagedList {
 #[utoipa::path(
     get, path = "/v1/admin/leaderboards", tag = "admin", security(("key" = [])),
     params(("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 200, body = ManagedList),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = ManagedList))
 )]
-pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<ManagedList>, Refusal> {
+pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<ManagedList>, Problem> {
     let all = leaderboards::list(&state.pool, studio.game.id).await?;
     Ok(Json(ManagedList { leaderboards: all.into_iter().map(Into::into).collect() }))
 }
@@ -172,14 +185,13 @@ pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<
     get, path = "/v1/admin/leaderboards/{slug}", tag = "admin", security(("key" = [])),
     params(("slug" = String, Path, description = "The leaderboard"),
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 200, body = ManagedLeaderboard),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = ManagedLeaderboard))
 )]
 pub async fn show(
     State(state): State<ApiState>,
     studio: Studio,
     Path(slug): Path<String>,
-) -> Result<Json<ManagedLeaderboard>, Refusal> {
+) -> Result<Json<ManagedLeaderboard>, Problem> {
     find(&state, &studio, &slug).await.map(Json)
 }
 
@@ -188,14 +200,13 @@ pub async fn show(
     delete, path = "/v1/admin/leaderboards/{slug}", tag = "admin", security(("key" = [])),
     params(("slug" = String, Path, description = "The leaderboard"),
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 204, description = "It is gone"),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 204, description = "It is gone"))
 )]
 pub async fn delete(
     State(state): State<ApiState>,
     studio: Studio,
     Path(slug): Path<String>,
-) -> Result<StatusCode, Refusal> {
+) -> Result<StatusCode, Problem> {
     let mut transaction = state.pool.begin().await?;
     if !leaderboards::delete(&mut transaction, studio.game.id, &slug, studio.actor).await? {
         transaction.rollback().await?;

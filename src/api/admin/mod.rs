@@ -2,6 +2,7 @@
 //!
 //! Every change is one transaction with its row in the audit log; then the directory is published.
 
+pub mod audit;
 pub mod audit_log;
 pub mod dead_letters;
 pub mod games;

@@ -5,13 +5,13 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 
 use super::super::access::Operator;
-use super::super::refusal::{Problem, Refusal};
+use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::queue::status::QueueStatus;
 use crate::queue::{Lane, QueueError};
 use crate::store::audit_log::{Change, record};
 
-impl From<QueueError> for Refusal {
+impl From<QueueError> for Problem {
     fn from(error: QueueError) -> Self {
         tracing::warn!(%error, code = error.code(), "the queue did not answer a request");
         Self::unavailable("queue_unreachable", "The queue does not answer; try again shortly.", 1)
@@ -102,10 +102,9 @@ pub struct QueueList {
 /// Depth per lane, oldest age, workers and totals of every queue.
 #[utoipa::path(
     get, path = "/v1/admin/queues", tag = "admin", security(("key" = [])),
-    responses((status = 200, body = QueueList),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = QueueList))
 )]
-pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<QueueList>, Refusal> {
+pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<QueueList>, Problem> {
     let status = state.queue.status().await?;
     Ok(Json(QueueList { queues: vec![QueueAnswer::new(&state.queue_name, status)] }))
 }
@@ -114,14 +113,13 @@ pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<Que
 #[utoipa::path(
     post, path = "/v1/admin/queues/{name}/pause", tag = "admin", security(("key" = [])),
     params(("name" = String, Path, description = "The queue")),
-    responses((status = 200, body = QueueAnswer),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = QueueAnswer))
 )]
 pub async fn pause(
     State(state): State<ApiState>,
     _: Operator,
     Path(name): Path<String>,
-) -> Result<Json<QueueAnswer>, Refusal> {
+) -> Result<Json<QueueAnswer>, Problem> {
     hold(&state, &name, true).await
 }
 
@@ -129,20 +127,19 @@ pub async fn pause(
 #[utoipa::path(
     post, path = "/v1/admin/queues/{name}/resume", tag = "admin", security(("key" = [])),
     params(("name" = String, Path, description = "The queue")),
-    responses((status = 200, body = QueueAnswer),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = QueueAnswer))
 )]
 pub async fn resume(
     State(state): State<ApiState>,
     _: Operator,
     Path(name): Path<String>,
-) -> Result<Json<QueueAnswer>, Refusal> {
+) -> Result<Json<QueueAnswer>, Problem> {
     hold(&state, &name, false).await
 }
 
-async fn hold(state: &ApiState, name: &str, paused: bool) -> Result<Json<QueueAnswer>, Refusal> {
+async fn hold(state: &ApiState, name: &str, paused: bool) -> Result<Json<QueueAnswer>, Problem> {
     if name != state.queue_name {
-        return Err(Refusal::not_found("queue_not_found", "There is no such queue."));
+        return Err(Problem::not_found("queue_not_found", "There is no such queue."));
     }
     if paused {
         state.queue.pause().await?;

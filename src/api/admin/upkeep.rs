@@ -7,9 +7,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::super::access::{Operator, Studio};
-use super::super::refusal::{Problem, Refusal};
+use super::super::problem::Problem;
 use super::super::state::ApiState;
-use crate::aggregator::rebuild::{RebuildBoardError, rebuild_board};
+use crate::board_rebuild::{RebuildBoardError, rebuild_board};
 use crate::domain::clock::Micros;
 use crate::ranking::RebuildError;
 use crate::store::audit_log::{Change, record};
@@ -26,8 +26,8 @@ pub struct PartitionAnswer {
     /// Exclusive, RFC 3339.
     #[schema(value_type = String, format = DateTime)]
     ends_at: Micros,
-    /// Estimated.
-    rows: i64,
+    /// Estimated; null while Postgres has not analysed the table.
+    rows: Option<u64>,
     /// With indexes.
     bytes: i64,
 }
@@ -45,7 +45,7 @@ impl From<partitions::Partition> for PartitionAnswer {
             name: partition.name,
             starts_at: partition.range_start,
             ends_at: partition.range_end,
-            rows: partition.estimated_rows,
+            rows: u64::try_from(partition.estimated_rows).ok(),
             bytes: partition.bytes,
         }
     }
@@ -54,10 +54,9 @@ impl From<partitions::Partition> for PartitionAnswer {
 /// The partitions of the events table.
 #[utoipa::path(
     get, path = "/v1/admin/partitions", tag = "admin", security(("key" = [])),
-    responses((status = 200, body = PartitionList),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = PartitionList))
 )]
-pub async fn list_partitions(State(state): State<ApiState>, _: Operator) -> Result<Json<PartitionList>, Refusal> {
+pub async fn list_partitions(State(state): State<ApiState>, _: Operator) -> Result<Json<PartitionList>, Problem> {
     let all = partitions::list(&mut *state.pool.acquire().await?).await?;
     Ok(Json(PartitionList { partitions: all.into_iter().map(Into::into).collect() }))
 }
@@ -78,14 +77,13 @@ pub struct Rebuilt {
     post, path = "/v1/admin/leaderboards/{slug}/rebuild", tag = "admin", security(("key" = [])),
     params(("slug" = String, Path, description = "The leaderboard"),
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 200, body = Rebuilt),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, body = Rebuilt))
 )]
 pub async fn rebuild(
     State(state): State<ApiState>,
     studio: Studio,
     Path(slug): Path<String>,
-) -> Result<Json<Rebuilt>, Refusal> {
+) -> Result<Json<Rebuilt>, Problem> {
     let entry = studio.game.leaderboards.get(slug.as_str()).ok_or_else(super::leaderboards::not_found)?;
     let live = entry.live.clone().ok_or_else(super::super::boards::rebuilding)?;
     let change = Change {
@@ -105,11 +103,11 @@ pub async fn rebuild(
         Ok(Ok(done)) => Ok(Json(Rebuilt { periods: done.periods, entries: done.entries, version: done.version })),
         Ok(Err(RebuildBoardError::Rebuild(RebuildError::Busy))) => {
             let detail = "This leaderboard is being rebuilt already.";
-            Err(Refusal::new(StatusCode::CONFLICT, "rebuild_under_way", detail))
+            Err(Problem::new(StatusCode::CONFLICT, "rebuild_under_way", detail))
         }
         failed => {
             tracing::warn!(slug, ?failed, "a rebuild failed");
-            Err(Refusal::unavailable("rebuild_failed", "The rebuild did not finish; the leaderboard is as it was.", 5))
+            Err(Problem::unavailable("rebuild_failed", "The rebuild did not finish; the leaderboard is as it was.", 5))
         }
     }
 }
@@ -119,17 +117,14 @@ pub async fn rebuild(
     post, path = "/v1/admin/leaderboards/{slug}/recompute", tag = "admin", security(("key" = [])),
     params(("slug" = String, Path, description = "The leaderboard"),
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 202, body = super::leaderboards::ManagedLeaderboard),
-              (status = "default", body = Problem, content_type = "application/problem+json")),
+    responses((status = 202, body = super::leaderboards::ManagedLeaderboard))
 )]
 pub async fn recompute(
     State(state): State<ApiState>,
     studio: Studio,
     Path(slug): Path<String>,
-) -> Result<Response, Refusal> {
-    let all = leaderboards::list(&state.pool, studio.game.id).await?;
-    let stored = all.into_iter().find(|stored| stored.spec.slug.as_str() == slug);
-    let stored = stored.ok_or_else(super::leaderboards::not_found)?;
+) -> Result<Response, Problem> {
+    let stored = super::leaderboards::stored(&state, &studio, &slug).await?;
     let mut transaction = state.pool.begin().await?;
     let begun = recompute::begin(&mut transaction, stored.id, &stored.spec).await;
     let generation = begun.map_err(leaderboards::ApplyError::from)?;

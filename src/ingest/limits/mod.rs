@@ -2,24 +2,21 @@
 //! enqueue call; this is what a replica keeps to itself so that most requests need not ask about most limits, a blocked
 //! address costs no call, and limits hold while Redis is away. All of it is bounded.
 
-mod bounded_table;
 mod plan;
 mod sieve;
 
 use std::hash::{BuildHasher, RandomState};
 
-pub use bounded_table::{BoundedTable, Expires};
 pub use plan::{Group, Plan};
 
 use crate::config::LimitsConfig;
 use crate::directory::GameEntry;
 use crate::domain::ids::GameId;
 use crate::domain::rate::{HeldCount, WindowCount};
+use crate::http::bounded_table::{BoundedTable, Expires};
 use crate::http::client_address::ClientAddress;
 use sieve::Sieve;
 
-/// Failed guesses at keys a minute from one address; beyond it the address is refused for a minute.
-pub const MAX_FAILED_GUESSES: u32 = 30;
 /// Addresses, and players, that a replica remembers something of.
 const MAX_ADDRESSES: usize = 100_000;
 const MAX_PLAYERS: usize = 100_000;
@@ -32,18 +29,6 @@ struct Until(i64);
 impl Expires for Until {
     fn is_stale(&self, now_ms: i64) -> bool {
         now_ms >= self.0
-    }
-}
-
-impl Expires for WindowCount {
-    fn is_stale(&self, now_ms: i64) -> bool {
-        Self::is_stale(self, now_ms)
-    }
-}
-
-impl Expires for HeldCount {
-    fn is_stale(&self, now_ms: i64) -> bool {
-        Self::is_stale(self, now_ms)
     }
 }
 
@@ -82,7 +67,6 @@ pub struct GameLimits {
 pub struct Limits {
     config: LimitsConfig,
     denied: BoundedTable<ClientAddress, Until>,
-    guesses: BoundedTable<ClientAddress, WindowCount>,
     local: BoundedTable<ClientAddress, WindowCount>,
     /// Who may have sent a twentieth of a player's limit lately; only these are in `players`.
     sieve: Sieve,
@@ -97,7 +81,6 @@ impl Limits {
         Self {
             config,
             denied: BoundedTable::new(MAX_ADDRESSES),
-            guesses: BoundedTable::new(MAX_ADDRESSES),
             local: BoundedTable::new(MAX_ADDRESSES),
             sieve: Sieve::new(),
             players: BoundedTable::new(MAX_PLAYERS),
@@ -134,17 +117,6 @@ impl Limits {
         let until = now_ms.saturating_add(i64::try_from(for_ms).unwrap_or(i64::MAX));
         // When the table is full the next request asks Redis again: slower, still refused.
         self.denied.update(address, now_ms, |denied| denied.0 = until);
-    }
-
-    /// Whether an address has guessed at too many keys.
-    pub fn guesses_too_much(&self, address: ClientAddress, now_ms: i64) -> bool {
-        let mut count = self.guesses.get(address);
-        !count.is_stale(now_ms) && !count.count(MAX_FAILED_GUESSES, now_ms)
-    }
-
-    /// Counts a key that does not exist.
-    pub fn failed_guess(&self, address: ClientAddress, now_ms: i64) {
-        self.guesses.update(address, now_ms, |count| count.count(MAX_FAILED_GUESSES, now_ms));
     }
 
     /// The local limiter, for when Redis is away: counts a request; `false`: refuse it. A full table refuses nobody.

@@ -324,6 +324,34 @@ async fn a_dead_letter_is_replayed_once_under_its_old_id_and_the_queue_can_be_he
 }
 
 #[tokio::test]
+async fn a_new_board_without_history_is_readable_before_its_creation_is_answered() {
+    // Nothing runs here that rebuilds boards.
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    assert_eq!(put(&world, &game, &board("global")).await.status, StatusCode::CREATED);
+    let page = world.get("/v1/leaderboards/global/entries", Some(&game.client)).await;
+    assert_eq!((page.status, page.json()["total"].clone()), (StatusCode::OK, json!(0)));
+}
+
+#[tokio::test]
+async fn fine_print_10_a_board_with_entries_is_not_opened_as_an_empty_one() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    put(&world, &game, &board("global")).await;
+    let all = scoreline::store::leaderboards::list(&world.db.pool, game.id).await.unwrap();
+    let live = all[0].live.unwrap();
+    world.ranking.remove_board(live).await.unwrap();
+    let period = Period { starts_at: Micros::EPOCH, ends_at: None };
+    let period = periods::ensure(&world.db.pool, live, &period).await.unwrap();
+    world.store(live, period, &[("a", 3)]).await;
+    let opened = scoreline::board_rebuild::open_empty_board(&world.db.pool, &world.ranking, live).await.unwrap();
+    assert!(!opened);
+    assert_eq!(world.ranking.version(live).await.unwrap(), None);
+    // And whoever rebuilds it need not wait.
+    world.ranking.begin_rebuild(live).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_board_is_rebuilt_and_recomputed_on_demand() {
     let world = World::new().await;
     let game = world.game("demo").await;

@@ -3,6 +3,8 @@
 use std::process::Output;
 
 use hyper::StatusCode;
+use scoreline::domain::clock::Micros;
+use scoreline::store::periods;
 use serde_json::{Value, json};
 
 use super::world::{World, board};
@@ -69,6 +71,34 @@ async fn a_game_is_run_from_the_command_line() {
 
     let begun = world.cli_json(&["recompute", "--game", "chess", "--leaderboard", "global", "--no-wait"]).await;
     assert_eq!(begun["recomputed"][0]["state"], "building");
+    // Nobody would ever finish it here: the command says so instead of waiting.
+    let output = world.cli(&["recompute", "--game", "chess", "--leaderboard", "global"]).await;
+    assert!(output.status.success() && String::from_utf8(output.stderr).unwrap().contains("no cron process"));
+}
+
+#[tokio::test]
+async fn an_audit_says_what_differs_by_its_exit_code_too() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let live = world.board(&game, board("global")).await;
+    let clean = world.cli_json(&["audit"]).await;
+    assert_eq!((&clean["clean"], &clean["leaderboards"][0]["leaderboard"]), (&json!(true), &json!("demo/global")));
+    // An entry that Redis lacks and that no event explains.
+    let period = scoreline::domain::period::Period { starts_at: Micros::EPOCH, ends_at: None };
+    let period = periods::ensure(&world.db.pool, live, &period).await.unwrap();
+    world.store(live, period, &[("a", 3)]).await;
+    let found = world.cli(&["audit", "--game", "demo", "--leaderboard", "global"]).await;
+    let text = String::from_utf8(found.stdout).unwrap();
+    assert_eq!(found.status.code(), Some(4), "{text}");
+    assert!(text.contains("rebuilt from the entries") && text.contains("player 'a'"), "{text}");
+    // Redis is repaired; what Postgres has is never touched.
+    let redis_only = world.cli_json(&["audit", "--redis-only"]).await;
+    assert_eq!((&redis_only["clean"], &redis_only["leaderboards"][0]["events"]), (&json!(true), &Value::Null));
+    let found = world.cli(&["audit", "--json"]).await;
+    assert_eq!(found.status.code(), Some(4));
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert_eq!(found["leaderboards"][0]["events"]["differences"][0]["player_id"], "a");
+    assert_eq!(world.cli(&["audit", "--game", "nope"]).await.status.code(), Some(3));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The OpenAPI document and its pages.
 
+use std::collections::BTreeSet;
+
 use hyper::StatusCode;
 use serde_json::Value;
 
@@ -43,4 +45,65 @@ fn assert_references_resolve(document: &Value, value: &Value) {
         Value::Array(array) => array.iter().for_each(|v| assert_references_resolve(document, v)),
         _ => {}
     }
+}
+
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+
+#[tokio::test]
+async fn the_document_has_every_route_of_the_router_and_no_other() {
+    let world = World::new().await;
+    let documented = world.get("/openapi.json", None).await.json()["paths"].clone();
+    let mut expected: BTreeSet<(String, &str)> = BTreeSet::new();
+    for path in scoreline::api::paths() {
+        let concrete = path.replace("{game}", "g").replace("{id}", "1").replace(['{', '}'], "");
+        for name in METHODS {
+            let method: hyper::Method = name.to_uppercase().parse().unwrap();
+            let answer = world.request(method, &concrete, None, &[], "{}".into()).await;
+            let reached = answer.status != StatusCode::METHOD_NOT_ALLOWED;
+            // A player called "lookup" is a player.
+            if reached && !(name == "get" && path.ends_with("/lookup")) {
+                assert_ne!(answer.code(), "route_not_found", "{concrete}");
+                expected.insert((path.clone(), name));
+            }
+        }
+    }
+    expected.insert(("/v1/events".to_owned(), "post"));
+    let documented: BTreeSet<(String, &str)> = documented
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, item)| METHODS.iter().filter(|m| item.get(m).is_some()).map(|m| (path.clone(), *m)))
+        .collect();
+    assert_eq!(documented, expected);
+}
+
+/// What tools trip over: ids that are not unique, undeclared parameters of paths, answers without a description.
+#[test]
+fn the_document_is_valid() {
+    let document = serde_json::to_value(scoreline::api::document()).unwrap();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert_references_resolve(&document, &document);
+    let mut ids = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for operation in METHODS.iter().filter_map(|method| item.get(method)) {
+            assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{path}: {}", operation["operationId"]);
+            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+            let of_path = |p: &&Value| p["in"] == "path" && p["required"] == true;
+            let declared: BTreeSet<&str> =
+                parameters.iter().filter(of_path).map(|p| p["name"].as_str().unwrap()).collect();
+            let named: BTreeSet<&str> = path.split('{').skip(1).map(|rest| rest.split_once('}').unwrap().0).collect();
+            assert_eq!(declared, named, "{path}");
+            let answers = operation["responses"].as_object().unwrap();
+            assert!(answers.keys().any(|status| status.starts_with('2')), "{path}");
+            for (status, answer) in answers {
+                assert!(!answer["description"].as_str().unwrap().is_empty(), "{path} {status}");
+                assert!(status.parse::<u16>().is_ok(), "{path}: {status} says nothing");
+            }
+            let keyed = operation["security"].as_array().is_some_and(|s| !s.is_empty());
+            assert_eq!(keyed, answers.contains_key("401"), "{path}");
+        }
+    }
+    let events = &document["paths"]["/v1/events"]["post"];
+    let statuses: Vec<&str> = events["responses"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(statuses, ["202", "400", "401", "408", "413", "415", "422", "429", "503"]);
 }

@@ -7,4 +7,5 @@ mod directory;
 mod document;
 mod pages;
 mod reading;
+mod replica;
 mod world;

@@ -14,14 +14,14 @@ use scoreline::aggregator::rebuild::rebuild_board;
 use scoreline::api::{ApiSettings, ApiState};
 use scoreline::config::{ApiConfig, HttpConfig};
 use scoreline::directory::{DirectorySource, KeyKind, publish_if_stale};
-use scoreline::domain::board::{LeaderboardSpec, Order};
-use scoreline::domain::board_text::parse_spec;
+use scoreline::domain::board::Order;
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::ids::{BoardGenerationId, GameId, Slug};
 use scoreline::domain::ranking_key::Standing;
 use scoreline::queue::{Queue, Timeouts};
 use scoreline::ranking::{PublishedEntry, Ranking};
 use scoreline::store::audit_log::Actor;
+use scoreline::store::pool::Pool;
 use scoreline::store::{games, keys, leaderboards, periods};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
@@ -82,10 +82,6 @@ pub struct Game {
     pub server: String,
 }
 
-pub fn spec(json: Value) -> LeaderboardSpec {
-    parse_spec(json.to_string().as_bytes(), None).unwrap()
-}
-
 /// A leaderboard of `/score` in `game_ended`.
 pub fn board(slug: &str) -> Value {
     serde_json::json!({"slug": slug, "event_type": "game_ended", "score": "/score"})
@@ -97,6 +93,14 @@ impl World {
     }
 
     pub async fn with(change: impl FnOnce(&mut HttpConfig)) -> Self {
+        Self::built(change, None).await
+    }
+
+    pub async fn with_replica(replica: Pool) -> Self {
+        Self::built(|_| (), Some(replica)).await
+    }
+
+    async fn built(change: impl FnOnce(&mut HttpConfig), replica: Option<Pool>) -> Self {
         let db = support::postgres::database().await;
         let redis = support::redis::redis();
         let client = redis::Client::open(redis.url.as_str()).unwrap();
@@ -120,6 +124,7 @@ impl World {
         };
         change(&mut http);
         let state = ApiState::new(ApiSettings {
+            replica,
             directory,
             pool: db.pool.clone(),
             ranking: ranking.clone(),

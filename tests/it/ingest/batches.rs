@@ -249,3 +249,38 @@ async fn two_equal_batches_at_once_with_one_key_are_queued_once() {
     assert!(answers.iter().all(|a| a.status == 202 && a.text == answers[0].text), "{answers:?}");
     assert_eq!(queued(&redis), 1);
 }
+
+/// The members of an object are declared, and those that are required are there.
+fn assert_described(schemas: &serde_json::Value, name: &str, value: &serde_json::Value) {
+    let schema = &schemas[name];
+    let value = value.as_object().unwrap();
+    for member in value.keys() {
+        assert!(schema["properties"].get(member).is_some(), "{name} has no '{member}'");
+    }
+    for member in schema["required"].as_array().unwrap() {
+        assert!(value.contains_key(member.as_str().unwrap()), "{name} lacks {member}");
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_is_what_the_document_says() {
+    let document = serde_json::to_value(scoreline::api::document()).unwrap();
+    let schemas = &document["components"]["schemas"];
+    let redis = redis();
+    let door = door::open(door::settings(&redis)).await;
+    let mut unnamed = event(3, "tick", "p");
+    unnamed.as_object_mut().unwrap().remove("event_id");
+    let batch = json!([event(1, "tick", "p"), event(1, "tick", "p"), event(2, "", "p"), unnamed]);
+    let answer = door.post(SERVER, &batch).await;
+    answer.counts(2, 1, 1, 0);
+    assert_described(schemas, "Receipt", &answer.body);
+    for result in answer.body["results"].as_array().unwrap() {
+        assert_described(schemas, "EventResult", result);
+    }
+    let examples = document.pointer("/paths/~1v1~1events/post/requestBody/content/application~1json/examples").unwrap();
+    for example in examples.as_object().unwrap().values() {
+        // Their moments are long past or not: what matters is that the shape is one that is read.
+        let answer = door.post(SERVER, &example["value"]).await;
+        assert!(matches!(answer.status, 202 | 422), "{answer:?}");
+    }
+}

@@ -85,7 +85,7 @@ async fn guessing_at_keys_is_limited_per_address() {
     settings.limits.rate_limit_requests = 0;
     let door = door::open(settings).await;
     let good = event(1, "t", "p").to_string();
-    let max = scoreline::ingest::limits::MAX_FAILED_GUESSES;
+    let max = scoreline::http::failed_guesses::MAX_FAILED_GUESSES;
     for guess in 0..max {
         door.send(&format!("guess-{guess}"), &[], good.as_bytes()).await.refused(401, "key_unknown");
     }

@@ -55,8 +55,36 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("http", vec!["config", "domain", "lifecycle", "telemetry"]),
         ("ingest", vec!["config", "directory", "domain", "http", "lifecycle", "queue", "telemetry"]),
         ("workers", vec!["config", "domain", "lifecycle", "queue", "store", "telemetry"]),
-        ("aggregator", vec!["config", "directory", "domain", "lifecycle", "queue", "ranking", "store", "telemetry"]),
-        ("api", vec!["config", "directory", "domain", "http", "lifecycle", "queue", "ranking", "store", "telemetry"]),
+        ("board_rebuild", vec!["domain", "ranking", "store", "telemetry"]),
+        (
+            "aggregator",
+            vec![
+                "board_rebuild",
+                "config",
+                "directory",
+                "domain",
+                "lifecycle",
+                "queue",
+                "ranking",
+                "store",
+                "telemetry",
+            ],
+        ),
+        (
+            "api",
+            vec![
+                "board_rebuild",
+                "config",
+                "directory",
+                "domain",
+                "http",
+                "lifecycle",
+                "queue",
+                "ranking",
+                "store",
+                "telemetry",
+            ],
+        ),
         ("stack", vec!["queue"]),
     ])
 }

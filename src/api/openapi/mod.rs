@@ -5,10 +5,13 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use utoipa::OpenApi;
-use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::path::{HttpMethod, Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ObjectBuilder, PathItem, Required, Type};
+use utoipa::openapi::{ObjectBuilder, OpenApi as OpenApiDocument, PathItem, Required, Type};
 
+mod answers;
+
+use super::problem::ProblemBody;
 use super::state::ApiState;
 use super::{admin, entries, leaderboards};
 
@@ -44,6 +47,7 @@ use super::{admin, entries, leaderboards};
         admin::dead_letters::show,
         admin::dead_letters::discard,
         admin::dead_letters::replay,
+        admin::audit::last,
         admin::audit_log::list,
         admin::queues::list,
         admin::queues::pause,
@@ -51,12 +55,17 @@ use super::{admin, entries, leaderboards};
         admin::upkeep::list_partitions,
         admin::upkeep::rebuild,
         admin::upkeep::recompute,
-    )
+    ),
+    components(schemas(ProblemBody))
 )]
 struct Annotated;
 
-/// The OpenAPI document.
-pub fn document() -> utoipa::openapi::OpenApi {
+/// How events are sent: ingest's own part of the document. The api does not serve it, and describes it because
+/// studios look for it here.
+const INGEST: &str = include_str!("../../ingest/openapi.json");
+
+/// The OpenAPI document of both doors.
+pub fn document() -> OpenApiDocument {
     let mut document = Annotated::openapi();
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
@@ -71,7 +80,53 @@ pub fn document() -> utoipa::openapi::OpenApi {
         .map(|(rest, item)| (format!("/v1/public/{{game}}/leaderboards{rest}"), public_twin(item.clone())))
         .collect();
     document.paths.paths.extend(public);
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in operations(item) {
+            answers::declare(path, &method, operation);
+        }
+    }
+    match serde_json::from_str::<OpenApiDocument>(INGEST) {
+        Ok(ingest) => document.merge(ingest),
+        // A test reads it.
+        Err(error) => tracing::error!(%error, "ingest's part of the document is damaged"),
+    }
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in operations(item) {
+            operation.operation_id = Some(operation_id(path, name_of(&method)));
+        }
+    }
     document
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Operation)> {
+    let all = [
+        (HttpMethod::Get, &mut item.get),
+        (HttpMethod::Post, &mut item.post),
+        (HttpMethod::Put, &mut item.put),
+        (HttpMethod::Patch, &mut item.patch),
+        (HttpMethod::Delete, &mut item.delete),
+    ];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+fn name_of(method: &HttpMethod) -> &'static str {
+    match method {
+        HttpMethod::Get => "get",
+        HttpMethod::Post => "post",
+        HttpMethod::Put => "put",
+        HttpMethod::Patch => "patch",
+        _ => "delete",
+    }
+}
+
+/// Unique, as the standard demands: `get_admin_leaderboards_slug`.
+fn operation_id(path: &str, method: &str) -> String {
+    let mut id = method.to_owned();
+    for part in path.trim_start_matches("/v1").split('/').filter(|part| !part.is_empty()) {
+        id.push('_');
+        id.extend(part.chars().filter(|c| !matches!(c, '{' | '}')).map(|c| if c == '-' { '_' } else { c }));
+    }
+    id
 }
 
 /// The same route without a key, for leaderboards that are public.
@@ -85,7 +140,6 @@ fn public_twin(mut item: PathItem) -> PathItem {
         .build();
     for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
         operation.security = None;
-        operation.operation_id = operation.operation_id.take().map(|id| format!("public_{id}"));
         operation.tags = Some(vec!["public".to_owned()]);
         operation.parameters.get_or_insert_default().insert(0, utoipa::openapi::RefOr::T(game.clone()));
     }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Mutex, PoisonError};
 
+use crate::domain::rate::{HeldCount, WindowCount};
+
 const SHARDS: usize = 16;
 /// A full shard is swept for stale entries at most this often, so that a flood pays for one sweep and not for many.
 const SWEEP_INTERVAL_MS: i64 = 1_000;
@@ -18,6 +20,18 @@ pub trait Expires {
 struct Shard<K, V> {
     entries: HashMap<K, V>,
     swept_at: i64,
+}
+
+impl Expires for WindowCount {
+    fn is_stale(&self, now_ms: i64) -> bool {
+        Self::is_stale(self, now_ms)
+    }
+}
+
+impl Expires for HeldCount {
+    fn is_stale(&self, now_ms: i64) -> bool {
+        Self::is_stale(self, now_ms)
+    }
 }
 
 /// A sharded map of at most `capacity` entries.
@@ -86,7 +100,7 @@ impl<K: Hash + Eq + Copy, V: Expires + Default + Copy> BoundedTable<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::rate::{WINDOW_MS, WindowCount};
+    use crate::domain::rate::WINDOW_MS;
 
     impl Expires for i64 {
         fn is_stale(&self, now_ms: i64) -> bool {

@@ -1,0 +1,90 @@
+//! The refusals that a route may give, for the document. They follow from what every handler goes through: the key
+//! (`access`), the query and the path (`query`, `boards`), the body (`body`), Postgres and Redis behind it.
+
+use utoipa::openapi::path::{HttpMethod, Operation};
+use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Response};
+
+/// Declares every refusal of an operation, and names what the other answers are.
+pub fn declare(path: &str, method: &HttpMethod, operation: &mut Operation) {
+    for (status, codes) in refusals(path, method, operation.request_body.is_some()) {
+        operation.responses.responses.insert(status.to_owned(), RefOr::T(problem(status, codes)));
+    }
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            response.description = if status == "201" { "It was created" } else { "The answer" }.to_owned();
+        }
+    }
+}
+
+fn problem(status: &str, codes: &str) -> Response {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    let response = ResponseBuilder::new().description(codes).content("application/problem+json", content);
+    if !matches!(status, "429" | "503") {
+        return response.build();
+    }
+    let seconds = ObjectBuilder::new().schema_type(Type::Integer).build();
+    let header = HeaderBuilder::new().schema(Some(seconds)).description(Some("Seconds")).build();
+    response.header("Retry-After", header).build()
+}
+
+fn refusals(path: &str, method: &HttpMethod, body: bool) -> Vec<(&'static str, &'static str)> {
+    let admin = path.starts_with("/v1/admin/");
+    let mut all = vec![("500", "`internal_error`: a bug, which is logged"), ("503", unavailable(path))];
+    if !path.starts_with("/v1/public/") {
+        all.push(("401", "`key_missing`, `key_unknown`"));
+        all.push(("429", "`too_many_unknown_keys`: wait before trying the next key"));
+    }
+    if admin {
+        all.push(("403", "`server_key_required`, `admin_token_required`: this key may not do it"));
+    }
+    all.push((
+        "400",
+        "A parameter or the body is unusable; `field` says which, and the code why (`limit_invalid`, `cursor_invalid`, \
+         `game_required`, `body_invalid`, …)",
+    ));
+    if body {
+        all.push(("413", "`body_too_large`"));
+    }
+    if admin {
+        all.push(("404", "`game_not_found`, or what the path names does not exist"));
+        all.extend(of_changes(path, method));
+    } else if path.ends_with("/leaderboards") {
+        all.push(("404", "`game_not_found`"));
+    } else {
+        all.push(("404", "`leaderboard_not_found`, `period_not_found`, `no_entry`, `game_not_found`"));
+    }
+    if !admin && *method == HttpMethod::Get {
+        all.push(("304", "`If-None-Match` matched"));
+    }
+    all
+}
+
+fn unavailable(path: &str) -> &'static str {
+    if path.starts_with("/v1/admin/queues") || path.ends_with("/replay") {
+        "`queue_unreachable`, `database_unavailable`"
+    } else if path.ends_with("/rebuild") {
+        "`rebuild_failed`, `leaderboard_rebuilding`, `database_unavailable`"
+    } else if path.starts_with("/v1/admin/") {
+        "`database_unavailable`"
+    } else {
+        "`leaderboard_rebuilding`, `database_unavailable`"
+    }
+}
+
+/// What only some changes answer.
+fn of_changes(path: &str, method: &HttpMethod) -> Vec<(&'static str, &'static str)> {
+    let definition = path.starts_with("/v1/admin/leaderboards");
+    match (path, method) {
+        ("/v1/admin/games", HttpMethod::Post) => vec![("409", "`game_exists`")],
+        (path, HttpMethod::Post) if path.ends_with("/rebuild") => vec![("409", "`rebuild_under_way`")],
+        (_, HttpMethod::Post | HttpMethod::Put) if definition => vec![
+            ("409", "`history_incomplete`: events that it needs are no longer stored"),
+            ("422", "The definition is unusable; `field` says where, and the code why"),
+        ],
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,36 @@
+//! How the api says no: [`crate::http::problem::Problem`] for what Postgres and the queue say, and its description.
+
+pub use crate::http::problem::Problem;
+
+/// The body of a refusal (RFC 9457).
+#[derive(Debug, utoipa::ToSchema)]
+#[schema(as = Problem)]
+#[expect(dead_code, reason = "describes what `http::problem` writes")]
+pub struct ProblemBody {
+    /// `urn:scoreline:problem:<code>`.
+    #[schema(rename = "type", example = "urn:scoreline:problem:no_entry")]
+    kind: String,
+    /// The status in words.
+    #[schema(example = "Not Found")]
+    title: String,
+    /// The status.
+    #[schema(example = 404)]
+    status: u16,
+    /// Stable, for programs.
+    #[schema(example = "no_entry")]
+    code: String,
+    /// For people; may change.
+    detail: String,
+    /// Which part of the request is meant, as a JSON pointer or the name of a parameter.
+    field: Option<String>,
+    /// Seconds until it is worth trying again; also the header `Retry-After`.
+    retry_after: Option<u32>,
+}
+
+impl From<sqlx::Error> for Problem {
+    /// Logged here, where it is handled; the client learns that the database is away, not what it said.
+    fn from(error: sqlx::Error) -> Self {
+        tracing::warn!(%error, "Postgres did not answer a request");
+        Self::unavailable("database_unavailable", "The database does not answer; try again shortly.", 1)
+    }
+}

@@ -1,0 +1,64 @@
+//! History is read from the replica, and from the primary when the replica is away or behind.
+
+use std::time::Duration;
+
+use scoreline::domain::clock::Micros;
+use scoreline::domain::period::Period;
+use scoreline::store::periods::{self, StoredPeriod};
+use scoreline::store::pool::Pool;
+
+use super::world::{World, board};
+use crate::support::{eventually, postgres};
+
+/// Closes a period with one final entry. Keys of other tables are not checked: a copy has no more than this.
+async fn close(on: &Pool, period: &StoredPeriod, generation: i32, player: &str) {
+    let mut connection = on.acquire().await.unwrap();
+    for statement in [
+        "SET session_replication_role = replica".to_owned(),
+        format!(
+            "INSERT INTO leaderboard_periods (id, generation_id, starts_at) OVERRIDING SYSTEM VALUE
+             VALUES ({}, {generation}, '-infinity') ON CONFLICT (id) DO NOTHING",
+            period.id
+        ),
+        format!(
+            "UPDATE leaderboard_periods SET state = 'closed', entry_count = 1, closed_at = now(),
+                    unpublished_at = now() WHERE id = {}",
+            period.id
+        ),
+        format!(
+            "INSERT INTO period_standings (period_id, rank, competition_rank, player_id, score, subscore, reached_at,
+                                           plays) VALUES ({}, 1, 1, '{player}', 9, 0, now(), 3)",
+            period.id
+        ),
+        "RESET session_replication_role".to_owned(),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *connection).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn history_is_read_from_a_replica_that_has_it_and_else_from_the_primary() {
+    let copy = postgres::database().await;
+    let world = World::with_replica(copy.pool.clone()).await;
+    let game = world.game("demo").await;
+    let mut weekly = board("weekly");
+    weekly["reset"] = "weekly".into();
+    let generation = world.board(&game, weekly).await;
+    // Monday, 2026-11-16.
+    let monday = Micros::from_seconds(1_794_787_200);
+    let last = Period { starts_at: monday.plus_seconds(-7 * 86_400), ends_at: Some(monday) };
+    let last = periods::ensure(&world.db.pool, generation, &last).await.unwrap();
+    close(&world.db.pool, &last, generation.0, "on-primary").await;
+    let path = "/v1/leaderboards/weekly/entries?period=previous";
+    let players = || async { world.get(path, Some(&game.client)).await.players() };
+    assert_eq!(players().await, ["on-primary"], "the replica lags behind");
+
+    close(&copy.pool, &last, generation.0, "on-replica").await;
+    let read_from = async |whom: &str| {
+        let what = format!("{whom} answers");
+        eventually(&what, Duration::from_secs(5), || async { players().await == [whom] }).await;
+    };
+    read_from("on-replica").await;
+    copy.pool.close().await;
+    read_from("on-primary").await;
+}
