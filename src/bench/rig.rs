@@ -180,6 +180,13 @@ impl Rig {
         ended.map_err(|e| RigError::Io(running.role.name(), e))
     }
 
+    /// The running processes, in the order of an event's path.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<(Role, String)> = self.running.iter().map(|(name, r)| (r.role, name.clone())).collect();
+        names.sort();
+        names.into_iter().map(|(_, name)| name).collect()
+    }
+
     /// The processes that ended without being told to.
     pub fn dead(&mut self) -> Vec<String> {
         let ended = |r: &mut Running| !matches!(r.child.try_wait(), Ok(None));
@@ -229,9 +236,7 @@ impl Rig {
     /// # Errors
     /// [`RigError::Io`].
     pub async fn stop_all(&mut self) -> Result<(), RigError> {
-        let mut names: Vec<(Role, String)> = self.running.iter().map(|(name, r)| (r.role, name.clone())).collect();
-        names.sort();
-        for (_, name) in names {
+        for name in self.names() {
             let status = self.stop(&name).await?;
             if !status.success() {
                 tracing::warn!(name, %status, "did not stop cleanly");
