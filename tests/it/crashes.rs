@@ -57,7 +57,7 @@ async fn a_recompute_that_dies_after_a_chunk_and_before_its_swap_goes_on_to_the_
     let mut system = system().await;
     system.start_all().await;
     // Two chunks of game_ended.
-    let load = system.load(2, 100);
+    let load = system.load(2, 98);
     eventually("events for two chunks", PATIENCE, || async { system.stored().await > 7_500 }).await;
     let mut accounts = load.stop().await;
     // Others go on, and count for the new board too.

@@ -23,9 +23,9 @@ async fn every_acknowledged_event_is_stored_once_and_ranked_through_kills() {
     system.rig.start_as(Role::Worker, "worker-b").await.unwrap();
     system.rig.start_as(Role::Cron, "cron-b").await.unwrap();
     let sending = Arc::new(AtomicBool::new(true));
-    let clients: Vec<_> = (0..CLIENTS as u64)
-        .map(|seed| {
-            let mut client = Client::new(system.rig.ingest, &system.server_key, BATCH, seed);
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = Client::new(system.rig.ingest, &system.server_key, BATCH);
             tokio::spawn(async move {
                 for _ in 0..EVENTS / BATCH / CLIENTS {
                     client.send().await;

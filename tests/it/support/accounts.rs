@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -17,6 +17,7 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Players of the game.
 const PLAYERS: u32 = 500;
+static NEXT_SEED: AtomicU64 = AtomicU64::new(0);
 
 /// What one client sent and what it was told.
 #[derive(Default)]
@@ -48,7 +49,9 @@ struct Batch {
 
 impl Client {
     /// `events`: good ones in a batch.
-    pub fn new(address: SocketAddr, key: &str, events: usize, seed: u64) -> Self {
+    pub fn new(address: SocketAddr, key: &str, events: usize) -> Self {
+        // No two clients send the same events.
+        let seed = NEXT_SEED.fetch_add(1, Ordering::Relaxed);
         Self {
             address,
             key: key.to_owned(),
@@ -155,8 +158,8 @@ impl Load {
     /// Starts `clients`, which send `events` good events a batch.
     pub fn start(address: SocketAddr, key: &str, clients: u64, events: usize) -> Self {
         let (stop, acknowledged, refused) = (Arc::<AtomicBool>::default(), Arc::default(), Arc::default());
-        let run = |seed| {
-            let mut client = Client::new(address, key, events, seed);
+        let run = |_| {
+            let mut client = Client::new(address, key, events);
             client.acknowledged = Arc::clone(&acknowledged);
             client.refused = Arc::clone(&refused);
             let stop = Arc::clone(&stop);

@@ -31,8 +31,11 @@ impl PostgresServer {
         // The same data on a port that outlives a restart.
         let (head, tail) = stack.database_url().unwrap().rsplit_once(':').unwrap();
         let url = format!("{head}:{port}/{}", tail.split_once('/').unwrap().1);
-        stack.stop().await;
         let mut server = Self { url, home, port, child: None };
+        for (_, pid) in stack.pids() {
+            kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::QUIT).unwrap();
+        }
+        stack.stop().await;
         server.start_again().await;
         server
     }
