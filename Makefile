@@ -3,7 +3,8 @@
 # Everything in one process on private services under .scoreline/, with a game that plays. Ctrl-C stops it.
 up:
 	@scripts/install-services
-	@cargo build --release --quiet --bin scoreline
+	@echo "Building; the first time this takes some minutes."
+	@cargo build --release --bin scoreline
 	@exec $${CARGO_TARGET_DIR:-target}/release/scoreline up
 
 build:

@@ -19,6 +19,7 @@ pub mod leaderboards;
 pub mod leases;
 pub mod markers;
 mod micros;
+mod nodelay;
 pub mod migrations;
 pub mod partitions;
 pub mod period_closing;

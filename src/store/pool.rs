@@ -92,6 +92,10 @@ impl Pool {
             .idle_timeout(Duration::from_secs(config.db_pool_idle_seconds))
             .acquire_timeout(Duration::from_secs(config.db_connect_seconds))
             .test_before_acquire(false)
+            .after_connect(|_, _| {
+                super::nodelay::set_on_all_sockets();
+                Box::pin(std::future::ready(Ok(())))
+            })
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
                     if meta.idle_for < CHECK_AFTER_IDLE {
