@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::clock::Micros;
+use crate::lifecycle::crash_point;
 use crate::store::period_closing::{self as periods, DuePeriod};
 use crate::store::{definitions, fold_periods};
 
@@ -42,7 +43,7 @@ pub async fn close_due(context: &Context, tenure: &Tenure) -> Result<u64, JobErr
             periods::freeze(&mut transaction, period.id).await?;
             transaction.commit().await?;
         }
-        fail::fail_point!("close::after_freeze", |_| Ok(closed));
+        crash_point("close::after_freeze");
         let mut transaction = tenure.begin().await?;
         let entries = periods::write_standings(&mut transaction, period.id, period.order, now).await?;
         transaction.commit().await?;

@@ -15,6 +15,7 @@ use super::rules::Rules;
 use super::shards::{self, Shards};
 use crate::domain::clock::{Clock, Micros};
 use crate::domain::ids::BoardGenerationId;
+use crate::lifecycle::crash_point;
 use crate::ranking::{PublishOutcome, PublishedEntry, Ranking, RankingError};
 use crate::store::markers;
 use crate::telemetry::metrics as names;
@@ -120,7 +121,7 @@ impl Publisher {
         for (received, count) in committed.received {
             histogram.record_many(now.since(received).max(0) as f64 / 1e6, count as usize);
         }
-        fail::fail_point!("publish::after_redis");
+        crash_point("publish::after_redis");
         Ok(markers::delete(&self.pool, &[committed.marker.id]).await?)
     }
 
@@ -134,7 +135,7 @@ impl Publisher {
         let more = rows.len() as i64 == MARKERS_PER_READ;
         for (id, bytes) in rows {
             self.publish(&bytes).await?;
-            fail::fail_point!("publish::after_redis");
+            crash_point("publish::after_redis");
             markers::delete(&self.pool, &[id]).await?;
         }
         Ok(more)

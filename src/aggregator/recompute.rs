@@ -22,6 +22,7 @@ use crate::domain::clock::Micros;
 use crate::domain::fact::{FOLD_SHARDS, FactPacker, shard_of};
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::month::Month;
+use crate::lifecycle::crash_point;
 use crate::ranking::RebuildError;
 use crate::store::baseline::{self, Covered, EntryKey};
 use crate::store::entries::{self, EntryWrite};
@@ -164,7 +165,7 @@ impl<'a> Builder<'a> {
                 Err(error) => return Err(error.into()),
             }
         }
-        fail::fail_point!("recompute::before_swap", |_| Ok(Outcome::Stopped));
+        crash_point("recompute::before_swap");
         self.swap().await
     }
 
@@ -263,7 +264,7 @@ impl<'a> Builder<'a> {
                     Scanned::MonthDone => break,
                     Scanned::Superseded => return Ok(Some(Outcome::Superseded)),
                 }
-                fail::fail_point!("recompute::after_chunk", |_| Ok(Some(Outcome::Stopped)));
+                crash_point("recompute::after_chunk");
             }
         }
         let mut transaction = self.tenure.begin().await?;

@@ -8,6 +8,7 @@ use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::clock::Micros;
 use crate::domain::month::Month;
+use crate::lifecycle::crash_point;
 use crate::store::{partitions, retention};
 
 /// Rows of one clean-up transaction.
@@ -85,7 +86,7 @@ pub async fn drop_old_months(context: &Context, tenure: &Tenure) -> Result<u64, 
             Step::Done => {}
             Step::More | Step::Recomputing => break,
         }
-        fail::fail_point!("retention::after_fold", |_| Ok(dropped));
+        crash_point("retention::after_fold");
         dropped += detach_and_drop(context, tenure, month).await?;
     }
     Ok(dropped)

@@ -15,7 +15,7 @@ use super::rules::Rules;
 use super::shards::{self, Shards};
 use crate::config::AggregatorConfig;
 use crate::domain::clock::Clock;
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, crash_point};
 use crate::ranking::{Ranking, subscription};
 use crate::store::leases::Lease;
 use crate::store::{facts, markers};
@@ -192,7 +192,7 @@ impl Folder {
         if facts == 0 {
             return Ok(full);
         }
-        fail::fail_point!("fold::after_commit", |_| Ok(full));
+        crash_point("fold::after_commit");
         let at = Instant::now();
         metrics::histogram!(names::FOLD_SECONDS, "role" => "cron").record((at - began).as_secs_f64());
         metrics::counter!(names::FACTS_FOLDED, "role" => "cron").increment(facts);

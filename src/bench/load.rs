@@ -40,6 +40,14 @@ impl Connection {
     /// # Errors
     /// The connection broke, or the answer is no HTTP.
     pub async fn post(&mut self, path: &str, key: &str, body: &[u8]) -> io::Result<u16> {
+        self.exchange(path, key, body).await.map(|(status, _)| status)
+    }
+
+    /// Posts a JSON body; returns the status and the body of the answer.
+    ///
+    /// # Errors
+    /// The connection broke, or the answer is no HTTP.
+    pub async fn exchange(&mut self, path: &str, key: &str, body: &[u8]) -> io::Result<(u16, &[u8])> {
         self.request.clear();
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n\
@@ -49,7 +57,8 @@ impl Connection {
         self.request.extend_from_slice(head.as_bytes());
         self.request.extend_from_slice(body);
         self.stream.write_all(&self.request).await?;
-        self.read_response().await.map(|(status, _)| status)
+        let (status, body) = self.read_response().await?;
+        Ok((status, &self.response[body]))
     }
 
     /// Gets a path; returns the status and the body.

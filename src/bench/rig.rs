@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
@@ -83,6 +84,15 @@ pub enum RigError {
     /// A role did not become ready.
     #[error("{0} did not become ready within {1:?}")]
     NotReady(&'static str, Duration),
+    /// A role ended before it was ready.
+    #[error("{0} ended before it was ready: {1}")]
+    Ended(&'static str, ExitStatus),
+    /// A role did not end.
+    #[error("{0} did not end within {1:?}")]
+    StillRunning(String, Duration),
+    /// No such process runs.
+    #[error("no process named {0} runs")]
+    Unknown(String),
 }
 
 /// How long a role may take to become ready, or to stop.
@@ -111,6 +121,15 @@ impl Rig {
     /// # Errors
     /// [`RigError`].
     pub async fn start_as(&mut self, role: Role, name: &str) -> Result<(), RigError> {
+        self.spawn(role, name, &[])?;
+        self.ready(name).await
+    }
+
+    /// Starts a process of a role, called `name`, with further environment, and does not wait for anything.
+    ///
+    /// # Errors
+    /// [`RigError::Io`].
+    pub fn spawn(&mut self, role: Role, name: &str, environment: &[(&str, &str)]) -> Result<(), RigError> {
         let operations = free_address()?;
         let child = Command::new(self.binaries.join(role.name()))
             .env("DATABASE_URL", &self.services.database_url)
@@ -120,20 +139,58 @@ impl Rig {
             .env("OPS_LISTEN", operations.to_string())
             .env("LOG", std::env::var("BENCH_LOG").unwrap_or_else(|_| "warn".to_owned()))
             .envs(self.environment.iter().cloned())
+            .envs(environment.iter().copied())
             .kill_on_drop(true)
             .spawn()
             .map_err(|e| RigError::Io(role.name(), e))?;
         self.running.insert(name.to_owned(), Running { role, operations, child });
+        Ok(())
+    }
+
+    /// Waits until a process is ready.
+    ///
+    /// # Errors
+    /// [`RigError`].
+    pub async fn ready(&mut self, name: &str) -> Result<(), RigError> {
+        let running = self.running.get_mut(name).ok_or_else(|| RigError::Unknown(name.to_owned()))?;
+        let role = running.role.name();
         let started = Instant::now();
         while started.elapsed() < READY_WITHIN {
-            if let Ok(mut connection) = Connection::open(operations).await
+            if let Some(status) = running.child.try_wait().map_err(|e| RigError::Io(role, e))? {
+                return Err(RigError::Ended(role, status));
+            }
+            if let Ok(mut connection) = Connection::open(running.operations).await
                 && matches!(connection.get("/readyz", "").await, Ok((200, _)))
             {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Err(RigError::NotReady(role.name(), READY_WITHIN))
+        Err(RigError::NotReady(role, READY_WITHIN))
+    }
+
+    /// Waits for a process to end by itself, and tells how it did.
+    ///
+    /// # Errors
+    /// [`RigError`].
+    pub async fn ended(&mut self, name: &str) -> Result<ExitStatus, RigError> {
+        let mut running = self.running.remove(name).ok_or_else(|| RigError::Unknown(name.to_owned()))?;
+        let ended = tokio::time::timeout(READY_WITHIN, running.child.wait()).await;
+        let ended = ended.map_err(|_| RigError::StillRunning(name.to_owned(), READY_WITHIN))?;
+        ended.map_err(|e| RigError::Io(running.role.name(), e))
+    }
+
+    /// The running processes, in the order of an event's path.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<(Role, String)> = self.running.iter().map(|(name, r)| (r.role, name.clone())).collect();
+        names.sort();
+        names.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// The processes that ended without being told to.
+    pub fn dead(&mut self) -> Vec<String> {
+        let ended = |r: &mut Running| !matches!(r.child.try_wait(), Ok(None));
+        self.running.iter_mut().filter_map(|(name, r)| ended(r).then(|| name.clone())).collect()
     }
 
     /// The operations listener of a running process.
@@ -165,17 +222,13 @@ impl Rig {
         rustix::process::kill_process(pid, signal).map_err(|e| RigError::Io("signal", e.into()))
     }
 
-    /// Stops a process as an operator would, with SIGTERM, and waits for its end.
+    /// Stops a process as an operator would, with SIGTERM, and tells how it ended. One that does not is killed.
     ///
     /// # Errors
-    /// [`RigError::Io`].
-    pub async fn stop(&mut self, name: &str) -> Result<(), RigError> {
+    /// [`RigError`].
+    pub async fn stop(&mut self, name: &str) -> Result<ExitStatus, RigError> {
         self.signal(name, rustix::process::Signal::TERM)?;
-        let Some(mut running) = self.running.remove(name) else { return Ok(()) };
-        if tokio::time::timeout(READY_WITHIN, running.child.wait()).await.is_err() {
-            running.child.kill().await.map_err(|e| RigError::Io(running.role.name(), e))?;
-        }
-        Ok(())
+        self.ended(name).await
     }
 
     /// Stops every role, last step of an event's path last.
@@ -183,10 +236,11 @@ impl Rig {
     /// # Errors
     /// [`RigError::Io`].
     pub async fn stop_all(&mut self) -> Result<(), RigError> {
-        let mut names: Vec<(Role, String)> = self.running.iter().map(|(name, r)| (r.role, name.clone())).collect();
-        names.sort();
-        for (_, name) in names {
-            self.stop(&name).await?;
+        for name in self.names() {
+            let status = self.stop(&name).await?;
+            if !status.success() {
+                tracing::warn!(name, %status, "did not stop cleanly");
+            }
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use crate::domain::ids::check_identifier;
 use crate::domain::validate::Rules;
 use crate::domain::wire_event::WireEvent;
 use crate::http::problem::Problem;
+use crate::lifecycle::crash_point;
 use crate::queue::enqueue::{Closed, EnqueueReply, EnqueueRequest, OverQuota, QuotaCount, QuotaSubject, Remember};
 
 /// Calls of the enqueue script for one request: each call after the first takes out what the one before found over a
@@ -81,7 +82,7 @@ async fn enqueue(
     for round in 0..MAX_CALLS {
         match ask(call, key, &batch, idempotency).await? {
             Asked::Done(receipt) => {
-                fail::fail_point!("ingest::after_enqueue");
+                crash_point("ingest::after_enqueue");
                 return Ok(receipt);
             }
             Asked::Remembered(bytes) => return remembered(&bytes, wires.len(), idempotency),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::store::pool::Pool;
 use uuid::Uuid;
 
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, crash_point};
 use crate::queue::payload::{decode_persist_events, describe, kind_of};
 use crate::queue::{DeadJob, Queue};
 use crate::store::dead_letter_intake::{self, NewDeadLetter};
@@ -44,7 +44,7 @@ async fn move_some(queue: &Queue, pool: &Pool, queue_name: &str) -> Result<usize
         let letter = letter(job, queue_name);
         dead_letter_intake::keep(&mut connection, &letter).await.map_err(|e| e.to_string())?;
     }
-    fail::fail_point!("dead_letters::before_forget");
+    crash_point("dead_letters::before_forget");
     let ids: Vec<&str> = jobs.iter().map(|j| j.job_id.as_str()).collect();
     queue.forget_dead(&ids).await.map_err(|e| e.to_string())
 }

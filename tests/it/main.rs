@@ -7,9 +7,12 @@
 mod support;
 
 mod api;
+#[cfg(feature = "failpoints")]
+mod crashes;
 mod cronjobs;
 mod fold;
 mod ingest;
+mod outages;
 mod queue;
 mod stack;
 mod system;

@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::config::WorkerConfig;
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, crash_point};
 use crate::queue::Delivery;
 use crate::store::definitions;
 use crate::telemetry::metrics as names;
@@ -117,7 +117,7 @@ async fn write_groups(mut writer: Writer, intake: Arc<Mutex<Intake>>) {
         let Some(settler) = group.first().map(|w| w.job.settler().clone()) else { return };
         let (jobs, waiting): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.job, w.settled)).unzip();
         let (settlements, facts) = writer.write(&jobs).await;
-        fail::fail_point!("persist_events::before_settle");
+        crash_point("persist_events::before_settle");
         settler.settle(settlements, facts).await;
         for settled in waiting {
             let _ = settled.send(());

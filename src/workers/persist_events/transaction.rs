@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::facts::FactMaker;
 use crate::domain::clock::Micros;
 use crate::domain::ids::GameId;
+use crate::lifecycle::crash_point;
 use crate::store::definitions::Definitions;
 use crate::store::events::{self, EventRow};
 use crate::store::failure::{Failure, classify};
@@ -110,7 +111,7 @@ async fn attempt(
         Some(new) => (new.len(), facts.make(rows.iter().filter(|r| new.contains(&r.key())), definitions)),
     };
     events::insert_facts(&mut transaction, &packed).await?;
-    fail::fail_point!("persist_events::before_commit");
+    crash_point("persist_events::before_commit");
     transaction.commit().await?;
     Ok(Attempt::Stored { new: count, facts: !packed.is_empty() })
 }

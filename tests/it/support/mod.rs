@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of the support")]
 
+pub mod accounts;
 pub mod http;
 pub mod postgres;
+pub mod postgres_server;
 pub mod redis;
 pub mod system;
 
