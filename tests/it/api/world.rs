@@ -14,8 +14,7 @@ use scoreline::aggregator::rebuild::rebuild_board;
 use scoreline::api::{ApiSettings, ApiState};
 use scoreline::config::{ApiConfig, HttpConfig};
 use scoreline::directory::{DirectorySource, KeyKind, publish_if_stale};
-use scoreline::domain::board::{LeaderboardSpec, Order};
-use scoreline::domain::board_text::parse_spec;
+use scoreline::domain::board::Order;
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::ids::{BoardGenerationId, GameId, Slug};
 use scoreline::domain::ranking_key::Standing;
@@ -80,10 +79,6 @@ pub struct Game {
     pub id: GameId,
     pub client: String,
     pub server: String,
-}
-
-pub fn spec(json: Value) -> LeaderboardSpec {
-    parse_spec(json.to_string().as_bytes(), None).unwrap()
 }
 
 /// A leaderboard of `/score` in `game_ended`.
