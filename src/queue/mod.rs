@@ -13,6 +13,7 @@ pub mod job;
 pub mod keys;
 mod lease;
 mod meters;
+pub mod observe;
 mod pacing;
 pub mod payload;
 mod scripts;
