@@ -2,12 +2,12 @@
 //! there, so that nothing of the real machine is looked at or changed.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
 /// What the script needs of any Debian.
-const TOOLS: [&str; 14] =
-    ["sh", "sed", "dirname", "xargs", "tee", "chmod", "rm", "mkdir", "ls", "env", "cat", "printf", "touch", "cp"];
+const TOOLS: [&str; 13] =
+    ["sh", "sed", "dirname", "tee", "chmod", "rm", "mkdir", "ls", "env", "cat", "printf", "touch", "cp"];
 
 struct Machine {
     root: PathBuf,
@@ -29,17 +29,23 @@ impl Machine {
         machine
     }
 
+    /// Writes a program of the stand-in machine, and surely of no other: joining an absolute path would leave the folder,
+    /// writing through a link would change what it points to.
     fn program(&self, path: &str, body: &str) {
+        let inside = |part: Component| matches!(part, Component::Normal(_));
+        assert!(Path::new(path).components().all(inside), "{path} leaves the stand-in machine");
         let path = self.root.join(path);
+        assert!(!path.is_symlink(), "{} belongs to the real machine", path.display());
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    fn postgres(&self, folder: &str, version: &str) {
-        self.program(&format!("{folder}/usr/lib/postgresql/{version}/bin/initdb"), "");
+    /// Postgres in the machine itself (`usr`), or among what its packages hold (`packages/usr`).
+    fn postgres(&self, usr: &str, version: &str) {
+        self.program(&format!("{usr}/lib/postgresql/{version}/bin/initdb"), "");
         let says = format!("echo 'postgres (PostgreSQL) {version}.3 (Debian {version}.3-1)'");
-        self.program(&format!("{folder}/usr/lib/postgresql/{version}/bin/postgres"), &says);
+        self.program(&format!("{usr}/lib/postgresql/{version}/bin/postgres"), &says);
     }
 
     fn redis(&self, folder: &str, version: &str) {
@@ -88,7 +94,7 @@ impl Drop for Machine {
 #[test]
 fn nothing_is_installed_where_everything_is_there() {
     let machine = Machine::new("complete");
-    machine.postgres("", "15");
+    machine.postgres("usr", "15");
     machine.redis("bin", "7");
     assert_eq!(machine.install(), (true, String::new()));
 }
@@ -96,7 +102,7 @@ fn nothing_is_installed_where_everything_is_there() {
 #[test]
 fn missing_packages_are_named_installed_and_start_no_service() {
     let machine = Machine::new("bare");
-    machine.postgres("packages", "15");
+    machine.postgres("packages/usr", "15");
     machine.redis("packages", "7");
     let root = machine.root.display();
     machine.apt_get(&format!("cp -r {root}/packages/usr {root}/; cp {root}/packages/redis-server {root}/bin/"));
@@ -113,7 +119,7 @@ fn missing_packages_are_named_installed_and_start_no_service() {
 #[test]
 fn only_what_is_missing_is_installed() {
     let machine = Machine::new("half");
-    machine.postgres("", "17");
+    machine.postgres("usr", "17");
     machine.redis("packages", "7");
     let root = machine.root.display();
     machine.apt_get(&format!("cp {root}/packages/redis-server {root}/bin/"));
@@ -149,7 +155,7 @@ fn a_failed_installation_says_what_to_run_and_leaves_nothing_behind() {
 #[test]
 fn an_old_postgres_in_the_packages_is_said_and_an_old_redis_is_never_upgraded() {
     let machine = Machine::new("old");
-    machine.postgres("packages", "12");
+    machine.postgres("packages/usr", "12");
     machine.redis("bin", "7");
     let root = machine.root.display();
     machine.apt_get(&format!("cp -r {root}/packages/usr {root}/"));

@@ -83,7 +83,8 @@ pub async fn endpoints(home: &Path, program: &Program) -> serde_json::Value {
     let what = "endpoints.json";
     let started = std::time::Instant::now();
     while !file.exists() {
-        assert!(started.elapsed() < PATIENCE, "no {what}: {}", program.output());
+        let output = program.output();
+        assert!(!output.contains("error:") && started.elapsed() < PATIENCE, "no {what}: {output}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
