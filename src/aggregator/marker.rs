@@ -1,7 +1,8 @@
 //! A marker: the absolute new values of the entries that one fold changed, packed into one row (fine print 9 and 10).
 //!
-//! `format:u8 version:i64`, then groups of one period: `generation:i32 period:i64 order:u8 count:u32`, then per entry
-//! `player_len:u8 player kind:u8`, and unless it was removed `score:i64 subscore:i64 reached:i64`; little-endian.
+//! `format:u8 version:i64 length:u32` (of the whole marker, so that a cut is noticed wherever it falls), then groups of
+//! one period: `generation:i32 period:i64 order:u8 count:u32`, then per entry `player_len:u8 player kind:u8`, and unless
+//! it was removed `score:i64 subscore:i64 reached:i64`; little-endian.
 
 use crate::domain::board::Order;
 use crate::domain::byte_reader::{ByteReader, DamagedAt};
@@ -10,6 +11,8 @@ use crate::domain::ids::BoardGenerationId;
 use crate::domain::ranking_key::Standing;
 
 const FORMAT: u8 = 1;
+const LENGTH_AT: usize = 1 + 8;
+const HEADER: usize = LENGTH_AT + 4;
 const REMOVED: u8 = 0;
 const STANDS: u8 = 1;
 
@@ -37,6 +40,7 @@ impl MarkerWriter {
     pub fn new(version: i64) -> Self {
         let mut bytes = vec![FORMAT];
         bytes.extend_from_slice(&version.to_le_bytes());
+        bytes.extend_from_slice(&[0; HEADER - LENGTH_AT]);
         Self { bytes, count_at: None, entries: 0 }
     }
 
@@ -76,7 +80,10 @@ impl MarkerWriter {
     /// The row's bytes; `None` when no period was begun.
     pub fn finish(mut self) -> Option<Vec<u8>> {
         self.close_period();
-        (self.bytes.len() > 9).then_some(self.bytes)
+        // Postgres keeps at most 1 GB in a value, so the length fits.
+        let length = u32::try_from(self.bytes.len()).ok()?;
+        self.bytes.get_mut(LENGTH_AT..HEADER)?.copy_from_slice(&length.to_le_bytes());
+        (self.bytes.len() > HEADER).then_some(self.bytes)
     }
 }
 
@@ -104,6 +111,9 @@ pub fn read(bytes: &[u8]) -> Result<(i64, Vec<MarkedPeriod<'_>>), MarkerError> {
         other => return Err(MarkerError::UnknownFormat(other)),
     }
     let version = reader.i64()?;
+    if u32::from_le_bytes(reader.take()?) as usize != bytes.len() {
+        return Err(MarkerError::Damaged(bytes.len()));
+    }
     let mut periods = Vec::new();
     while !reader.is_done() {
         let generation = BoardGenerationId(reader.i32()?);
@@ -154,14 +164,24 @@ mod tests {
         assert_eq!(periods[0].entries, [("p-1", Some(standing)), ("p-2", None)]);
         assert_eq!((periods[1].generation, periods[1].order), (BoardGenerationId(8), Order::Ascending));
         assert_eq!(periods[1].entries, [("p-3", Some(standing))]);
-        // Cut between two periods it is a shorter marker; Postgres does not lose the rest of a row.
-        let border = 9 + 17 + (1 + 3 + 1 + 24) + (1 + 3 + 1);
-        for cut in (10..bytes.len()).filter(|cut| *cut != border) {
-            assert!(read(&bytes[..cut]).is_err(), "cut at {cut}");
-        }
-        assert_eq!(read(&bytes[..border]).unwrap().1.len(), 1);
         assert_eq!(read(&[9]), Err(MarkerError::UnknownFormat(9)));
         assert_eq!(MarkerWriter::new(1).finish(), None);
+    }
+
+    #[test]
+    fn a_marker_that_was_cut_or_grew_is_damaged() {
+        let mut writer = MarkerWriter::new(42);
+        for start in 0..2 {
+            writer.period(BoardGenerationId(7), Micros(start), Order::Descending);
+            writer.push("p-1", Some(&Standing { score: 1, subscore: 2, reached_at: Micros(3) }));
+            writer.push("p-2", None);
+        }
+        let mut bytes = writer.finish().unwrap();
+        for cut in 0..bytes.len() {
+            assert!(matches!(read(&bytes[..cut]), Err(MarkerError::Damaged(_))), "cut at {cut}");
+        }
+        bytes.push(0);
+        assert!(matches!(read(&bytes), Err(MarkerError::Damaged(_))));
     }
 
     proptest! {
@@ -169,6 +189,8 @@ mod tests {
         fn reading_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = read(&bytes);
             let mut framed = vec![FORMAT];
+            framed.extend([0; 8]);
+            framed.extend((HEADER as u32 + bytes.len() as u32).to_le_bytes());
             framed.extend(bytes);
             let _ = read(&framed);
         }

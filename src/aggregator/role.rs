@@ -15,6 +15,7 @@ use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::start::{self, RunningRole, StartError};
+use crate::queue::observe::observe;
 use crate::ranking::Ranking;
 
 const ROLE: &str = "cron";
@@ -67,6 +68,7 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
     let ranking = Ranking::open(redis.url_of(RedisUse::Ranking), &redis.redis_prefix)
         .map_err(|error| StartError::Config(format!("REDIS_RANKING_URL: {error}")))?;
     start::partitions(&pool, &clock, settings.event_age.max_event_age_seconds).await?;
+    lifecycle.tasks.spawn(observe(queue.clone(), ROLE, lifecycle.soft.clone()));
     let holder = start::process_id(ROLE, &clock);
     let directory_changed = Arc::new(Notify::new());
     let recompute_wanted = Arc::new(Notify::new());

@@ -139,11 +139,10 @@ pub async fn flood(target: &Target, events: u64, connections: usize, seed: u64) 
     let left = Arc::new(AtomicU64::new(events / target.mix.events as u64));
     run(target, connections, seed, move |_| {
         let left = Arc::clone(&left);
-        let next = move || {
+        Box::new(move || {
             let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
             taken.is_ok().then(Instant::now)
-        };
-        Box::new(move || next())
+        })
     })
     .await
 }

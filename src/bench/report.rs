@@ -81,7 +81,7 @@ impl Report {
         for figure in &self.figures {
             let low = figure.rounds.iter().copied().fold(f64::INFINITY, f64::min);
             let high = figure.rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let limit = (!figure.limit.is_empty()).then(|| number(median(&figure.limit))).unwrap_or_default();
+            let limit = if figure.limit.is_empty() { String::new() } else { number(median(&figure.limit)) };
             let ratio = figure.ratio().map(|r| format!("{:.0} %", r * 100.0)).unwrap_or_default();
             let _ = writeln!(
                 out,

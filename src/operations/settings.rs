@@ -11,7 +11,7 @@ use crate::config::{
     RedisConfig, RedisUse, RetentionConfig, ShutdownConfig, TelemetryConfig, WorkerConfig,
 };
 use crate::queue::connection::{Connection, Timeouts};
-use crate::queue::facts;
+use crate::queue::server;
 use crate::store::pool::{Pool, default_max};
 use crate::store::processes;
 use crate::telemetry::redaction::redact;
@@ -194,9 +194,9 @@ async fn unsafe_servers(all: &AllSettings) -> Vec<String> {
     let queue = all.redis.url_of(RedisUse::Queue);
     match Connection::open(queue, Timeouts::default()) {
         Err(error) => problems.push(format!("REDIS_QUEUE_URL: {error}")),
-        Ok(connection) => match facts::facts(&connection).await {
+        Ok(connection) => match server::inspect(&connection).await {
             Err(error) => problems.push(format!("the queue's Redis cannot be reached: {error}")),
-            Ok(facts) => problems.extend(facts.unsafe_for_queue()),
+            Ok(report) => problems.extend(report.unsafe_for_queue()),
         },
     }
     problems

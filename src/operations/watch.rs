@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::readiness::Readiness;
 use crate::lifecycle::Lifecycle;
 use crate::queue::connection::Connection;
-use crate::queue::facts;
+use crate::queue::server;
 use crate::store::pool::Pool;
 use crate::store::processes;
 
@@ -40,13 +40,13 @@ pub async fn check_redis(
     holds_queue: bool,
     readiness: &Readiness,
 ) -> bool {
-    let problem = match tokio::time::timeout(PATIENCE, facts::facts(connection)).await {
+    let problem = match tokio::time::timeout(PATIENCE, server::inspect(connection)).await {
         Err(_) => "no answer in time".to_owned(),
         Ok(Err(error)) => error.to_string(),
-        Ok(Ok(facts)) => match if holds_queue { facts.unsafe_for_queue() } else { facts.too_old() } {
+        Ok(Ok(report)) => match if holds_queue { report.unsafe_for_queue() } else { report.too_old() } {
             Some(problem) => problem,
             None => {
-                readiness.ready(dependency, facts.to_string());
+                readiness.ready(dependency, report.to_string());
                 return true;
             }
         },

@@ -7,13 +7,13 @@ mod backend;
 pub mod connection;
 mod dead;
 pub mod enqueue;
-pub mod facts;
 mod fetch;
 mod hands;
 pub mod job;
 pub mod keys;
 mod lease;
 mod meters;
+pub mod observe;
 mod pacing;
 pub mod payload;
 mod scripts;
@@ -108,6 +108,15 @@ impl Queue {
         let call = call.arg(self.keys.wake_channel());
         let (queued, _id): (bool, String) = call.run(&mut self.connection.clone()).await?;
         Ok(queued)
+    }
+
+    /// Tells aggregators that score facts were committed. Best effort: they also look by themselves.
+    pub async fn announce_facts(&self) {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.keys.facts_channel()).arg("1");
+        if let Err(error) = command.exec_async(&mut self.connection.clone()).await {
+            tracing::debug!(%error, "could not announce facts");
+        }
     }
 
     /// Holds the queue: workers finish what they have and take nothing new. Ingest goes on.

@@ -1,11 +1,20 @@
-//! What kind of Redis holds the queue: it must not evict, and how it persists is part of what a `202` promises.
+//! What kind of Redis answers: how it persists is part of what a `202` promises and is shown by `/readyz`; one that
+//! holds the queue must not evict.
 
 use std::collections::HashMap;
+use std::fmt;
 
-use super::{Queue, QueueError};
+use redis::aio::ConnectionLike;
+use redis::{ErrorKind, RedisResult};
 
-/// How a Redis persists; the loss window of an acknowledged batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use super::Timeouts;
+use super::connection::Connection;
+
+/// Oldest major version that has what the scripts use.
+pub const MIN_MAJOR_VERSION: u32 = 7;
+
+/// How a Redis persists: the loss window of an acknowledged batch. Ordered from the safest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Persistence {
     /// AOF, synced before each answer: nothing acknowledged is lost.
     AofAlways,
@@ -19,20 +28,19 @@ pub enum Persistence {
     NotDurable,
 }
 
-impl Persistence {
-    /// Its name in `/readyz` and logs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AofAlways => "aof-always",
-            Self::AofEverySecond => "aof-everysec",
-            Self::AofNoSync => "aof-no",
-            Self::Aof => "aof",
-            Self::NotDurable => "none",
-        }
+impl fmt::Display for Persistence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AofAlways => "AOF, appendfsync always",
+            Self::AofEverySecond => "AOF, appendfsync everysec",
+            Self::AofNoSync => "AOF, appendfsync no",
+            Self::Aof => "AOF, appendfsync unknown",
+            Self::NotDurable => "no AOF: a crash loses acknowledged batches",
+        })
     }
 }
 
-/// What was found.
+/// What was found: one server, or the worst of what a cluster's nodes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerReport {
     /// For example `7.0.15`.
@@ -41,80 +49,91 @@ pub struct ServerReport {
     pub run_id: String,
     /// For example `noeviction`.
     pub maxmemory_policy: String,
-    /// Bytes; 0: no limit.
+    /// Bytes it may use; 0: no limit.
     pub maxmemory: u64,
     /// Bytes in use.
     pub used_memory: u64,
-    /// How it persists; the weakest of a cluster's nodes.
+    /// How it persists.
     pub persistence: Persistence,
 }
 
 impl ServerReport {
-    /// Whether the server may throw jobs away, and why.
-    pub fn refusal(&self) -> Option<String> {
-        (self.maxmemory_policy != "noeviction").then(|| {
-            format!(
-                "the queue's Redis has maxmemory-policy {}, which throws acknowledged jobs away; set it to noeviction",
+    /// What makes this server unfit for the job queue, if anything does.
+    pub fn unsafe_for_queue(&self) -> Option<String> {
+        if self.maxmemory_policy != "noeviction" {
+            return Some(format!(
+                "Redis may evict queued jobs (maxmemory-policy {}): set it to noeviction",
                 self.maxmemory_policy
-            )
-        })
+            ));
+        }
+        self.too_old()
+    }
+
+    /// Whether the server is older than the scripts need.
+    pub fn too_old(&self) -> Option<String> {
+        let major = self.version.split('.').next().and_then(|n| n.parse::<u32>().ok());
+        major
+            .is_some_and(|major| major < MIN_MAJOR_VERSION)
+            .then(|| format!("Redis {} is too old: {MIN_MAJOR_VERSION} or newer is needed", self.version))
     }
 
     /// Share of `maxmemory` in use, 0 without a limit.
     pub fn memory_share(&self) -> f64 {
         if self.maxmemory == 0 { 0.0 } else { self.used_memory as f64 / self.maxmemory as f64 }
     }
-}
 
-impl Queue {
-    /// Looks at the server (of a cluster: at every node of the URL; the report is the worst of each).
-    ///
-    /// # Errors
-    /// Redis cannot be reached.
-    pub async fn inspect_server(&self) -> Result<ServerReport, QueueError> {
-        let mut worst: Option<ServerReport> = None;
-        for client in self.connection().nodes() {
-            let report = inspect(client, self.connection().timeouts()).await?;
-            worst = Some(match worst {
-                None => report,
-                Some(other) => worse(other, report),
-            });
-        }
-        worst.ok_or_else(|| QueueError::Redis((redis::ErrorKind::InvalidClientConfig, "no node in the URL").into()))
+    fn worse(self, other: Self) -> Self {
+        let persistence = self.persistence.max(other.persistence);
+        let fuller = if self.memory_share() >= other.memory_share() { &self } else { &other };
+        let (maxmemory, used_memory) = (fuller.maxmemory, fuller.used_memory);
+        let base = if other.unsafe_for_queue().is_some() && self.unsafe_for_queue().is_none() { other } else { self };
+        Self { persistence, maxmemory, used_memory, ..base }
     }
 }
 
-fn worse(a: ServerReport, b: ServerReport) -> ServerReport {
-    let (a_bad, b_bad) = (a.refusal().is_some(), b.refusal().is_some());
-    let persistence = if a.persistence as u8 >= b.persistence as u8 { a.persistence } else { b.persistence };
-    let fuller = if a.memory_share() >= b.memory_share() { &a } else { &b };
-    let (maxmemory, used_memory) = (fuller.maxmemory, fuller.used_memory);
-    let base = if b_bad && !a_bad { b } else { a };
-    ServerReport { persistence, maxmemory, used_memory, ..base }
+impl fmt::Display for ServerReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Redis {}, {}, {}", self.version, self.persistence, self.maxmemory_policy)
+    }
 }
 
-async fn inspect(client: &redis::Client, timeouts: super::Timeouts) -> Result<ServerReport, QueueError> {
+/// Asks the server; of a cluster every node that the URL names and that can be reached.
+///
+/// # Errors
+/// Redis (of a cluster: every node) cannot be reached.
+pub async fn inspect(connection: &Connection) -> RedisResult<ServerReport> {
+    if !connection.is_cluster() {
+        return report_of(&mut connection.clone()).await;
+    }
+    let mut worst: Option<ServerReport> = None;
+    let mut failure = (ErrorKind::InvalidClientConfig, "no node in the URL").into();
+    for client in connection.nodes() {
+        match report_of_node(client, connection.timeouts()).await {
+            Ok(report) => {
+                worst = Some(match worst {
+                    None => report,
+                    Some(other) => other.worse(report),
+                });
+            }
+            // A node that is down has been replaced, or the queue's own calls say what is missing.
+            Err(error) => failure = error,
+        }
+    }
+    worst.ok_or(failure)
+}
+
+async fn report_of_node(client: &redis::Client, timeouts: Timeouts) -> RedisResult<ServerReport> {
     let config = redis::AsyncConnectionConfig::new()
         .set_connection_timeout(Some(timeouts.connect))
         .set_response_timeout(Some(timeouts.response));
-    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-    let text: String = redis::cmd("INFO").query_async(&mut connection).await?;
+    report_of(&mut client.get_multiplexed_async_connection_with_config(&config).await?).await
+}
+
+async fn report_of(connection: &mut (impl ConnectionLike + Send)) -> RedisResult<ServerReport> {
+    let text: String = redis::cmd("INFO").query_async(connection).await?;
     let info: HashMap<&str, &str> = text.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
     let field = |name: &str| info.get(name).copied().unwrap_or_default();
-    let persistence = if field("aof_enabled") == "1" {
-        // Hosted servers may refuse CONFIG; then only "aof" is known.
-        let mut command = redis::cmd("CONFIG");
-        command.arg("GET").arg("appendfsync");
-        let found: redis::RedisResult<HashMap<String, String>> = command.query_async(&mut connection).await;
-        match found.ok().and_then(|f| f.get("appendfsync").cloned()).as_deref() {
-            Some("always") => Persistence::AofAlways,
-            Some("everysec") => Persistence::AofEverySecond,
-            Some("no") => Persistence::AofNoSync,
-            _ => Persistence::Aof,
-        }
-    } else {
-        Persistence::NotDurable
-    };
+    let persistence = if field("aof_enabled") == "1" { fsync(connection).await } else { Persistence::NotDurable };
     Ok(ServerReport {
         version: field("redis_version").to_owned(),
         run_id: field("run_id").to_owned(),
@@ -123,4 +142,50 @@ async fn inspect(client: &redis::Client, timeouts: super::Timeouts) -> Result<Se
         used_memory: field("used_memory").parse().unwrap_or_default(),
         persistence,
     })
+}
+
+/// Hosted servers often refuse `CONFIG`; then only "AOF" is known, which is no error.
+async fn fsync(connection: &mut (impl ConnectionLike + Send)) -> Persistence {
+    let mut command = redis::cmd("CONFIG");
+    command.arg("GET").arg("appendfsync");
+    let found: RedisResult<HashMap<String, String>> = command.query_async(connection).await;
+    match found.ok().and_then(|f| f.get("appendfsync").cloned()).as_deref() {
+        Some("always") => Persistence::AofAlways,
+        Some("everysec") => Persistence::AofEverySecond,
+        Some("no") => Persistence::AofNoSync,
+        _ => Persistence::Aof,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(version: &str, policy: &str, persistence: Persistence, used_memory: u64) -> ServerReport {
+        ServerReport {
+            version: version.to_owned(),
+            run_id: version.to_owned(),
+            maxmemory_policy: policy.to_owned(),
+            maxmemory: 100,
+            used_memory,
+            persistence,
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_as_safe_as_its_worst_node() {
+        let good = report("7.2.1", "noeviction", Persistence::AofAlways, 90);
+        let evicts = report("7.2.2", "allkeys-lru", Persistence::AofEverySecond, 10);
+        for worst in [good.clone().worse(evicts.clone()), evicts.worse(good)] {
+            assert!(worst.unsafe_for_queue().unwrap().contains("allkeys-lru"));
+            assert_eq!((worst.persistence, worst.used_memory), (Persistence::AofEverySecond, 90));
+        }
+    }
+
+    #[test]
+    fn a_redis_older_than_the_scripts_is_refused() {
+        assert!(report("6.2.14", "noeviction", Persistence::Aof, 0).unsafe_for_queue().unwrap().contains("too old"));
+        assert_eq!(report("7.0.0", "noeviction", Persistence::Aof, 0).unsafe_for_queue(), None);
+        assert_eq!(report("10.0.0", "allkeys-lru", Persistence::Aof, 0).too_old(), None);
+    }
 }

@@ -8,9 +8,10 @@ pub const HTTP_REQUEST_SECONDS: &str = "scoreline_http_request_seconds";
 pub const HTTP_CONNECTIONS: &str = "scoreline_http_connections";
 /// Verdicts on events. Labels: role, verdict, code.
 pub const INGEST_VERDICTS: &str = "scoreline_ingest_verdicts_total";
-/// Waiting jobs. Labels: role, lane, state.
+/// Jobs in the queue, told by every worker and cron. Labels: role, lane (high, low; any where jobs of both are counted
+/// together), state (waiting in a lane; suspect, delayed, held and dead in any).
 pub const QUEUE_DEPTH: &str = "scoreline_queue_depth";
-/// Age of the oldest waiting job in seconds. Labels: role, lane.
+/// Age of the oldest waiting job in seconds, told by every worker and cron. Labels: role, lane.
 pub const QUEUE_OLDEST_SECONDS: &str = "scoreline_queue_oldest_seconds";
 /// Seconds a job took in its handler. Labels: role, kind.
 pub const JOB_SECONDS: &str = "scoreline_job_seconds";

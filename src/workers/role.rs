@@ -14,6 +14,7 @@ use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::start::{self, QUEUE_NAME, RunningRole, StartError};
+use crate::queue::observe::observe;
 use crate::queue::worker::{WorkerOptions, run_worker};
 
 const ROLE: &str = "worker";
@@ -67,6 +68,7 @@ pub async fn start(settings: WorkerSettings, clock: Clock, lifecycle: &Lifecycle
     };
     let runs = run_worker(queue.clone(), options, Jobs { persist_events }, lifecycle.clone());
     lifecycle.spawn_essential("jobs", runs);
+    lifecycle.tasks.spawn(observe(queue.clone(), ROLE, lifecycle.soft.clone()));
     let buries = dead_letters::run(queue, pool, QUEUE_NAME.to_owned(), lifecycle.clone());
     lifecycle.spawn_essential("dead-letters", buries);
     operations.readiness.started();

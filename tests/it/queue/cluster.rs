@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use scoreline::queue::{Lane, Queue, Settlement, Timeouts};
+use scoreline::queue::{Lane, Queue, Settlement, Timeouts, server};
 
 use super::rig::{SOON, Worker, fill, options, payload, settle};
 use crate::support::eventually;
@@ -44,7 +44,7 @@ async fn point_14_queues_work_on_a_redis_cluster_and_spread_over_it() {
             .unwrap();
     for name in ["q0", "q1", "q2"] {
         let queue = Queue::connect(&url, "sl", name, Timeouts::default()).await.unwrap();
-        assert_eq!(queue.inspect_server().await.unwrap().refusal(), None);
+        assert_eq!(server::inspect(queue.connection()).await.unwrap().unsafe_for_queue(), None);
         every_state_works(&queue, &mut cluster).await;
     }
     let with_keys = nodes.iter().filter(|n| redis::cmd("DBSIZE").query::<u64>(&mut n.connection()).unwrap() > 0);

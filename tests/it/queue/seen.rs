@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use scoreline::domain::clock::Micros;
 use scoreline::domain::retry::RetryPolicy;
-use scoreline::queue::server::Persistence;
+use scoreline::queue::server::{self, Persistence};
 use scoreline::queue::{Lane, QueueError, Settlement, WorkerOptions};
 
 use super::rig::{SOON, Worker, options, payload, rig, rig_with, settle, text_of};
@@ -103,12 +103,12 @@ async fn fine_print_6_the_low_water_mark_sees_jobs_in_every_state() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn point_15_a_redis_that_evicts_is_refused_and_persistence_is_reported() {
     let good = rig().await;
-    let report = good.queue.inspect_server().await.unwrap();
-    assert_eq!((report.refusal(), report.persistence), (None, Persistence::AofEverySecond));
+    let report = server::inspect(good.queue.connection()).await.unwrap();
+    assert_eq!((report.unsafe_for_queue(), report.persistence), (None, Persistence::AofEverySecond));
     assert_eq!(report.run_id.len(), 40);
     let bad = rig_with(&["--maxmemory-policy", "allkeys-lru", "--maxmemory", "100mb", "--appendonly", "no"]).await;
-    let report = bad.queue.inspect_server().await.unwrap();
-    assert!(report.refusal().unwrap().contains("allkeys-lru"));
+    let report = server::inspect(bad.queue.connection()).await.unwrap();
+    assert!(report.unsafe_for_queue().unwrap().contains("allkeys-lru"));
     assert_eq!((report.persistence, report.maxmemory), (Persistence::NotDurable, 100 << 20));
     assert!(report.memory_share() > 0.0);
 }

@@ -1,6 +1,8 @@
 //! What everything stands on: private services, the listener, start and stop, configuration.
 
 mod http;
+mod installing;
+mod metrics;
 mod operations;
 mod processes;
 mod rules;

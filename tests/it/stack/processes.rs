@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::support::{self, eventually};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program that is ended with this value, and its output.
-struct Program {
+pub struct Program {
     child: Child,
     output: PathBuf,
 }
@@ -25,18 +25,18 @@ impl Program {
         Self { child, output }
     }
 
-    fn output(&self) -> String {
+    pub fn output(&self) -> String {
         let mut text = String::new();
         std::fs::File::open(&self.output).unwrap().read_to_string(&mut text).unwrap();
         text
     }
 
-    fn terminate(&self) {
+    pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
-    async fn ended(&mut self) -> Option<i32> {
+    pub async fn ended(&mut self) -> Option<i32> {
         let mut code = None;
         let (child, found) = (&mut self.child, &mut code);
         let started = std::time::Instant::now();
@@ -67,7 +67,7 @@ const ANY_PORT: [(&str, &str); 6] = [
     ("CRON_OPS_LISTEN", "127.0.0.1:0"),
 ];
 
-fn up(home: &Path) -> Program {
+pub fn up(home: &Path) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_scoreline"));
     command
         .args(["up", "--no-traffic", "--home"])
@@ -78,18 +78,19 @@ fn up(home: &Path) -> Program {
     Program::start(command, "up")
 }
 
-async fn endpoints(home: &Path, program: &Program) -> serde_json::Value {
+pub async fn endpoints(home: &Path, program: &Program) -> serde_json::Value {
     let file = home.join("endpoints.json");
     let what = "endpoints.json";
     let started = std::time::Instant::now();
     while !file.exists() {
-        assert!(started.elapsed() < PATIENCE, "no {what}: {}", program.output());
+        let output = program.output();
+        assert!(!output.contains("error:") && started.elapsed() < PATIENCE, "no {what}: {output}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
 
-fn address(url: &serde_json::Value) -> std::net::SocketAddr {
+pub fn address(url: &serde_json::Value) -> std::net::SocketAddr {
     url.as_str().unwrap().trim_start_matches("http://").parse().unwrap()
 }
 

@@ -232,3 +232,27 @@ async fn every_statement_in_the_store_is_valid_on_the_migrated_schema() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(checked > 20, "only {checked} statements were found");
 }
+
+#[test]
+fn the_architecture_page_names_every_folder_and_only_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    for entry in std::fs::read_dir(root.join("src")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = format!("`src/{}`", path.file_name().unwrap().to_str().unwrap());
+        assert!(name == "`src/lib.rs`" || page.contains(&name), "{name} is not in the code map");
+    }
+    let tests: BTreeMap<PathBuf, String> =
+        sources().into_iter().filter(|(path, _)| path.starts_with("tests")).collect();
+    let quoted = page.split('`').skip(1).step_by(2);
+    let mut named = 0;
+    for name in quoted.filter(|text| text.contains("::") && text.rsplit("::").next().unwrap().matches('_').count() > 2)
+    {
+        let (module, test) = name.rsplit_once("::").unwrap();
+        let file = Path::new("tests/it").join(format!("{}.rs", module.replace("::", "/")));
+        let found = tests.get(&file).is_some_and(|text| text.contains(&format!("fn {test}(")));
+        assert!(found, "{name} is not in {}", file.display());
+        named += 1;
+    }
+    assert!(named >= 15, "{named} tests were found on the page");
+}

@@ -31,7 +31,16 @@ impl Folder {
 }
 
 impl Drop for Folder {
+    /// Services outlive a test that failed: ends those that work in this folder.
     fn drop(&mut self) {
+        for file in ["redis/redis.pid", "postgres/postmaster.pid"] {
+            let text = std::fs::read_to_string(self.0.join(file)).unwrap_or_default();
+            let pid: i32 = text.lines().next().and_then(|line| line.trim().parse().ok()).unwrap_or(0);
+            let works_here = std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&self.0));
+            if let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| works_here) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+            }
+        }
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

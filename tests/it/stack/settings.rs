@@ -5,6 +5,8 @@ use std::process::Command;
 
 use scoreline::operations::settings::all_settings_command;
 
+use crate::support;
+
 /// `docs/configuration.md`, as it must be.
 fn page() -> String {
     let mut page = String::from(
@@ -64,4 +66,25 @@ fn config_masks_secrets_and_refuses_what_is_unsafe() {
     assert!(err.contains("ADMIN_TOKEN"), "{err}");
     assert!(out.contains("DATABASE_URL=postgres://someone:***@db/x  # environment"), "{out}");
     assert!(!out.contains("canary") && !err.contains("canary"), "{out}{err}");
+}
+
+#[tokio::test]
+async fn config_looks_at_the_servers_and_refuses_a_redis_that_evicts_and_a_pool_that_is_too_large() {
+    let database = support::postgres::database().await;
+    let (good, evicts) = (
+        support::redis::redis(),
+        support::redis::redis_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]),
+    );
+    let config = |redis: &str, pool_max: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scoreline"));
+        command.args(["config", "--json"]).env("DATABASE_URL", &database.url).env("REDIS_URL", redis);
+        let output = command.env("DB_POOL_MAX", pool_max).output().unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.success(), answer["problems"].to_string())
+    };
+    assert_eq!(config(&good.url, "4"), (true, "[]".to_owned()));
+    let (safe, problems) = config(&evicts.url, "100000");
+    assert!(!safe && problems.contains("noeviction") && problems.contains("DB_POOL_MAX is 100000"), "{problems}");
+    let (safe, problems) = config("redis://127.0.0.1:1", "4");
+    assert!(!safe && problems.contains("cannot be reached"), "{problems}");
 }

@@ -15,11 +15,9 @@ pub struct TestDatabase {
     admin: PgConnectOptions,
 }
 
-fn admin_options() -> PgConnectOptions {
+fn admin_url() -> String {
     std::env::var("SCORELINE_TEST_DATABASE_URL")
         .expect("run the tests through `make test`, or set SCORELINE_TEST_DATABASE_URL to a disposable server")
-        .parse()
-        .unwrap()
 }
 
 /// The advisory lock under which the template is made.
@@ -27,7 +25,8 @@ const TEMPLATE_LOCK: i64 = 0x5c04_e11e;
 
 /// Makes a private database.
 pub async fn database() -> TestDatabase {
-    let admin = admin_options();
+    let server = admin_url();
+    let admin: PgConnectOptions = server.parse().unwrap();
     let migrator = sqlx::migrate!("./migrations");
     let checksum = migrator
         .iter()
@@ -55,8 +54,8 @@ pub async fn database() -> TestDatabase {
     connection.close().await.unwrap();
     let options = admin.clone().database(&name);
     let pool = PgPoolOptions::new().max_connections(8).connect_with(options).await.unwrap().into();
-    let user = admin.get_username();
-    let url = format!("postgres://{user}@{}:{}/{name}", admin.get_host(), admin.get_port());
+    // The server's own URL with another database: it keeps the password, which the server of `make test` asks for.
+    let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
     TestDatabase { url, pool, name, admin }
 }
 

@@ -47,6 +47,8 @@ impl TestRedis {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server must be installed");
+        // Whoever answers on the port may be the server of another test that took it first.
+        let mine = format!("process_id:{}\r", child.id());
         self.child = Some(child);
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(10) {
@@ -55,7 +57,10 @@ impl TestRedis {
             }
             if let Ok(mut connection) = redis::Client::open(self.url.as_str())
                 .and_then(|c| c.get_connection_with_timeout(Duration::from_secs(1)))
-                && redis::cmd("PING").query::<String>(&mut connection).is_ok()
+                && redis::cmd("INFO")
+                    .arg("server")
+                    .query::<String>(&mut connection)
+                    .is_ok_and(|info| info.contains(&mine))
             {
                 return true;
             }
