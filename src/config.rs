@@ -255,7 +255,7 @@ pub struct AggregatorConfig {
     #[arg(long, env = "FOLD_MAX_FACTS", default_value_t = 20_000)]
     pub fold_max_facts: u32,
     /// While busy, folds begin at most this often (unless the last one was full), so that batches grow by themselves.
-    #[arg(long, env = "FOLD_PACE_MILLIS", default_value_t = 20)]
+    #[arg(long, env = "FOLD_PACE_MILLIS", default_value_t = 100)]
     pub fold_pace_millis: u64,
     /// Without a notice, look for score facts this often.
     #[arg(long, env = "FOLD_IDLE_MILLIS", default_value_t = 1_000)]
@@ -264,7 +264,7 @@ pub struct AggregatorConfig {
 
 impl Default for AggregatorConfig {
     fn default() -> Self {
-        Self { fold_max_facts: 20_000, fold_pace_millis: 20, fold_idle_millis: 1_000 }
+        Self { fold_max_facts: 20_000, fold_pace_millis: 100, fold_idle_millis: 1_000 }
     }
 }
 

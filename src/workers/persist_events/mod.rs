@@ -30,7 +30,7 @@ use crate::telemetry::metrics as names;
 use writer::{Shared, Writer};
 
 /// While busy, groups begin at most this often unless one is full: fewer, larger transactions at moderate load.
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(50);
 /// After this long without work the next job is written at once.
 const IDLE_AFTER: Duration = Duration::from_millis(100);
 
