@@ -62,6 +62,9 @@ pub struct Publisher {
     absent: HashSet<BoardGenerationId>,
 }
 
+/// How often the table is looked at for markers that nobody announced.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3);
+
 impl Publisher {
     /// A publisher that notifies `wanted` when a board must be rebuilt.
     pub fn new(
@@ -76,11 +79,13 @@ impl Publisher {
     }
 
     /// Publishes what arrives until the sender is gone; what was left over by this or an earlier process first, and
-    /// again whenever shards were taken over, a publication failed, or the sender could not wait (`spilled`).
+    /// again whenever shards were taken over, a publication failed, the sender could not wait or a fold failed
+    /// (`spilled`), and every few seconds: a COMMIT whose answer was lost may take effect after everyone has looked.
     pub async fn run(mut self, mut committed: mpsc::Receiver<Committed>, spilled: Arc<Notify>) {
         let mut held = self.shards.subscribe();
         let mut behind = true;
         let mut backoff = MIN_BACKOFF;
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             if behind {
                 // Their rows are in the table, which is read in order.
@@ -108,6 +113,7 @@ impl Publisher {
                     },
                 },
                 () = spilled.notified() => behind = true,
+                _ = sweep.tick() => behind = true,
                 Ok(()) = held.changed() => behind = true,
             }
         }

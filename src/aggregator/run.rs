@@ -173,6 +173,8 @@ impl Folder {
                 Err(error @ (FoldError::Postgres(_) | FoldError::EntriesMoved(_))) => {
                     tracing::warn!(%error, "a fold failed; its facts wait");
                     metrics::counter!(names::FOLD_FAILURES, "role" => "cron").increment(1);
+                    // A connection that broke during COMMIT leaves it open whether the fold and its marker are there.
+                    self.spilled.notify_one();
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(MAX_BACKOFF);
                     true

@@ -107,3 +107,28 @@ async fn what_an_earlier_process_left_behind_is_published_at_the_start() {
     let free = "SELECT count(*) FROM leases WHERE expires_at < now()";
     assert_eq!(arena.count(free).await, 4, "it signed off");
 }
+
+/// A connection that breaks during COMMIT leaves it open whether the fold took effect: its marker may be there though
+/// nobody was told.
+#[tokio::test]
+async fn invariant_4_a_marker_that_nobody_announced_is_published_all_the_same() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    arena.facts(board, &[play("a", 1, 0)]).await;
+    arena.fold().await;
+    let (shard, entries): (i16, Vec<u8>) =
+        sqlx::query_as("DELETE FROM dirty_entries RETURNING shard, entries").fetch_one(arena.pool()).await.unwrap();
+    arena.shards.release().await;
+    let running = arena.start("cron");
+    arena.facts(board, &[play("z", 2, 1)]).await;
+    eventually("the aggregator works", Duration::from_secs(20), || async { arena.top(board).await.len() == 1 }).await;
+    sqlx::query("INSERT INTO dirty_entries (shard, entries) VALUES ($1, $2)")
+        .bind(shard)
+        .bind(entries)
+        .execute(arena.pool())
+        .await
+        .unwrap();
+    eventually("it is published", Duration::from_secs(20), || async { arena.top(board).await.len() == 2 }).await;
+    stop(running).await;
+}
