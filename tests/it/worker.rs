@@ -146,7 +146,7 @@ async fn a_batch_sent_twice_is_stored_once_and_makes_its_facts_once() {
 }
 
 #[tokio::test]
-async fn many_waiting_jobs_share_a_transaction_and_facts_are_packed() {
+async fn fine_print_9_and_12_many_waiting_jobs_share_a_transaction_and_facts_are_packed() {
     let bench = Bench::new().await;
     for i in 0..200u128 {
         let player = format!("p-{i}");
@@ -161,7 +161,7 @@ async fn many_waiting_jobs_share_a_transaction_and_facts_are_packed() {
 }
 
 #[tokio::test]
-async fn an_event_that_postgres_refuses_suffers_alone() {
+async fn fine_print_12_an_event_that_postgres_refuses_suffers_alone() {
     let bench = Bench::new().await;
     for i in 0..20u128 {
         // No JSON: the door would have refused it; here it stands for whatever the database will not take.
@@ -236,7 +236,7 @@ async fn facts_follow_a_changed_definition_at_once() {
 
 /// Fine print 18: a missing partition is made, never taken for faulty data.
 #[tokio::test]
-async fn a_missing_partition_is_made() {
+async fn fine_print_18_a_missing_partition_is_made() {
     let bench = Bench::new().await;
     bench.start_worker().await;
     let far = Event { occurred_at: Micros::from_seconds(2_000_000_000), ..event(1, "p-1", "{}") };
@@ -248,7 +248,7 @@ async fn a_missing_partition_is_made() {
 
 /// Fine print 12: a lost connection is nobody's fault; the work is repeated in place and counts once.
 #[tokio::test]
-async fn terminated_connections_cost_nothing() {
+async fn fine_print_12_terminated_connections_cost_nothing() {
     let bench = Bench::new().await;
     bench.start_worker().await;
     for i in 0..300u128 {
