@@ -295,3 +295,61 @@ pub struct ApiConfig {
     #[arg(long, env = "PUBLIC_MAX_AGE", default_value_t = 1)]
     pub public_max_age: u32,
 }
+
+/// What every role is given.
+#[derive(Args, Debug, Clone)]
+pub struct RoleConfig {
+    /// Redis.
+    #[command(flatten)]
+    pub redis: RedisConfig,
+    /// Operations listener.
+    #[command(flatten)]
+    pub operations: OperationsConfig,
+    /// Logs.
+    #[command(flatten)]
+    pub telemetry: TelemetryConfig,
+    /// Stopping.
+    #[command(flatten)]
+    pub shutdown: ShutdownConfig,
+}
+
+/// Everything that any role is given, but where its operations listener is.
+#[derive(Args, Debug, Clone)]
+pub struct AllRolesConfig {
+    /// Postgres.
+    #[command(flatten)]
+    pub postgres: PostgresConfig,
+    /// Redis.
+    #[command(flatten)]
+    pub redis: RedisConfig,
+    /// Logs.
+    #[command(flatten)]
+    pub telemetry: TelemetryConfig,
+    /// Listeners.
+    #[command(flatten)]
+    pub http: HttpConfig,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: LimitsConfig,
+    /// What is accepted.
+    #[command(flatten)]
+    pub ingest: IngestConfig,
+    /// The queue.
+    #[command(flatten)]
+    pub queue: QueueConfig,
+    /// Writes.
+    #[command(flatten)]
+    pub worker: WorkerConfig,
+    /// Folding.
+    #[command(flatten)]
+    pub aggregator: AggregatorConfig,
+    /// How long things are kept.
+    #[command(flatten)]
+    pub retention: RetentionConfig,
+    /// The api.
+    #[command(flatten)]
+    pub api: ApiConfig,
+    /// Stopping.
+    #[command(flatten)]
+    pub shutdown: ShutdownConfig,
+}

@@ -6,7 +6,6 @@ mod cluster;
 mod crashes;
 mod dead_letters;
 mod outages;
-mod proxy;
 pub mod rig;
 mod seen;
 mod stopping;
