@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use clap::Args;
+use clap::{Args, FromArgMatches};
 use secrecy::{ExposeSecret, SecretString};
 
 /// Where Postgres is.
@@ -37,6 +37,17 @@ pub struct PostgresConfig {
     /// set them on the role instead (`ALTER ROLE … SET statement_timeout = …`).
     #[arg(long, env = "DB_SESSION_SETTINGS", default_value_t = true, action = clap::ArgAction::Set)]
     pub db_session_settings: bool,
+}
+
+impl PostgresConfig {
+    /// The Postgres at `url`, with the other settings from the environment or their defaults.
+    ///
+    /// # Errors
+    /// A setting in the environment that does not parse.
+    pub fn at(url: &str) -> Result<Self, clap::Error> {
+        let command = Self::augment_args(clap::Command::new("postgres"));
+        Self::from_arg_matches(&command.try_get_matches_from(["postgres", "--database-url", url])?)
+    }
 }
 
 /// Where Redis is. Each use may have its own server; all default to `REDIS_URL`.
