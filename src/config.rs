@@ -53,7 +53,7 @@ impl PostgresConfig {
 /// Where Redis is. Each use may have its own server; all default to `REDIS_URL`.
 #[derive(Args, Debug, Clone)]
 pub struct RedisConfig {
-    /// Redis, 7 or newer: `redis://…`, or `redis-cluster://host:port,host:port` for the queue.
+    /// Redis, 7 or newer: `redis://…`; for the queue, the limits and the cache also `redis-cluster://host:port,host:port`.
     #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: SecretString,
     /// The job queue: needs AOF and `noeviction`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{FromRedisValue, ScriptInvocation};
+use redis::{ErrorKind, FromRedisValue, ScriptInvocation};
 
 use crate::domain::ids::BoardGenerationId;
 use crate::redis_connection::{Connection, Timeouts};
@@ -53,6 +53,12 @@ impl Ranking {
     /// [`RankingError::BadUrl`].
     pub fn open(url: &str, prefix: &str) -> Result<Self, RankingError> {
         let connection = Connection::open(url, TIMEOUTS).map_err(RankingError::BadUrl)?;
+        if connection.is_cluster() {
+            // A board is checked against the run id of the one server that holds it.
+            return Err(RankingError::BadUrl(
+                (ErrorKind::InvalidClientConfig, "leaderboards need a single server").into(),
+            ));
+        }
         let inner = Inner { prefix: prefix.to_owned(), channel: format!("{prefix}:boards"), connection };
         Ok(Self { inner: Arc::new(inner) })
     }

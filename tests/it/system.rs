@@ -67,6 +67,30 @@ async fn progress_or_end(system: &System) {
 }
 
 #[tokio::test]
+async fn point_14_queue_limits_and_directory_work_on_a_redis_cluster() {
+    let (nodes, url) = crate::queue::cluster::cluster().await;
+    let mut system = system().await;
+    for name in ["REDIS_QUEUE_URL", "REDIS_LIMITS_URL", "REDIS_CACHE_URL"] {
+        system.rig.environment.push((name.to_owned(), url.clone()));
+    }
+    system.start_all().await;
+    // A client key: the limits per address and per player are counted, each in its own slot.
+    let mut client = Client::new(system.rig.ingest, &system.client_key, BATCH);
+    for _ in 0..30 {
+        client.send().await;
+    }
+    let account = client.account();
+    eventually("all is stored", PATIENCE, async || system.stored().await >= account.acknowledged.len() as i64).await;
+    eventually("all is folded and published", PATIENCE, || system.is_quiet()).await;
+    for (slug, aggregate) in BOARDS {
+        system.check_board(slug, aggregate).await;
+    }
+    let with_keys = nodes.iter().filter(|n| redis::cmd("DBSIZE").query::<u64>(&mut n.connection()).unwrap() > 0);
+    assert!(with_keys.count() > 1, "the keys spread over the nodes");
+    system.rig.stop_all().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_past_that_was_stored_directly_counts_once_it_is_recomputed() {
     let mut system = system().await;
     system.start_all().await;

@@ -2,7 +2,7 @@
 
 mod attempts;
 mod backlog;
-mod cluster;
+pub mod cluster;
 mod crashes;
 mod dead_letters;
 mod outages;
