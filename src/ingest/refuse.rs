@@ -2,10 +2,8 @@
 
 use axum::http::StatusCode;
 
-use super::authentication::Unauthenticated;
 use super::body::BodyError;
 use super::formats::BodyProblem;
-use crate::http::failed_guesses::GUESS_WINDOW_SECONDS;
 use crate::http::problem::Problem;
 use crate::queue::enqueue::{Closed, EnqueueError};
 
@@ -15,17 +13,6 @@ const RETRY_SOON: u32 = 1;
 const RETRY_LATER: u32 = 5;
 /// Seconds after which some `Idempotency-Key` may have expired.
 const RETRY_RECEIPTS: u32 = 60;
-
-pub(super) fn unauthenticated(why: Unauthenticated) -> Problem {
-    match why {
-        Unauthenticated::NoKey => Problem::key_missing(),
-        Unauthenticated::UnknownKey => Problem::key_unknown(),
-    }
-}
-
-pub(super) fn too_many_guesses() -> Problem {
-    Problem::too_many_unknown_keys(GUESS_WINDOW_SECONDS)
-}
 
 pub(super) fn no_directory() -> Problem {
     let detail = "games and keys are not known yet; try again";
