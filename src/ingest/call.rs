@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -182,11 +182,7 @@ impl<'s> Call<'s> {
     pub async fn refuse(&mut self, problem: Problem) -> Response<Body> {
         let problem = self.count_refusal(problem).await;
         self.code = problem.code;
-        let mut response = problem.into_response();
-        if response.status() == StatusCode::REQUEST_TIMEOUT {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+        problem.into_response()
     }
 
     /// Adds what every answer carries, measures and logs.

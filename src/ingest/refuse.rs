@@ -2,8 +2,9 @@
 
 use axum::http::StatusCode;
 
-use super::body::BodyError;
+use super::body::UnpackError;
 use super::formats::BodyProblem;
+use crate::http::body::BodyError;
 use crate::http::problem::Problem;
 use crate::queue::enqueue::{Closed, EnqueueError};
 
@@ -34,17 +35,10 @@ pub(super) fn bad_idempotency_key() -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "idempotency_key_invalid", detail)
 }
 
-pub(super) fn body(error: BodyError, max: usize) -> Problem {
+pub(super) fn packed_body(error: UnpackError, max: usize) -> Problem {
     match error {
-        BodyError::TooLarge => {
-            let detail = format!("a body may have at most {max} bytes, packed and unpacked; nothing was queued");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).with("limit", max)
-        }
-        BodyError::Stalled => {
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body did not arrive in time")
-        }
-        BodyError::BrokeOff => Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "the body broke off"),
-        BodyError::BadEncoding(_) => {
+        UnpackError::TooLarge => Problem::no_body(BodyError::TooLarge, max),
+        UnpackError::BadEncoding(_) => {
             Problem::new(StatusCode::BAD_REQUEST, "content_encoding_invalid", error.to_string())
         }
     }
