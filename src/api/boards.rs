@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use moka::future::Cache;
 
 use super::access::{Reader, no_such_game};
+use super::path;
 use super::problem::Problem;
 use super::query::WhichPeriod;
 use super::state::ApiState;
@@ -42,8 +43,7 @@ impl FromRequestParts<ApiState> for Reading {
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
         let params = RawPathParams::from_request_parts(parts, state).await;
-        let params =
-            params.map_err(|_| Problem::bad_request("path_invalid", "The path is not percent-encoded UTF-8."))?;
+        let params = params.map_err(|_| path::unreadable())?;
         let (mut game, mut slug, mut player) = (None, String::new(), None);
         for (name, value) in &params {
             match name {

@@ -61,7 +61,7 @@ pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycl
     .map_err(|weak| StartError::Config(weak.to_string()))?;
     lifecycle.spawn_essential("board-notices", state.clone().follow_boards(lifecycle.soft.clone()));
     let router = router(state);
-    let (listener, address) = start::listen(ROLE, settings.api.api_listen).await?;
+    let (listener, address) = start::listen("API_LISTEN", settings.api.api_listen).await?;
     start::serve(ROLE, listener, router, &settings.http, &settings.role.shutdown, lifecycle);
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: Some(address), operations: operations.address })

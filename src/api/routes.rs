@@ -66,11 +66,6 @@ fn all() -> Vec<(String, Route)> {
     public_and_not.chain(administration().into_iter().map(|(path, route)| (path.to_owned(), route))).collect()
 }
 
-/// The patterns of all routes, but for the documentation's own.
-pub fn paths() -> Vec<String> {
-    all().into_iter().map(|(path, _)| path).collect()
-}
-
 /// The api's router. Serve it with [`axum::extract::ConnectInfo`] of the peer in each request.
 pub fn router(state: ApiState) -> Router {
     let mut router = all().into_iter().fold(Router::new(), |router, (path, route)| router.route(&path, route));

@@ -53,7 +53,7 @@ pub async fn start(
         .await
         .map_err(|error| StartError::Config(format!("the queue: {error}")))?;
     let router = super::router(state);
-    let (listener, address) = start::listen(ROLE, settings.ingest.ingest_listen).await?;
+    let (listener, address) = start::listen("INGEST_LISTEN", settings.ingest.ingest_listen).await?;
     start::serve(ROLE, listener, router, &settings.http, &settings.role.shutdown, lifecycle);
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: Some(address), operations: operations.address })

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Args;
+use futures_util::TryFutureExt as _;
 
 use super::command::UpConfig;
 use crate::aggregator::role::{self as cron, CronSettings};
@@ -120,10 +121,12 @@ fn url(role: &RunningRole) -> String {
 /// The first that did not start; the others stop with `lifecycle`.
 pub async fn start_all(settings: RoleSettings, clock: &Clock, lifecycle: &Lifecycle) -> Result<Running, StartError> {
     let (worker, cron, api, ingest) = tokio::try_join!(
-        worker::start(settings.worker, clock.clone(), lifecycle),
-        cron::start(settings.cron, clock.clone(), lifecycle),
-        api::start(settings.api, clock.clone(), lifecycle),
-        ingest::start(settings.ingest, clock.clone(), lifecycle),
+        worker::start(settings.worker, clock.clone(), lifecycle)
+            .map_err(|e| e.with_operations_named("WORKER_OPS_LISTEN")),
+        cron::start(settings.cron, clock.clone(), lifecycle).map_err(|e| e.with_operations_named("CRON_OPS_LISTEN")),
+        api::start(settings.api, clock.clone(), lifecycle).map_err(|e| e.with_operations_named("API_OPS_LISTEN")),
+        ingest::start(settings.ingest, clock.clone(), lifecycle)
+            .map_err(|e| e.with_operations_named("INGEST_OPS_LISTEN")),
     )?;
     Ok(Running { ingest, worker, cron, api })
 }

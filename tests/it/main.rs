@@ -6,6 +6,7 @@
 
 mod support;
 
+mod abuse;
 mod api;
 #[cfg(feature = "failpoints")]
 mod crashes;

@@ -8,4 +8,4 @@ mod document;
 mod pages;
 mod reading;
 mod replica;
-mod world;
+pub mod world;

@@ -41,6 +41,8 @@ pub struct World {
     pub now: Arc<AtomicI64>,
     pub stop: CancellationToken,
     pub address: SocketAddr,
+    /// The router as it describes itself.
+    pub router: String,
     http: Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -142,11 +144,13 @@ impl World {
         tokio::spawn(state.clone().follow_boards(stop.clone()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let service = scoreline::api::router(state).into_make_service_with_connect_info::<SocketAddr>();
+        let router = scoreline::api::router(state);
+        let description = format!("{router:?}");
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(async move { axum::serve(listener, service).with_graceful_shutdown(stopped).await });
         let http = Client::builder(TokioExecutor::new()).build_http();
-        Self { db, redis, ranking, now, stop, address, http }
+        Self { db, redis, ranking, now, stop, address, router: description, http }
     }
 
     pub async fn publish_directory(&self) {
