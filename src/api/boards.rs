@@ -180,7 +180,7 @@ impl Boards {
             return Ok(*period);
         }
         let period = board.schedule.period_at(now);
-        let stored = periods::ensure(&state.pool, board.generation.id, &period).await?;
+        let stored = Box::pin(periods::ensure(&state.pool, board.generation.id, &period)).await?;
         known.current.store(Some(Arc::new(stored)));
         Ok(stored)
     }
@@ -198,7 +198,7 @@ impl Boards {
         if which == WhichPeriod::Current {
             return self.current(state, board).await;
         }
-        self.archived(state, board, PeriodName::Which(which))
+        Box::pin(self.archived(state, board, PeriodName::Which(which)))
             .await?
             .ok_or_else(|| Problem::not_found("period_not_found", "This leaderboard has no such period.").at("period"))
     }
@@ -217,7 +217,7 @@ impl Boards {
         if current.period.starts_at == start {
             return Ok(Some(current));
         }
-        self.archived(state, board, PeriodName::Starting(start)).await
+        Box::pin(self.archived(state, board, PeriodName::Starting(start))).await
     }
 
     async fn archived(

@@ -194,7 +194,7 @@ async fn read(rig: &Rig, pool: &Pool, target: &Target, options: &Options) -> Res
         reading("rank; limit: bare axum + Redis", &rank_path, &bare_rank, "≥ 80 %"),
         reading("around; limit: bare axum + Redis", &around_path, &bare_rank, "≥ 80 %"),
     ];
-    let figures = compare::read(rig.api, &target.key, &limit, &readings, options).await;
+    let figures = compare::read(rig, &target.key, &limit, &readings, options).await;
     limit.stop().await;
     figures
 }

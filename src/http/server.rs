@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,12 +14,12 @@ use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, Request, Response, StatusCode, header};
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use super::connection::{Deadlines, Phase, Timed};
 use super::connections::{Connections, Full, Permit};
@@ -95,7 +96,6 @@ struct Shared {
 pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, lifecycle: Lifecycle) {
     let connections =
         Connections::new(config.max_connections, config.max_connections_per_address, config.trusted_proxies.clone());
-    let router = router.layer(CatchPanicLayer::custom(|panic: Box<dyn std::any::Any + Send>| answer_panic(&*panic)));
     let open_gauge = metrics::gauge!(HTTP_CONNECTIONS, "role" => config.role);
     let shared = Arc::new(Shared { config, connections, lifecycle: lifecycle.clone(), router, open_gauge });
     let mut closing = pin!(close_listener(&shared));
@@ -207,9 +207,10 @@ async fn answer(
 ) -> Response<Answer> {
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer));
-    let response = match router.oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
+    let response = match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(panic) => answer_panic(&*panic),
     };
     response.map(|body| Answer { body, phase, shared })
 }
