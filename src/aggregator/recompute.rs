@@ -38,8 +38,8 @@ const BASELINE_CHUNK: i64 = 2_000;
 const MAX_FACTS_WAITING: i64 = 100_000;
 /// Pause between two looks at something that others do.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How often a new generation is looked for. A few microseconds each, and a new leaderboard is live in a blink.
-const POLL: Duration = Duration::from_millis(150);
+/// How often a new generation is looked for, should the notice that wakes this have been lost.
+const POLL: Duration = Duration::from_secs(1);
 
 /// How working on a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
