@@ -25,6 +25,7 @@ pub mod http;
 pub mod ingest;
 pub mod lifecycle;
 pub mod operations;
+pub mod program;
 pub mod queue;
 pub mod ranking;
 pub mod redis_connection;

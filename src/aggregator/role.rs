@@ -1,18 +1,20 @@
 //! Cron as a role: folds and publishes, and keeps the schedule table.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
 use tokio::sync::Notify;
 
 use super::schedule::{self, Context};
-use super::{Aggregator, hooks, retention, run};
+use super::{Aggregator, hooks, retention};
 use crate::config::{
     AggregatorConfig, EventAgeConfig, PostgresConfig, QueueConfig, RedisUse, RetentionConfig, RoleConfig,
 };
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
+use crate::operations::process;
 use crate::operations::start::{self, RunningRole, StartError};
 use crate::queue::observe::observe;
 use crate::ranking::Ranking;
@@ -91,7 +93,14 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
         clock,
         holder,
     };
-    lifecycle.spawn_essential("aggregator", run(aggregator, lifecycle.clone()));
+    lifecycle.spawn_essential("aggregator", super::run(aggregator, lifecycle.clone()));
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: None, operations: operations.address })
+}
+
+/// Runs cron as a process, until it is told to stop.
+pub fn run(settings: CronSettings) -> ExitCode {
+    let config = settings.role.clone();
+    let begin = |lifecycle: Lifecycle| async move { start(settings, Clock::system(), &lifecycle).await };
+    process::run(&config, Box::new(|lifecycle| Box::pin(begin(lifecycle))))
 }

@@ -1,5 +1,7 @@
 //! The api as a role: connects, waits for the directory, serves.
 
+use std::process::ExitCode;
+
 use clap::Args;
 
 use super::{ApiSettings, ApiState, router};
@@ -7,6 +9,7 @@ use crate::config::{ApiConfig, HttpConfig, PostgresConfig, RedisUse, RoleConfig}
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
+use crate::operations::process;
 use crate::operations::start::{self, QUEUE_NAME, RunningRole, StartError};
 use crate::ranking::Ranking;
 use crate::redis_connection::{Connection, Timeouts};
@@ -65,4 +68,11 @@ pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycl
     start::serve(ROLE, listener, router, &settings.http, &settings.role.shutdown, lifecycle);
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: Some(address), operations: operations.address })
+}
+
+/// Runs the api as a process, until it is told to stop.
+pub fn run(settings: ApiRoleSettings) -> ExitCode {
+    let config = settings.role.clone();
+    let begin = |lifecycle: Lifecycle| async move { start(settings, Clock::system(), &lifecycle).await };
+    process::run(&config, Box::new(|lifecycle| Box::pin(begin(lifecycle))))
 }

@@ -1,11 +1,14 @@
 //! Ingest as a role: connects, waits for the directory, serves.
 
+use std::process::ExitCode;
+
 use clap::Args;
 
 use crate::config::{HttpConfig, IngestConfig, LimitsConfig, QueueConfig, RedisUse, RoleConfig};
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
+use crate::operations::process;
 use crate::operations::start::{self, RunningRole, StartError};
 
 const ROLE: &str = "ingest";
@@ -57,4 +60,11 @@ pub async fn start(
     start::serve(ROLE, listener, router, &settings.http, &settings.role.shutdown, lifecycle);
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: Some(address), operations: operations.address })
+}
+
+/// Runs ingest as a process, until it is told to stop.
+pub fn run(settings: IngestRoleSettings) -> ExitCode {
+    let config = settings.role.clone();
+    let begin = |lifecycle: Lifecycle| async move { start(settings, Clock::system(), &lifecycle).await };
+    process::run(&config, Box::new(|lifecycle| Box::pin(begin(lifecycle))))
 }

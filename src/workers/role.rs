@@ -1,5 +1,6 @@
 //! The worker as a role: connects, makes sure of the partitions, runs jobs.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,6 +11,7 @@ use crate::config::{EventAgeConfig, PostgresConfig, QueueConfig, RoleConfig, Wor
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
+use crate::operations::process;
 use crate::operations::start::{self, QUEUE_NAME, RunningRole, StartError};
 use crate::queue::observe::observe;
 use crate::queue::worker::{WorkerOptions, run_worker};
@@ -61,4 +63,11 @@ pub async fn start(settings: WorkerSettings, clock: Clock, lifecycle: &Lifecycle
     lifecycle.spawn_essential("dead-letters", buries);
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: None, operations: operations.address })
+}
+
+/// Runs the worker as a process, until it is told to stop.
+pub fn run(settings: WorkerSettings) -> ExitCode {
+    let config = settings.role.clone();
+    let begin = |lifecycle: Lifecycle| async move { start(settings, Clock::system(), &lifecycle).await };
+    process::run(&config, Box::new(|lifecycle| Box::pin(begin(lifecycle))))
 }
