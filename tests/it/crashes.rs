@@ -97,13 +97,30 @@ async fn ingest_that_dies_between_enqueue_and_answer_leaves_a_batch_that_may_be_
 
 #[tokio::test]
 async fn a_worker_that_dies_before_commit_or_between_commit_and_acknowledge_stores_events_once() {
-    dies_at(Role::Worker, &["persist_events::before_commit=1*off->return", "persist_events::before_settle=return"])
-        .await;
+    // The first group is of what waited, so there are scores in it.
+    let before_commit = ["persist_events::before_commit=return", "persist_events::before_commit=1*off->return"];
+    dies_at(Role::Worker, &[before_commit[0], before_commit[1], "persist_events::before_settle=return"]).await;
 }
 
 #[tokio::test]
 async fn cron_that_dies_between_commit_publish_and_clear_publishes_what_it_committed() {
     dies_at(Role::Cron, &["fold::after_commit=1*off->return", "publish::after_redis=1*off->return"]).await;
+}
+
+/// Later scores would publish again what was lost; here there are none.
+#[tokio::test]
+async fn what_cron_committed_before_it_died_is_published_though_nobody_plays_on() {
+    let mut system = system().await;
+    system.start_all().await;
+    let mut account = Account::default();
+    for (point, player) in [("fold::after_commit=return", "first"), ("publish::after_redis=return", "second")] {
+        system.rig.stop("cron").await.unwrap();
+        account.sent.extend(system.receive(Clock::system().now(), &[(player, 5)]).await);
+        system.die(Role::Cron, point).await;
+        system.rig.start(Role::Cron).await.unwrap();
+    }
+    account.acknowledged = account.sent.clone();
+    system.settle(&[account]).await;
 }
 
 #[tokio::test]
