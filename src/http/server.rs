@@ -117,7 +117,9 @@ pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, 
     }
 }
 
-/// Resolves when the listener is to close: some time after the soft stop, at once at the hard one.
+/// Resolves when the listener is to close, and with it the connections that wait for a request: some time after the
+/// soft stop, at once at the hard one. Until then a client that has not heard of the stop is answered, and told to come
+/// elsewhere next time.
 async fn close_listener(shared: &Shared) {
     let lifecycle = &shared.lifecycle;
     lifecycle.soft.cancelled().await;
@@ -174,7 +176,7 @@ async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit:
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        () = finish_soon(&shared) => {
+        () = close_listener(&shared) => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = &mut connection => ended,
@@ -187,15 +189,6 @@ async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit:
     }
     shared.open_gauge.decrement(1.0);
     drop(permit);
-}
-
-/// Connections of a listener that stays open to the end (operations) end with the hard stop only.
-async fn finish_soon(shared: &Shared) {
-    if shared.config.drain == Duration::MAX {
-        shared.lifecycle.hard.cancelled().await;
-    } else {
-        shared.lifecycle.soft.cancelled().await;
-    }
 }
 
 async fn answer(
@@ -212,7 +205,12 @@ async fn answer(
         Ok(Err(never)) => match never {},
         Err(panic) => answer_panic(&*panic),
     };
-    response.map(|body| Answer { body, phase, shared })
+    let leaving = shared.lifecycle.soft.is_cancelled() && shared.config.drain != Duration::MAX;
+    let mut response = response.map(|body| Answer { body, phase, shared });
+    if leaving {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// An answer's body, which notices when it was handed over in full (or dropped): then the connection is idle.
@@ -245,7 +243,11 @@ impl HttpBody for Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         let idle = self.shared.config.deadlines.idle;
-        self.phase.end_request(if self.shared.connections.crowded() { idle.min(CROWDED_IDLE) } else { idle });
+        if self.shared.connections.crowded() {
+            self.phase.end_request_soon(idle.min(CROWDED_IDLE));
+        } else {
+            self.phase.end_request(idle);
+        }
     }
 }
 

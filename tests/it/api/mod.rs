@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod audit_log;
 mod cli;
 mod directory;
 mod document;

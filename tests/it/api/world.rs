@@ -94,14 +94,19 @@ impl World {
     }
 
     pub async fn with(change: impl FnOnce(&mut HttpConfig)) -> Self {
-        Self::built(change, None).await
+        Self::built(change, None, true).await
     }
 
     pub async fn with_replica(replica: Pool) -> Self {
-        Self::built(|_| (), Some(replica)).await
+        Self::built(|_| (), Some(replica), true).await
     }
 
-    async fn built(change: impl FnOnce(&mut HttpConfig), replica: Option<Pool>) -> Self {
+    /// An api to which no notice comes.
+    pub async fn deaf() -> Self {
+        Self::built(|_| (), None, false).await
+    }
+
+    async fn built(change: impl FnOnce(&mut HttpConfig), replica: Option<Pool>, listens: bool) -> Self {
         let db = support::postgres::database().await;
         let redis = support::redis::redis();
         let ranking = Ranking::open(&redis.url, "sl").unwrap();
@@ -141,7 +146,9 @@ impl World {
             http,
         })
         .unwrap();
-        tokio::spawn(state.clone().follow_boards(stop.clone()));
+        if listens {
+            tokio::spawn(state.clone().follow_boards(stop.clone()));
+        }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = scoreline::api::router(state);

@@ -162,6 +162,16 @@ async fn fine_print_18_a_half_done_detach_is_finished_at_the_next_start() {
 }
 
 #[tokio::test]
+async fn fine_print_4_a_month_that_somebody_detached_is_not_dropped_before_it_was_counted() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    with_history(&stage).await;
+    sqlx::query("ALTER TABLE events DETACH PARTITION events_2026_01").execute(stage.pool()).await.unwrap();
+    let tenure = stage.tenure("job-drop-old-months").await;
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 2, "February and March");
+    assert_eq!(stage.count("SELECT count(*) FROM events_2026_01").await, 60);
+}
+
+#[tokio::test]
 async fn what_nobody_needs_is_removed_in_chunks_and_nothing_else() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let boards = with_history(&stage).await;

@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::support::look_again;
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::redis::{TestRedis, redis};
 
@@ -277,7 +278,7 @@ impl Stage {
             // A fold and a swap may find each other in the way; it tries again.
             self.shards.renew().await.ok();
             let _ = fold_once(self.pool(), &self.rules, &self.shards.held(), 1_000).await;
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            look_again().await;
         }
     }
 

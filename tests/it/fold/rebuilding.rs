@@ -212,7 +212,7 @@ async fn fine_print_10_another_run_of_redis_is_doubted_and_rebuilt() {
     assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Ready]);
     // What Redis acknowledged within the last second may be gone after a crash.
     redis::cmd("DEL").arg(format!("{{sl:b:{board}}}:p:0:rank")).exec(&mut arena.redis.connection()).unwrap();
-    std::thread::sleep(Duration::from_millis(1_100));
+    arena.redis.written().await;
     arena.redis.kill();
     arena.redis.start();
     let ranking = arena.ranking.clone();

@@ -3,5 +3,6 @@
 mod batches;
 pub mod door;
 mod limits;
+mod receipts;
 mod refusals;
 mod trouble;

@@ -162,6 +162,10 @@ async fn a_body_that_stalls_is_408() {
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut answer)).await;
     read.expect("the connection is closed").unwrap();
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_timeout"), "{answer}");
+    assert!(
+        answer.to_lowercase().contains("connection: close"),
+        "what comes of the body later is no request: {answer}"
+    );
 }
 
 #[tokio::test]

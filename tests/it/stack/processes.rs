@@ -42,7 +42,7 @@ impl Program {
         let started = std::time::Instant::now();
         while found.is_none() && started.elapsed() < PATIENCE {
             *found = child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1));
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            support::look_again().await;
         }
         code
     }
@@ -89,7 +89,7 @@ pub async fn endpoints(home: &Path, program: &Program) -> serde_json::Value {
     while !file.exists() {
         let output = program.output();
         assert!(!output.contains("error:") && started.elapsed() < PATIENCE, "no {what}: {output}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        support::look_again().await;
     }
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }

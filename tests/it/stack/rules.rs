@@ -92,6 +92,30 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     ])
 }
 
+/// A place where a process may die is worth nothing until one does.
+#[test]
+fn a_process_dies_at_every_crash_point_in_some_test() {
+    let all = sources();
+    let of = |folder: &'static str| all.iter().filter(move |(path, _)| path.starts_with(folder));
+    let points: std::collections::BTreeSet<&str> = of("src")
+        .flat_map(|(_, text)| text.split("crash_point(\"").skip(1).filter_map(|rest| rest.split('"').next()))
+        .collect();
+    assert!(points.len() >= 10, "{points:?}");
+    let never: Vec<&&str> =
+        points.iter().filter(|point| !of("tests").any(|(_, text)| text.contains(&format!("{point}=")))).collect();
+    assert_eq!(never, Vec::<&&str>::new());
+}
+
+/// Tests wait for conditions, not for time: who sleeps says why, by the name of what it calls in `support`.
+#[test]
+fn no_test_sleeps_without_a_reason() {
+    let sleeps = |(path, text): (PathBuf, String)| {
+        let named = path == Path::new("tests/it/support/mod.rs") || path == Path::new("tests/it/stack/rules.rs");
+        (path.starts_with("tests") && !named && text.contains("sleep(")).then_some(path)
+    };
+    assert_eq!(sources().into_iter().filter_map(sleeps).collect::<Vec<_>>(), Vec::<PathBuf>::new());
+}
+
 #[test]
 fn imports_point_downwards_only() {
     let allowed = allowed();

@@ -97,7 +97,7 @@ impl Client {
                 self.account.acknowledged.extend(&batch.ids);
                 copies -= 1;
             } else {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                super::lasts(Duration::from_millis(20)).await;
             }
         }
         self.acknowledged.fetch_add(batch.ids.len(), Ordering::Relaxed);
@@ -167,7 +167,7 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     client.send().await;
                     // Leaves the system time for everything else.
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    super::lasts(Duration::from_millis(5)).await;
                 }
                 client.account()
             })

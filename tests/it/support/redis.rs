@@ -64,9 +64,18 @@ impl TestRedis {
             {
                 return true;
             }
-            std::thread::sleep(Duration::from_millis(5));
+            super::look_again_blocking();
         }
         false
+    }
+
+    /// Waits until everything that was done is in the append-only file, as far as it outlives this process.
+    pub async fn written(&self) {
+        super::eventually("the append-only file is written", Duration::from_secs(10), || async {
+            let info: String = redis::cmd("INFO").arg("persistence").query(&mut self.connection()).unwrap();
+            ["aof_buffer_length:0\r", "aof_pending_bio_fsync:0\r"].iter().all(|line| info.contains(line))
+        })
+        .await;
     }
 
     /// kill -9.
