@@ -35,3 +35,8 @@ pub mod store;
 pub mod telemetry;
 pub mod up;
 pub mod workers;
+
+/// Many small allocations, made on one thread and freed on another, are what each role does per request and per job;
+/// `docs/performance.md` has what this allocator saves there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

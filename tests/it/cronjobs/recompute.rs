@@ -81,7 +81,7 @@ async fn the_publication_of_a_new_leaderboard_wakes_who_builds_it() {
     })
     .await;
     let second = stage.create("after", json!({})).await;
-    directory::publish_if_stale(stage.pool(), &mut redis, "sl").await.unwrap();
+    publish::publish_if_stale(stage.pool(), &mut redis, "sl").await.unwrap();
     eventually("the new leaderboard is live", SOON, async || is_live(&second).await).await;
     stop.cancel();
     running.await.unwrap();
