@@ -95,7 +95,7 @@ struct Shared {
 pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, lifecycle: Lifecycle) {
     let connections =
         Connections::new(config.max_connections, config.max_connections_per_address, config.trusted_proxies.clone());
-    let router = router.layer(CatchPanicLayer::custom(|panic: Box<dyn std::any::Any + Send>| answer_panic(&*panic)));
+    let router = router.layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| answer_panic()));
     let open_gauge = metrics::gauge!(HTTP_CONNECTIONS, "role" => config.role);
     let shared = Arc::new(Shared { config, connections, lifecycle: lifecycle.clone(), router, open_gauge });
     let mut closing = pin!(close_listener(&shared));
@@ -248,9 +248,8 @@ impl Drop for Answer {
     }
 }
 
-fn answer_panic(panic: &(dyn std::any::Any + Send)) -> Response<Body> {
-    let reason = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    tracing::error!(reason = reason.unwrap_or("unknown"), "a request handler panicked");
+/// The panic itself was logged where it happened (`telemetry::logs`).
+fn answer_panic() -> Response<Body> {
     let body = r#"{"type":"about:blank","title":"Internal error","status":500,"code":"internal_error"}"#;
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

@@ -17,6 +17,7 @@ use crate::config::{
 };
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
+use crate::operations::process;
 use crate::operations::start::StartError;
 use crate::simulate::client::{Play, play};
 use crate::stack::{Stack, StackError, StackOptions};
@@ -113,6 +114,7 @@ pub fn run(config: UpConfig) -> ExitCode {
     if let Err(error) = logs::init(&config.telemetry) {
         return announce::failure(&error);
     }
+    process::prepare();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(run_all(config));

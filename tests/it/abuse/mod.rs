@@ -1,6 +1,11 @@
 //! Bad input and attackers, through real ports: each row of `docs/abuse.md` with what must happen.
 
+mod bombs;
 mod edges;
 mod matrix;
+mod measure;
+mod planted;
 mod routes;
+mod secrets;
+mod slow;
 mod stage;
