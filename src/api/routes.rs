@@ -14,7 +14,7 @@ use super::entries;
 use super::leaderboards;
 use super::observe::observe;
 use super::openapi;
-use super::problem::Problem;
+use super::problem::{Problem, no_such_route};
 use super::state::ApiState;
 
 type Route = MethodRouter<ApiState>;
@@ -71,7 +71,7 @@ pub fn router(state: ApiState) -> Router {
     let mut router = all().into_iter().fold(Router::new(), |router, (path, route)| router.route(&path, route));
     router = router
         .merge(openapi::routes())
-        .fallback(|| async { Problem::not_found("route_not_found", "There is no such route; see /docs.") })
+        .fallback(|| async { no_such_route() })
         .method_not_allowed_fallback(|| async {
             let detail = "This route exists, but not with this method; see /docs.";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
@@ -85,10 +85,8 @@ pub fn router(state: ApiState) -> Router {
     router.with_state(state)
 }
 
-/// A bug costs its own request only, and is logged.
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
-    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    tracing::error!(message = message.unwrap_or("?"), "a request handler panicked");
+/// A bug costs its own request only, and was logged where it happened (`telemetry::logs`).
+fn panicked(_: Box<dyn std::any::Any + Send>) -> axum::response::Response {
     let refusal = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong here.");
     axum::response::IntoResponse::into_response(refusal)
 }

@@ -40,6 +40,7 @@ pub struct KeyRequest {
     /// `client` or `server`.
     kind: KeyKind,
     /// What to call it, at most 200 characters.
+    #[schema(value_type = Option<super::super::openapi::words::Name>)]
     label: Option<String>,
 }
 

@@ -6,6 +6,8 @@ mod matrix;
 mod measure;
 mod planted;
 mod routes;
+mod schema;
 mod secrets;
+mod shown;
 mod slow;
 mod stage;
