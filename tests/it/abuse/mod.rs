@@ -1,5 +1,6 @@
 //! Bad input and attackers, through real ports: each row of `docs/abuse.md` with what must happen.
 
+mod addresses;
 mod bombs;
 mod edges;
 mod matrix;
