@@ -3,6 +3,7 @@
 mod addresses;
 mod bombs;
 mod edges;
+mod fuzz;
 mod matrix;
 mod measure;
 mod planted;
