@@ -165,7 +165,7 @@ fn wrong(random: &mut StdRng) -> Value {
         3 => json!(-1.5e300),
         4 => json!([]),
         5 => json!({"a": {"b": ["c"]}}),
-        6 => json!("x".repeat(100_000)),
+        6 => json!("x".repeat(300_000)),
         7 => (0..200).fold(json!(1), |inner, _| json!([inner])),
         _ => json!(HOSTILE.choose(random).unwrap()),
     }
