@@ -57,6 +57,11 @@ fn text(random: &mut StdRng, schema: &Value) -> String {
             other => panic!("teach the test to write {other}"),
         };
     }
+    if let Some(examples) = schema["examples"].as_array()
+        && random.random_bool(0.8)
+    {
+        return examples.choose(random).unwrap().as_str().unwrap().to_owned();
+    }
     match schema["format"].as_str() {
         Some("date-time") => {
             let seconds = random.random_range(-60_000_000_000i64..250_000_000_000);
