@@ -195,6 +195,7 @@ pub async fn around(
 
 /// The players to look up.
 #[derive(Debug, serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Lookup {
     /// At most 500.
     #[schema(value_type = Vec<super::openapi::words::Identifier>, max_items = 500)]

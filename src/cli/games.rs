@@ -142,7 +142,7 @@ async fn create_key(with: With<NewKey>) -> Result<Answer, Failure> {
         Kind::Server => KeyKind::Server,
     };
     let mut transaction = pool.begin().await?;
-    let label = with.what.label.as_deref().filter(|label| !label.is_empty());
+    let label = with.what.label.as_deref();
     if let Some(Err(error)) = label.map(check_name) {
         return Err(Failure::Input(format!("the label: {error}")));
     }

@@ -27,7 +27,7 @@ fn schema_of(path: &str, name: &str) -> Option<Value> {
         "player" | "kind" | "reason" => identifier(),
         "state" => json!({"type": "string", "enum": ["waiting", "replayed", "discarded", "all"]}),
         "period" => json!({"type": "string", "pattern": "^(current|previous|[0-9]{1,18})$"}),
-        "include" => json!({"type": "string", "pattern": "^(plays|metadata|plays,metadata|metadata,plays)$"}),
+        "include" => json!({"type": "string", "pattern": "^(plays|metadata|plays,metadata|metadata,plays)?$"}),
         "cursor" => json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{83,300}$"}),
         "before" if path.ends_with("/periods") => json!({"type": "string", "format": "date-time"}),
         "after" => json!({"type": "string", "pattern": "^[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}),

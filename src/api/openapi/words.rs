@@ -15,7 +15,7 @@ pub struct Slug(String);
 
 /// A name for people: no control characters, and not only white space.
 #[derive(utoipa::ToSchema)]
-#[schema(min_length = 1, max_length = 200)]
+#[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
 #[expect(dead_code, reason = "describes what `domain::name` checks")]
 pub struct Name(String);
 

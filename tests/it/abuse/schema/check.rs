@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 /// What says nothing about values.
-const ANNOTATIONS: [&str; 6] = ["description", "title", "default", "example", "examples", "deprecated"];
+const ANNOTATIONS: [&str; 5] = ["description", "title", "default", "example", "examples"];
 
 /// Texts of a pattern, tested without a library for regular expressions: the patterns are the document's own.
 pub fn matches(pattern: &str, text: &str) -> bool {
@@ -18,10 +18,11 @@ pub fn matches(pattern: &str, text: &str) -> bool {
         "^[a-z0-9][a-z0-9_-]*$" => {
             all(text, "_-") && !text.starts_with(['_', '-']) && !text.contains(|c: char| c.is_ascii_uppercase())
         }
+        r"^[^\x00-\x1f\x7f-\x9f]+$" => !text.is_empty() && !text.contains(char::is_control),
         "^[A-Za-z0-9_-]{83,300}$" => all(text, "_-") && (83..=300).contains(&text.len()),
         "^(current|previous|[0-9]{1,18})$" => ["current", "previous"].contains(&text) || digits(text, 18),
-        "^(plays|metadata|plays,metadata|metadata,plays)$" => {
-            ["plays", "metadata", "plays,metadata", "metadata,plays"].contains(&text)
+        "^(plays|metadata|plays,metadata|metadata,plays)?$" => {
+            ["", "plays", "metadata", "plays,metadata", "metadata,plays"].contains(&text)
         }
         "^[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$" => {
             text.split_once('_').is_some_and(|(moment, id)| digits(moment, 17) && uuid(id))

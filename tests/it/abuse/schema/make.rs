@@ -44,11 +44,14 @@ fn text(random: &mut StdRng, schema: &Value) -> String {
                 .map(|s| (*s).to_owned())
                 .unwrap(),
             "^[a-z0-9][a-z0-9_-]*$" => format!("s{}", random.random_range(0..9_999)),
+            r"^[^\x00-\x1f\x7f-\x9f]+$" => {
+                ["Global", "<b>&'\"", "週間", "a\u{202e}b"].choose(random).unwrap().to_string()
+            }
             "^[A-Za-z0-9_-]{83,300}$" => "A".repeat(random.random_range(83..=300)),
             "^(current|previous|[0-9]{1,18})$" => {
                 ["current", "previous", "1", "999999999999999999"].choose(random).map(|s| (*s).to_owned()).unwrap()
             }
-            "^(plays|metadata|plays,metadata|metadata,plays)$" => "plays,metadata".to_owned(),
+            "^(plays|metadata|plays,metadata|metadata,plays)?$" => "plays,metadata".to_owned(),
             "^[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$" => {
                 format!("{}_{id}", random.random_range(0..100_000_000_000_000_000i64))
             }
@@ -123,9 +126,7 @@ pub fn valid(document: &Value, schema: &Value, random: &mut StdRng) -> Value {
             let required = schema["required"].as_array().cloned().unwrap_or_default();
             let mut object = Map::new();
             for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
-                // Other names of the same thing would contradict each other.
-                let other_name = inner["deprecated"] == true;
-                if required.contains(&Value::from(name.as_str())) || !other_name && random.random_bool(0.4) {
+                if required.contains(&Value::from(name.as_str())) || random.random_bool(0.4) {
                     object.insert(name.clone(), valid(document, inner, random));
                 }
             }
