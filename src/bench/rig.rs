@@ -23,10 +23,12 @@ pub enum Role {
     Cron,
     /// HTTP out.
     Api,
+    /// All four in one process (`scoreline up`).
+    Together,
 }
 
 impl Role {
-    /// All of them, in the order of an event's path.
+    /// The four, in the order of an event's path.
     pub const ALL: [Self; 4] = [Self::Ingest, Self::Worker, Self::Cron, Self::Api];
 
     /// The name of its binary.
@@ -36,6 +38,7 @@ impl Role {
             Self::Worker => "worker",
             Self::Cron => "cron",
             Self::Api => "api",
+            Self::Together => "scoreline",
         }
     }
 }
@@ -64,6 +67,8 @@ pub struct Rig {
     pub api: SocketAddr,
     running: BTreeMap<String, Running>,
     binaries: PathBuf,
+    /// The folder of [`Role::Together`].
+    pub home: PathBuf,
     /// Further environment of every role.
     pub environment: Vec<(String, String)>,
 }
@@ -105,7 +110,8 @@ impl Rig {
     /// [`RigError::Io`].
     pub fn new(services: Services, binaries: PathBuf) -> Result<Self, RigError> {
         let (ingest, api) = (free_address()?, free_address()?);
-        Ok(Self { services, ingest, api, running: BTreeMap::new(), binaries, environment: Vec::new() })
+        let home = std::env::temp_dir().join(format!("scoreline-rig-{}", std::process::id()));
+        Ok(Self { services, ingest, api, running: BTreeMap::new(), binaries, home, environment: Vec::new() })
     }
 
     /// Starts a role and waits until it is ready.
@@ -131,7 +137,15 @@ impl Rig {
     /// [`RigError::Io`].
     pub fn spawn(&mut self, role: Role, name: &str, environment: &[(&str, &str)]) -> Result<(), RigError> {
         let operations = free_address()?;
-        let child = Command::new(self.binaries.join(role.name()))
+        let mut command = Command::new(self.binaries.join(role.name()));
+        if role == Role::Together {
+            command.args(["up", "--no-traffic", "--home"]).arg(&self.home).stdout(std::process::Stdio::null());
+            command.env("INGEST_OPS_LISTEN", operations.to_string());
+            for other in ["API_OPS_LISTEN", "WORKER_OPS_LISTEN", "CRON_OPS_LISTEN"] {
+                command.env(other, "127.0.0.1:0");
+            }
+        }
+        let child = command
             .env("DATABASE_URL", &self.services.database_url)
             .env("REDIS_URL", &self.services.redis_url)
             .env("INGEST_LISTEN", self.ingest.to_string())

@@ -19,6 +19,6 @@ struct Command {
 
 fn main() -> ExitCode {
     let settings = Command::parse().settings;
-    let (telemetry, shutdown) = (settings.telemetry.clone(), settings.shutdown.clone());
+    let (telemetry, shutdown) = (settings.role.telemetry.clone(), settings.role.shutdown.clone());
     process::run(&telemetry, &shutdown, |lifecycle| async move { start(settings, Clock::system(), &lifecycle).await })
 }

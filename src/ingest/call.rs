@@ -247,9 +247,15 @@ impl<'s> Call<'s> {
         // A job's id is `<received_at>-<batch_id>-<h|l>`, so these fields lead to it.
         match status {
             202 => tracing::debug!(request_id, %batch_id, received_at, game, status, took_us, "batch queued"),
-            500.. => tracing::warn!(request_id, %batch_id, game, status, code, took_us, "batch not queued"),
             429 => tracing::debug!(request_id, %batch_id, game, status, code, address, took_us, "batch over a limit"),
-            _ => tracing::info!(request_id, %batch_id, game, status, code, address, took_us, "batch refused"),
+            _ => {
+                let Some(left_out) = self.shared.log_budget.admit(self.now) else { return };
+                if status >= 500 {
+                    tracing::warn!(request_id, %batch_id, game, status, code, took_us, left_out, "batch not queued");
+                } else {
+                    tracing::info!(request_id, %batch_id, game, status, code, address, took_us, left_out, "batch refused");
+                }
+            }
         }
     }
 }

@@ -174,7 +174,9 @@ async fn ask(
         Ok(EnqueueReply::QueueFull(_)) => Err(refuse::closed(Closed::QueueFull)),
         Ok(EnqueueReply::ReceiptsFull) => Err(refuse::receipts_full()),
         Err(error) => {
-            tracing::warn!(%error, batch_id = %batch.id, "a batch was not acknowledged");
+            if let Some(left_out) = call.shared.log_budget.admit(call.now) {
+                tracing::warn!(%error, batch_id = %batch.id, left_out, "a batch was not acknowledged");
+            }
             Err(call.without_redis(refuse::not_enqueued(&error)))
         }
     }

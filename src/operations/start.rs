@@ -14,7 +14,7 @@ use crate::domain::clock::Clock;
 use crate::http::server::{self, ServerConfig};
 use crate::lifecycle::Lifecycle;
 use crate::queue::Queue;
-use crate::queue::connection::{Connection, Timeouts};
+use crate::redis_connection::{Connection, Timeouts};
 use crate::store::migrations::{self, SchemaStatus};
 use crate::store::pool::Pool;
 use crate::store::{partitions, processes};

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{FromRedisValue, ScriptInvocation};
+use redis::{ErrorKind, FromRedisValue, ScriptInvocation};
 
 use crate::domain::ids::BoardGenerationId;
+use crate::redis_connection::{Connection, Timeouts};
 
-/// Longest wait for an answer. The slowest script (500 entries into a million) takes a few milliseconds.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest wait for a connection attempt.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The slowest script (500 entries into a million) takes a few milliseconds.
+const TIMEOUTS: Timeouts = Timeouts { response: Duration::from_secs(2), connect: Duration::from_secs(1) };
 /// Longest wait for a call in all, reconnecting included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -38,8 +36,7 @@ pub struct Ranking {
 struct Inner {
     prefix: String,
     channel: String,
-    client: redis::Client,
-    connection: ConnectionManager,
+    connection: Connection,
 }
 
 impl std::fmt::Debug for Ranking {
@@ -50,21 +47,19 @@ impl std::fmt::Debug for Ranking {
 
 impl Ranking {
     /// Leaderboards under `prefix` (`REDIS_PREFIX`) in the Redis at `url`. Does not connect yet, so a process starts
-    /// while Redis is away. Must be called within a tokio runtime.
+    /// while Redis is away.
     ///
     /// # Errors
     /// [`RankingError::BadUrl`].
     pub fn open(url: &str, prefix: &str) -> Result<Self, RankingError> {
-        let client = redis::Client::open(url).map_err(RankingError::BadUrl)?;
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(RESPONSE_TIMEOUT))
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_min_delay(Duration::from_millis(20))
-            .set_max_delay(Duration::from_millis(500))
-            .set_number_of_retries(2);
-        let connection =
-            ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(RankingError::BadUrl)?;
-        let inner = Inner { prefix: prefix.to_owned(), channel: format!("{prefix}:boards"), client, connection };
+        let connection = Connection::open(url, TIMEOUTS).map_err(RankingError::BadUrl)?;
+        if connection.is_cluster() {
+            // A board is checked against the run id of the one server that holds it.
+            return Err(RankingError::BadUrl(
+                (ErrorKind::InvalidClientConfig, "leaderboards need a single server").into(),
+            ));
+        }
+        let inner = Inner { prefix: prefix.to_owned(), channel: format!("{prefix}:boards"), connection };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -77,8 +72,8 @@ impl Ranking {
         self.bounded(async { ping.query_async(&mut self.inner.connection.clone()).await }).await
     }
 
-    pub(super) fn client(&self) -> &redis::Client {
-        &self.inner.client
+    pub(super) fn connection(&self) -> &Connection {
+        &self.inner.connection
     }
 
     pub(super) fn channel(&self) -> &str {

@@ -87,7 +87,7 @@ impl Stage {
         .unwrap();
 
         let lifecycle = Lifecycle::default();
-        let source = DirectorySource::new(world.client.clone(), "sl");
+        let source = DirectorySource::open(&world.redis.url, "sl").unwrap();
         let directory = source.wait_for_first(&world.stop).await.unwrap();
         tokio::spawn(source.follow(directory.clone(), world.stop.clone()));
         eventually("ingest forgets the key", PATIENCE, || async {

@@ -12,8 +12,9 @@ use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::recompute::{Outcome, build, run};
 use scoreline::aggregator::schedule::Context;
 use scoreline::domain::board::BoardGeneration;
+use scoreline::store::leaderboards::Applied;
 use scoreline::store::partitions;
-use scoreline::store::recompute::{self, ChangeError, Edited};
+use scoreline::store::recompute::{self, ChangeError};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -159,40 +160,40 @@ async fn fine_print_11_a_process_that_lost_its_lease_moves_nothing() {
 async fn an_edit_replaces_the_recompute_that_was_under_way() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let live = stage.live("b", json!({})).await;
+    // Without stored events there would be nothing to recompute.
+    stage.accept(&[stage.event("a", 10, "2026-11-20T00:00:00Z")]).await;
     let edit = async |over: Value| {
-        let mut transaction = stage.pool().begin().await.unwrap();
-        let spec = Stage::spec("b", over);
-        let edited = recompute::edit(&mut transaction, live.generation.leaderboard_id, &spec, false).await.unwrap();
-        transaction.commit().await.unwrap();
-        edited
+        let applied = stage.apply(&Stage::spec("b", over), false).await.unwrap();
+        (applied, stage.newest("b").await.0)
     };
-    let Edited::Building(first) = edit(json!({"order": "ascending"})).await else { panic!() };
-    let Edited::Building(second) = edit(json!({"operator": "set"})).await else { panic!() };
-    assert_eq!(build(&stage.context, first.id).await.unwrap(), Outcome::Superseded);
-    stage.build(second.id).await;
-    let states: Vec<(i32, String)> = sqlx::query_as("SELECT id, state FROM leaderboard_generations ORDER BY id")
-        .fetch_all(stage.pool())
-        .await
-        .unwrap();
+    let (applied, first) = edit(json!({"order": "ascending"})).await;
+    assert_eq!(applied, Applied::Recomputing);
+    let (applied, second) = edit(json!({"operator": "set"})).await;
+    assert_eq!(applied, Applied::Recomputing);
+    assert_eq!(build(&stage.context, first).await.unwrap(), Outcome::Superseded);
+    stage.build(second).await;
+    let states = "SELECT id, state FROM leaderboard_generations WHERE id >= $1 ORDER BY id";
+    let states: Vec<(i32, String)> =
+        sqlx::query_as(states).bind(live.generation.id.0).fetch_all(stage.pool()).await.unwrap();
     let states: Vec<(i32, &str)> = states.iter().map(|(id, state)| (*id, state.as_str())).collect();
-    assert_eq!(states, [(live.generation.id.0, "retired"), (first.id.0, "retired"), (second.id.0, "live")]);
+    assert_eq!(states, [(live.generation.id.0, "retired"), (first.0, "retired"), (second.0, "live")]);
     // Shown only: no new generation, but the directory is published anew.
     let before = stage.count("SELECT version FROM directory_version").await;
-    assert!(matches!(edit(json!({"operator": "set", "public": true})).await, Edited::Shown));
+    assert_eq!(edit(json!({"operator": "set", "public": true})).await, (Applied::Shown, second));
     assert_eq!(stage.count("SELECT version FROM directory_version").await, before + 1);
-    let public = "SELECT count(*) FROM leaderboard_generations WHERE state = 'live' AND (spec ->> 'public')::boolean";
-    assert_eq!(stage.count(public).await, 1);
+    let snapshot = scoreline::store::directory::snapshot(stage.pool()).await.unwrap();
+    let directory = scoreline::directory::Directory::from_snapshot(snapshot);
+    let board = &directory.games.values().next().unwrap().leaderboards["b"];
+    assert!(board.public && board.live.as_ref().is_some_and(|live| live.generation.id == second));
 }
 
 #[tokio::test]
-async fn a_name_that_is_taken_and_a_specification_that_is_unusable_are_refused() {
+async fn a_specification_that_is_unusable_never_gets_in() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
-    stage.create("one", json!({})).await;
+    let board = stage.create("one", json!({})).await;
     let mut transaction = stage.pool().begin().await.unwrap();
-    let taken = recompute::create_leaderboard(&mut transaction, stage.game, &Stage::spec("one", json!({}))).await;
-    assert!(matches!(taken, Err(ChangeError::SlugTaken)));
-    let spec = Stage::spec("two", json!({"reset": {"cron": "0 0 30 2 *"}}));
-    let unusable = recompute::create_leaderboard(&mut transaction, stage.game, &spec).await;
+    let spec = Stage::spec("one", json!({"reset": {"cron": "0 0 30 2 *"}}));
+    let unusable = recompute::begin(&mut transaction, board.leaderboard_id, &spec).await;
     assert!(matches!(unusable, Err(ChangeError::Spec(_))), "{unusable:?}");
 }
 

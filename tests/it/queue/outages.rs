@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use scoreline::queue::{Lane, Queue, Settlement, Timeouts, WorkerOptions};
 use tokio::sync::Semaphore;
 
-use super::proxy::Proxy;
 use super::rig::{SOON, Worker, options, payload, rig, rig_with, settle};
 use crate::support::eventually;
+use crate::support::proxy::Proxy;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn point_9_a_killed_redis_comes_back_and_workers_go_on_and_lose_nothing_it_kept() {

@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod http;
 pub mod postgres;
 pub mod postgres_server;
+pub mod proxy;
 pub mod redis;
 pub mod system;
 
