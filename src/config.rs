@@ -189,6 +189,10 @@ pub struct LimitsConfig {
     /// Requests a minute per address, for client keys and calls without a key; 0 turns it off.
     #[arg(long, env = "RATE_LIMIT_REQUESTS", default_value_t = 200)]
     pub rate_limit_requests: u32,
+    /// Most addresses that each ingest process counts in Redis within a minute. Beyond them it counts by itself, in
+    /// tables of a fixed size, so that a flood from many addresses cannot fill Redis.
+    #[arg(long, env = "RATE_LIMIT_ADDRESSES", default_value_t = 100_000)]
+    pub rate_limit_addresses: u32,
     /// How long an address over its limit is refused.
     #[arg(long, env = "RATE_LIMIT_BLOCK_SECONDS", default_value_t = 60)]
     pub rate_limit_block_seconds: u32,

@@ -59,7 +59,7 @@ pub struct EntryAnswer<'a> {
     pub plays: Option<i64>,
     /// The deciding event's metadata (`include=metadata`).
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = serde_json::Value, required = false)]
     pub metadata: Option<&'a RawValue>,
 }
 

@@ -212,9 +212,10 @@ pub async fn around(
 
 /// The players to look up.
 #[derive(Debug, serde::Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Lookup {
     /// At most 500.
-    #[schema(value_type = Vec<String>, max_items = 500)]
+    #[schema(value_type = Vec<super::openapi::words::Identifier>, max_items = 500)]
     player_ids: Vec<PlayerId>,
 }
 
@@ -233,7 +234,6 @@ pub async fn lookup(
     State(state): State<ApiState>,
     reading: Reading,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
     body: RawBody,
 ) -> Result<Response, Problem> {
     let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
@@ -257,5 +257,6 @@ pub async fn lookup(
         entries: found.entries.iter().map(|(among, e)| extras.entry(e, Some(*among), query.include)).collect(),
     };
     let (body, etag) = encode(&answer, as_of);
-    Ok(respond(&headers, Caching::new(&state, reading.public), body, &etag, false))
+    // `304` answers GET only (RFC 9110, 13.1.2).
+    Ok(respond(&HeaderMap::new(), Caching::new(&state, reading.public), body, &etag, false))
 }

@@ -44,7 +44,7 @@ pub struct LeaderboardSummary<'a> {
     /// Whether it can be read.
     status: BoardStatus,
     /// What counts and how it is shown.
-    #[schema(value_type = Object)]
+    #[schema(value_type = super::openapi::words::LeaderboardDefinition)]
     definition: &'a LeaderboardSpec,
 }
 

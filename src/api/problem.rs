@@ -27,6 +27,11 @@ pub struct ProblemBody {
     retry_after: Option<u32>,
 }
 
+/// `404` for a path that leads nowhere.
+pub fn no_such_route() -> Problem {
+    Problem::not_found("route_not_found", "There is no such route; see /docs.")
+}
+
 impl From<sqlx::Error> for Problem {
     /// Logged here, where it is handled; the client learns that the database is away, not what it said.
     fn from(error: sqlx::Error) -> Self {

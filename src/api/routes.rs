@@ -10,7 +10,7 @@ use super::entries;
 use super::leaderboards;
 use super::observe::Observe;
 use super::openapi;
-use super::problem::Problem;
+use super::problem::{Problem, no_such_route};
 use super::state::ApiState;
 
 type Route = MethodRouter<ApiState>;
@@ -67,7 +67,7 @@ pub fn router(state: ApiState) -> Router {
     let mut router = all().into_iter().fold(Router::new(), |router, (path, route)| router.route(&path, route));
     router = router
         .merge(openapi::routes())
-        .fallback(|| async { Problem::not_found("route_not_found", "There is no such route; see /docs.") })
+        .fallback(|| async { no_such_route() })
         .method_not_allowed_fallback(|| async {
             let detail = "This route exists, but not with this method; see /docs.";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)

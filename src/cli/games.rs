@@ -9,6 +9,7 @@ use super::reach::{Answer, Failure};
 use super::table::table;
 use crate::directory::KeyKind;
 use crate::domain::ids::Slug;
+use crate::domain::name::check_name;
 use crate::store::audit_log::Actor;
 use crate::store::{games, keys};
 
@@ -92,9 +93,10 @@ pub async fn run_game(command: GameCommand) -> (bool, Result<Answer, Failure>) {
 
 async fn create(with: With<NewGame>) -> Result<Answer, Failure> {
     let slug = Slug::parse(&with.what.slug).map_err(|e| Failure::Input(format!("the slug {e}")))?;
+    let name = with.what.name.as_deref().unwrap_or(slug.as_str());
+    check_name(name).map_err(|e| Failure::Input(e.to_string()))?;
     let pool = with.reach.pool()?;
     let mut transaction = pool.begin().await?;
-    let name = with.what.name.as_deref().unwrap_or(slug.as_str());
     let game = games::create(&mut transaction, &slug, name, ACTOR).await?;
     let game = game.ok_or_else(|| Failure::Refused(format!("there is a game '{slug}' already")))?;
     let mut made = Vec::with_capacity(2);
@@ -141,6 +143,9 @@ async fn create_key(with: With<NewKey>) -> Result<Answer, Failure> {
     };
     let mut transaction = pool.begin().await?;
     let label = with.what.label.as_deref();
+    if let Some(Err(error)) = label.map(check_name) {
+        return Err(Failure::Input(format!("the label: {error}")));
+    }
     let (stored, secret) = keys::create(&mut transaction, game.id, kind, label, ACTOR, rand::random()).await?;
     transaction.commit().await?;
     with.reach.directory_changed(&pool).await;

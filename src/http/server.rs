@@ -203,7 +203,7 @@ async fn answer(
     let response = match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(panic) => answer_panic(&*panic),
+        Err(_) => answer_panic(),
     };
     let leaving = shared.lifecycle.soft.is_cancelled() && shared.config.drain != Duration::MAX;
     let mut response = response.map(|body| Answer { body, phase, shared });
@@ -251,9 +251,8 @@ impl Drop for Answer {
     }
 }
 
-fn answer_panic(panic: &(dyn std::any::Any + Send)) -> Response<Body> {
-    let reason = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    tracing::error!(reason = reason.unwrap_or("unknown"), "a request handler panicked");
+/// The panic itself was logged where it happened (`telemetry::logs`).
+fn answer_panic() -> Response<Body> {
     let body = r#"{"type":"about:blank","title":"Internal error","status":500,"code":"internal_error"}"#;
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

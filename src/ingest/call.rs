@@ -84,6 +84,13 @@ impl<'s> Call<'s> {
             self.counted = true;
             return Err(self.blocked(for_ms));
         }
+        if !self.counted && !limits.asks_redis(now_ms) {
+            self.counted = true;
+            if !limits.allow_locally(self.address, now_ms) {
+                self.shared.measures.limited("requests", "local");
+                return Err(self.blocked(limits.block_ms()));
+            }
+        }
         if self.shared.directory.load().version == 0 && self.key.is_err() {
             return Err(refuse::no_directory());
         }
@@ -114,6 +121,7 @@ impl<'s> Call<'s> {
     pub fn address_counted(&mut self, counted: Option<Counted>) {
         if let Some(counted) = counted {
             let (limit, left) = (self.shared.limits.requests(), counted.amount);
+            self.shared.limits.counted(left, self.now_ms());
             self.tell(Remaining { name: "requests", limit, left, reset_ms: counted.reset_ms });
         }
         self.counted = true;
@@ -132,7 +140,7 @@ impl<'s> Call<'s> {
         self.blocked(for_ms)
     }
 
-    /// Redis is away: the local limiter decides whether this is refused as too much, or as not possible.
+    /// Redis is away, or is not to be filled: the local limiter decides whether this is refused as too much, or as not possible.
     pub fn without_redis(&mut self, otherwise: Problem) -> Problem {
         if std::mem::replace(&mut self.counted, true) || self.shared.limits.allow_locally(self.address, self.now_ms()) {
             return otherwise;
@@ -152,6 +160,9 @@ impl<'s> Call<'s> {
     pub async fn count_refusal(&mut self, problem: Problem) -> Problem {
         if self.counted || problem.status.is_server_error() {
             return problem;
+        }
+        if !self.shared.limits.asks_redis(self.now_ms()) {
+            return self.without_redis(problem);
         }
         let reply = {
             let request = EnqueueRequest {

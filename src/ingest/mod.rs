@@ -4,14 +4,14 @@
 //! refused, never absorbed (invariant 11): bodies, batches, tables and the queue all have a bound and an answer.
 
 mod authentication;
-mod batch;
+pub mod batch;
 mod body;
 mod call;
 mod events;
 pub mod formats;
 pub mod limits;
 mod measure;
-mod receipt;
+pub mod receipt;
 mod refuse;
 pub mod role;
 mod state;

@@ -64,6 +64,8 @@ pub async fn run(config: SettingsConfig) -> ExitCode {
     if !config.offline {
         problems.extend(unsafe_servers(&config.all.roles).await);
     }
+    // What servers and libraries say may quote a URL.
+    let problems: Vec<String> = problems.iter().map(|problem| redact(problem).into_owned()).collect();
     if config.json {
         println!("{}", serde_json::json!({ "settings": settings, "problems": problems }));
     } else {
@@ -71,7 +73,7 @@ pub async fn run(config: SettingsConfig) -> ExitCode {
             println!("{name}={value}  # {from}");
         }
         for problem in &problems {
-            eprintln!("unsafe: {}", redact(problem));
+            eprintln!("unsafe: {problem}");
         }
     }
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -56,5 +56,11 @@ pub fn init(config: &TelemetryConfig) -> Result<(), LogError> {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
         LogFormat::Text => registry.with(layer.with_ansi(false).with_target(false)).try_init()?,
     }
+    // A panic is a log record like all others: one line, without secrets. Whoever catches it need not log it.
+    std::panic::set_hook(Box::new(|panic| {
+        let reason = panic.payload_as_str().unwrap_or("not told");
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(reason, location, "a task panicked");
+    }));
     Ok(())
 }

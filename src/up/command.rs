@@ -14,6 +14,7 @@ use super::roles::{self, OperationsAddresses, RoleSettings, Running};
 use crate::config::AllRolesConfig;
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
+use crate::operations::process;
 use crate::operations::start::StartError;
 use crate::simulate::client::{Play, play};
 use crate::stack::{Stack, StackError, StackOptions};
@@ -77,6 +78,7 @@ pub fn run(config: UpConfig) -> ExitCode {
     if let Err(error) = logs::init(&config.roles.telemetry) {
         return announce::failure(&error);
     }
+    process::prepare();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(run_all(config));

@@ -118,7 +118,7 @@ pub async fn show(
 #[serde(deny_unknown_fields)]
 pub struct Decision {
     /// At most 1000.
-    #[schema(value_type = Vec<String>, max_items = 1000)]
+    #[schema(value_type = Vec<super::super::openapi::words::Uuid>, max_items = 1000)]
     ids: Vec<Uuid>,
 }
 

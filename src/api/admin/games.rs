@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::access::{Operator, no_such_game};
 use super::super::body::RawBody;
+use super::super::openapi::words;
 use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
@@ -23,9 +24,10 @@ use crate::store::games::{self, Game, GameEdit};
 #[serde(deny_unknown_fields)]
 pub struct NewGame {
     /// Its name in URLs.
-    #[schema(value_type = String)]
+    #[schema(value_type = words::Slug)]
     slug: Slug,
     /// Its name for people; the slug when absent.
+    #[schema(value_type = Option<words::Name>)]
     name: Option<String>,
 }
 
@@ -100,6 +102,8 @@ pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<Gam
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GameChange {
+    /// Its name for people.
+    #[schema(value_type = Option<words::Name>)]
     name: Option<String>,
     /// Events a minute per player; 0: off.
     #[serde(default, deserialize_with = "present")]

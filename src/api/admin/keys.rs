@@ -40,6 +40,7 @@ pub struct KeyRequest {
     /// `client` or `server`.
     kind: KeyKind,
     /// What to call it, at most 200 characters.
+    #[schema(value_type = Option<super::super::openapi::words::Name>)]
     label: Option<String>,
 }
 
@@ -51,7 +52,7 @@ pub struct KeyRequest {
 )]
 pub async fn create(State(state): State<ApiState>, studio: Studio, body: RawBody) -> Result<Response, Problem> {
     let wanted: KeyRequest = body.json("{\"kind\": \"client\" or \"server\", \"label\": …}")?;
-    let label = wanted.label.as_deref().filter(|label| !label.is_empty());
+    let label = wanted.label.as_deref();
     if let Some(Err(problem)) = label.map(check_name) {
         return Err(Problem::bad_request("label_invalid", problem.to_string()).at("/label"));
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::super::access::Studio;
 use super::super::body::RawBody;
+use super::super::openapi::words::LeaderboardDefinition;
 use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
@@ -22,7 +23,7 @@ use crate::store::leaderboards::{self, Applied, ApplyError, Building, StoredLead
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ManagedLeaderboard {
     /// The definition as last written: what `PUT` takes.
-    #[schema(value_type = Object)]
+    #[schema(value_type = LeaderboardDefinition)]
     definition: LeaderboardSpec,
     /// `live`: players see this definition. `building`: it is being computed; until then they see the one before,
     /// if there was one.
@@ -88,7 +89,7 @@ impl From<ApplyError> for Problem {
 /// Creates a leaderboard, or edits the one of that slug.
 #[utoipa::path(
     post, path = "/v1/admin/leaderboards", tag = "admin", security(("key" = [])),
-    request_body(content = Object, description = "A leaderboard's definition"),
+    request_body(content = LeaderboardDefinition, description = "A leaderboard's definition; `slug` is required"),
     params(("game" = Option<String>, Query, description = "With the admin token: the game"),
            ("accept_incomplete_history" = Option<bool>, Query, description = "Count from the stored events only")),
     responses((status = 201, body = WrittenLeaderboard), (status = 200, body = WrittenLeaderboard))
@@ -106,7 +107,7 @@ pub async fn create(
 /// Creates or edits the leaderboard of this slug.
 #[utoipa::path(
     put, path = "/v1/admin/leaderboards/{slug}", tag = "admin", security(("key" = [])),
-    request_body(content = Object, description = "A leaderboard's definition; its slug may be left out"),
+    request_body(content = LeaderboardDefinition, description = "A leaderboard's definition; its slug may be left out"),
     params(("slug" = String, Path, description = "The leaderboard"),
            ("game" = Option<String>, Query, description = "With the admin token: the game"),
            ("accept_incomplete_history" = Option<bool>, Query, description = "Count from the stored events only")),

@@ -21,6 +21,9 @@ pub fn declare(path: &str, method: &HttpMethod, operation: &mut Operation) {
 }
 
 fn problem(status: &str, codes: &str) -> Response {
+    if status == "304" {
+        return ResponseBuilder::new().description(codes).build();
+    }
     let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     let response = ResponseBuilder::new().description(codes).content("application/problem+json", content);
     if !matches!(status, "429" | "503") {
@@ -47,7 +50,8 @@ fn refusals(path: &str, method: &HttpMethod, body: bool) -> Vec<(&'static str, &
          `game_required`, `body_invalid`, …)",
     ));
     if body {
-        all.push(("413", "`body_too_large`"));
+        all.push(("408", "`body_timeout`"));
+        all.push(("413", "`body_too_large`; `limit` says how much may be sent"));
     }
     if admin {
         all.push(("404", "`game_not_found`, or what the path names does not exist"));

@@ -1,7 +1,7 @@
 //! The OpenAPI document, and its pages (which work offline).
 
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use utoipa::OpenApi;
@@ -10,8 +10,10 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ObjectBuilder, OpenApi as OpenApiDocument, PathItem, Required, Type};
 
 mod answers;
+mod parameters;
+pub mod words;
 
-use super::problem::ProblemBody;
+use super::problem::{ProblemBody, no_such_route};
 use super::state::ApiState;
 use super::{admin, entries, leaderboards};
 
@@ -56,13 +58,13 @@ use super::{admin, entries, leaderboards};
         admin::upkeep::rebuild,
         admin::upkeep::recompute,
     ),
-    components(schemas(ProblemBody))
+    components(schemas(ProblemBody, words::Identifier, words::Slug, words::Name))
 )]
 struct Annotated;
 
-/// How events are sent: ingest's own part of the document. The api does not serve it, and describes it because
-/// studios look for it here.
-const INGEST: &str = include_str!("../../ingest/openapi.json");
+/// Parts of the document that are written by hand: how events are sent, which the api does not serve and describes
+/// because studios look for it here; and the definition of a leaderboard, which is text with more names than types.
+const BY_HAND: [&str; 2] = [include_str!("../../ingest/openapi.json"), include_str!("definition.json")];
 
 /// The OpenAPI document of both doors.
 pub fn document() -> OpenApiDocument {
@@ -83,12 +85,20 @@ pub fn document() -> OpenApiDocument {
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             answers::declare(path, &method, operation);
+            parameters::shape(path, operation);
         }
     }
-    match serde_json::from_str::<OpenApiDocument>(INGEST) {
-        Ok(ingest) => document.merge(ingest),
-        // A test reads it.
-        Err(error) => tracing::error!(%error, "ingest's part of the document is damaged"),
+    for part in BY_HAND {
+        match serde_json::from_str::<OpenApiDocument>(part) {
+            Ok(part) => {
+                let schemas = part.components.clone().map(|components| components.schemas);
+                document.merge(part);
+                // What a type only refers to is said here.
+                document.components.get_or_insert_default().schemas.extend(schemas.unwrap_or_default());
+            }
+            // A test reads them.
+            Err(error) => tracing::error!(%error, "a part of the document is damaged"),
+        }
     }
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
@@ -157,6 +167,10 @@ pub fn routes() -> Router<ApiState> {
     );
     let pages = Router::from(utoipa_swagger_ui::SwaggerUi::new("/docs").url("/docs/openapi.json", shown)).layer(
         axum::middleware::map_response(move |mut response: axum::response::Response| {
+            if response.status() == StatusCode::NOT_FOUND {
+                // Else it has no body, and does not say what it is.
+                response = no_such_route().into_response();
+            }
             response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy.clone());
             async move { response }
         }),

@@ -2,6 +2,7 @@
 //! enqueue call; this is what a replica keeps to itself so that most requests need not ask about most limits, a blocked
 //! address costs no call, and limits hold while Redis is away. All of it is bounded.
 
+mod newcomers;
 mod plan;
 mod sieve;
 
@@ -15,6 +16,7 @@ use crate::domain::ids::GameId;
 use crate::domain::rate::{HeldCount, WindowCount};
 use crate::http::bounded_table::{BoundedTable, Expires};
 use crate::http::client_address::ClientAddress;
+use newcomers::Newcomers;
 use sieve::Sieve;
 
 /// Addresses, and players, that a replica remembers something of.
@@ -68,6 +70,8 @@ pub struct Limits {
     config: LimitsConfig,
     denied: BoundedTable<ClientAddress, Until>,
     local: BoundedTable<ClientAddress, WindowCount>,
+    /// How many addresses Redis was told of for the first time lately.
+    newcomers: Newcomers,
     /// Who may have sent a twentieth of a player's limit lately; only these are in `players`.
     sieve: Sieve,
     players: BoundedTable<(GameId, u64), HeldCount>,
@@ -82,6 +86,7 @@ impl Limits {
             config,
             denied: BoundedTable::new(MAX_ADDRESSES),
             local: BoundedTable::new(MAX_ADDRESSES),
+            newcomers: Newcomers::default(),
             sieve: Sieve::new(),
             players: BoundedTable::new(MAX_PLAYERS),
             games: BoundedTable::new(MAX_GAMES),
@@ -119,7 +124,20 @@ impl Limits {
         self.denied.update(address, now_ms, |denied| denied.0 = until);
     }
 
-    /// The local limiter, for when Redis is away: counts a request; `false`: refuse it. A full table refuses nobody.
+    /// Whether addresses are counted in Redis for now: not while there come so many that their windows would fill it.
+    pub fn asks_redis(&self, now_ms: i64) -> bool {
+        self.newcomers.lately(now_ms) < self.config.rate_limit_addresses
+    }
+
+    /// Redis counted an address, of whose limit `left` is left.
+    pub fn counted(&self, left: u32, now_ms: i64) {
+        // Its first request within the window made its key.
+        if left.saturating_add(1) >= self.config.rate_limit_requests {
+            self.newcomers.add(now_ms);
+        }
+    }
+
+    /// The local limiter, for when Redis is not asked: counts a request; `false`: refuse it. A full table refuses nobody.
     pub fn allow_locally(&self, address: ClientAddress, now_ms: i64) -> bool {
         let limit = self.config.rate_limit_requests;
         let allowed = limit == 0 || self.local.update(address, now_ms, |c| c.count(limit, now_ms)).unwrap_or(true);

@@ -4,7 +4,7 @@ mod http;
 mod installing;
 mod metrics;
 mod operations;
-mod processes;
+pub mod processes;
 mod rules;
 mod services;
 mod settings;

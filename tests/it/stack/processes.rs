@@ -16,7 +16,7 @@ pub struct Program {
 }
 
 impl Program {
-    fn start(mut command: Command, name: &str) -> Self {
+    pub fn start(mut command: Command, name: &str) -> Self {
         static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let output = std::env::temp_dir().join(format!("scoreline-{name}-{}-{number}.out", std::process::id()));

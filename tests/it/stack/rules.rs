@@ -259,15 +259,8 @@ async fn every_statement_in_the_store_is_valid_on_the_migrated_schema() {
     assert!(checked > 20, "only {checked} statements were found");
 }
 
-#[test]
-fn the_architecture_page_names_every_folder_and_only_tests_that_exist() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
-    for entry in std::fs::read_dir(root.join("src")).unwrap() {
-        let path = entry.unwrap().path();
-        let name = format!("`src/{}`", path.file_name().unwrap().to_str().unwrap());
-        assert!(name == "`src/lib.rs`" || page.contains(&name), "{name} is not in the code map");
-    }
+/// The tests that a page names, each of which must be there.
+fn tests_named_in(page: &str) -> usize {
     let tests: BTreeMap<PathBuf, String> =
         sources().into_iter().filter(|(path, _)| path.starts_with("tests")).collect();
     let quoted = page.split('`').skip(1).step_by(2);
@@ -280,5 +273,25 @@ fn the_architecture_page_names_every_folder_and_only_tests_that_exist() {
         assert!(found, "{name} is not in {}", file.display());
         named += 1;
     }
+    named
+}
+
+#[test]
+fn every_threat_on_the_page_has_tests_that_exist() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/abuse.md");
+    let named = tests_named_in(&std::fs::read_to_string(page).unwrap());
+    assert!(named >= 20, "{named} tests were found on the page");
+}
+
+#[test]
+fn the_architecture_page_names_every_folder_and_only_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    for entry in std::fs::read_dir(root.join("src")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = format!("`src/{}`", path.file_name().unwrap().to_str().unwrap());
+        assert!(name == "`src/lib.rs`" || page.contains(&name), "{name} is not in the code map");
+    }
+    let named = tests_named_in(&page);
     assert!(named >= 15, "{named} tests were found on the page");
 }

@@ -19,15 +19,24 @@ pub fn redis() -> TestRedis {
     redis_with(&[])
 }
 
+/// Starts a private Redis that asks for a password.
+pub fn redis_with_password(password: &str) -> TestRedis {
+    start(&["--requirepass", password], &format!(":{password}@"))
+}
+
 /// Starts a private Redis with further command-line options.
 pub fn redis_with(extra: &[&str]) -> TestRedis {
+    start(extra, "")
+}
+
+fn start(extra: &[&str], credentials: &str) -> TestRedis {
     let extra: Vec<String> = extra.iter().map(|s| (*s).to_owned()).collect();
     for _ in 0..20 {
         let port = free_port();
         let directory = std::env::temp_dir().join(format!("scoreline-test-redis-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let mut server =
-            TestRedis { port, url: format!("redis://127.0.0.1:{port}"), directory, extra: extra.clone(), child: None };
+        let url = format!("redis://{credentials}127.0.0.1:{port}");
+        let mut server = TestRedis { port, url, directory, extra: extra.clone(), child: None };
         if server.try_start() {
             return server;
         }
