@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
@@ -66,6 +66,8 @@ pub struct Rig {
     binaries: PathBuf,
     /// Further environment of every role.
     pub environment: Vec<(String, String)>,
+    /// Where each process's output goes, to a file of its name; `None`: where this program's goes.
+    pub logs: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -105,7 +107,7 @@ impl Rig {
     /// [`RigError::Io`].
     pub fn new(services: Services, binaries: PathBuf) -> Result<Self, RigError> {
         let (ingest, api) = (free_address()?, free_address()?);
-        Ok(Self { services, ingest, api, running: BTreeMap::new(), binaries, environment: Vec::new() })
+        Ok(Self { services, ingest, api, running: BTreeMap::new(), binaries, environment: Vec::new(), logs: None })
     }
 
     /// Starts a role and waits until it is ready.
@@ -131,7 +133,13 @@ impl Rig {
     /// [`RigError::Io`].
     pub fn spawn(&mut self, role: Role, name: &str, environment: &[(&str, &str)]) -> Result<(), RigError> {
         let operations = free_address()?;
-        let child = Command::new(self.binaries.join(role.name()))
+        let mut command = Command::new(self.binaries.join(role.name()));
+        if let Some(folder) = &self.logs {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(folder.join(format!("{name}.log")));
+            let file = file.map_err(|e| RigError::Io("a log", e))?;
+            command.stdin(Stdio::null()).stdout(file.try_clone().map_err(|e| RigError::Io("a log", e))?).stderr(file);
+        }
+        let child = command
             .env("DATABASE_URL", &self.services.database_url)
             .env("REDIS_URL", &self.services.redis_url)
             .env("INGEST_LISTEN", self.ingest.to_string())

@@ -20,6 +20,10 @@ enum Command {
     Simulate(simulate::command::SimulateConfig),
     /// Measure every stage beside its limit, and the whole path with the CPU of every process.
     Bench(scoreline::bench::Options),
+    /// Break private services and processes in every way that must be survived, and compare what is left.
+    ///
+    /// Exit code 1 when a promise was broken. The same seed does the same things.
+    Chaos(scoreline::chaos::Options),
     #[command(hide = true)]
     BenchLimit(scoreline::bench::limit_server::LimitArgs),
     #[command(flatten)]
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
         Command::Config(config) => block_on(settings::run(*config)),
         Command::Simulate(config) => block_on(simulate::command::run(config)),
         Command::Bench(options) => block_on(scoreline::bench::command::run(options)),
+        Command::Chaos(options) => block_on(scoreline::chaos::command::run(options)),
         Command::BenchLimit(options) => block_on(scoreline::bench::limit_server::run(options)),
         Command::Operate(command) => block_on(cli::run(command)),
     }

@@ -7,6 +7,7 @@
 mod support;
 
 mod api;
+mod chaos;
 #[cfg(feature = "failpoints")]
 mod crashes;
 mod cronjobs;
