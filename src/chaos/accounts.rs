@@ -19,6 +19,10 @@ use crate::domain::clock::{Clock, Micros};
 static NEXT_SEED: AtomicU64 = AtomicU64::new(0);
 /// Pause before a batch is sent again.
 const AGAIN: Duration = Duration::from_millis(20);
+/// How long a client may take to finish its last batch.
+const FINISHING: Duration = Duration::from_secs(60);
+/// Longest wait of an impatient client: about what an answer takes.
+const IMPATIENT_MICROS: u64 = 12_000;
 /// Most remarks that one client keeps.
 const MAX_REMARKS: usize = 10;
 
@@ -37,6 +41,8 @@ pub struct Habits {
     pub moments: Vec<Micros>,
     /// How long a client waits for an answer.
     pub patience: Duration,
+    /// Share of requests for whose answer a client does not wait long enough.
+    pub impatient: f64,
     /// Share of batches that are never sent again when one was not answered.
     pub gives_up: f64,
     /// Share of batches that are sent twice at once.
@@ -55,6 +61,7 @@ impl Habits {
             clock: Clock::system(),
             moments: Vec::new(),
             patience: Duration::from_secs(5),
+            impatient: 0.0,
             gives_up: 0.0,
             at_once: 0.0,
             pause: Duration::from_millis(5),
@@ -147,6 +154,14 @@ impl Client {
         }
     }
 
+    /// How long it waits for the next answer.
+    fn patience(&mut self) -> Duration {
+        if self.habits.impatient > 0.0 && self.random.random_bool(self.habits.impatient) {
+            return Duration::from_micros(self.random.random_range(200..IMPATIENT_MICROS));
+        }
+        self.habits.patience
+    }
+
     /// When an event happened: mostly now.
     fn moment(&mut self, now: Micros) -> Micros {
         let moments = &self.habits.moments;
@@ -191,8 +206,9 @@ impl Client {
         }
         let mut copies = if acknowledged { 0 } else { 1 + u32::from(self.random.random_bool(0.2)) };
         while copies > 0 {
+            let patience = self.patience();
             let [line, _] = &mut self.lines;
-            let outcome = attempt(self.address, &self.key, self.habits.patience, line, &batch).await;
+            let outcome = attempt(self.address, &self.key, patience, line, &batch).await;
             match self.note(outcome) {
                 Some(true) => {
                     acknowledged = true;
@@ -215,7 +231,7 @@ impl Client {
 
     /// Whether one of the two was acknowledged.
     async fn send_twice_at_once(&mut self, batch: &Batch) -> bool {
-        let (address, patience) = (self.address, self.habits.patience);
+        let (address, patience) = (self.address, self.patience());
         let [first, second] = &mut self.lines;
         let (one, other) = tokio::join!(
             attempt(address, &self.key, patience, first, batch),
@@ -353,13 +369,25 @@ impl Load {
 
     /// Lets every client finish its batch.
     pub async fn stop(self) -> Vec<Account> {
+        self.stop_within(FINISHING).await
+    }
+
+    /// Likewise, for so long at most; one that has not finished is remarked upon.
+    pub async fn stop_within(self, limit: Duration) -> Vec<Account> {
         self.stop.store(true, Ordering::Relaxed);
+        let ends = tokio::time::Instant::now() + limit;
         let mut accounts = Vec::new();
-        for client in self.clients {
-            accounts.push(client.await.unwrap_or_else(|error| Account {
-                wrong: vec![format!("a client died: {error}")],
-                ..Account::default()
-            }));
+        for mut client in self.clients {
+            let remark = match tokio::time::timeout_at(ends, &mut client).await {
+                Ok(Ok(account)) => {
+                    accounts.push(account);
+                    continue;
+                }
+                Ok(Err(error)) => format!("a client died: {error}"),
+                Err(_) => format!("a client's last batch was not acknowledged within {limit:?}"),
+            };
+            client.abort();
+            accounts.push(Account { wrong: vec![remark], ..Account::default() });
         }
         accounts
     }

@@ -1,7 +1,7 @@
 //! `scoreline chaos`: starts the world, follows the plan, judges, reports, and leaves nothing running.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output")]
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ use crate::stack::{Stack, StackOptions};
 const FAILPOINTS: bool = cfg!(feature = "failpoints");
 /// What of the run's time is kept for the end: quiet, comparing, stopping.
 const ENDING: Duration = Duration::from_secs(12);
+/// How much of a schedule is printed.
+const PLANNED: usize = 60;
 /// Connections that Postgres allows: few enough to be used up.
 const CONNECTIONS: u32 = 60;
 
@@ -38,6 +40,13 @@ pub async fn run(options: Options) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if options.plan {
+        for step in Plan::new(seed, kinds).take(PLANNED) {
+            let (pause, kind) = (step.pause, step.kind.name());
+            println!("{pause:>8.1?}  {kind}{}", if step.rough { ", rough" } else { "" });
+        }
+        return ExitCode::SUCCESS;
+    }
     let lifecycle = Lifecycle::default();
     if let Err(error) = lifecycle.watch_signals() {
         eprintln!("chaos: {error}");
@@ -64,7 +73,8 @@ pub async fn run(options: Options) -> ExitCode {
         ..report
     };
     let clean = outcome.is_ok() && report.violations.is_empty();
-    clean_up(&home, clean, &mut report);
+    let wanted = clean || matches!(outcome, Err(ChaosError::Interrupted));
+    clean_up(&home, wanted, &mut report);
     if options.json {
         println!("{}", json!(report));
     } else {
@@ -148,7 +158,8 @@ async fn disturb_and_judge(
         clock: world.scenario.clock.clone(),
         moments: world.scenario.moments.clone(),
         patience: Duration::from_secs(3),
-        gives_up: 0.1,
+        impatient: 0.1,
+        gives_up: 0.15,
         at_once: 0.1,
         pause: Duration::from_millis(options.pause_millis),
     };
@@ -156,7 +167,9 @@ async fn disturb_and_judge(
     let watcher = Watcher::start(world.api(), world.key.clone());
     let disturbed = disturb(world, seed, kinds, ends).await;
     let mut account = std::mem::take(&mut world.probes);
-    for one in load.stop().await {
+    // After an interruption something may be down for good.
+    let accounts = if disturbed.is_ok() { load.stop().await } else { load.stop_within(Duration::ZERO).await };
+    for one in accounts {
         account.add(one);
     }
     let seen = watcher.stop().await;
@@ -164,8 +177,8 @@ async fn disturb_and_judge(
     world.report.requests.unanswered = account.unanswered;
     world.report.requests.refused = account.refused;
     world.report.requests.reads = seen.pages;
-    world.report.violations.extend(account.wrong.drain(..).chain(seen.wrong));
     disturbed?;
+    world.report.violations.extend(account.wrong.drain(..).chain(seen.wrong));
     world.judge(&account).await
 }
 
@@ -190,12 +203,12 @@ async fn disturb(world: &mut World, seed: u64, kinds: Vec<Kind>, ends: Instant) 
     Ok(())
 }
 
-/// Removes the run's folder; after a run that was not clean only what is large in it.
-fn clean_up(home: &PathBuf, clean: bool, report: &mut Report) {
-    let removed = if clean {
+/// Removes the run's folder, or only what is large in it.
+fn clean_up(home: &Path, all: bool, report: &mut Report) {
+    let removed = if all {
         std::fs::remove_dir_all(home)
     } else {
-        report.logs = Some(home.clone());
+        report.logs = Some(home.to_owned());
         let _ = std::fs::remove_dir_all(home.join("redis"));
         std::fs::remove_dir_all(home.join("postgres"))
     };

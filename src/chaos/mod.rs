@@ -31,6 +31,9 @@ pub struct Options {
     /// Only these faults, by the names that the report uses, separated by commas.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
+    /// Print the first faults of the seed's schedule, and do nothing.
+    #[arg(long)]
+    pub plan: bool,
     /// Clients that send.
     #[arg(long, default_value_t = 3)]
     pub clients: u64,

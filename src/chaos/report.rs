@@ -165,7 +165,8 @@ impl Report {
         }
         match &self.logs {
             Some(logs) => text.push_str(&format!("\nlogs: {}\nagain: {}\n", logs.display(), self.replay)),
-            None => text.push_str("\nclean\n"),
+            None if self.violations.is_empty() => text.push_str("\nnothing differs\n"),
+            None => text.push('\n'),
         }
         text
     }

@@ -35,8 +35,8 @@ impl World {
         self.follow_a_probe(kind.name(), Instant::now(), Some(DEPENDENCY_BOUND)).await
     }
 
-    fn each(&self, links: &[Link], mut act: impl FnMut(&Proxy)) {
-        links.iter().filter_map(|link| self.proxy(*link)).for_each(|proxy| act(proxy));
+    fn each(&self, links: &[Link], act: impl FnMut(&Proxy)) {
+        links.iter().filter_map(|link| self.proxy(*link)).for_each(act);
     }
 
     async fn cut(&self, kind: Kind, links: &[Link], random: &mut StdRng) -> Result<u64, ChaosError> {

@@ -52,7 +52,8 @@ impl World {
         self.follow_a_probe(Kind::KillWorker.name(), Instant::now(), None).await
     }
 
-    /// Kills every worker at once; new ones run what they had.
+    /// Kills every worker at once; new ones run what they had. Nobody can before they are there, so the time counts from
+    /// then.
     pub(super) async fn kill_the_workers(&mut self) -> Result<(), ChaosError> {
         let names = self.named(Role::Worker);
         let kill = async |world: &mut Self| {
@@ -61,11 +62,11 @@ impl World {
             }
             Ok(())
         };
-        let (held, killed) = self.with_full_hands(&names, kill).await?;
+        let (held, _) = self.with_full_hands(&names, kill).await?;
         for name in &names {
             self.start_again(name).await?;
         }
-        self.jobs_run_again(Kind::KillWorkers, &held, killed).await?;
+        self.jobs_run_again(Kind::KillWorkers, &held, Instant::now()).await?;
         self.follow_a_probe(Kind::KillWorkers.name(), Instant::now(), None).await
     }
 
