@@ -2,7 +2,7 @@
 //!
 //! It stands between two processes, so it cannot drop packets: in its black hole bytes are neither lost nor delivered
 //! while it lasts; then they arrive (as TCP repeats what was lost), or every connection is reset (as by a peer that
-//! forgot it).
+//! forgot it), or no old connection ever carries anything again (as behind a firewall that forgot it).
 
 use std::io;
 use std::net::SocketAddr;
@@ -41,6 +41,8 @@ enum Cut {
     Reset,
     /// One side sees the end of the stream; the other way goes on.
     HalfClose(Way),
+    /// Both sides hear nothing any more.
+    Silence,
 }
 
 /// A proxy on a loopback port of its own. It ends with this value.
@@ -108,6 +110,11 @@ impl Proxy {
         self.cut(Cut::HalfClose(way))
     }
 
+    /// Carries nothing more on any open connection, and tells nobody; returns how many there were.
+    pub fn silence(&self) -> u64 {
+        self.cut(Cut::Silence)
+    }
+
     fn cut(&self, cut: Cut) -> u64 {
         self.state.cut.send_replace(cut);
         self.state.open.load(Ordering::Relaxed)
@@ -169,6 +176,15 @@ async fn carry_both(mut client: TcpStream, mut server: TcpStream, state: &State,
     }
 }
 
+/// Reads to the end and lets nobody know what.
+async fn swallow(mut from: ReadHalf<'_>, mut read: usize) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    while read > 0 {
+        read = from.read(&mut buffer).await?;
+    }
+    Err(io::ErrorKind::ConnectionReset.into())
+}
+
 /// Waits for the next cut of this kind; what was cut before does not count.
 async fn told(cuts: &mut watch::Receiver<Cut>, wanted: Cut) {
     loop {
@@ -190,6 +206,7 @@ async fn carry(
     mut cuts: watch::Receiver<Cut>,
 ) -> io::Result<()> {
     let mut hole = state.hole.subscribe();
+    let mut silenced = cuts.clone();
     let mut random = SmallRng::from_os_rng();
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -197,8 +214,13 @@ async fn carry(
             read = from.read(&mut buffer) => read?,
             () = told(&mut cuts, Cut::HalfClose(way)) => 0,
         };
-        if hole.wait_for(|hole| !hole).await.is_err() || read == 0 {
-            return to.shutdown().await;
+        tokio::select! {
+            // Whoever is silenced in a hole stays silent after it.
+            biased;
+            () = told(&mut silenced, Cut::Silence) => return swallow(from, read).await,
+            open = async { hole.wait_for(|hole| !hole).await.is_ok() } => if !open || read == 0 {
+                return to.shutdown().await;
+            },
         }
         let latency = state.latency_millis.load(Ordering::Relaxed);
         if latency > 0 {

@@ -52,12 +52,17 @@ impl World {
     }
 
     async fn open_a_hole(&self, links: &[Link], random: &mut StdRng) -> Result<u64, ChaosError> {
-        let (time, forgotten) = (between(random, 500, 7_000), random.random_bool(0.5));
+        let (time, after) = (between(random, 500, 7_000), random.random_range(0..3));
         self.each(links, |proxy| proxy.hole(true));
         self.sleep(time).await?;
         let mut count = 0;
-        if forgotten {
-            self.each(links, |proxy| count += proxy.reset());
+        match after {
+            0 => {}
+            1 => self.each(links, |proxy| count += proxy.reset()),
+            _ => {
+                let redis: Vec<Link> = links.iter().copied().filter(|l| matches!(l, Link::Redis(_))).collect();
+                self.each(&redis, |proxy| count += proxy.silence());
+            }
         }
         Ok(count)
     }
