@@ -62,6 +62,7 @@ struct State {
     hole: watch::Sender<bool>,
     cut: watch::Sender<Cut>,
     open: AtomicU64,
+    held: AtomicU64,
 }
 
 impl Proxy {
@@ -79,6 +80,7 @@ impl Proxy {
             hole: watch::Sender::new(false),
             cut: watch::Sender::new(Cut::None),
             open: AtomicU64::new(0),
+            held: AtomicU64::new(0),
         });
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, Arc::clone(&state)));
@@ -98,6 +100,11 @@ impl Proxy {
     /// Carries nothing from now on, or goes on.
     pub fn hole(&self, hole: bool) {
         self.state.hole.send_replace(hole);
+    }
+
+    /// How many new connections wait in the hole.
+    pub fn held(&self) -> u64 {
+        self.state.held.load(Ordering::Relaxed)
     }
 
     /// Resets every open connection; returns how many there were.
@@ -139,7 +146,10 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 async fn connect(client: TcpStream, state: Arc<State>) {
     let mut hole = state.hole.subscribe();
     let cuts = state.cut.subscribe();
-    if hole.wait_for(|hole| !hole).await.is_err() {
+    state.held.fetch_add(1, Ordering::Relaxed);
+    let open = hole.wait_for(|hole| !hole).await.is_ok();
+    state.held.fetch_sub(1, Ordering::Relaxed);
+    if !open {
         return;
     }
     let Ok(server) = TcpStream::connect(state.to).await else { return };

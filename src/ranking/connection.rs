@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{FromRedisValue, ScriptInvocation};
 
@@ -29,7 +30,8 @@ pub enum RankingError {
     TimedOut,
 }
 
-/// Leaderboards in Redis. Cheap to clone; one multiplexed connection that reconnects by itself.
+/// Leaderboards in Redis. Cheap to clone; one multiplexed connection that reconnects by itself, and is replaced when it
+/// is silent: the redis crate goes on waiting for a peer that neither answers nor ends the connection.
 #[derive(Clone)]
 pub struct Ranking {
     inner: Arc<Inner>,
@@ -39,7 +41,7 @@ struct Inner {
     prefix: String,
     channel: String,
     client: redis::Client,
-    connection: ConnectionManager,
+    connection: ArcSwap<ConnectionManager>,
 }
 
 impl std::fmt::Debug for Ranking {
@@ -56,14 +58,7 @@ impl Ranking {
     /// [`RankingError::BadUrl`].
     pub fn open(url: &str, prefix: &str) -> Result<Self, RankingError> {
         let client = redis::Client::open(url).map_err(RankingError::BadUrl)?;
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(RESPONSE_TIMEOUT))
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_min_delay(Duration::from_millis(20))
-            .set_max_delay(Duration::from_millis(500))
-            .set_number_of_retries(2);
-        let connection =
-            ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(RankingError::BadUrl)?;
+        let connection = ArcSwap::from_pointee(manager(&client).map_err(RankingError::BadUrl)?);
         let inner = Inner { prefix: prefix.to_owned(), channel: format!("{prefix}:boards"), client, connection };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -74,7 +69,7 @@ impl Ranking {
     /// [`RankingError`] when it does not.
     pub async fn ping(&self) -> Result<(), RankingError> {
         let ping = redis::cmd("PING");
-        self.bounded(async { ping.query_async(&mut self.inner.connection.clone()).await }).await
+        self.bounded(async |connection| ping.query_async(connection).await).await
     }
 
     pub(super) fn client(&self) -> &redis::Client {
@@ -92,15 +87,49 @@ impl Ranking {
 
     /// Runs one script.
     pub(super) async fn call<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RankingError> {
-        self.bounded(async { script.invoke_async(&mut self.inner.connection.clone()).await }).await
+        self.bounded(async |connection| script.invoke_async(connection).await).await
     }
 
     /// Runs one pipeline.
     pub(super) async fn pipe<T: FromRedisValue>(&self, pipeline: &redis::Pipeline) -> Result<T, RankingError> {
-        self.bounded(async { pipeline.query_async(&mut self.inner.connection.clone()).await }).await
+        self.bounded(async |connection| pipeline.query_async(connection).await).await
     }
 
-    async fn bounded<T>(&self, call: impl Future<Output = redis::RedisResult<T>>) -> Result<T, RankingError> {
-        Ok(tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|_| RankingError::TimedOut)??)
+    async fn bounded<T>(
+        &self,
+        call: impl AsyncFnOnce(&mut ConnectionManager) -> redis::RedisResult<T>,
+    ) -> Result<T, RankingError> {
+        let used = self.inner.connection.load_full();
+        let mut connection = ConnectionManager::clone(&used);
+        match tokio::time::timeout(CALL_TIMEOUT, call(&mut connection)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                if error.is_timeout() {
+                    self.replace(&used);
+                }
+                Err(error.into())
+            }
+            Err(_) => {
+                self.replace(&used);
+                Err(RankingError::TimedOut)
+            }
+        }
     }
+
+    /// Leaves a silent connection to those who still wait for it; later calls get another.
+    fn replace(&self, silent: &Arc<ConnectionManager>) {
+        if let Ok(fresh) = manager(&self.inner.client) {
+            self.inner.connection.compare_and_swap(silent, Arc::new(fresh));
+        }
+    }
+}
+
+fn manager(client: &redis::Client) -> redis::RedisResult<ConnectionManager> {
+    let config = ConnectionManagerConfig::new()
+        .set_response_timeout(Some(RESPONSE_TIMEOUT))
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_min_delay(Duration::from_millis(20))
+        .set_max_delay(Duration::from_millis(500))
+        .set_number_of_retries(2);
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
 }

@@ -15,6 +15,7 @@ mod fold;
 mod ingest;
 mod outages;
 mod queue;
+mod silence;
 mod stack;
 mod system;
 mod worker;
