@@ -47,7 +47,12 @@ pub async fn publish_directory(pool: Pool, url: String, prefix: String, changed:
             let Some(redis) = connection.as_mut() else { return Ok(false) };
             directory::publish_if_stale(&pool, redis, &prefix).await.map_err(|e| e.to_string())
         };
-        match attempt.await {
+        let outcome = attempt.await;
+        if outcome.is_err() {
+            // The next attempt makes another: one that is silent would be asked for ever.
+            connection = None;
+        }
+        match outcome {
             Ok(_) => away = false,
             Err(error) if !std::mem::replace(&mut away, true) => {
                 tracing::warn!(error, "cannot publish the directory; trying again");

@@ -18,12 +18,21 @@ const POLL: Duration = Duration::from_secs(1);
 /// Pause before Redis is tried again.
 const RECONNECT: Duration = Duration::from_millis(300);
 
+/// Longest wait for a connection, handshake included: a peer that takes it and says nothing must not hold anybody up.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// Waits for a connection, [`CONNECT`] at most.
+async fn connected<T>(connecting: impl Future<Output = redis::RedisResult<T>>) -> redis::RedisResult<T> {
+    let timed_out = |_| redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    tokio::time::timeout(CONNECT, connecting).await.map_err(timed_out)?
+}
+
 /// A connection for publishing and asking, replaced when it breaks; `url`: `REDIS_CACHE_URL`.
 ///
 /// # Errors
 /// The URL does not parse, or Redis is away.
 pub async fn connect(url: &str) -> redis::RedisResult<redis::aio::ConnectionManager> {
-    redis::Client::open(url)?.get_connection_manager().await
+    connected(redis::Client::open(url)?.get_connection_manager()).await
 }
 
 /// Where the directory is.
@@ -52,7 +61,7 @@ impl DirectorySource {
         let mut complained = false;
         loop {
             let attempt = async {
-                let mut connection = self.client.get_multiplexed_async_connection().await?;
+                let mut connection = connected(self.client.get_multiplexed_async_connection()).await?;
                 load(&mut connection, &self.prefix).await
             };
             let found = tokio::select! {
@@ -94,10 +103,14 @@ impl DirectorySource {
     }
 
     async fn follow_one_connection(&self, shared: &SharedDirectory, away: &mut bool) -> Result<(), DirectoryError> {
-        let mut notices = self.client.get_async_pubsub().await?;
-        notices.subscribe(directory_key(&self.prefix)).await?;
-        let mut notices = notices.into_on_message();
-        let mut connection = self.client.get_multiplexed_async_connection().await?;
+        let channel = directory_key(&self.prefix);
+        let subscribing = async {
+            let mut notices = self.client.get_async_pubsub().await?;
+            notices.subscribe(channel).await?;
+            Ok(notices.into_on_message())
+        };
+        let mut notices = connected(subscribing).await?;
+        let mut connection = connected(self.client.get_multiplexed_async_connection()).await?;
         let mut poll = tokio::time::interval(POLL);
         let mut behind = None;
         loop {
