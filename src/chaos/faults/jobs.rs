@@ -39,8 +39,9 @@ impl World {
     /// Queues a job that cannot be read.
     pub(super) async fn push_garbage(&self) -> Result<(), ChaosError> {
         let name = format!("garbage-{}", Uuid::new_v4());
-        self.queue.push(Lane::Low, &name, GARBAGE).await.map_err(|e| ChaosError::Setup(e.to_string()))?;
-        Ok(())
+        // The first call after Redis was restarted finds its connection broken. Pushing again is safe.
+        let pushed = async |world: &Self| Ok(world.queue.push(Lane::Low, &name, GARBAGE).await.is_ok());
+        self.until("a job that cannot be read is queued", PATIENCE, pushed).await
     }
 
     async fn waiting_letters(&self) -> Result<Vec<String>, sqlx::Error> {
