@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use clap::Args;
+use clap::{Args, FromArgMatches};
 use secrecy::{ExposeSecret, SecretString};
 
 /// Where Postgres is.
@@ -39,10 +39,21 @@ pub struct PostgresConfig {
     pub db_session_settings: bool,
 }
 
+impl PostgresConfig {
+    /// The Postgres at `url`, with the other settings from the environment or their defaults.
+    ///
+    /// # Errors
+    /// A setting in the environment that does not parse.
+    pub fn at(url: &str) -> Result<Self, clap::Error> {
+        let command = Self::augment_args(clap::Command::new("postgres"));
+        Self::from_arg_matches(&command.try_get_matches_from(["postgres", "--database-url", url])?)
+    }
+}
+
 /// Where Redis is. Each use may have its own server; all default to `REDIS_URL`.
 #[derive(Args, Debug, Clone)]
 pub struct RedisConfig {
-    /// Redis, 7 or newer: `redis://…`, or `redis-cluster://host:port,host:port` for the queue.
+    /// Redis, 7 or newer: `redis://…`; for the queue, the limits and the cache also `redis-cluster://host:port,host:port`.
     #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: SecretString,
     /// The job queue: needs AOF and `noeviction`.
@@ -294,4 +305,62 @@ pub struct ApiConfig {
     /// `max-age` of public answers, in seconds.
     #[arg(long, env = "PUBLIC_MAX_AGE", default_value_t = 1)]
     pub public_max_age: u32,
+}
+
+/// What every role is given.
+#[derive(Args, Debug, Clone)]
+pub struct RoleConfig {
+    /// Redis.
+    #[command(flatten)]
+    pub redis: RedisConfig,
+    /// Operations listener.
+    #[command(flatten)]
+    pub operations: OperationsConfig,
+    /// Logs.
+    #[command(flatten)]
+    pub telemetry: TelemetryConfig,
+    /// Stopping.
+    #[command(flatten)]
+    pub shutdown: ShutdownConfig,
+}
+
+/// Everything that any role is given, but where its operations listener is.
+#[derive(Args, Debug, Clone)]
+pub struct AllRolesConfig {
+    /// Postgres.
+    #[command(flatten)]
+    pub postgres: PostgresConfig,
+    /// Redis.
+    #[command(flatten)]
+    pub redis: RedisConfig,
+    /// Logs.
+    #[command(flatten)]
+    pub telemetry: TelemetryConfig,
+    /// Listeners.
+    #[command(flatten)]
+    pub http: HttpConfig,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: LimitsConfig,
+    /// What is accepted.
+    #[command(flatten)]
+    pub ingest: IngestConfig,
+    /// The queue.
+    #[command(flatten)]
+    pub queue: QueueConfig,
+    /// Writes.
+    #[command(flatten)]
+    pub worker: WorkerConfig,
+    /// Folding.
+    #[command(flatten)]
+    pub aggregator: AggregatorConfig,
+    /// How long things are kept.
+    #[command(flatten)]
+    pub retention: RetentionConfig,
+    /// The api.
+    #[command(flatten)]
+    pub api: ApiConfig,
+    /// Stopping.
+    #[command(flatten)]
+    pub shutdown: ShutdownConfig,
 }

@@ -10,8 +10,8 @@
 //! 6. [`api`] reads, for players, studios and operators.
 //!
 //! Beside them: [`domain`] has the rules without I/O, [`store`] the only SQL, [`directory`] what ingest and api know
-//! of games and keys, [`board_rebuild`] how a board in Redis is made from Postgres, [`http`] the listener both doors share, [`operations`] health and metrics of every process,
-//! [`stack`] private Postgres and Redis, [`up`] everything in one process, [`simulate`] a game that plays, [`bench`] and [`chaos`] what measures and what breaks it. `ARCHITECTURE.md` lists the invariants and which way imports may point.
+//! of games and keys, [`board_rebuild`] how a board in Redis is made from Postgres, [`http`] the
+//! listener both doors share, [`redis_connection`] the one way to reach Redis, [`operations`] health and metrics of every process, [`stack`] private Postgres and Redis, [`up`] everything in one process, [`simulate`] a game that plays, [`bench`] and [`chaos`] what measures and what breaks it. `ARCHITECTURE.md` lists the invariants and which way imports may point.
 
 pub mod aggregator;
 pub mod api;
@@ -26,8 +26,10 @@ pub mod http;
 pub mod ingest;
 pub mod lifecycle;
 pub mod operations;
+pub mod program;
 pub mod queue;
 pub mod ranking;
+pub mod redis_connection;
 pub mod simulate;
 pub mod stack;
 pub mod store;

@@ -11,6 +11,7 @@ use crate::directory;
 use crate::domain::clock::Micros;
 use crate::queue::Queue;
 use crate::ranking::subscription;
+use crate::redis_connection::Connection;
 use crate::store::pool::Pool;
 
 /// How often the published directory is compared with Postgres, should a notice have been lost.
@@ -36,26 +37,19 @@ pub fn wake(notify: &Arc<Notify>) -> Announce {
 }
 
 /// Publishes the directory when `changed` says so, and looks each second (a lost publication, a flushed Redis).
-pub async fn publish_directory(pool: Pool, url: String, prefix: String, changed: Arc<Notify>, stop: CancellationToken) {
-    let mut connection = None;
+pub async fn publish_directory(
+    pool: Pool,
+    mut redis: Connection,
+    prefix: String,
+    changed: Arc<Notify>,
+    stop: CancellationToken,
+) {
     let mut away = false;
     while !stop.is_cancelled() {
-        let attempt = async {
-            if connection.is_none() {
-                connection = Some(directory::connect(&url).await.map_err(|e| e.to_string())?);
-            }
-            let Some(redis) = connection.as_mut() else { return Ok(false) };
-            directory::publish_if_stale(&pool, redis, &prefix).await.map_err(|e| e.to_string())
-        };
-        let outcome = attempt.await;
-        if outcome.is_err() {
-            // The next attempt makes another: one that is silent would be asked for ever.
-            connection = None;
-        }
-        match outcome {
+        match directory::publish_if_stale(&pool, &mut redis, &prefix).await {
             Ok(_) => away = false,
             Err(error) if !std::mem::replace(&mut away, true) => {
-                tracing::warn!(error, "cannot publish the directory; trying again");
+                tracing::warn!(%error, "cannot publish the directory; trying again");
             }
             Err(_) => {}
         }

@@ -38,8 +38,10 @@ const BASELINE_CHUNK: i64 = 2_000;
 const MAX_FACTS_WAITING: i64 = 100_000;
 /// Pause between two looks at something that others do.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How often a new generation is looked for. A few microseconds each, and a new leaderboard is live in a blink.
-const POLL: Duration = Duration::from_millis(150);
+/// How often a new generation is looked for, should the notice that wakes this have been lost.
+pub const POLL: Duration = Duration::from_secs(1);
+/// How long to leave a generation alone that could not be built.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// How working on a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +56,9 @@ pub enum Outcome {
     Stopped,
 }
 
-/// Builds what is waiting to be built, until the context stops.
-pub async fn run(context: &Context) {
+/// Builds what is waiting to be built, until the context stops: at once when `recompute_wanted` says so, and every
+/// `poll` without being told.
+pub async fn run(context: &Context, poll: Duration) {
     let mut failed = false;
     while !context.stop.is_cancelled() {
         match build_waiting(context).await {
@@ -66,7 +69,7 @@ pub async fn run(context: &Context) {
                 tracing::warn!(%error, "a recompute failed; it goes on where it stopped");
             }
         }
-        let pause = if failed { Duration::from_secs(1) } else { POLL };
+        let pause = if failed { AFTER_FAILURE } else { poll };
         tokio::select! {
             () = context.stop.cancelled() => {}
             () = context.recompute_wanted.notified() => {}

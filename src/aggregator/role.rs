@@ -1,19 +1,20 @@
 //! Cron as a role: folds and publishes, and keeps the schedule table.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
 use tokio::sync::Notify;
 
 use super::schedule::{self, Context};
-use super::{Aggregator, hooks, retention, run};
+use super::{Aggregator, hooks, retention};
 use crate::config::{
-    AggregatorConfig, EventAgeConfig, OperationsConfig, PostgresConfig, QueueConfig, RedisConfig, RedisUse,
-    RetentionConfig, ShutdownConfig, TelemetryConfig,
+    AggregatorConfig, EventAgeConfig, PostgresConfig, QueueConfig, RedisUse, RetentionConfig, RoleConfig,
 };
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
+use crate::operations::process;
 use crate::operations::start::{self, RunningRole, StartError};
 use crate::queue::observe::observe;
 use crate::ranking::Ranking;
@@ -26,15 +27,9 @@ pub struct CronSettings {
     /// Postgres.
     #[command(flatten)]
     pub postgres: PostgresConfig,
-    /// Redis.
+    /// What every role is given.
     #[command(flatten)]
-    pub redis: RedisConfig,
-    /// Operations listener.
-    #[command(flatten)]
-    pub operations: OperationsConfig,
-    /// Logs.
-    #[command(flatten)]
-    pub telemetry: TelemetryConfig,
+    pub role: RoleConfig,
     /// The queue.
     #[command(flatten)]
     pub queue: QueueConfig,
@@ -47,9 +42,6 @@ pub struct CronSettings {
     /// Partitions.
     #[command(flatten)]
     pub event_age: EventAgeConfig,
-    /// Stopping.
-    #[command(flatten)]
-    pub shutdown: ShutdownConfig,
 }
 
 /// Starts cron; returns when it folds.
@@ -59,12 +51,12 @@ pub struct CronSettings {
 pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) -> Result<RunningRole, StartError> {
     retention::check_settings(settings.retention.retention_days, settings.event_age.max_event_age_seconds)
         .map_err(|error| StartError::Config(error.to_string()))?;
-    let operations = Operations::start(ROLE, settings.operations.address(9083), lifecycle).await?;
+    let operations = Operations::start(ROLE, settings.role.operations.address(9083), lifecycle).await?;
     let (pool, _read) = start::postgres(&settings.postgres, &clock, &operations, lifecycle).await?;
-    let queue = start::queue(&settings.redis, &operations, lifecycle).await?;
-    start::redis(RedisUse::Cache, &settings.redis, &operations, lifecycle).await?;
-    start::redis(RedisUse::Ranking, &settings.redis, &operations, lifecycle).await?;
-    let redis = &settings.redis;
+    let queue = start::queue(&settings.role.redis, &operations, lifecycle).await?;
+    let cache = start::redis(RedisUse::Cache, &settings.role.redis, &operations, lifecycle).await?;
+    start::redis(RedisUse::Ranking, &settings.role.redis, &operations, lifecycle).await?;
+    let redis = &settings.role.redis;
     let ranking = Ranking::open(redis.url_of(RedisUse::Ranking), &redis.redis_prefix)
         .map_err(|error| StartError::Config(format!("REDIS_RANKING_URL: {error}")))?;
     start::partitions(&pool, &clock, settings.event_age.max_event_age_seconds).await?;
@@ -86,8 +78,8 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
         stop: lifecycle.soft.clone(),
     };
     lifecycle.spawn_essential("schedule", schedule::run(context, lifecycle.clone()));
-    let (cache, prefix) = (redis.url_of(RedisUse::Cache).to_owned(), redis.redis_prefix.clone());
-    let publishing = hooks::publish_directory(pool.clone(), cache, prefix, directory_changed, lifecycle.soft.clone());
+    let (prefix, stop) = (redis.redis_prefix.clone(), lifecycle.soft.clone());
+    let publishing = hooks::publish_directory(pool.clone(), cache, prefix, directory_changed, stop);
     lifecycle.spawn_essential("publish-directory", publishing);
     let (cache, stop) = (redis.url_of(RedisUse::Cache).to_owned(), lifecycle.soft.clone());
     let following = hooks::follow_definitions(cache, redis.redis_prefix.clone(), recompute_wanted, stop);
@@ -101,7 +93,14 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
         clock,
         holder,
     };
-    lifecycle.spawn_essential("aggregator", run(aggregator, lifecycle.clone()));
+    lifecycle.spawn_essential("aggregator", super::run(aggregator, lifecycle.clone()));
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: None, operations: operations.address })
+}
+
+/// Runs cron as a process, until it is told to stop.
+pub fn run(settings: CronSettings) -> ExitCode {
+    let config = settings.role.clone();
+    let begin = |lifecycle: Lifecycle| async move { start(settings, Clock::system(), &lifecycle).await };
+    process::run(&config, Box::new(|lifecycle| Box::pin(begin(lifecycle))))
 }

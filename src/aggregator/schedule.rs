@@ -155,7 +155,7 @@ pub async fn run(mut context: Context, lifecycle: Lifecycle) {
         nudges.push((job, nudge));
     }
     let recomputing = Arc::clone(&context);
-    loops.spawn(async move { recompute::run(&recomputing).await });
+    loops.spawn(async move { recompute::run(&recomputing, recompute::POLL).await });
     let ticks = match start_ticks(nudges).await {
         Ok(ticks) => Some(ticks),
         Err(error) => {

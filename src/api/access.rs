@@ -17,7 +17,6 @@ use super::state::ApiState;
 use crate::directory::{GameEntry, KeyKind, hash_key};
 use crate::http::client_address::{ClientAddress, client_address};
 use crate::http::credentials::{NoCredentials, presented_key};
-use crate::http::failed_guesses::GUESS_WINDOW_SECONDS;
 use crate::store::audit_log::Actor;
 
 /// A key of a game (or the admin token with `?game=`): may read that game's leaderboards.
@@ -138,20 +137,15 @@ fn caller(parts: &Parts, state: &ApiState) -> Result<Caller, Problem> {
         return Ok(Caller::Key { id: key.id, kind: key.kind, game: Arc::clone(&key.game) });
     }
     let Some(admin) = &state.admin_token else { return Err(unknown_key(parts, state)) };
-    if state.guesses.too_many(address(parts, state), now_ms(state)) {
-        return Err(Problem::too_many_unknown_keys(GUESS_WINDOW_SECONDS));
+    if let Some(refused) = state.guesses.too_many(address(parts, state), now_ms(state)) {
+        return Err(refused);
     }
     // Of hashes, and in constant time, so that neither the token's length nor its beginning can be measured.
     if bool::from(hash.ct_eq(admin)) { Ok(Caller::Admin) } else { Err(unknown_key(parts, state)) }
 }
 
 fn unknown_key(parts: &Parts, state: &ApiState) -> Problem {
-    let (address, now_ms) = (address(parts, state), now_ms(state));
-    if state.guesses.too_many(address, now_ms) {
-        return Problem::too_many_unknown_keys(GUESS_WINDOW_SECONDS);
-    }
-    state.guesses.count(address, now_ms);
-    Problem::key_unknown()
+    state.guesses.refuse(address(parts, state), now_ms(state))
 }
 
 fn now_ms(state: &ApiState) -> i64 {

@@ -140,7 +140,11 @@ impl ExtrasOf {
             return Ok(Self::default());
         }
         let players: Vec<&str> = entries.map(RankedEntry::player_id).collect();
-        let read = |pool| crate::store::standings::extras(pool, period.id, period.closed, &players);
+        Box::pin(Self::ask(state, period, &players)).await
+    }
+
+    async fn ask(state: &ApiState, period: &StoredPeriod, players: &[&str]) -> Result<Self, Problem> {
+        let read = |pool| crate::store::standings::extras(pool, period.id, period.closed, players);
         let (history, replica) = (&state.history, state.history.replica_for(period).await);
         let found = history.either(replica.map(read), read(history.primary())).await?;
         let keep = |Extras { plays, metadata }| (plays, metadata.and_then(|m| RawValue::from_string(m).ok()));

@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use moka::future::Cache;
 
 use super::access::{Reader, no_such_game};
+use super::path;
 use super::problem::Problem;
 use super::query::WhichPeriod;
 use super::state::ApiState;
@@ -42,8 +43,7 @@ impl FromRequestParts<ApiState> for Reading {
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
         let params = RawPathParams::from_request_parts(parts, state).await;
-        let params =
-            params.map_err(|_| Problem::bad_request("path_invalid", "The path is not percent-encoded UTF-8."))?;
+        let params = params.map_err(|_| path::unreadable())?;
         let (mut game, mut slug, mut player) = (None, String::new(), None);
         for (name, value) in &params {
             match name {
@@ -180,7 +180,7 @@ impl Boards {
             return Ok(*period);
         }
         let period = board.schedule.period_at(now);
-        let stored = periods::ensure(&state.pool, board.generation.id, &period).await?;
+        let stored = Box::pin(periods::ensure(&state.pool, board.generation.id, &period)).await?;
         known.current.store(Some(Arc::new(stored)));
         Ok(stored)
     }
@@ -198,7 +198,7 @@ impl Boards {
         if which == WhichPeriod::Current {
             return self.current(state, board).await;
         }
-        self.archived(state, board, PeriodName::Which(which))
+        Box::pin(self.archived(state, board, PeriodName::Which(which)))
             .await?
             .ok_or_else(|| Problem::not_found("period_not_found", "This leaderboard has no such period.").at("period"))
     }
@@ -217,7 +217,7 @@ impl Boards {
         if current.period.starts_at == start {
             return Ok(Some(current));
         }
-        self.archived(state, board, PeriodName::Starting(start)).await
+        Box::pin(self.archived(state, board, PeriodName::Starting(start))).await
     }
 
     async fn archived(

@@ -1,11 +1,15 @@
 //! Bodies of requests.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+use super::state::ApiState;
+use crate::domain::payload_check::{PayloadChecker, PayloadProblem};
+use crate::http::body::read;
 
 /// Most bytes of a body: 500 player ids are 66 kB.
 pub const MAX_BODY: usize = 256 * 1024;
@@ -13,19 +17,14 @@ pub const MAX_BODY: usize = 256 * 1024;
 /// The bytes of a body; refusals are problems like all others.
 pub struct RawBody(pub Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for RawBody {
+impl FromRequest<ApiState> for RawBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| {
-            let rejection = axum::response::IntoResponse::into_response(rejection);
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                let detail = format!("A body here has at most {MAX_BODY} bytes.");
-                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
-            } else {
-                Problem::bad_request("body_unreadable", "The body did not arrive completely.")
-            }
-        })
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, Problem> {
+        let gap = Duration::from_secs(state.http.http_body_timeout_seconds);
+        let (parts, body) = request.into_parts();
+        let read = read(body, &parts.headers, MAX_BODY, gap).await;
+        read.map(Self).map_err(|error| Problem::no_body(error, MAX_BODY))
     }
 }
 
@@ -35,7 +34,15 @@ impl RawBody {
     /// # Errors
     /// `400 body_invalid`.
     pub fn json<T: DeserializeOwned>(&self, shape: &'static str) -> Result<T, Problem> {
-        serde_json::from_slice(&self.0)
-            .map_err(|error| Problem::bad_request("body_invalid", format!("Expected {shape}: {error}.")))
+        let invalid =
+            |why: &dyn std::fmt::Display| Problem::bad_request("body_invalid", format!("Expected {shape}: {why}."));
+        if let Ok(text) = std::str::from_utf8(&self.0) {
+            // Postgres holds no U+0000, for example. What is no JSON object at all is left to the parser.
+            match PayloadChecker::default().check(text) {
+                Ok(()) | Err(PayloadProblem::NotAnObject | PayloadProblem::Damaged) => {}
+                Err(why) => return Err(invalid(&format!("the body {why}"))),
+            }
+        }
+        serde_json::from_slice(&self.0).map_err(|error| invalid(&error))
     }
 }

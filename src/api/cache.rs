@@ -95,6 +95,11 @@ impl Default for PageCache {
 }
 
 impl PageCache {
+    /// The page, if it is there.
+    pub async fn get(&self, key: &PageKey) -> Option<Arc<CachedPage>> {
+        self.pages.get(key).await
+    }
+
     /// The page, made by `make` unless it is there; concurrent callers share one making.
     ///
     /// # Errors

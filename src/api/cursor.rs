@@ -47,7 +47,7 @@ impl Cursor {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (head, key) = bytes.split_at_checked(HEAD)?;
         let generation = BoardGenerationId(i32::from_le_bytes(head.get(..4)?.try_into().ok()?));
-        let period_start = Micros(i64::from_le_bytes(head.get(4..12)?.try_into().ok()?));
+        let period_start = Micros::from_outside(i64::from_le_bytes(head.get(4..12)?.try_into().ok()?))?;
         let direction = match head.get(12)? {
             0 => Direction::Forward,
             1 => Direction::Backward,
@@ -73,7 +73,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_cursor_reads_back_and_damage_never_panics(
-            generation: i32, period: i64, back: bool, digits in "[0-9a-f]{48}", player in "[a-z0-9:/-]{1,128}", cut in 0usize..200,
+            generation: i32, period in -62_135_596_800_000_000i64..253_402_300_800_000_000, back: bool, digits in "[0-9a-f]{48}", player in "[a-z0-9:/-]{1,128}", cut in 0usize..200,
         ) {
             let Some(key) = SortKey::parse(&format!("{digits}:{player}")) else { return Ok(()) };
             let direction = if back { Direction::Backward } else { Direction::Forward };
@@ -83,6 +83,15 @@ mod tests {
             if let Some(cut) = text.get(..cut) {
                 let _ = Cursor::decode(cut);
             }
+        }
+
+        #[test]
+        fn a_period_that_no_calendar_knows_is_no_cursor(period: i64) {
+            let key = SortKey::parse(&format!("{}:p", "0".repeat(48))).unwrap();
+            let period_start = Micros(period);
+            let cursor = Cursor { generation: BoardGenerationId(1), period_start, direction: Direction::Forward, key };
+            let known = Micros::from_outside(period).is_some();
+            prop_assert_eq!(Cursor::decode(&cursor.encode()).is_some(), known);
         }
 
         #[test]

@@ -1,5 +1,7 @@
 //! Entries of a leaderboard: pages, a standing, around a player, lookup of friends.
 
+use std::sync::Arc;
+
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -54,27 +56,42 @@ pub async fn page(
     let board = board_period(entry, live, &period);
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     let key = PageKey { game: reading.game.id, board: (&board).into(), seen, limit, from, include: query.include };
-    let from = key.from.clone();
-    let make = async {
-        let source = Source { state: &state, board: &board, period: &period };
-        let (direction, key) = from.map_or((Direction::Forward, None), |(direction, key)| (direction, Some(key)));
-        let page = source.page(limit, key.as_ref(), direction).await?;
-        let as_of = state.clock.now();
-        let extras = ExtrasOf::read(&state, &period, query.include, page.entries.iter()).await?;
-        let slug = live.generation.spec.slug.as_str();
-        let answer = entries_answer(slug, &board, &period, as_of, &page, (&extras, query.include));
-        let (body, etag) = encode(&answer, as_of);
-        Ok(CachedPage::new(body, etag))
+    let page = match state.pages.get(&key).await {
+        Some(page) => page,
+        // Boxed, so that the future of every request is not as large as that of the few that make a page.
+        None => Box::pin(make_page(&state, live, &board, &period, key)).await?,
     };
-    let page = state.pages.get_or_make(key, make).await?;
     let caching = Caching::new(&state, reading.public);
     if !is_known(&headers, &page.etag)
         && accepts_gzip(&headers)
-        && let Some(compressed) = page.gzip().await
+        && let Some(compressed) = Box::pin(page.gzip()).await
     {
         return Ok(respond(&headers, caching, compressed, &page.etag, true));
     }
     Ok(respond(&headers, caching, page.body.clone(), &page.etag, false))
+}
+
+/// Makes a page and keeps it; many who want the same one share one making.
+async fn make_page(
+    state: &ApiState,
+    live: &CompiledBoard,
+    board: &BoardPeriod,
+    period: &StoredPeriod,
+    key: PageKey,
+) -> Result<Arc<CachedPage>, Problem> {
+    let (from, limit, include) = (key.from.clone(), key.limit, key.include);
+    let make = async {
+        let source = Source { state, board, period };
+        let (direction, key) = from.map_or((Direction::Forward, None), |(direction, key)| (direction, Some(key)));
+        let page = source.page(limit, key.as_ref(), direction).await?;
+        let as_of = state.clock.now();
+        let extras = ExtrasOf::read(state, period, include, page.entries.iter()).await?;
+        let slug = live.generation.spec.slug.as_str();
+        let answer = entries_answer(slug, board, period, as_of, &page, (&extras, include));
+        let (body, etag) = encode(&answer, as_of);
+        Ok(CachedPage::new(body, etag))
+    };
+    state.pages.get_or_make(key, make).await
 }
 
 /// Which period, and from where in it.

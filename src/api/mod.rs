@@ -18,6 +18,7 @@ mod history;
 mod leaderboards;
 mod observe;
 mod openapi;
+mod path;
 mod problem;
 mod query;
 pub mod replay;
@@ -29,5 +30,5 @@ mod state;
 
 pub use admin::queues::QueueAnswer;
 pub use openapi::document;
-pub use routes::{paths, router};
+pub use routes::router;
 pub use state::{ApiSettings, ApiState, WeakAdminToken};

@@ -125,10 +125,10 @@ pub fn number(query: &str, name: &'static str) -> Result<Option<i64>, Problem> {
 /// `400 before_invalid`.
 pub fn before(query: &str) -> Result<Option<Micros>, Problem> {
     let Some(value) = text(query, "before") else { return Ok(None) };
-    let moment = value.parse::<jiff::Timestamp>().map_err(|_| {
+    let moment = value.parse::<jiff::Timestamp>().ok().and_then(|at| Micros::from_outside(at.as_microsecond()));
+    moment.map(Some).ok_or_else(|| {
         Problem::bad_request("before_invalid", "before is a moment, for example 2026-11-21T10:00:00Z.").at("before")
-    })?;
-    Ok(Some(moment.into()))
+    })
 }
 
 /// `limit=`, 1 to 1000.

@@ -1,17 +1,18 @@
 //! The api as a role: connects, waits for the directory, serves.
 
+use std::process::ExitCode;
+
 use clap::Args;
 
 use super::{ApiSettings, ApiState, router};
-use crate::config::{
-    ApiConfig, HttpConfig, OperationsConfig, PostgresConfig, RedisConfig, RedisUse, ShutdownConfig, TelemetryConfig,
-};
-use crate::directory;
+use crate::config::{ApiConfig, HttpConfig, PostgresConfig, RedisUse, RoleConfig};
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
+use crate::operations::process;
 use crate::operations::start::{self, QUEUE_NAME, RunningRole, StartError};
 use crate::ranking::Ranking;
+use crate::redis_connection::{Connection, Timeouts};
 
 const ROLE: &str = "api";
 
@@ -21,24 +22,15 @@ pub struct ApiRoleSettings {
     /// Postgres.
     #[command(flatten)]
     pub postgres: PostgresConfig,
-    /// Redis.
+    /// What every role is given.
     #[command(flatten)]
-    pub redis: RedisConfig,
-    /// Operations listener.
-    #[command(flatten)]
-    pub operations: OperationsConfig,
-    /// Logs.
-    #[command(flatten)]
-    pub telemetry: TelemetryConfig,
+    pub role: RoleConfig,
     /// Listener.
     #[command(flatten)]
     pub http: HttpConfig,
     /// The api.
     #[command(flatten)]
     pub api: ApiConfig,
-    /// Stopping.
-    #[command(flatten)]
-    pub shutdown: ShutdownConfig,
 }
 
 /// Starts the api; returns when it serves.
@@ -46,17 +38,16 @@ pub struct ApiRoleSettings {
 /// # Errors
 /// [`StartError`].
 pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycle) -> Result<RunningRole, StartError> {
-    let operations = Operations::start(ROLE, settings.operations.address(9081), lifecycle).await?;
+    let operations = Operations::start(ROLE, settings.role.operations.address(9081), lifecycle).await?;
     let (pool, replica) = start::postgres(&settings.postgres, &clock, &operations, lifecycle).await?;
-    start::redis(RedisUse::Ranking, &settings.redis, &operations, lifecycle).await?;
-    let queue = start::queue(&settings.redis, &operations, lifecycle).await?;
-    let directory = start::directory(&settings.redis, &operations, lifecycle).await?;
-    let redis = &settings.redis;
+    start::redis(RedisUse::Ranking, &settings.role.redis, &operations, lifecycle).await?;
+    let queue = start::queue(&settings.role.redis, &operations, lifecycle).await?;
+    let directory = start::directory(&settings.role.redis, &operations, lifecycle).await?;
+    let redis = &settings.role.redis;
     let ranking = Ranking::open(redis.url_of(RedisUse::Ranking), &redis.redis_prefix)
         .map_err(|error| StartError::Config(format!("REDIS_RANKING_URL: {error}")))?;
-    let cache_redis = directory::connect(redis.url_of(RedisUse::Cache))
-        .await
-        .map_err(|error| StartError::Part(format!("REDIS_CACHE_URL: {error}")))?;
+    let cache_redis = Connection::open(redis.url_of(RedisUse::Cache), Timeouts::default())
+        .map_err(|error| StartError::Config(format!("REDIS_CACHE_URL: {error}")))?;
     let state = ApiState::new(ApiSettings {
         directory,
         pool,
@@ -73,8 +64,15 @@ pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycl
     .map_err(|weak| StartError::Config(weak.to_string()))?;
     lifecycle.spawn_essential("board-notices", state.clone().follow_boards(lifecycle.soft.clone()));
     let router = router(state);
-    let (listener, address) = start::listen(ROLE, settings.api.api_listen).await?;
-    start::serve(ROLE, listener, router, &settings.http, &settings.shutdown, lifecycle);
+    let (listener, address) = start::listen("API_LISTEN", settings.api.api_listen).await?;
+    start::serve(ROLE, listener, router, &settings.http, &settings.role.shutdown, lifecycle);
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: Some(address), operations: operations.address })
+}
+
+/// Runs the api as a process, until it is told to stop.
+pub fn run(settings: ApiRoleSettings) -> ExitCode {
+    let config = settings.role.clone();
+    let begin = |lifecycle: Lifecycle| async move { start(settings, Clock::system(), &lifecycle).await };
+    process::run(&config, Box::new(|lifecycle| Box::pin(begin(lifecycle))))
 }

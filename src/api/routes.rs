@@ -1,18 +1,14 @@
 //! Every route of the api, in one list.
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
-use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::admin;
-use super::body::MAX_BODY;
 use super::entries;
 use super::leaderboards;
-use super::observe::observe;
+use super::observe::Observe;
 use super::openapi;
 use super::problem::Problem;
 use super::state::ApiState;
@@ -66,11 +62,6 @@ fn all() -> Vec<(String, Route)> {
     public_and_not.chain(administration().into_iter().map(|(path, route)| (path.to_owned(), route))).collect()
 }
 
-/// The patterns of all routes, but for the documentation's own.
-pub fn paths() -> Vec<String> {
-    all().into_iter().map(|(path, _)| path).collect()
-}
-
 /// The api's router. Serve it with [`axum::extract::ConnectInfo`] of the peer in each request.
 pub fn router(state: ApiState) -> Router {
     let mut router = all().into_iter().fold(Router::new(), |router, (path, route)| router.route(&path, route));
@@ -81,21 +72,11 @@ pub fn router(state: ApiState) -> Router {
             let detail = "This route exists, but not with this method; see /docs.";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(state.clone(), observe));
+        .layer(Observe(state.clone()));
     if !state.http.cors_origins.is_empty() {
         router = router.layer(cors(&state.http.cors_origins));
     }
     router.with_state(state)
-}
-
-/// A bug costs its own request only, and is logged.
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
-    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    tracing::error!(message = message.unwrap_or("?"), "a request handler panicked");
-    let refusal = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong here.");
-    axum::response::IntoResponse::into_response(refusal)
 }
 
 fn cors(origins: &[String]) -> CorsLayer {

@@ -45,13 +45,14 @@ enum Instead<'a> {
     Small(Arc<SortedBoard>),
 }
 
+// Redis answers nearly always: the other answers are boxed, so that every request's future is not as large as theirs.
 impl<'a> Source<'a> {
     /// As [`crate::ranking::Ranking::page`].
     pub async fn page(self, limit: usize, from: Option<&SortKey>, direction: Direction) -> Result<Page, Problem> {
         match self.state.ranking.page(self.board, limit, from, direction).await {
             Ok(page) if page.published || !self.period.closed => Ok(page),
-            other => match self.instead(other.err()).await? {
-                Instead::Final(board) => Ok(board.page(limit, from, direction).await?),
+            other => match Box::pin(self.instead(other.err())).await? {
+                Instead::Final(board) => Ok(Box::pin(board.page(limit, from, direction)).await?),
                 Instead::Small(board) => Ok(board.page(limit, from, direction)),
             },
         }
@@ -61,8 +62,8 @@ impl<'a> Source<'a> {
     pub async fn around(self, player: &str, limit: usize) -> Result<Page, Problem> {
         match self.state.ranking.around(self.board, player, limit).await {
             Ok(page) if page.published || !self.period.closed => Ok(page),
-            other => match self.instead(other.err()).await? {
-                Instead::Final(board) => Ok(board.around(player, limit).await?),
+            other => match Box::pin(self.instead(other.err())).await? {
+                Instead::Final(board) => Ok(Box::pin(board.around(player, limit)).await?),
                 Instead::Small(board) => Ok(board.around(player, limit)),
             },
         }
@@ -72,8 +73,8 @@ impl<'a> Source<'a> {
     pub async fn standing(self, player: &str) -> Result<StandingAnswer, Problem> {
         match self.state.ranking.standing(self.board, player).await {
             Ok(answer) if answer.published || !self.period.closed => Ok(answer),
-            other => match self.instead(other.err()).await? {
-                Instead::Final(board) => Ok(board.standing(player).await?),
+            other => match Box::pin(self.instead(other.err())).await? {
+                Instead::Final(board) => Ok(Box::pin(board.standing(player)).await?),
                 Instead::Small(board) => Ok(board.standing(player)),
             },
         }
@@ -83,8 +84,8 @@ impl<'a> Source<'a> {
     pub async fn lookup(self, players: &[&str]) -> Result<LookedUp, Problem> {
         match self.state.ranking.lookup(self.board, players).await {
             Ok(answer) if answer.published || !self.period.closed => Ok(answer),
-            other => match self.instead(other.err()).await? {
-                Instead::Final(board) => Ok(board.lookup(players).await?),
+            other => match Box::pin(self.instead(other.err())).await? {
+                Instead::Final(board) => Ok(Box::pin(board.lookup(players)).await?),
                 Instead::Small(board) => Ok(board.lookup(self.board, players)),
             },
         }

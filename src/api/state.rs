@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::store::pool::Pool;
-use redis::aio::ConnectionManager;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +17,7 @@ use crate::domain::clock::Clock;
 use crate::http::failed_guesses::FailedGuesses;
 use crate::queue::Queue;
 use crate::ranking::Ranking;
+use crate::redis_connection::Connection;
 
 /// The admin token is too easy to guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +41,7 @@ pub struct ApiSettings {
     /// The queue's name.
     pub queue_name: String,
     /// The directory's Redis (`REDIS_CACHE_URL`).
-    pub cache_redis: ConnectionManager,
+    pub cache_redis: Connection,
     /// `REDIS_PREFIX`.
     pub redis_prefix: String,
     /// Where the time comes from.
@@ -64,7 +64,7 @@ pub struct Shared {
     pub(super) ranking: Ranking,
     pub(super) queue: Queue,
     pub(super) queue_name: String,
-    pub(super) cache_redis: ConnectionManager,
+    pub(super) cache_redis: Connection,
     pub(super) redis_prefix: String,
     pub(super) clock: Clock,
     pub(super) admin_token: Option<KeyHash>,

@@ -44,16 +44,6 @@ pub fn event_id(now: Micros, random: &mut SmallRng) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis((now.0 / 1_000).max(0).cast_unsigned(), &bytes).into_uuid()
 }
 
-/// Some player.
-pub fn player(mix: &Mix, random: &mut SmallRng) -> String {
-    format!("player-{}", random.random_range(0..mix.players.max(1)))
-}
-
-/// The payload of every event, with some score.
-pub fn sample_payload() -> String {
-    format!("{{\"score\":471100{}", String::from_utf8_lossy(PAYLOAD_TAIL))
-}
-
 const PAYLOAD_TAIL: &[u8] =
     b",\"mode\":\"ranked\",\"map\":\"harbour-night\",\"duration_ms\":183221,\"kills\":11,\"deaths\":4,\
       \"items\":[\"rope\",\"lamp\",\"map\"],\"build\":\"1.14.2\",\"platform\":\"android\"}";

@@ -3,6 +3,7 @@
 use crate::store::pool::Pool;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -10,15 +11,17 @@ use serde_json::json;
 use super::compare::{self, LimitProcess, Reading};
 use super::load::Target;
 use super::report::{Figure, Report};
-use super::rig::{Rig, Role, Services};
+use super::rig::{Rig, RigError, Role, Services};
 use super::{BenchError, Options, batch::Mix, latency, pipeline, whole};
 use crate::directory::KeyKind;
 use crate::domain::board::LeaderboardSpec;
-use crate::domain::ids::Slug;
+use crate::domain::clock::Clock;
+use crate::domain::ids::{GameId, Slug};
 use crate::queue::{Queue, Timeouts};
+use crate::simulate::backfill::{Backfill, backfill};
 use crate::stack::{Stack, StackOptions};
 use crate::store::audit_log::Actor;
-use crate::store::{games, keys, leaderboards, migrations};
+use crate::store::{games, keys, leaderboards, migrations, recompute};
 
 /// Runs the benchmark and prints its report; exit code 1 when it could not be run.
 pub async fn run(options: Options) -> ExitCode {
@@ -69,6 +72,10 @@ async fn measure(stack: &Stack, options: &Options) -> Result<Report, BenchError>
     let mut report = Report { conditions: conditions(&pool, options).await?, figures: Vec::new() };
     let outcome = stages(&mut rig, &pool, &queue, &target, options, &mut report.figures).await;
     rig.stop_all().await?;
+    if rig.home.exists() {
+        std::fs::remove_dir_all(&rig.home)
+            .map_err(|e| BenchError::Rig(RigError::Io("the folder of one process", e)))?;
+    }
     outcome.map(|()| report)
 }
 
@@ -84,9 +91,19 @@ async fn stages(
     // Cron publishes the directory, makes the partitions and has the leaderboard live before anything is measured.
     rig.start(Role::Cron).await?;
     wait_for_live_board(pool).await?;
+    if options.history > 0 {
+        grow(pool, options).await?;
+    }
     if wanted("steps") {
         rig.stop("cron").await?;
         figures.extend(pipeline::run(rig, pool, queue, target, options).await?);
+        rig.start(Role::Cron).await?;
+    }
+    if wanted("single") {
+        rig.stop("cron").await?;
+        rig.start(Role::Together).await?;
+        figures.extend(whole::run(rig, pool, queue, target, options, "single", 20.0).await?);
+        rig.stop(Role::Together.name()).await?;
         rig.start(Role::Cron).await?;
     }
     for role in [Role::Ingest, Role::Worker, Role::Api] {
@@ -114,6 +131,32 @@ async fn stages(
     Ok(())
 }
 
+/// Stores a history of other players and has the leaderboard count it.
+async fn grow(pool: &Pool, options: &Options) -> Result<(), BenchError> {
+    let (game, leaderboard, spec): (i32, i32, String) =
+        sqlx::query_as("SELECT game_id, id, spec::text FROM leaderboards").fetch_one(pool).await?;
+    let failed = |e: &dyn std::fmt::Display| BenchError::Services(format!("the history: {e}"));
+    let history = Backfill {
+        game: GameId(game),
+        players: options.players as usize,
+        events: options.history,
+        until: Clock::system().now(),
+        over: HISTORY,
+        seed: 1,
+    };
+    backfill(pool, history, |_| ()).await.map_err(|e| failed(&e))?;
+    sqlx::query("VACUUM (ANALYZE) events").execute(pool).await?;
+    let spec: LeaderboardSpec = serde_json::from_str(&spec).map_err(|e| failed(&e))?;
+    let mut transaction = pool.begin().await?;
+    recompute::begin(&mut transaction, leaderboard, &spec).await.map_err(|e| failed(&e))?;
+    transaction.commit().await?;
+    let building = "SELECT EXISTS (SELECT FROM leaderboard_generations WHERE state = 'building')";
+    while sqlx::query_scalar(building).fetch_one(pool).await? {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
 /// The top page beside the same bytes from a bare handler; a standing and its neighbours beside bare axum + Redis.
 async fn read(rig: &Rig, pool: &Pool, target: &Target, options: &Options) -> Result<Vec<Figure>, BenchError> {
     let row: Option<(String, i32)> = sqlx::query_as(
@@ -123,7 +166,7 @@ async fn read(rig: &Rig, pool: &Pool, target: &Target, options: &Options) -> Res
     .fetch_optional(pool)
     .await?;
     let Some((player, generation)) = row else {
-        return Err(BenchError::NotSettled("a stage with scores ran before reading", std::time::Duration::ZERO));
+        return Err(BenchError::NotSettled("a stage with scores ran before reading", Duration::ZERO));
     };
     let rank_key = format!("{{sl:b:{generation}}}:p:0:rank");
     let member: String = {
@@ -151,7 +194,7 @@ async fn read(rig: &Rig, pool: &Pool, target: &Target, options: &Options) -> Res
         reading("rank; limit: bare axum + Redis", &rank_path, &bare_rank, "≥ 80 %"),
         reading("around; limit: bare axum + Redis", &around_path, &bare_rank, "≥ 80 %"),
     ];
-    let figures = compare::read(rig.api, &target.key, &limit, &readings, options).await;
+    let figures = compare::read(rig, &target.key, &limit, &readings, options).await;
     limit.stop().await;
     figures
 }
@@ -186,8 +229,11 @@ async fn make_game(pool: &Pool) -> Result<String, BenchError> {
     Ok(key.expose_secret().to_owned())
 }
 
+/// How far back a grown installation's history goes.
+const HISTORY: Duration = Duration::from_secs(30 * 86_400);
+
 /// How long a new leaderboard may take to become live before the benchmark gives up.
-const LIVE_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
+const LIVE_WITHIN: Duration = Duration::from_secs(30);
 
 async fn wait_for_live_board(pool: &Pool) -> Result<(), BenchError> {
     let started = tokio::time::Instant::now();
@@ -199,7 +245,7 @@ async fn wait_for_live_board(pool: &Pool) -> Result<(), BenchError> {
         if live {
             return Ok(());
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Err(BenchError::NotSettled("the leaderboard is live", LIVE_WITHIN))
 }
@@ -221,8 +267,8 @@ async fn conditions(pool: &Pool, options: &Options) -> Result<Vec<(String, Strin
             "load",
             format!(
                 "{} events a batch of about 340 bytes each, {} connections, {} events a round, {} rounds, {} players, \
-                 a quarter of the events carry a score",
-                options.batch, options.connections, options.events, options.rounds, options.players
+                 a quarter of the events carry a score; stored before: {} events",
+                options.batch, options.connections, options.events, options.rounds, options.players, options.history
             ),
         ),
     ])

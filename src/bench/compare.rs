@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
+use super::cpu::usage_of_tree;
 use super::load::Connection;
 use super::report::Figure;
 use super::rig::{Rig, RigError};
@@ -48,6 +49,11 @@ impl LimitProcess {
         Ok(Self { address, child })
     }
 
+    /// CPU seconds that it has used.
+    fn cpu_seconds(&self) -> f64 {
+        self.child.id().map_or(0.0, |pid| usage_of_tree(pid).cpu_seconds)
+    }
+
     /// Ends it.
     pub async fn stop(mut self) {
         // It holds nothing that could be lost.
@@ -68,12 +74,13 @@ pub struct Reading<'a> {
     pub target: &'a str,
 }
 
-/// The api's answers beside bare handlers.
+/// The api's answers beside bare handlers: how many a second, and the CPU of one (of whoever answers and of Redis),
+/// which depends less on what else the machine does.
 ///
 /// # Errors
 /// [`BenchError`].
 pub async fn read(
-    api: SocketAddr,
+    rig: &Rig,
     key: &str,
     limit: &LimitProcess,
     readings: &[Reading<'_>],
@@ -82,12 +89,20 @@ pub async fn read(
     let mut figures = Vec::new();
     for reading in readings {
         let (mut rates, mut limits) = (Vec::new(), Vec::new());
+        let (mut cpu, mut limit_cpu) = (Vec::new(), Vec::new());
+        let of = |name: &str| rig.usage().get(name).map_or(0.0, |used| used.cpu_seconds);
+        let each = |before: f64, after: f64| (after - before) * 1e6 / options.reads as f64;
         for _ in 0..options.rounds {
+            let before = limit.cpu_seconds() + of("redis");
             limits.push(get_rate(limit.address, reading.limit_path, key, options).await?);
-            rates.push(get_rate(api, reading.path, key, options).await?);
+            limit_cpu.push(each(before, limit.cpu_seconds() + of("redis")));
+            let before = of("api") + of("redis");
+            rates.push(get_rate(rig.api, reading.path, key, options).await?);
+            cpu.push(each(before, of("api") + of("redis")));
         }
         let figure = Figure::new("read", reading.name, "requests/s", rates);
         figures.push(figure.with_limit(limits).with_target(reading.target));
+        figures.push(Figure::new("read", "… CPU", "µs/request", cpu).with_limit(limit_cpu));
     }
     Ok(figures)
 }

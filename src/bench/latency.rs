@@ -1,7 +1,9 @@
-//! One score on an idle system: how long until it is answered, and until the api shows it.
+//! How long one score takes: until it is answered, and until the api shows it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 use super::load::{Connection, Target, new_histogram};
@@ -11,50 +13,96 @@ use crate::domain::clock::Clock;
 
 /// How long a score may take to show before the run gives up.
 const GIVE_UP: Duration = Duration::from_secs(10);
+/// Pause between samples on an idle system, so that it is idle again.
+const IDLE_PAUSE: Duration = Duration::from_millis(120);
+/// Pause between samples under load.
+const LOADED_PAUSE: Duration = Duration::from_millis(200);
 
 /// Posts one score at a time, each for a new player, and asks the api for its standing until it is there.
-///
-/// # Errors
-/// [`BenchError`].
-pub async fn run(target: &Target, api: std::net::SocketAddr, options: &Options) -> Result<Vec<Figure>, BenchError> {
-    let mut ingest = Connection::open(target.address).await.map_err(BenchError::Load)?;
-    let mut reader = Connection::open(api).await.map_err(BenchError::Load)?;
-    let (mut answered, mut visible) = (new_histogram(), new_histogram());
-    let clock = Clock::system();
-    for sample in 0..options.samples {
-        let player = format!("latency-{}-{sample}", std::process::id());
+struct Prober {
+    ingest: Connection,
+    reader: Connection,
+    key: String,
+    /// How often the api is asked: the resolution of what is measured, and load of its own.
+    look: Duration,
+    samples: u32,
+    /// Microseconds from the post to the answer.
+    answered: Histogram<u64>,
+    /// Microseconds from the answer until the score showed.
+    visible: Histogram<u64>,
+}
+
+impl Prober {
+    async fn new(target: &Target, api: SocketAddr, look: Duration) -> Result<Self, BenchError> {
+        Ok(Self {
+            ingest: Connection::open(target.address).await.map_err(BenchError::Load)?,
+            reader: Connection::open(api).await.map_err(BenchError::Load)?,
+            key: target.key.clone(),
+            look,
+            samples: 0,
+            answered: new_histogram(),
+            visible: new_histogram(),
+        })
+    }
+
+    async fn sample(&mut self) -> Result<(), BenchError> {
+        let id = uuid::Uuid::new_v4();
+        let player = format!("probe-{id}");
         let body = format!(
-            "[{{\"event_id\":\"{}\",\"type\":\"game_ended\",\"player_id\":\"{player}\",\"occurred_at\":\"{}\",\
-              \"payload\":{{\"score\":{sample}}}}}]",
-            uuid::Uuid::new_v4(),
-            clock.now()
+            "[{{\"event_id\":\"{id}\",\"type\":\"game_ended\",\"player_id\":\"{player}\",\"occurred_at\":\"{}\",\
+              \"payload\":{{\"score\":{}}}}}]",
+            Clock::system().now(),
+            self.samples
         );
+        self.samples += 1;
         let sent = Instant::now();
-        let status = ingest.post("/v1/events", &target.key, body.as_bytes()).await.map_err(BenchError::Load)?;
+        let status = self.ingest.post("/v1/events", &self.key, body.as_bytes()).await.map_err(BenchError::Load)?;
         if status != 202 {
             return Err(BenchError::Refused(1));
         }
         let acknowledged = Instant::now();
-        answered.saturating_record((acknowledged - sent).as_micros() as u64);
+        self.answered.saturating_record((acknowledged - sent).as_micros() as u64);
         let path = format!("/v1/leaderboards/global/entries/{player}");
-        loop {
-            let (status, _) = reader.get(&path, &target.key).await.map_err(BenchError::Load)?;
-            if status == 200 {
-                break;
-            }
+        while self.reader.get(&path, &self.key).await.map_err(BenchError::Load)?.0 != 200 {
             if acknowledged.elapsed() > GIVE_UP {
                 return Err(BenchError::NotSettled("a score is on the board", GIVE_UP));
             }
-            tokio::time::sleep(Duration::from_micros(500)).await;
+            tokio::time::sleep(self.look).await;
         }
-        visible.saturating_record(acknowledged.elapsed().as_micros() as u64);
-        // The system is idle again before the next one.
-        tokio::time::sleep(Duration::from_millis(120)).await;
+        self.visible.saturating_record(acknowledged.elapsed().as_micros() as u64);
+        Ok(())
     }
-    let millis = |h: &hdrhistogram::Histogram<u64>, q: f64| vec![h.value_at_quantile(q) as f64 / 1_000.0];
+}
+
+/// Latencies of an idle system.
+///
+/// # Errors
+/// [`BenchError`].
+pub async fn run(target: &Target, api: SocketAddr, options: &Options) -> Result<Vec<Figure>, BenchError> {
+    let mut prober = Prober::new(target, api, Duration::from_micros(500)).await?;
+    for _ in 0..options.samples {
+        prober.sample().await?;
+        tokio::time::sleep(IDLE_PAUSE).await;
+    }
+    let millis = |h: &Histogram<u64>, q: f64| vec![h.value_at_quantile(q) as f64 / 1_000.0];
+    let (answered, visible) = (&prober.answered, &prober.visible);
     Ok(vec![
-        Figure::new("idle", "answer p50", "ms", millis(&answered, 0.5)).with_target("≤ 1"),
-        Figure::new("idle", "on the board after the answer, p50", "ms", millis(&visible, 0.5)).with_target("≤ 15"),
-        Figure::new("idle", "on the board after the answer, p99", "ms", millis(&visible, 0.99)).with_target("≤ 50"),
+        Figure::new("idle", "answer p50", "ms", millis(answered, 0.5)).with_target("≤ 1"),
+        Figure::new("idle", "on the board after the answer, p50", "ms", millis(visible, 0.5)).with_target("≤ 15"),
+        Figure::new("idle", "on the board after the answer, p99", "ms", millis(visible, 0.99)).with_target("≤ 50"),
     ])
+}
+
+/// Microseconds from the answer until a score shows, sampled beside other load for a time.
+///
+/// # Errors
+/// [`BenchError`].
+pub async fn probe_until(target: Target, api: SocketAddr, time: Duration) -> Result<Histogram<u64>, BenchError> {
+    let started = Instant::now();
+    let mut prober = Prober::new(&target, api, Duration::from_millis(2)).await?;
+    while started.elapsed() < time {
+        prober.sample().await?;
+        tokio::time::sleep(LOADED_PAUSE).await;
+    }
+    Ok(prober.visible)
 }

@@ -3,6 +3,7 @@
 //! It starts private services and the real role binaries as processes of their own, so the load generator's CPU is
 //! never charged to the system. Compare ratios within one run: machines differ and drift.
 
+pub mod bare_drain;
 pub mod batch;
 pub mod command;
 pub mod compare;
@@ -20,7 +21,8 @@ use std::time::Duration;
 /// What to measure and how long.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Options {
-    /// Stages: steps, whole, stored (no scores), idle, sustained, read, rest; all when none is named.
+    /// Stages: steps, whole, single (one process), stored (no scores), idle, sustained, read, rest; all when none is
+    /// named.
     #[arg(value_delimiter = ',')]
     pub stages: Vec<String>,
     /// Rounds of each comparison.
@@ -50,6 +52,9 @@ pub struct Options {
     /// Seconds of the sustained stage.
     #[arg(long, default_value_t = 30)]
     pub seconds: u64,
+    /// Before anything is measured, store this many events of as many other players (a grown installation).
+    #[arg(long, default_value_t = 0)]
+    pub history: u64,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -23,10 +23,12 @@ pub enum Role {
     Cron,
     /// HTTP out.
     Api,
+    /// All four in one process (`scoreline up`).
+    Together,
 }
 
 impl Role {
-    /// All of them, in the order of an event's path.
+    /// The four, in the order of an event's path.
     pub const ALL: [Self; 4] = [Self::Ingest, Self::Worker, Self::Cron, Self::Api];
 
     /// The name of its binary.
@@ -36,6 +38,7 @@ impl Role {
             Self::Worker => "worker",
             Self::Cron => "cron",
             Self::Api => "api",
+            Self::Together => "scoreline",
         }
     }
 }
@@ -64,6 +67,8 @@ pub struct Rig {
     pub api: SocketAddr,
     running: BTreeMap<String, Running>,
     binaries: PathBuf,
+    /// The folder of [`Role::Together`].
+    pub home: PathBuf,
     /// Further environment of every role.
     pub environment: Vec<(String, String)>,
     /// Where each process's output goes, to a file of its name; `None`: where this program's goes.
@@ -107,7 +112,17 @@ impl Rig {
     /// [`RigError::Io`].
     pub fn new(services: Services, binaries: PathBuf) -> Result<Self, RigError> {
         let (ingest, api) = (free_address()?, free_address()?);
-        Ok(Self { services, ingest, api, running: BTreeMap::new(), binaries, environment: Vec::new(), logs: None })
+        let home = std::env::temp_dir().join(format!("scoreline-rig-{}", std::process::id()));
+        Ok(Self {
+            services,
+            ingest,
+            api,
+            running: BTreeMap::new(),
+            binaries,
+            home,
+            environment: Vec::new(),
+            logs: None,
+        })
     }
 
     /// Starts a role and waits until it is ready.
@@ -138,6 +153,13 @@ impl Rig {
             let file = std::fs::OpenOptions::new().create(true).append(true).open(folder.join(format!("{name}.log")));
             let file = file.map_err(|e| RigError::Io("a log", e))?;
             command.stdin(Stdio::null()).stdout(file.try_clone().map_err(|e| RigError::Io("a log", e))?).stderr(file);
+        }
+        if role == Role::Together {
+            command.args(["up", "--no-traffic", "--home"]).arg(&self.home).stdout(std::process::Stdio::null());
+            command.env("INGEST_OPS_LISTEN", operations.to_string());
+            for other in ["API_OPS_LISTEN", "WORKER_OPS_LISTEN", "CRON_OPS_LISTEN"] {
+                command.env(other, "127.0.0.1:0");
+            }
         }
         let child = command
             .env("DATABASE_URL", &self.services.database_url)

@@ -3,9 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use scoreline::api::role::{ApiRoleSettings, start};
-use scoreline::domain::clock::Clock;
-use scoreline::operations::process;
+use scoreline::api::role::{ApiRoleSettings, run};
 
 /// Serves leaderboards to players, and administration to studios and operators.
 ///
@@ -18,7 +16,5 @@ struct Command {
 }
 
 fn main() -> ExitCode {
-    let settings = Command::parse().settings;
-    let (telemetry, shutdown) = (settings.telemetry.clone(), settings.shutdown.clone());
-    process::run(&telemetry, &shutdown, |lifecycle| async move { start(settings, Clock::system(), &lifecycle).await })
+    run(Command::parse().settings)
 }

@@ -3,9 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use scoreline::domain::clock::Clock;
-use scoreline::operations::process;
-use scoreline::workers::role::{WorkerSettings, start};
+use scoreline::workers::role::{WorkerSettings, run};
 
 /// Runs queued jobs: writes events and score facts to Postgres.
 ///
@@ -18,7 +16,5 @@ struct Command {
 }
 
 fn main() -> ExitCode {
-    let settings = Command::parse().settings;
-    let (telemetry, shutdown) = (settings.telemetry.clone(), settings.shutdown.clone());
-    process::run(&telemetry, &shutdown, |lifecycle| async move { start(settings, Clock::system(), &lifecycle).await })
+    run(Command::parse().settings)
 }

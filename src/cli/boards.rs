@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::With;
+use super::progress::bar;
 use super::reach::{Answer, Failure};
 use super::table::table;
 use crate::board_rebuild::rebuild_board;
@@ -79,15 +79,6 @@ impl Which {
             _ => Ok(found),
         }
     }
-}
-
-fn bar(name: &str, total: Option<u64>) -> ProgressBar {
-    let bar = ProgressBar::new(total.unwrap_or(0)).with_message(name.to_owned());
-    let style = ProgressStyle::with_template("{msg} [{bar:30}] {human_pos}/{human_len} {elapsed}");
-    if let Ok(style) = style {
-        bar.set_style(style.progress_chars("=> "));
-    }
-    bar
 }
 
 /// Runs `scoreline rebuild`.

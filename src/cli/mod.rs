@@ -9,6 +9,7 @@ mod audit;
 mod boards;
 mod games;
 mod leaderboards;
+pub mod progress;
 mod queues;
 mod reach;
 mod table;

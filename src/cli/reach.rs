@@ -4,10 +4,11 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::config::{PostgresConfig, RedisConfig, RedisUse};
-use crate::directory::{self, publish_if_stale};
+use crate::directory::publish_if_stale;
 pub use crate::queue::keys::FIRST_QUEUE as QUEUE;
-use crate::queue::{Queue, QueueError, Timeouts};
+use crate::queue::{Queue, QueueError};
 use crate::ranking::{Ranking, RankingError};
+use crate::redis_connection::{Connection, Timeouts};
 use crate::store::games::{self, Game};
 use crate::store::pool::Pool;
 
@@ -43,7 +44,7 @@ impl Reach {
     /// Publishes the directory after a change. Should Redis be away, the change stands and cron publishes it.
     pub async fn directory_changed(&self, pool: &Pool) {
         let published = async {
-            let mut connection = directory::connect(self.redis.url_of(RedisUse::Cache)).await?;
+            let mut connection = Connection::open(self.redis.url_of(RedisUse::Cache), Timeouts::default())?;
             publish_if_stale(pool, &mut connection, &self.redis.redis_prefix).await
         };
         if let Err(error) = published.await {

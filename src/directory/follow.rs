@@ -6,67 +6,45 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::StreamExt as _;
-use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::aio::ConnectionLike;
 use tokio_util::sync::CancellationToken;
 
 use super::publish::{DirectoryError, directory_key};
 use super::snapshot::{GameSnapshot, Snapshot};
 use super::{Directory, SharedDirectory};
+use crate::redis_connection::{Connection, Timeouts};
 
 /// How often the version is compared, should a notice have been lost.
 const POLL: Duration = Duration::from_secs(1);
+/// A snapshot of thousands of leaderboards is a few megabytes.
+const TIMEOUTS: Timeouts = Timeouts { response: Duration::from_secs(2), connect: Duration::from_secs(1) };
 /// Pause before Redis is tried again.
 const RECONNECT: Duration = Duration::from_millis(300);
-
-/// Longest wait for a connection, handshake included: a peer that takes it and says nothing must not hold anybody up.
-const CONNECT: Duration = Duration::from_secs(2);
-
-/// Waits for a connection, [`CONNECT`] at most.
-async fn connected<T>(connecting: impl Future<Output = redis::RedisResult<T>>) -> redis::RedisResult<T> {
-    let timed_out = |_| redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-    tokio::time::timeout(CONNECT, connecting).await.map_err(timed_out)?
-}
-
-/// A connection for publishing and asking, replaced when it breaks; `url`: `REDIS_CACHE_URL`.
-///
-/// # Errors
-/// The URL does not parse, or Redis is away.
-pub async fn connect(url: &str) -> redis::RedisResult<redis::aio::ConnectionManager> {
-    connected(redis::Client::open(url)?.get_connection_manager()).await
-}
 
 /// Where the directory is.
 #[derive(Debug, Clone)]
 pub struct DirectorySource {
-    client: redis::Client,
+    connection: Connection,
     prefix: String,
 }
 
 impl DirectorySource {
-    /// `client`: the Redis of `REDIS_CACHE_URL`; `prefix`: `REDIS_PREFIX`.
-    pub fn new(client: redis::Client, prefix: impl Into<String>) -> Self {
-        Self { client, prefix: prefix.into() }
-    }
-
     /// `url`: `REDIS_CACHE_URL`; `prefix`: `REDIS_PREFIX`.
     ///
     /// # Errors
     /// The URL does not parse.
     pub fn open(url: &str, prefix: impl Into<String>) -> redis::RedisResult<Self> {
-        Ok(Self::new(redis::Client::open(url)?, prefix))
+        Ok(Self { connection: Connection::open(url, TIMEOUTS)?, prefix: prefix.into() })
     }
 
     /// Waits for the first snapshot, trying again until there is one. `None`: told to stop before that.
     pub async fn wait_for_first(&self, stop: &CancellationToken) -> Option<SharedDirectory> {
         let mut complained = false;
         loop {
-            let attempt = async {
-                let mut connection = connected(self.client.get_multiplexed_async_connection()).await?;
-                load(&mut connection, &self.prefix).await
-            };
+            let mut connection = self.connection.clone();
             let found = tokio::select! {
                 () = stop.cancelled() => return None,
-                found = attempt => found,
+                found = load(&mut connection, &self.prefix) => found,
             };
             match found {
                 Ok(Some(directory)) => return Some(Arc::new(ArcSwap::from_pointee(directory))),
@@ -85,10 +63,12 @@ impl DirectorySource {
     /// Keeps `shared` at the newest snapshot until told to stop. While Redis is away the last one stays.
     pub async fn follow(self, shared: SharedDirectory, stop: CancellationToken) {
         let mut away = false;
+        let mut attempt = 0_usize;
         while !stop.is_cancelled() {
+            attempt = attempt.wrapping_add(1);
             let ended = tokio::select! {
                 () = stop.cancelled() => return,
-                ended = self.follow_one_connection(&shared, &mut away) => ended,
+                ended = self.follow_one_subscription(attempt, &shared, &mut away) => ended,
             };
             if let Err(error) = ended
                 && !std::mem::replace(&mut away, true)
@@ -102,15 +82,16 @@ impl DirectorySource {
         }
     }
 
-    async fn follow_one_connection(&self, shared: &SharedDirectory, away: &mut bool) -> Result<(), DirectoryError> {
-        let channel = directory_key(&self.prefix);
-        let subscribing = async {
-            let mut notices = self.client.get_async_pubsub().await?;
-            notices.subscribe(channel).await?;
-            Ok(notices.into_on_message())
-        };
-        let mut notices = connected(subscribing).await?;
-        let mut connection = connected(self.client.get_multiplexed_async_connection()).await?;
+    async fn follow_one_subscription(
+        &self,
+        attempt: usize,
+        shared: &SharedDirectory,
+        away: &mut bool,
+    ) -> Result<(), DirectoryError> {
+        let mut notices = self.connection.subscriber(attempt).await?;
+        notices.subscribe(directory_key(&self.prefix)).await?;
+        let mut notices = notices.into_on_message();
+        let mut connection = self.connection.clone();
         let mut poll = tokio::time::interval(POLL);
         let mut behind = None;
         loop {
@@ -131,7 +112,7 @@ impl DirectorySource {
     /// it. Two polls in a row mean that Postgres was restored from a backup.
     async fn refresh(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         shared: &SharedDirectory,
         behind: Option<&mut Option<i64>>,
     ) -> Result<(), DirectoryError> {

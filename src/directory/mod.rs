@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use crate::domain::board::{CompiledBoard, LeaderboardSpec, TiePolicy};
 use crate::domain::ids::{GameId, Slug};
 
-pub use follow::{DirectorySource, connect, load};
+pub use follow::{DirectorySource, load};
 pub use publish::publish_if_stale;
 
 /// The directory that a process holds: read with `load()`, replaced by the task that follows Redis.

@@ -5,6 +5,8 @@ use serde_json::Value;
 
 use super::board::{BoardGeneration, CompiledBoard, GenerationState, LeaderboardSpec, SpecError};
 use super::ids::{BoardGenerationId, GameId};
+use super::name::check_name;
+use super::payload_check::PayloadChecker;
 
 /// Everything that may stand in a specification, and what it is also called.
 const FIELDS: [(&str, &str); 17] = [
@@ -27,8 +29,6 @@ const FIELDS: [(&str, &str); 17] = [
     ("grace_seconds", ""),
 ];
 
-/// The longest name for people, in characters.
-const MAX_NAME: usize = 200;
 /// The longest pointer, in bytes.
 const MAX_POINTER: usize = 512;
 /// The longest grace: a month.
@@ -60,6 +60,11 @@ pub fn parse_spec(json: &[u8], slug: Option<&str>) -> Result<LeaderboardSpec, Sp
     let Value::Object(mut fields) = value else {
         return Err(problem("body_invalid", "", "a leaderboard is a JSON object"));
     };
+    // What Postgres cannot hold, and names that stand twice, which the parser above lets pass.
+    let text = std::str::from_utf8(json).unwrap_or_default();
+    if let Err(error) = PayloadChecker::default().check(text) {
+        return Err(problem("body_invalid", "", format!("the text {error}")));
+    }
     if let Some(unknown) = fields.keys().find(|key| !known(key)) {
         let hint = closest(unknown).map_or(String::new(), |name| format!("; did you mean '{name}'?"));
         return Err(problem("field_unknown", &format!("/{unknown}"), format!("unknown field '{unknown}'{hint}")));
@@ -97,8 +102,8 @@ pub fn parse_spec(json: &[u8], slug: Option<&str>) -> Result<LeaderboardSpec, Sp
 
 fn check(spec: LeaderboardSpec) -> Result<LeaderboardSpec, SpecProblem> {
     let definition = &spec.definition;
-    if spec.name.as_ref().is_some_and(|name| name.trim().is_empty() || name.chars().count() > MAX_NAME) {
-        return Err(problem("field_invalid", "/name", format!("a name has 1 to {MAX_NAME} characters")));
+    if let Some(Err(error)) = spec.name.as_deref().map(check_name) {
+        return Err(problem("field_invalid", "/name", error.to_string()));
     }
     if definition.grace_seconds > MAX_GRACE_SECONDS {
         return Err(problem("field_invalid", "/grace_seconds", format!("at most {MAX_GRACE_SECONDS} (a month)")));

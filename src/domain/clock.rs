@@ -14,6 +14,14 @@ impl Micros {
     /// The Unix epoch: where the only period of a leaderboard that never resets begins.
     pub const EPOCH: Self = Self(0);
 
+    /// Microseconds that somebody sent: `None` when they are no moment of the years 1 to 9999, which is what calendars
+    /// here and in Postgres can tell.
+    pub const fn from_outside(micros: i64) -> Option<Self> {
+        const YEAR_1: i64 = -62_135_596_800 * 1_000_000;
+        const YEAR_10_000: i64 = 253_402_300_800 * 1_000_000;
+        if micros >= YEAR_1 && micros < YEAR_10_000 { Some(Self(micros)) } else { None }
+    }
+
     /// From whole seconds since the Unix epoch.
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds * 1_000_000)

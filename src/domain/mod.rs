@@ -12,6 +12,7 @@ pub mod fact;
 pub mod ids;
 pub mod json;
 pub mod month;
+pub mod name;
 pub mod payload_check;
 pub mod period;
 pub mod ranking_key;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -30,17 +31,24 @@ const REQUEST: u8 = 2;
 #[derive(Debug)]
 pub struct Phase {
     now: AtomicU8,
-    deadline: Mutex<Instant>,
+    /// Until when, and how long that was in all.
+    deadline: Mutex<(Instant, Duration)>,
+    /// Wakes who reads: its timer is set to a later time.
+    reader: AtomicWaker,
 }
 
 impl Phase {
     /// A connection that was just accepted.
     pub fn idle(time: Duration) -> Arc<Self> {
-        Arc::new(Self { now: AtomicU8::new(IDLE), deadline: Mutex::new(Instant::now() + time) })
+        Arc::new(Self {
+            now: AtomicU8::new(IDLE),
+            deadline: Mutex::new((Instant::now() + time, time)),
+            reader: AtomicWaker::new(),
+        })
     }
 
     fn enter(&self, phase: u8, time: Duration) {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + time;
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now() + time, time);
         self.now.store(phase, Ordering::Release);
     }
 
@@ -49,7 +57,15 @@ impl Phase {
     }
 
     fn deadline(&self) -> Instant {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+        self.deadline.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// What was handed over has only now been taken: an idle connection is idle from here on.
+    fn was_writing(&self) {
+        let mut deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is(IDLE) {
+            deadline.0 = Instant::now() + deadline.1;
+        }
     }
 
     /// A request's headers are complete.
@@ -60,6 +76,13 @@ impl Phase {
     /// Its answer was handed over: wait for the next, this long.
     pub fn end_request(&self, idle: Duration) {
         self.enter(IDLE, idle);
+    }
+
+    /// As [`Phase::end_request`], for less time than other connections have: who reads must hear of it, because it
+    /// may not look again before the time that it knows of.
+    pub fn end_request_soon(&self, idle: Duration) {
+        self.enter(IDLE, idle);
+        self.reader.wake();
     }
 }
 
@@ -84,7 +107,8 @@ impl<S> Timed<S> {
     /// request, and it always runs: hyper need not read again when a request ends.
     fn poll_read_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         loop {
-            let in_request = self.phase.is(REQUEST);
+            // An answer that was handed over in full may still be on its way: then its own deadline counts.
+            let in_request = self.phase.is(REQUEST) || self.writing.is_some();
             let deadline = self.phase.deadline();
             if !in_request && self.reading.deadline() > deadline {
                 self.reading.as_mut().reset(deadline);
@@ -102,7 +126,9 @@ impl<S> Timed<S> {
 
     fn written<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() {
-            self.writing = None;
+            if self.writing.take().is_some() {
+                self.phase.was_writing();
+            }
             return result;
         }
         let time = self.deadlines.write;
@@ -122,7 +148,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
                 }
                 Poll::Ready(result)
             }
-            Poll::Pending => this.poll_read_deadline(cx).map(Err),
+            Poll::Pending => {
+                this.phase.reader.register(cx.waker());
+                this.poll_read_deadline(cx).map(Err)
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What both doors share: the listener with its bounds and deadlines, who is calling, and how a refusal looks.
 
+pub mod body;
 pub mod bounded_table;
 pub mod client_address;
 pub mod connection;

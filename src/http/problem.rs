@@ -7,6 +7,8 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Map, Value};
 
+use super::body::BodyError;
+
 /// The media type of a problem.
 pub const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -63,6 +65,20 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_unknown_keys", detail).retry_after(retry_after)
     }
 
+    /// The answer to a body that did not arrive as it should: `413`, `408` or `400`. `max`: most bytes of a body.
+    pub fn no_body(error: BodyError, max: usize) -> Self {
+        match error {
+            BodyError::TooLarge => {
+                let detail = format!("A body may have at most {max} bytes, packed and unpacked; nothing was done.");
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).with("limit", max)
+            }
+            BodyError::Stalled => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "The body did not arrive in time.")
+            }
+            BodyError::BrokeOff => Self::bad_request("body_incomplete", "The body broke off."),
+        }
+    }
+
     /// Names the part of the request that is meant, as a JSON pointer or the name of a parameter.
     #[must_use]
     pub fn at(self, field: &str) -> Self {
@@ -113,6 +129,10 @@ impl IntoResponse for Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::REQUEST_TIMEOUT {
+            // What still comes of the body is of no use.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"scoreline\""));

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,12 +14,12 @@ use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, Request, Response, StatusCode, header};
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use super::connection::{Deadlines, Phase, Timed};
 use super::connections::{Connections, Full, Permit};
@@ -95,7 +96,6 @@ struct Shared {
 pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, lifecycle: Lifecycle) {
     let connections =
         Connections::new(config.max_connections, config.max_connections_per_address, config.trusted_proxies.clone());
-    let router = router.layer(CatchPanicLayer::custom(|panic: Box<dyn std::any::Any + Send>| answer_panic(&*panic)));
     let open_gauge = metrics::gauge!(HTTP_CONNECTIONS, "role" => config.role);
     let shared = Arc::new(Shared { config, connections, lifecycle: lifecycle.clone(), router, open_gauge });
     let mut closing = pin!(close_listener(&shared));
@@ -117,7 +117,9 @@ pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, 
     }
 }
 
-/// Resolves when the listener is to close: some time after the soft stop, at once at the hard one.
+/// Resolves when the listener is to close, and with it the connections that wait for a request: some time after the
+/// soft stop, at once at the hard one. Until then a client that has not heard of the stop is answered, and told to come
+/// elsewhere next time.
 async fn close_listener(shared: &Shared) {
     let lifecycle = &shared.lifecycle;
     lifecycle.soft.cancelled().await;
@@ -174,7 +176,7 @@ async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit:
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        () = finish_soon(&shared) => {
+        () = close_listener(&shared) => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = &mut connection => ended,
@@ -189,15 +191,6 @@ async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit:
     drop(permit);
 }
 
-/// Connections of a listener that stays open to the end (operations) end with the hard stop only.
-async fn finish_soon(shared: &Shared) {
-    if shared.config.drain == Duration::MAX {
-        shared.lifecycle.hard.cancelled().await;
-    } else {
-        shared.lifecycle.soft.cancelled().await;
-    }
-}
-
 async fn answer(
     router: Router,
     request: Request<Incoming>,
@@ -207,11 +200,17 @@ async fn answer(
 ) -> Response<Answer> {
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer));
-    let response = match router.oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
+    let response = match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(panic) => answer_panic(&*panic),
     };
-    response.map(|body| Answer { body, phase, shared })
+    let leaving = shared.lifecycle.soft.is_cancelled() && shared.config.drain != Duration::MAX;
+    let mut response = response.map(|body| Answer { body, phase, shared });
+    if leaving {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// An answer's body, which notices when it was handed over in full (or dropped): then the connection is idle.
@@ -244,7 +243,11 @@ impl HttpBody for Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         let idle = self.shared.config.deadlines.idle;
-        self.phase.end_request(if self.shared.connections.crowded() { idle.min(CROWDED_IDLE) } else { idle });
+        if self.shared.connections.crowded() {
+            self.phase.end_request_soon(idle.min(CROWDED_IDLE));
+        } else {
+            self.phase.end_request(idle);
+        }
     }
 }
 

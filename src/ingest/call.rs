@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -77,11 +77,6 @@ impl<'s> Call<'s> {
     /// What can be refused before anything is read: a blocked address costs neither a body nor a call to Redis.
     pub fn admit(&mut self) -> Result<KeyEntry, Problem> {
         let (limits, now_ms) = (&self.shared.limits, self.now_ms());
-        if self.shared.guesses.too_many(self.address, now_ms) {
-            self.shared.measures.limited("guesses", "cache");
-            self.counted = true;
-            return Err(refuse::too_many_guesses());
-        }
         if !self.counted
             && let Some(for_ms) = limits.denied(self.address, now_ms)
         {
@@ -92,11 +87,16 @@ impl<'s> Call<'s> {
         if self.shared.directory.load().version == 0 && self.key.is_err() {
             return Err(refuse::no_directory());
         }
-        self.key.clone().map_err(|why| {
-            if why == Unauthenticated::UnknownKey {
-                self.shared.guesses.count(self.address, now_ms);
+        self.key.clone().map_err(|why| match why {
+            Unauthenticated::NoKey => Problem::key_missing(),
+            Unauthenticated::UnknownKey => {
+                let refusal = self.shared.guesses.refuse(self.address, now_ms);
+                if refusal.status == StatusCode::TOO_MANY_REQUESTS {
+                    self.shared.measures.limited("guesses", "cache");
+                    self.counted = true;
+                }
+                refusal
             }
-            refuse::unauthenticated(why)
         })
     }
 
@@ -182,11 +182,7 @@ impl<'s> Call<'s> {
     pub async fn refuse(&mut self, problem: Problem) -> Response<Body> {
         let problem = self.count_refusal(problem).await;
         self.code = problem.code;
-        let mut response = problem.into_response();
-        if response.status() == StatusCode::REQUEST_TIMEOUT {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+        problem.into_response()
     }
 
     /// Adds what every answer carries, measures and logs.
@@ -240,9 +236,15 @@ impl<'s> Call<'s> {
         // A job's id is `<received_at>-<batch_id>-<h|l>`, so these fields lead to it.
         match status {
             202 => tracing::debug!(request_id, %batch_id, received_at, game, status, took_us, "batch queued"),
-            500.. => tracing::warn!(request_id, %batch_id, game, status, code, took_us, "batch not queued"),
             429 => tracing::debug!(request_id, %batch_id, game, status, code, address, took_us, "batch over a limit"),
-            _ => tracing::info!(request_id, %batch_id, game, status, code, address, took_us, "batch refused"),
+            _ => {
+                let Some(left_out) = self.shared.log_budget.admit(self.now) else { return };
+                if status >= 500 {
+                    tracing::warn!(request_id, %batch_id, game, status, code, took_us, left_out, "batch not queued");
+                } else {
+                    tracing::info!(request_id, %batch_id, game, status, code, address, took_us, left_out, "batch refused");
+                }
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response};
 
 use super::batch::{Batch, judge};
-use super::body::{self, Encoding};
+use super::body::{Encoding, unpack};
 use super::call::Call;
 use super::formats::Format;
 use super::formats::native::{self, Bounds};
@@ -17,6 +17,7 @@ use crate::directory::{KeyEntry, KeyKind};
 use crate::domain::ids::check_identifier;
 use crate::domain::validate::Rules;
 use crate::domain::wire_event::WireEvent;
+use crate::http::body::read;
 use crate::http::problem::Problem;
 use crate::lifecycle::crash_point;
 use crate::queue::enqueue::{Closed, EnqueueReply, EnqueueRequest, OverQuota, QuotaCount, QuotaSubject, Remember};
@@ -36,8 +37,8 @@ pub(super) async fn receive(call: &mut Call<'_>, request: Request<Body>) -> Resu
     let idempotency_key = idempotency_key(&parts.headers)?;
     let max = settings.ingest.max_body_bytes;
     let gap = Duration::from_secs(settings.http.http_body_timeout_seconds);
-    let packed = body::read(body, &parts.headers, max, gap).await.map_err(|error| refuse::body(error, max))?;
-    let body = body::unpack(packed, encoding, max).await.map_err(|error| refuse::body(error, max))?;
+    let packed = read(body, &parts.headers, max, gap).await.map_err(|error| Problem::no_body(error, max))?;
+    let body = unpack(packed, encoding, max).await.map_err(|error| refuse::packed_body(error, max))?;
 
     let bounds = Bounds { events: settings.ingest.max_batch_events, event_bytes: settings.ingest.max_event_bytes };
     let wires = native::read(format, &body, bounds).map_err(|problem| refuse::no_batch(&problem))?;
@@ -173,7 +174,9 @@ async fn ask(
         Ok(EnqueueReply::QueueFull(_)) => Err(refuse::closed(Closed::QueueFull)),
         Ok(EnqueueReply::ReceiptsFull) => Err(refuse::receipts_full()),
         Err(error) => {
-            tracing::warn!(%error, batch_id = %batch.id, "a batch was not acknowledged");
+            if let Some(left_out) = call.shared.log_budget.admit(call.now) {
+                tracing::warn!(%error, batch_id = %batch.id, left_out, "a batch was not acknowledged");
+            }
             Err(call.without_redis(refuse::not_enqueued(&error)))
         }
     }

@@ -2,10 +2,9 @@
 
 use axum::http::StatusCode;
 
-use super::authentication::Unauthenticated;
-use super::body::BodyError;
+use super::body::UnpackError;
 use super::formats::BodyProblem;
-use crate::http::failed_guesses::GUESS_WINDOW_SECONDS;
+use crate::http::body::BodyError;
 use crate::http::problem::Problem;
 use crate::queue::enqueue::{Closed, EnqueueError};
 
@@ -15,17 +14,6 @@ const RETRY_SOON: u32 = 1;
 const RETRY_LATER: u32 = 5;
 /// Seconds after which some `Idempotency-Key` may have expired.
 const RETRY_RECEIPTS: u32 = 60;
-
-pub(super) fn unauthenticated(why: Unauthenticated) -> Problem {
-    match why {
-        Unauthenticated::NoKey => Problem::key_missing(),
-        Unauthenticated::UnknownKey => Problem::key_unknown(),
-    }
-}
-
-pub(super) fn too_many_guesses() -> Problem {
-    Problem::too_many_unknown_keys(GUESS_WINDOW_SECONDS)
-}
 
 pub(super) fn no_directory() -> Problem {
     let detail = "games and keys are not known yet; try again";
@@ -47,17 +35,10 @@ pub(super) fn bad_idempotency_key() -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "idempotency_key_invalid", detail)
 }
 
-pub(super) fn body(error: BodyError, max: usize) -> Problem {
+pub(super) fn packed_body(error: UnpackError, max: usize) -> Problem {
     match error {
-        BodyError::TooLarge => {
-            let detail = format!("a body may have at most {max} bytes, packed and unpacked; nothing was queued");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).with("limit", max)
-        }
-        BodyError::Stalled => {
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body did not arrive in time")
-        }
-        BodyError::BrokeOff => Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "the body broke off"),
-        BodyError::BadEncoding(_) => {
+        UnpackError::TooLarge => Problem::no_body(BodyError::TooLarge, max),
+        UnpackError::BadEncoding(_) => {
             Problem::new(StatusCode::BAD_REQUEST, "content_encoding_invalid", error.to_string())
         }
     }

@@ -1,14 +1,14 @@
 //! Ingest as a role: connects, waits for the directory, serves.
 
+use std::process::ExitCode;
+
 use clap::Args;
 
-use crate::config::{
-    HttpConfig, IngestConfig, LimitsConfig, OperationsConfig, QueueConfig, RedisConfig, RedisUse, ShutdownConfig,
-    TelemetryConfig,
-};
+use crate::config::{HttpConfig, IngestConfig, LimitsConfig, QueueConfig, RedisUse, RoleConfig};
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
+use crate::operations::process;
 use crate::operations::start::{self, RunningRole, StartError};
 
 const ROLE: &str = "ingest";
@@ -16,15 +16,9 @@ const ROLE: &str = "ingest";
 /// Settings of ingest. It has no Postgres connection.
 #[derive(Args, Debug, Clone)]
 pub struct IngestRoleSettings {
-    /// Redis.
+    /// What every role is given.
     #[command(flatten)]
-    pub redis: RedisConfig,
-    /// Operations listener.
-    #[command(flatten)]
-    pub operations: OperationsConfig,
-    /// Logs.
-    #[command(flatten)]
-    pub telemetry: TelemetryConfig,
+    pub role: RoleConfig,
     /// Listener.
     #[command(flatten)]
     pub http: HttpConfig,
@@ -37,9 +31,6 @@ pub struct IngestRoleSettings {
     /// The queue.
     #[command(flatten)]
     pub queue: QueueConfig,
-    /// Stopping.
-    #[command(flatten)]
-    pub shutdown: ShutdownConfig,
 }
 
 /// Starts ingest; returns when it serves.
@@ -51,22 +42,29 @@ pub async fn start(
     clock: Clock,
     lifecycle: &Lifecycle,
 ) -> Result<RunningRole, StartError> {
-    let operations = Operations::start(ROLE, settings.operations.address(9080), lifecycle).await?;
-    start::redis(RedisUse::Queue, &settings.redis, &operations, lifecycle).await?;
-    let directory = start::directory(&settings.redis, &operations, lifecycle).await?;
+    let operations = Operations::start(ROLE, settings.role.operations.address(9080), lifecycle).await?;
+    start::redis(RedisUse::Queue, &settings.role.redis, &operations, lifecycle).await?;
+    let directory = start::directory(&settings.role.redis, &operations, lifecycle).await?;
     let door = super::DoorSettings {
         ingest: settings.ingest.clone(),
         limits: settings.limits,
         http: settings.http.clone(),
         queue: settings.queue,
-        redis: settings.redis,
+        redis: settings.role.redis,
     };
     let state = super::open(door, directory, clock, lifecycle)
         .await
         .map_err(|error| StartError::Config(format!("the queue: {error}")))?;
     let router = super::router(state);
-    let (listener, address) = start::listen(ROLE, settings.ingest.ingest_listen).await?;
-    start::serve(ROLE, listener, router, &settings.http, &settings.shutdown, lifecycle);
+    let (listener, address) = start::listen("INGEST_LISTEN", settings.ingest.ingest_listen).await?;
+    start::serve(ROLE, listener, router, &settings.http, &settings.role.shutdown, lifecycle);
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: Some(address), operations: operations.address })
+}
+
+/// Runs ingest as a process, until it is told to stop.
+pub fn run(settings: IngestRoleSettings) -> ExitCode {
+    let config = settings.role.clone();
+    let begin = |lifecycle: Lifecycle| async move { start(settings, Clock::system(), &lifecycle).await };
+    process::run(&config, Box::new(|lifecycle| Box::pin(begin(lifecycle))))
 }

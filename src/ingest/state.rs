@@ -14,6 +14,7 @@ use crate::domain::clock::Clock;
 use crate::http::failed_guesses::FailedGuesses;
 use crate::lifecycle::Lifecycle;
 use crate::queue::enqueue::{Admission, EnqueueError, Enqueuer};
+use crate::telemetry::log_budget::LogBudget;
 
 /// The longest pause between two attempts to reach Redis at start.
 const MAX_START_PAUSE: Duration = Duration::from_secs(2);
@@ -46,6 +47,8 @@ pub(super) struct Shared {
     pub guesses: FailedGuesses,
     pub enqueuer: Enqueuer,
     pub measures: Measures,
+    /// Lines about refused batches.
+    pub log_budget: LogBudget,
 }
 
 impl IngestState {
@@ -94,5 +97,6 @@ pub async fn open(
         guesses: FailedGuesses::default(),
         enqueuer,
         measures,
+        log_budget: LogBudget::default(),
     })))
 }

@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
 use super::readiness::Readiness;
-use super::start::StartError;
+use super::start::{OPERATIONS_SETTING, StartError};
 use crate::http::server::{self, ServerConfig};
 use crate::lifecycle::Lifecycle;
 use crate::store::pool::{Pool, PoolState};
@@ -44,7 +44,7 @@ impl Operations {
     /// The address is taken.
     pub async fn start(role: &'static str, listen: SocketAddr, lifecycle: &Lifecycle) -> Result<Self, StartError> {
         let recorder = recorder::install()?;
-        let (listener, address) = super::start::listen("operations", listen).await?;
+        let (listener, address) = super::start::listen(OPERATIONS_SETTING, listen).await?;
         let readiness = Readiness::starting(role, lifecycle.soft.clone());
         let pools = Arc::new(OnceLock::new());
         let shown = Shown { readiness: readiness.clone(), pools: Arc::clone(&pools), recorder: recorder.clone() };

@@ -3,41 +3,40 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 use super::start::{RunningRole, StartError};
-use crate::config::{ShutdownConfig, TelemetryConfig};
+use crate::config::RoleConfig;
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::{logs, recorder};
 
 /// Exit code when a role did not start.
 const NOT_STARTED: u8 = 2;
 
+/// How a role starts.
+pub type Start = Box<dyn FnOnce(Lifecycle) -> BoxFuture<'static, Result<RunningRole, StartError>>>;
+
 /// Runs one role until it is told to stop, and tells the truth with the exit code: 0 stopped cleanly, 1 an essential
 /// task died, 2 did not start, 3 work in hand was cut off.
-pub fn run<F, Fut>(telemetry: &TelemetryConfig, shutdown: &ShutdownConfig, start: F) -> ExitCode
-where
-    F: FnOnce(Lifecycle) -> Fut,
-    Fut: Future<Output = Result<RunningRole, StartError>>,
-{
+///
+/// Roles hand over a boxed start from within this library: a generic one would have each binary compile its role anew.
+pub fn run(config: &RoleConfig, start: Start) -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _crash_points = fail::FailScenario::setup();
-    if let Err(error) = logs::init(telemetry) {
+    if let Err(error) = logs::init(&config.telemetry) {
         return complain(&error);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error),
     };
-    let grace = Duration::from_secs(shutdown.shutdown_grace_seconds);
+    let grace = Duration::from_secs(config.shutdown.shutdown_grace_seconds);
     let code = runtime.block_on(run_role(grace, start));
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
 }
 
-async fn run_role<F, Fut>(grace: Duration, start: F) -> ExitCode
-where
-    F: FnOnce(Lifecycle) -> Fut,
-    Fut: Future<Output = Result<RunningRole, StartError>>,
-{
+async fn run_role(grace: Duration, start: Start) -> ExitCode {
     let lifecycle = Lifecycle::default();
     if let Err(error) = lifecycle.watch_signals() {
         return complain(&error);

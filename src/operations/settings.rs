@@ -6,12 +6,9 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::{
-    AggregatorConfig, ApiConfig, HttpConfig, IngestConfig, LimitsConfig, OperationsConfig, PostgresConfig, QueueConfig,
-    RedisConfig, RedisUse, RetentionConfig, ShutdownConfig, TelemetryConfig, WorkerConfig,
-};
-use crate::queue::connection::{Connection, Timeouts};
+use crate::config::{AllRolesConfig, OperationsConfig, RedisUse};
 use crate::queue::server;
+use crate::redis_connection::{Connection, Timeouts};
 use crate::store::pool::{Pool, default_max};
 use crate::store::processes;
 use crate::telemetry::redaction::redact;
@@ -38,45 +35,12 @@ pub struct SettingsConfig {
 /// All settings of all processes.
 #[derive(Args, Debug, Clone)]
 pub struct AllSettings {
-    /// Postgres.
-    #[command(flatten)]
-    pub postgres: PostgresConfig,
-    /// Redis.
-    #[command(flatten)]
-    pub redis: RedisConfig,
     /// Operations listener.
     #[command(flatten)]
     pub operations: OperationsConfig,
-    /// Logs.
+    /// Everything else.
     #[command(flatten)]
-    pub telemetry: TelemetryConfig,
-    /// Listeners.
-    #[command(flatten)]
-    pub http: HttpConfig,
-    /// Limits.
-    #[command(flatten)]
-    pub limits: LimitsConfig,
-    /// Ingest.
-    #[command(flatten)]
-    pub ingest: IngestConfig,
-    /// The queue.
-    #[command(flatten)]
-    pub queue: QueueConfig,
-    /// The worker.
-    #[command(flatten)]
-    pub worker: WorkerConfig,
-    /// Folding.
-    #[command(flatten)]
-    pub aggregator: AggregatorConfig,
-    /// Retention.
-    #[command(flatten)]
-    pub retention: RetentionConfig,
-    /// The api.
-    #[command(flatten)]
-    pub api: ApiConfig,
-    /// Stopping.
-    #[command(flatten)]
-    pub shutdown: ShutdownConfig,
+    pub roles: AllRolesConfig,
 }
 
 #[derive(Parser)]
@@ -96,9 +60,9 @@ struct Setting {
 /// Prints and checks.
 pub async fn run(config: SettingsConfig) -> ExitCode {
     let settings = in_force();
-    let mut problems = unsafe_settings(&config.all);
+    let mut problems = unsafe_settings(&config.all.roles);
     if !config.offline {
-        problems.extend(unsafe_servers(&config.all).await);
+        problems.extend(unsafe_servers(&config.all.roles).await);
     }
     if config.json {
         println!("{}", serde_json::json!({ "settings": settings, "problems": problems }));
@@ -152,7 +116,7 @@ fn mask(value: &str) -> String {
     }
 }
 
-fn unsafe_settings(all: &AllSettings) -> Vec<String> {
+fn unsafe_settings(all: &AllRolesConfig) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(token) = &all.api.admin_token
         && weak(token)
@@ -177,7 +141,7 @@ fn weak(token: &SecretString) -> bool {
     token.len() < MIN_TOKEN || different.len() < 8
 }
 
-async fn unsafe_servers(all: &AllSettings) -> Vec<String> {
+async fn unsafe_servers(all: &AllRolesConfig) -> Vec<String> {
     let mut problems = Vec::new();
     match Pool::lazy(&all.postgres, "config") {
         Err(error) => problems.push(format!("DATABASE_URL: {error}")),
@@ -226,7 +190,7 @@ mod tests {
     fn unsafe_settings_are_named() {
         let given = |more: &[&'static str]| {
             let all = ["x", "--database-url", "postgres://localhost/x"];
-            unsafe_settings(&AllSettings::parse_from(all.into_iter().chain(more.iter().copied())).unwrap())
+            unsafe_settings(&AllSettings::parse_from(all.into_iter().chain(more.iter().copied())).unwrap().roles)
         };
         assert!(given(&[]).is_empty());
         assert!(given(&["--admin-token", "short"])[0].contains("ADMIN_TOKEN"));

@@ -14,7 +14,7 @@ use crate::domain::clock::Clock;
 use crate::http::server::{self, ServerConfig};
 use crate::lifecycle::Lifecycle;
 use crate::queue::Queue;
-use crate::queue::connection::{Connection, Timeouts};
+use crate::redis_connection::{Connection, Timeouts};
 use crate::store::migrations::{self, SchemaStatus};
 use crate::store::pool::Pool;
 use crate::store::{partitions, processes};
@@ -24,6 +24,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often a wait is mentioned in the log.
 const MENTION_EVERY: Duration = Duration::from_secs(5);
+/// The setting that chooses the operations listener of a process that is one role.
+pub const OPERATIONS_SETTING: &str = "OPS_LISTEN";
 
 /// Why a role did not start.
 #[derive(Debug, thiserror::Error)]
@@ -32,10 +34,10 @@ pub enum StartError {
     #[error("{0}")]
     Config(String),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address} ({what}): {source}")]
+    #[error("cannot listen on {address}, where {setting} says: {source}")]
     Listen {
-        /// Which listener.
-        what: &'static str,
+        /// The setting that chose the address.
+        setting: &'static str,
         /// Where.
         address: SocketAddr,
         /// Why not.
@@ -73,17 +75,28 @@ pub struct RunningRole {
     pub operations: SocketAddr,
 }
 
-/// Binds a listener; returns it with its address (port 0 becomes a real one).
+impl StartError {
+    /// The same of a process in which the operations address has another name (`scoreline up` has one per role).
+    #[must_use]
+    pub fn with_operations_named(self, setting: &'static str) -> Self {
+        match self {
+            Self::Listen { setting: OPERATIONS_SETTING, address, source } => Self::Listen { setting, address, source },
+            other => other,
+        }
+    }
+}
+
+/// Binds a listener; returns it with its address (port 0 becomes a real one). `setting`: what chose the address.
 ///
 /// # Errors
 /// [`StartError::Listen`].
-pub async fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+pub async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let bind = async {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         Ok((listener, address))
     };
-    bind.await.map_err(|source| StartError::Listen { what, address, source })
+    bind.await.map_err(|source| StartError::Listen { setting, address, source })
 }
 
 /// Serves a role's public router as an essential task.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::readiness::Readiness;
 use crate::lifecycle::Lifecycle;
-use crate::queue::connection::Connection;
 use crate::queue::server;
+use crate::redis_connection::Connection;
 use crate::store::pool::Pool;
 use crate::store::processes;
 

@@ -4,7 +4,6 @@
 //! Read in this order: [`keys`], `scripts/`, [`job`], [`worker`], `backend`, `fetch`, [`settle`], `lease`.
 
 mod backend;
-pub mod connection;
 mod dead;
 pub mod enqueue;
 mod fetch;
@@ -25,13 +24,13 @@ pub mod worker;
 
 use redis::aio::ConnectionLike;
 
-pub use self::connection::{Connection, Timeouts};
 pub use self::dead::DeadJob;
 pub use self::job::{Delivery, JobId, Settlement};
 pub use self::keys::{Keys, Lane};
 use self::scripts::PUSH;
 pub use self::settle::Settler;
 pub use self::worker::{JobRunner, WorkerOptions, run_worker};
+pub use crate::redis_connection::{Connection, Timeouts};
 
 /// Why the queue could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

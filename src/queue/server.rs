@@ -8,7 +8,7 @@ use redis::aio::ConnectionLike;
 use redis::{ErrorKind, RedisResult};
 
 use super::Timeouts;
-use super::connection::Connection;
+use crate::redis_connection::Connection;
 
 /// Oldest major version that has what the scripts use.
 pub const MIN_MAJOR_VERSION: u32 = 7;

@@ -3,16 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{FromRedisValue, ScriptInvocation};
+use redis::{ErrorKind, FromRedisValue, ScriptInvocation};
 
 use crate::domain::ids::BoardGenerationId;
+use crate::redis_connection::{Connection, Timeouts};
 
-/// Longest wait for an answer. The slowest script (500 entries into a million) takes a few milliseconds.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest wait for a connection attempt.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The slowest script (500 entries into a million) takes a few milliseconds.
+const TIMEOUTS: Timeouts = Timeouts { response: Duration::from_secs(2), connect: Duration::from_secs(1) };
 /// Longest wait for a call in all, reconnecting included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -30,8 +27,7 @@ pub enum RankingError {
     TimedOut,
 }
 
-/// Leaderboards in Redis. Cheap to clone; one multiplexed connection that reconnects by itself, and is replaced when it
-/// is silent: the redis crate goes on waiting for a peer that neither answers nor ends the connection.
+/// Leaderboards in Redis. Cheap to clone; one multiplexed connection that reconnects by itself.
 #[derive(Clone)]
 pub struct Ranking {
     inner: Arc<Inner>,
@@ -40,8 +36,7 @@ pub struct Ranking {
 struct Inner {
     prefix: String,
     channel: String,
-    client: redis::Client,
-    connection: ArcSwap<ConnectionManager>,
+    connection: Connection,
 }
 
 impl std::fmt::Debug for Ranking {
@@ -52,14 +47,19 @@ impl std::fmt::Debug for Ranking {
 
 impl Ranking {
     /// Leaderboards under `prefix` (`REDIS_PREFIX`) in the Redis at `url`. Does not connect yet, so a process starts
-    /// while Redis is away. Must be called within a tokio runtime.
+    /// while Redis is away.
     ///
     /// # Errors
     /// [`RankingError::BadUrl`].
     pub fn open(url: &str, prefix: &str) -> Result<Self, RankingError> {
-        let client = redis::Client::open(url).map_err(RankingError::BadUrl)?;
-        let connection = ArcSwap::from_pointee(manager(&client).map_err(RankingError::BadUrl)?);
-        let inner = Inner { prefix: prefix.to_owned(), channel: format!("{prefix}:boards"), client, connection };
+        let connection = Connection::open(url, TIMEOUTS).map_err(RankingError::BadUrl)?;
+        if connection.is_cluster() {
+            // A board is checked against the run id of the one server that holds it.
+            return Err(RankingError::BadUrl(
+                (ErrorKind::InvalidClientConfig, "leaderboards need a single server").into(),
+            ));
+        }
+        let inner = Inner { prefix: prefix.to_owned(), channel: format!("{prefix}:boards"), connection };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -69,11 +69,11 @@ impl Ranking {
     /// [`RankingError`] when it does not.
     pub async fn ping(&self) -> Result<(), RankingError> {
         let ping = redis::cmd("PING");
-        self.bounded(async |connection| ping.query_async(connection).await).await
+        self.bounded(async { ping.query_async(&mut self.inner.connection.clone()).await }).await
     }
 
-    pub(super) fn client(&self) -> &redis::Client {
-        &self.inner.client
+    pub(super) fn connection(&self) -> &Connection {
+        &self.inner.connection
     }
 
     pub(super) fn channel(&self) -> &str {
@@ -87,49 +87,15 @@ impl Ranking {
 
     /// Runs one script.
     pub(super) async fn call<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RankingError> {
-        self.bounded(async |connection| script.invoke_async(connection).await).await
+        self.bounded(async { script.invoke_async(&mut self.inner.connection.clone()).await }).await
     }
 
     /// Runs one pipeline.
     pub(super) async fn pipe<T: FromRedisValue>(&self, pipeline: &redis::Pipeline) -> Result<T, RankingError> {
-        self.bounded(async |connection| pipeline.query_async(connection).await).await
+        self.bounded(async { pipeline.query_async(&mut self.inner.connection.clone()).await }).await
     }
 
-    async fn bounded<T>(
-        &self,
-        call: impl AsyncFnOnce(&mut ConnectionManager) -> redis::RedisResult<T>,
-    ) -> Result<T, RankingError> {
-        let used = self.inner.connection.load_full();
-        let mut connection = ConnectionManager::clone(&used);
-        match tokio::time::timeout(CALL_TIMEOUT, call(&mut connection)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                if error.is_timeout() {
-                    self.replace(&used);
-                }
-                Err(error.into())
-            }
-            Err(_) => {
-                self.replace(&used);
-                Err(RankingError::TimedOut)
-            }
-        }
+    async fn bounded<T>(&self, call: impl Future<Output = redis::RedisResult<T>>) -> Result<T, RankingError> {
+        Ok(tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|_| RankingError::TimedOut)??)
     }
-
-    /// Leaves a silent connection to those who still wait for it; later calls get another.
-    fn replace(&self, silent: &Arc<ConnectionManager>) {
-        if let Ok(fresh) = manager(&self.inner.client) {
-            self.inner.connection.compare_and_swap(silent, Arc::new(fresh));
-        }
-    }
-}
-
-fn manager(client: &redis::Client) -> redis::RedisResult<ConnectionManager> {
-    let config = ConnectionManagerConfig::new()
-        .set_response_timeout(Some(RESPONSE_TIMEOUT))
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_min_delay(Duration::from_millis(20))
-        .set_max_delay(Duration::from_millis(500))
-        .set_number_of_retries(2);
-    ConnectionManager::new_lazy_with_config(client.clone(), config)
 }

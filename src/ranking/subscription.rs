@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Ranking, RankingError};
 use crate::domain::ids::BoardGenerationId;
+use crate::redis_connection::{Connection, Timeouts};
 
 /// Longest wait between two attempts to subscribe again.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
@@ -32,8 +33,8 @@ pub async fn listen(
     stop: CancellationToken,
     mut heard: impl FnMut(Notice<'_>) + Send,
 ) -> Result<(), RankingError> {
-    let client = redis::Client::open(url).map_err(RankingError::BadUrl)?;
-    listen_with(&client, channel, stop, &mut heard).await;
+    let connection = Connection::open(url, Timeouts::default()).map_err(RankingError::BadUrl)?;
+    listen_with(&connection, channel, stop, &mut heard).await;
     Ok(())
 }
 
@@ -51,20 +52,22 @@ impl Ranking {
                 heard(parts.map(|(generation, version)| (BoardGenerationId(generation), version)));
             }
         };
-        listen_with(self.client(), self.channel(), stop, &mut parse).await;
+        listen_with(self.connection(), self.channel(), stop, &mut parse).await;
     }
 }
 
 async fn listen_with(
-    client: &redis::Client,
+    connection: &Connection,
     channel: &str,
     stop: CancellationToken,
     heard: &mut (impl FnMut(Notice<'_>) + Send),
 ) {
     let mut backoff = Duration::from_millis(20);
+    let mut attempt = 0_usize;
     loop {
         let listening = async {
-            match subscribe(client, channel, heard).await {
+            attempt = attempt.wrapping_add(1);
+            match subscribe(connection, attempt, channel, heard).await {
                 Ok(()) => backoff = Duration::from_millis(20),
                 Err(error) => tracing::debug!(channel, %error, "subscription lost"),
             }
@@ -80,12 +83,13 @@ async fn listen_with(
 
 /// One connection's life; ends when it is lost.
 async fn subscribe(
-    client: &redis::Client,
+    connection: &Connection,
+    attempt: usize,
     channel: &str,
     heard: &mut (impl FnMut(Notice<'_>) + Send),
 ) -> redis::RedisResult<()> {
     let timed_out = || redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-    let pubsub = tokio::time::timeout(PING_INTERVAL, client.get_async_pubsub()).await.map_err(|_| timed_out())??;
+    let pubsub = connection.subscriber(attempt).await?;
     let (mut sink, mut messages) = pubsub.split();
     tokio::time::timeout(PING_INTERVAL, sink.subscribe(channel)).await.map_err(|_| timed_out())??;
     heard(Notice::Subscribed);

@@ -4,21 +4,27 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 
+use super::backfill::{Backfill, backfill};
 use super::client::{Play, play};
+use crate::cli::progress::bar;
+use crate::config::PostgresConfig;
 use crate::domain::clock::Clock;
+use crate::store::games;
+use crate::store::pool::Pool;
+use crate::telemetry::redaction::redact;
 
-/// Play a simulated game against an ingest.
+/// Play a simulated game against an ingest, or store a past in which it was played.
 #[derive(Args, Debug, Clone)]
 pub struct SimulateConfig {
     /// Address of ingest.
     #[arg(long, env = "SCORELINE_INGEST", default_value = "http://127.0.0.1:8080")]
     pub ingest: String,
     /// A server key of the game.
-    #[arg(long, env = "SCORELINE_SERVER_KEY", hide_env_values = true)]
-    pub server_key: SecretString,
+    #[arg(long, env = "SCORELINE_SERVER_KEY", hide_env_values = true, required_unless_present = "backfill")]
+    pub server_key: Option<SecretString>,
     /// How many players there are.
     #[arg(long, default_value_t = 100)]
     pub players: usize,
@@ -28,6 +34,19 @@ pub struct SimulateConfig {
     /// How long to play, for example `60s`, `5m`, `1h`; until stopped when absent.
     #[arg(long = "for", value_parser = parse_duration)]
     pub duration: Option<Duration>,
+    /// Instead of playing, store this many events of the past straight into Postgres. Leaderboards count them when they
+    /// are recomputed (`scoreline recompute`).
+    #[arg(long, value_name = "EVENTS", requires_all = ["database_url", "game"], conflicts_with_all = ["rate", "duration"])]
+    pub backfill: Option<u64>,
+    /// The game whose past it is.
+    #[arg(long, requires = "backfill")]
+    pub game: Option<String>,
+    /// How many days of it.
+    #[arg(long, default_value_t = 30)]
+    pub days: u32,
+    /// Postgres, for a past.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<SecretString>,
     /// The same seed plays the same game.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -52,9 +71,53 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| format!("{text} is too long"))
 }
 
-/// Plays, and says what became of it.
-#[allow(clippy::print_stdout, reason = "the command's answer")]
+/// Plays, or stores a past, and says what became of it. Exit code 1: not everything was accepted or stored; 2: the
+/// arguments do not fit together; 3: no such game.
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "the command's answer")]
 pub async fn run(config: SimulateConfig) -> ExitCode {
+    match (config.backfill, &config.server_key) {
+        (Some(events), _) => match store_past(&config, events).await {
+            Ok(game) if config.json => println!("{}", serde_json::json!({ "stored": events, "game": game })),
+            Ok(game) => println!("{events} events stored; now run: scoreline recompute --game {game}"),
+            Err((code, error)) => {
+                eprintln!("error: {}", redact(&error));
+                return ExitCode::from(code);
+            }
+        },
+        (None, Some(key)) => return play_now(&config, key.clone()).await,
+        // clap asks for one of them.
+        (None, None) => return ExitCode::from(2),
+    }
+    ExitCode::SUCCESS
+}
+
+/// Stores a past; returns the game's name, or an exit code and what went wrong.
+async fn store_past(config: &SimulateConfig, events: u64) -> Result<String, (u8, String)> {
+    let failed = |e: &dyn std::fmt::Display| (1, e.to_string());
+    let (Some(url), Some(slug)) = (&config.database_url, &config.game) else {
+        return Err((2, "--backfill needs --database-url and --game".to_owned()));
+    };
+    let postgres = PostgresConfig::at(url.expose_secret()).map_err(|e| failed(&e))?;
+    let pool = Pool::lazy(&postgres, "cli").map_err(|e| failed(&e))?;
+    let game = games::by_slug(&pool, slug).await.map_err(|e| failed(&e))?;
+    let game = game.ok_or_else(|| (3, format!("there is no game '{slug}'")))?;
+    let bar = bar(slug, Some(events));
+    let past = Backfill {
+        game: game.id,
+        players: config.players,
+        events,
+        until: Clock::system().now(),
+        over: Duration::from_secs(u64::from(config.days) * 86_400),
+        seed: config.seed,
+    };
+    let written = backfill(&pool, past, |stored| bar.set_position(stored)).await;
+    bar.finish_and_clear();
+    written.map_err(|e| failed(&e))?;
+    Ok(slug.clone())
+}
+
+#[allow(clippy::print_stdout, reason = "the command's answer")]
+async fn play_now(config: &SimulateConfig, server_key: SecretString) -> ExitCode {
     let stop = CancellationToken::new();
     let (done, duration) = (stop.clone(), config.duration);
     tokio::spawn(async move {
@@ -72,7 +135,7 @@ pub async fn run(config: SimulateConfig) -> ExitCode {
     });
     let playing = Play {
         ingest: config.ingest.trim_end_matches('/').to_owned(),
-        server_key: config.server_key,
+        server_key,
         players: config.players,
         rate: config.rate,
         seed: config.seed,

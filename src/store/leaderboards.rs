@@ -78,8 +78,7 @@ impl From<ChangeError> for ApplyError {
     fn from(error: ChangeError) -> Self {
         match error {
             ChangeError::Spec(error) => Self::Spec(error),
-            ChangeError::NotFound | ChangeError::SlugTaken => Self::NoGame,
-            ChangeError::HistoryIncomplete => Self::HistoryIncomplete,
+            ChangeError::NotFound => Self::NoGame,
             ChangeError::Postgres(error) => Self::Postgres(error),
         }
     }

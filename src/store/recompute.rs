@@ -1,109 +1,22 @@
-//! Creating and editing leaderboards: each change of what counts makes a generation in state `building`, which a
-//! recompute fills and swaps in (fine print 5).
+//! Beginning a recompute: a generation in state `building`, which cron fills and swaps in (fine print 5).
 
 use sqlx::PgConnection;
 
 use crate::domain::board::{BoardGeneration, CompiledBoard, GenerationState, LeaderboardSpec, Operator, SpecError};
 use crate::domain::ids::{BoardGenerationId, GameId};
 
-/// Why a leaderboard was not created or edited. Roll the transaction back.
+/// Why no recompute was begun or swapped in. Roll the transaction back.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// The specification is unusable.
     #[error(transparent)]
     Spec(#[from] SpecError),
-    /// The game has a leaderboard of that name already.
-    #[error("the game already has a leaderboard of that name")]
-    SlugTaken,
     /// No such game or leaderboard.
     #[error("no such game or leaderboard")]
     NotFound,
-    /// Retention has dropped events that the new definition needs (`409 history_incomplete`).
-    #[error("events that this definition needs are no longer stored; accept to count from kept events only")]
-    HistoryIncomplete,
     /// Whatever Postgres says.
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
-}
-
-/// What an edit did.
-#[derive(Debug, Clone)]
-pub enum Edited {
-    /// Only how it is shown changed (name, public, tie policy): in force with the commit.
-    Shown,
-    /// What counts changed: this generation is being built; players see the old one until it is swapped in.
-    Building(Box<BoardGeneration>),
-}
-
-/// Creates a leaderboard; its first generation is filled from the events that are stored.
-///
-/// # Errors
-/// [`ChangeError`].
-pub async fn create_leaderboard(
-    transaction: &mut PgConnection,
-    game: GameId,
-    spec: &LeaderboardSpec,
-) -> Result<BoardGeneration, ChangeError> {
-    let id: Option<i32> = sqlx::query_scalar(
-        "INSERT INTO leaderboards (game_id, slug, spec) SELECT id, $2, $3::jsonb FROM games WHERE id = $1
-         ON CONFLICT (game_id, slug) WHERE deleted_at IS NULL DO NOTHING RETURNING id",
-    )
-    .bind(game.0)
-    .bind(spec.slug.as_str())
-    .bind(json(spec)?)
-    .fetch_optional(&mut *transaction)
-    .await?;
-    let Some(id) = id else {
-        let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM games WHERE id = $1)")
-            .bind(game.0)
-            .fetch_one(transaction)
-            .await?;
-        return Err(if exists { ChangeError::SlugTaken } else { ChangeError::NotFound });
-    };
-    begin(transaction, id, spec).await
-}
-
-/// Edits a leaderboard. `accept_incomplete`: the caller accepts to count from kept events only.
-///
-/// # Errors
-/// [`ChangeError`].
-pub async fn edit(
-    transaction: &mut PgConnection,
-    leaderboard_id: i32,
-    spec: &LeaderboardSpec,
-    accept_incomplete: bool,
-) -> Result<Edited, ChangeError> {
-    // The row of the game first, as everywhere, so that no two changes wait for each other.
-    lock_game(transaction, leaderboard_id).await?;
-    let current: Option<(String, String)> = sqlx::query_as(
-        "SELECT l.slug, g.spec::text FROM leaderboards l
-           JOIN leaderboard_generations g ON g.leaderboard_id = l.id AND g.state <> 'retired'
-          WHERE l.id = $1 ORDER BY g.id DESC LIMIT 1",
-    )
-    .bind(leaderboard_id)
-    .fetch_optional(&mut *transaction)
-    .await?;
-    let current = current
-        .map(|(slug, spec)| serde_json::from_str::<LeaderboardSpec>(&spec).map(|spec| (slug, spec)).map_err(damaged))
-        .transpose()?;
-    let counts_alike = |old: &LeaderboardSpec| old.definition == spec.definition && old.server_only == spec.server_only;
-    if let Some((slug, old)) = &current
-        && counts_alike(old)
-    {
-        if slug != spec.slug.as_str() {
-            rename(transaction, leaderboard_id, spec).await?;
-        }
-        show(transaction, leaderboard_id, spec).await?;
-        return Ok(Edited::Shown);
-    }
-    let survives = current.as_ref().is_none_or(|(_, old)| baseline_survives(old, spec));
-    if !survives && !accept_incomplete && !history_is_complete(transaction, leaderboard_id).await? {
-        return Err(ChangeError::HistoryIncomplete);
-    }
-    if current.as_ref().is_some_and(|(slug, _)| slug != spec.slug.as_str()) {
-        rename(transaction, leaderboard_id, spec).await?;
-    }
-    begin(transaction, leaderboard_id, spec).await.map(|generation| Edited::Building(Box::new(generation)))
 }
 
 /// Begins a recompute of `spec` for a leaderboard: a new generation in state `building`, replacing one that is being
@@ -239,49 +152,6 @@ pub(super) async fn lock_game(transaction: &mut PgConnection, leaderboard_id: i3
     game.map(GameId).ok_or(ChangeError::NotFound)
 }
 
-async fn rename(
-    transaction: &mut PgConnection,
-    leaderboard_id: i32,
-    spec: &LeaderboardSpec,
-) -> Result<(), ChangeError> {
-    let renamed = sqlx::query(
-        "UPDATE leaderboards l SET slug = $2 WHERE l.id = $1
-            AND NOT EXISTS (SELECT 1 FROM leaderboards o WHERE o.game_id = l.game_id AND o.slug = $2 AND o.deleted_at IS NULL)",
-    )
-    .bind(leaderboard_id)
-    .bind(spec.slug.as_str())
-    .execute(transaction)
-    .await?;
-    if renamed.rows_affected() == 1 { Ok(()) } else { Err(ChangeError::SlugTaken) }
-}
-
-/// Writes what is only shown into the leaderboard and its generations.
-async fn show(transaction: &mut PgConnection, leaderboard_id: i32, spec: &LeaderboardSpec) -> Result<(), ChangeError> {
-    let text = json(spec)?;
-    sqlx::query("UPDATE leaderboards SET spec = $2::jsonb, updated_at = now() WHERE id = $1")
-        .bind(leaderboard_id)
-        .bind(&text)
-        .execute(&mut *transaction)
-        .await?;
-    // The live one may count by another definition while its successor is being built: only what is shown is written.
-    sqlx::query(
-        "UPDATE leaderboard_generations
-            SET spec = (spec - 'name') || (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each($2::jsonb)
-                                  WHERE key IN ('slug', 'name', 'public', 'tie_policy'))
-          WHERE leaderboard_id = $1 AND state <> 'retired'",
-    )
-    .bind(leaderboard_id)
-    .bind(&text)
-    .execute(&mut *transaction)
-    .await?;
-    super::directory::changed(transaction).await?;
-    Ok(())
-}
-
 fn json(spec: &LeaderboardSpec) -> Result<String, sqlx::Error> {
     serde_json::to_string(spec).map_err(|error| sqlx::Error::Encode(Box::new(error)))
-}
-
-fn damaged(error: serde_json::Error) -> sqlx::Error {
-    sqlx::Error::Decode(Box::new(error))
 }

@@ -1,5 +1,6 @@
 //! Logs and metrics.
 
+pub mod log_budget;
 pub mod logs;
 pub mod metrics;
 pub mod process;

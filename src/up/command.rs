@@ -11,10 +11,7 @@ use super::announce;
 use super::demo::{self, Demo};
 use super::endpoints::Endpoints;
 use super::roles::{self, OperationsAddresses, RoleSettings, Running};
-use crate::config::{
-    AggregatorConfig, ApiConfig, HttpConfig, IngestConfig, LimitsConfig, PostgresConfig, QueueConfig, RedisConfig,
-    RetentionConfig, ShutdownConfig, TelemetryConfig, WorkerConfig,
-};
+use crate::config::AllRolesConfig;
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::start::StartError;
@@ -47,42 +44,9 @@ pub struct UpConfig {
     /// Operations listeners.
     #[command(flatten)]
     pub operations: OperationsAddresses,
-    /// Postgres.
+    /// What the roles are given.
     #[command(flatten)]
-    pub postgres: PostgresConfig,
-    /// Redis.
-    #[command(flatten)]
-    pub redis: RedisConfig,
-    /// Logs.
-    #[command(flatten)]
-    pub telemetry: TelemetryConfig,
-    /// Listeners.
-    #[command(flatten)]
-    pub http: HttpConfig,
-    /// Limits.
-    #[command(flatten)]
-    pub limits: LimitsConfig,
-    /// Ingest.
-    #[command(flatten)]
-    pub ingest: IngestConfig,
-    /// The queue.
-    #[command(flatten)]
-    pub queue: QueueConfig,
-    /// The worker.
-    #[command(flatten)]
-    pub worker: WorkerConfig,
-    /// Folding.
-    #[command(flatten)]
-    pub aggregator: AggregatorConfig,
-    /// Retention.
-    #[command(flatten)]
-    pub retention: RetentionConfig,
-    /// The api.
-    #[command(flatten)]
-    pub api: ApiConfig,
-    /// Stopping.
-    #[command(flatten)]
-    pub shutdown: ShutdownConfig,
+    pub roles: AllRolesConfig,
 }
 
 /// Why `up` ended early.
@@ -110,7 +74,7 @@ pub fn with_private_defaults(up: clap::Command) -> clap::Command {
 pub fn run(config: UpConfig) -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _crash_points = fail::FailScenario::setup();
-    if let Err(error) = logs::init(&config.telemetry) {
+    if let Err(error) = logs::init(&config.roles.telemetry) {
         return announce::failure(&error);
     }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -134,8 +98,8 @@ async fn run_all(config: UpConfig) -> ExitCode {
     let private = |url: &SecretString| url.expose_secret() == PRIVATE;
     let options = StackOptions {
         home: config.home.clone(),
-        postgres: private(&config.postgres.database_url),
-        redis: private(&config.redis.redis_url),
+        postgres: private(&config.roles.postgres.database_url),
+        redis: private(&config.roles.redis.redis_url),
         durable: true,
         max_connections: config.private_max_connections,
     };
@@ -143,7 +107,7 @@ async fn run_all(config: UpConfig) -> ExitCode {
         Ok(stack) => stack,
         Err(error) => return announce::failure(&error),
     };
-    let grace = Duration::from_secs(config.shutdown.shutdown_grace_seconds);
+    let grace = Duration::from_secs(config.roles.shutdown.shutdown_grace_seconds);
     let result = start(config, &stack, &lifecycle).await;
     let code = match result {
         Ok(()) => {
@@ -165,17 +129,17 @@ async fn run_all(config: UpConfig) -> ExitCode {
 
 async fn start(mut config: UpConfig, stack: &Stack, lifecycle: &Lifecycle) -> Result<(), UpError> {
     if let Some(url) = stack.database_url() {
-        config.postgres.database_url = SecretString::from(url);
+        config.roles.postgres.database_url = SecretString::from(url);
     }
     if let Some(url) = stack.redis_url() {
-        config.redis.redis_url = SecretString::from(url);
+        config.roles.redis.redis_url = SecretString::from(url);
     }
-    if config.api.admin_token.is_none() {
-        config.api.admin_token = Some(SecretString::from(stack.home().secret(ADMIN_TOKEN)?));
+    if config.roles.api.admin_token.is_none() {
+        config.roles.api.admin_token = Some(SecretString::from(stack.home().secret(ADMIN_TOKEN)?));
     }
     let clock = Clock::system();
-    migrate(config.postgres.database_url.expose_secret()).await?;
-    let demo = demo::prepare(&config.postgres, &config.redis, stack.home()).await.map_err(UpError::Demo)?;
+    migrate(config.roles.postgres.database_url.expose_secret()).await?;
+    let demo = demo::prepare(&config.roles.postgres, &config.roles.redis, stack.home()).await.map_err(UpError::Demo)?;
     let settings = RoleSettings::of(&config);
     let running = roles::start_all(settings, &clock, lifecycle).await?;
     let endpoints = Endpoints::new(&config, &running, &demo);

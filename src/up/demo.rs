@@ -8,7 +8,7 @@ use crate::config::{PostgresConfig, RedisConfig, RedisUse};
 use crate::directory::{self, Directory, KeyKind};
 use crate::domain::board::LeaderboardSpec;
 use crate::domain::ids::{GameId, Slug};
-use crate::queue::connection::{Connection, Timeouts};
+use crate::redis_connection::{Connection, Timeouts};
 use crate::stack::Home;
 use crate::store::audit_log::Actor;
 use crate::store::pool::Pool;

@@ -50,7 +50,7 @@ impl Endpoints {
 
     /// Everything, now that it runs.
     pub fn new(config: &UpConfig, running: &Running, demo: &Demo) -> Self {
-        let token = config.api.admin_token.as_ref().map(|t| t.expose_secret().to_owned());
+        let token = config.roles.api.admin_token.as_ref().map(|t| t.expose_secret().to_owned());
         Self {
             ingest: running.ingest_url(),
             api: running.api_url(),
@@ -60,8 +60,8 @@ impl Endpoints {
                 worker: format!("http://{}", running.worker.operations),
                 cron: format!("http://{}", running.cron.operations),
             },
-            database_url: config.postgres.database_url.expose_secret().to_owned(),
-            redis_url: config.redis.redis_url.expose_secret().to_owned(),
+            database_url: config.roles.postgres.database_url.expose_secret().to_owned(),
+            redis_url: config.roles.redis.redis_url.expose_secret().to_owned(),
             game: GAME,
             client_key: demo.client_key.expose_secret().to_owned(),
             server_key: demo.server_key.expose_secret().to_owned(),

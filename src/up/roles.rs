@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use clap::Args;
+use futures_util::TryFutureExt as _;
 
 use super::command::UpConfig;
 use crate::aggregator::role::{self as cron, CronSettings};
 use crate::api::role::{self as api, ApiRoleSettings};
-use crate::config::{EventAgeConfig, OperationsConfig};
+use crate::config::{EventAgeConfig, OperationsConfig, RoleConfig};
 use crate::domain::clock::Clock;
 use crate::ingest::role::{self as ingest, IngestRoleSettings};
 use crate::lifecycle::Lifecycle;
@@ -43,49 +44,43 @@ pub struct RoleSettings {
 impl RoleSettings {
     /// The same settings as `up` was given, with each role's own operations listener.
     pub fn of(config: &UpConfig) -> Self {
-        let operations = |address| OperationsConfig { ops_listen: Some(address) };
-        let event_age = EventAgeConfig { max_event_age_seconds: config.ingest.max_event_age_seconds };
+        let all = &config.roles;
+        let role = |address| RoleConfig {
+            redis: all.redis.clone(),
+            operations: OperationsConfig { ops_listen: Some(address) },
+            telemetry: all.telemetry.clone(),
+            shutdown: all.shutdown.clone(),
+        };
+        let event_age = EventAgeConfig { max_event_age_seconds: all.ingest.max_event_age_seconds };
         let addresses = &config.operations;
         Self {
             ingest: IngestRoleSettings {
-                redis: config.redis.clone(),
-                operations: operations(addresses.ingest_ops_listen),
-                telemetry: config.telemetry.clone(),
-                http: config.http.clone(),
-                limits: config.limits.clone(),
-                ingest: config.ingest.clone(),
-                queue: config.queue.clone(),
-                shutdown: config.shutdown.clone(),
+                role: role(addresses.ingest_ops_listen),
+                http: all.http.clone(),
+                limits: all.limits.clone(),
+                ingest: all.ingest.clone(),
+                queue: all.queue.clone(),
             },
             worker: WorkerSettings {
-                postgres: config.postgres.clone(),
-                redis: config.redis.clone(),
-                operations: operations(addresses.worker_ops_listen),
-                telemetry: config.telemetry.clone(),
-                queue: config.queue.clone(),
-                worker: config.worker.clone(),
+                role: role(addresses.worker_ops_listen),
+                postgres: all.postgres.clone(),
+                queue: all.queue.clone(),
+                worker: all.worker.clone(),
                 event_age: event_age.clone(),
-                shutdown: config.shutdown.clone(),
             },
             cron: CronSettings {
-                postgres: config.postgres.clone(),
-                redis: config.redis.clone(),
-                operations: operations(addresses.cron_ops_listen),
-                telemetry: config.telemetry.clone(),
-                queue: config.queue.clone(),
-                aggregator: config.aggregator.clone(),
-                retention: config.retention.clone(),
+                role: role(addresses.cron_ops_listen),
+                postgres: all.postgres.clone(),
+                queue: all.queue.clone(),
+                aggregator: all.aggregator.clone(),
+                retention: all.retention.clone(),
                 event_age,
-                shutdown: config.shutdown.clone(),
             },
             api: ApiRoleSettings {
-                postgres: config.postgres.clone(),
-                redis: config.redis.clone(),
-                operations: operations(addresses.api_ops_listen),
-                telemetry: config.telemetry.clone(),
-                http: config.http.clone(),
-                api: config.api.clone(),
-                shutdown: config.shutdown.clone(),
+                role: role(addresses.api_ops_listen),
+                postgres: all.postgres.clone(),
+                http: all.http.clone(),
+                api: all.api.clone(),
             },
         }
     }
@@ -126,10 +121,12 @@ fn url(role: &RunningRole) -> String {
 /// The first that did not start; the others stop with `lifecycle`.
 pub async fn start_all(settings: RoleSettings, clock: &Clock, lifecycle: &Lifecycle) -> Result<Running, StartError> {
     let (worker, cron, api, ingest) = tokio::try_join!(
-        worker::start(settings.worker, clock.clone(), lifecycle),
-        cron::start(settings.cron, clock.clone(), lifecycle),
-        api::start(settings.api, clock.clone(), lifecycle),
-        ingest::start(settings.ingest, clock.clone(), lifecycle),
+        worker::start(settings.worker, clock.clone(), lifecycle)
+            .map_err(|e| e.with_operations_named("WORKER_OPS_LISTEN")),
+        cron::start(settings.cron, clock.clone(), lifecycle).map_err(|e| e.with_operations_named("CRON_OPS_LISTEN")),
+        api::start(settings.api, clock.clone(), lifecycle).map_err(|e| e.with_operations_named("API_OPS_LISTEN")),
+        ingest::start(settings.ingest, clock.clone(), lifecycle)
+            .map_err(|e| e.with_operations_named("INGEST_OPS_LISTEN")),
     )?;
     Ok(Running { ingest, worker, cron, api })
 }

@@ -6,6 +6,7 @@
 
 mod support;
 
+mod abuse;
 mod api;
 mod chaos;
 #[cfg(feature = "failpoints")]

@@ -7,7 +7,7 @@ use scoreline::bench::rig::Role;
 use scoreline::chaos::accounts::Client;
 
 use crate::support::eventually;
-use crate::support::system::{PATIENCE, System, system};
+use crate::support::system::{BOARDS, PATIENCE, System, system};
 
 const EVENTS: usize = 20_000;
 const BATCH: usize = 20;
@@ -64,4 +64,45 @@ async fn every_acknowledged_event_is_stored_once_and_ranked_through_kills() {
 async fn progress_or_end(system: &System) {
     let before = system.stored().await;
     eventually("progress", PATIENCE, || async { system.stored().await > before || system.jobs() == 0 }).await;
+}
+
+#[tokio::test]
+async fn point_14_queue_limits_and_directory_work_on_a_redis_cluster() {
+    let (nodes, url) = crate::queue::cluster::cluster().await;
+    let mut system = system().await;
+    for name in ["REDIS_QUEUE_URL", "REDIS_LIMITS_URL", "REDIS_CACHE_URL"] {
+        system.rig.environment.push((name.to_owned(), url.clone()));
+    }
+    system.start_all().await;
+    // A client key: the limits per address and per player are counted, each in its own slot.
+    let mut client = Client::new(system.rig.ingest, &system.client_key, BATCH);
+    for _ in 0..30 {
+        client.send().await;
+    }
+    let account = client.account();
+    eventually("all is stored", PATIENCE, async || system.stored().await >= account.acknowledged.len() as i64).await;
+    eventually("all is folded and published", PATIENCE, || system.is_quiet()).await;
+    for (slug, aggregate) in BOARDS {
+        system.check_board(slug, aggregate).await;
+    }
+    let with_keys = nodes.iter().filter(|n| redis::cmd("DBSIZE").query::<u64>(&mut n.connection()).unwrap() > 0);
+    assert!(with_keys.count() > 1, "the keys spread over the nodes");
+    system.rig.stop_all().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_past_that_was_stored_directly_counts_once_it_is_recomputed() {
+    let mut system = system().await;
+    system.start_all().await;
+    let past = ["simulate", "--backfill", "12000", "--players", "300", "--days", "40", "--game", "demo", "--json"];
+    assert_eq!(system.cli(&past)["stored"], 12_000);
+    assert_eq!(system.stored().await, 12_000, "in partitions that it made where there were none");
+    let recomputed = system.cli(&["recompute", "--game", "demo", "--json"]);
+    assert!(recomputed["recomputed"].as_array().unwrap().iter().all(|board| board["state"] == "live"), "{recomputed}");
+    for (slug, aggregate) in BOARDS {
+        system.check_board(slug, aggregate).await;
+    }
+    // Fails when boards, entries and events do not agree.
+    system.cli(&["audit", "--game", "demo", "--json"]);
+    system.rig.stop_all().await.unwrap();
 }

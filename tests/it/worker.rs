@@ -1,5 +1,7 @@
 //! `persist-events` over the real queue and a real database: exactly once, each job settled on its own.
 
+mod faults;
+
 use std::time::Duration;
 
 use clap::Parser;
@@ -58,8 +60,12 @@ impl Bench {
     }
 
     async fn start_worker(&self) {
+        self.start_worker_on(self.pool().clone()).await;
+    }
+
+    async fn start_worker_on(&self, pool: Pool) {
         let config = Settings::parse_from(["test"]).worker;
-        let persist_events = PersistEvents::start(&config, self.pool().clone(), "q0", &self.lifecycle).await.unwrap();
+        let persist_events = PersistEvents::start(&config, pool, "q0", &self.lifecycle).await.unwrap();
         let options = WorkerOptions { grace: Duration::from_secs(2), ..WorkerOptions::default() };
         tokio::spawn(run_worker(self.queue.clone(), options, Jobs { persist_events }, self.lifecycle.clone()));
         let mover = dead_letters::run(self.queue.clone(), self.pool().clone(), "q0".to_owned(), self.lifecycle.clone());
@@ -76,6 +82,20 @@ impl Bench {
             jobs == 0
         })
         .await;
+    }
+
+    /// Waits until somebody waits for a lock in the database; returns the backend.
+    async fn waits_for_a_lock(&self) -> i32 {
+        let waiting = "SELECT max(pid) FROM pg_stat_activity
+                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let backend = std::sync::atomic::AtomicI32::new(0);
+        eventually("a transaction waits", SOON, || async {
+            let pid: Option<i32> = sqlx::query_scalar(waiting).fetch_one(self.pool()).await.unwrap();
+            backend.store(pid.unwrap_or_default(), std::sync::atomic::Ordering::Relaxed);
+            pid.is_some()
+        })
+        .await;
+        backend.into_inner()
     }
 
     async fn count(&self, sql: &'static str) -> i64 {
@@ -215,6 +235,7 @@ async fn facts_follow_a_changed_definition_at_once() {
     let mut change = bench.pool().begin().await.unwrap();
     sqlx::query("SELECT 1 FROM games WHERE id = 1 FOR UPDATE").execute(&mut *change).await.unwrap();
     bench.push("during", &job(1, &[event(2, "p-2", r#"{"score":1}"#)])).await;
+    bench.waits_for_a_lock().await;
     sqlx::raw_sql(
         "UPDATE games SET definitions_generation = 2 WHERE id = 1;
          UPDATE leaderboard_generations SET state = 'retired';

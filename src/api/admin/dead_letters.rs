@@ -1,18 +1,22 @@
 //! Dead letters: jobs that will not be retried by themselves.
 
+use std::borrow::Cow;
+
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::super::access::StudioOrOperator;
 use super::super::body::RawBody;
+use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::query::{parse_limit, text};
 use super::super::replay::ReplayError;
 use super::super::state::ApiState;
 use crate::domain::clock::Micros;
+use crate::domain::ids::check_identifier;
 use crate::store::audit_log::{Change, record};
 use crate::store::dead_letters::{self, DeadLetter, DeadLetterFilter};
 
@@ -47,7 +51,11 @@ pub async fn list(
     let query = query.unwrap_or_default();
     let limit = text(&query, "limit").map(|limit| parse_limit(&limit)).transpose()?.unwrap_or(100);
     let wanted = text(&query, "state").unwrap_or("waiting".into());
-    let (kind, reason) = (text(&query, "kind"), text(&query, "reason"));
+    if !["waiting", "replayed", "discarded", "all"].contains(&&*wanted) {
+        let detail = "state is 'waiting', 'replayed', 'discarded' or 'all'.";
+        return Err(Problem::bad_request("state_invalid", detail).at("state"));
+    }
+    let (kind, reason) = (filter(&query, "kind")?, filter(&query, "reason")?);
     let after = text(&query, "after").map(|after| parse_after(&after)).transpose()?;
     let filter = DeadLetterFilter {
         state: Some(&*wanted).filter(|s| *s != "all"),
@@ -62,8 +70,17 @@ pub async fn list(
     Ok(Json(DeadLetterList { dead_letters, next_after }))
 }
 
+fn filter<'a>(query: &'a str, name: &'static str) -> Result<Option<Cow<'a, str>>, Problem> {
+    let given = text(query, name);
+    match given.as_deref().map(check_identifier) {
+        Some(Err(problem)) => Err(Problem::bad_request("filter_invalid", format!("{name} {problem}.")).at(name)),
+        Some(Ok(())) | None => Ok(given),
+    }
+}
+
 fn parse_after(text: &str) -> Result<(Micros, Uuid), Problem> {
-    let parsed = text.split_once('_').and_then(|(at, id)| Some((Micros(at.parse().ok()?), id.parse().ok()?)));
+    let parsed =
+        text.split_once('_').and_then(|(at, id)| Some((Micros::from_outside(at.parse().ok()?)?, id.parse().ok()?)));
     parsed.ok_or_else(|| Problem::bad_request("after_invalid", "after is the next_after of another page.").at("after"))
 }
 
@@ -87,7 +104,7 @@ pub struct DeadLetterAnswer {
 pub async fn show(
     State(state): State<ApiState>,
     who: StudioOrOperator,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<DeadLetterAnswer>, Problem> {
     let not_found = || Problem::not_found("dead_letter_not_found", "There is no such dead letter.");
     let id = id.parse().map_err(|_| not_found())?;

@@ -1,7 +1,7 @@
 //! Games: created and limited by operators.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret as _;
@@ -9,11 +9,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::access::{Operator, no_such_game};
 use super::super::body::RawBody;
+use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
 use super::keys::NewKey;
 use crate::directory::KeyKind;
 use crate::domain::ids::Slug;
+use crate::domain::name::check_name;
 use crate::store::games::{self, Game, GameEdit};
 
 /// A game to create.
@@ -45,12 +47,19 @@ pub struct CreatedGame {
 )]
 pub async fn create(State(state): State<ApiState>, _: Operator, body: RawBody) -> Result<Response, Problem> {
     let new: NewGame = body.json("{\"slug\": …, \"name\": …}")?;
-    let name = new.name.as_deref().unwrap_or(new.slug.as_str());
+    let name = usable_name(new.name.as_deref())?.unwrap_or(new.slug.as_str());
     let created = create_with_keys(&state.pool, &new.slug, name).await?.ok_or_else(|| {
         Problem::new(StatusCode::CONFLICT, "game_exists", "There is a game of this name already.").at("/slug")
     })?;
     state.directory_changed().await;
     Ok((StatusCode::CREATED, Json(created)).into_response())
+}
+
+fn usable_name(name: Option<&str>) -> Result<Option<&str>, Problem> {
+    match name.map(check_name) {
+        Some(Err(problem)) => Err(Problem::bad_request("name_invalid", problem.to_string()).at("/name")),
+        Some(Ok(())) | None => Ok(name),
+    }
 }
 
 async fn create_with_keys(
@@ -116,15 +125,17 @@ fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Option<u32>>, D::Er
 pub async fn edit(
     State(state): State<ApiState>,
     _: Operator,
-    Path(slug): Path<String>,
+    Named(slug): Named,
     body: RawBody,
 ) -> Result<Json<Game>, Problem> {
     let change: GameChange =
         body.json("{\"name\": …, \"limit_player_events\": …, \"limit_game_events\": …}, each optional")?;
-    let game = games::by_slug(&state.pool, &slug).await?.ok_or_else(no_such_game)?;
+    let name = usable_name(change.name.as_deref())?;
+    let slug = Slug::parse(&slug).map_err(|_| no_such_game())?;
+    let game = games::by_slug(&state.pool, slug.as_str()).await?.ok_or_else(no_such_game)?;
     let stored = |limit: Option<u32>| limit.map(|l| i32::try_from(l).unwrap_or(i32::MAX));
     let edit = GameEdit {
-        name: change.name.as_deref(),
+        name,
         limit_player_events: change.limit_player_events.map(stored),
         limit_game_events: change.limit_game_events.map(stored),
     };

@@ -1,7 +1,7 @@
 //! Keys of a game: made, listed and revoked by its studio.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret as _;
@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::super::access::Studio;
 use super::super::body::RawBody;
+use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::directory::KeyKind;
+use crate::domain::name::check_name;
 use crate::store::keys::{self, ApiKey};
 
 /// A key that was just made.
@@ -49,11 +51,11 @@ pub struct KeyRequest {
 )]
 pub async fn create(State(state): State<ApiState>, studio: Studio, body: RawBody) -> Result<Response, Problem> {
     let wanted: KeyRequest = body.json("{\"kind\": \"client\" or \"server\", \"label\": …}")?;
-    if wanted.label.as_ref().is_some_and(|label| label.chars().count() > 200) {
-        return Err(Problem::bad_request("label_too_long", "A label has at most 200 characters.").at("/label"));
+    let label = wanted.label.as_deref().filter(|label| !label.is_empty());
+    if let Some(Err(problem)) = label.map(check_name) {
+        return Err(Problem::bad_request("label_invalid", problem.to_string()).at("/label"));
     }
     let mut transaction = state.pool.begin().await?;
-    let label = wanted.label.as_deref();
     let made = keys::create(&mut transaction, studio.game.id, wanted.kind, label, studio.actor, rand::random());
     let (key, secret) = made.await?;
     transaction.commit().await?;
@@ -85,11 +87,7 @@ pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
     responses((status = 200, body = ApiKey))
 )]
-pub async fn revoke(
-    State(state): State<ApiState>,
-    studio: Studio,
-    Path(id): Path<String>,
-) -> Result<Json<ApiKey>, Problem> {
+pub async fn revoke(State(state): State<ApiState>, studio: Studio, Named(id): Named) -> Result<Json<ApiKey>, Problem> {
     let not_found = || Problem::not_found("key_not_found", "This game has no such key.");
     let id: i32 = id.parse().map_err(|_| not_found())?;
     let mut transaction = state.pool.begin().await?;

@@ -1,19 +1,21 @@
 //! Leaderboards: created, edited and deleted by the game's studio (fine print 4 and 5).
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::super::access::Studio;
 use super::super::body::RawBody;
+use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::board_rebuild::open_empty_board;
 use crate::domain::board::LeaderboardSpec;
 use crate::domain::board_text::{SpecProblem, parse_spec};
 use crate::domain::clock::Micros;
+use crate::domain::ids::Slug;
 use crate::store::leaderboards::{self, Applied, ApplyError, Building, StoredLeaderboard};
 
 /// A leaderboard as its studio sees it.
@@ -113,7 +115,7 @@ pub async fn create(
 pub async fn put(
     State(state): State<ApiState>,
     studio: Studio,
-    Path(slug): Path<String>,
+    Named(slug): Named,
     RawQuery(query): RawQuery,
     body: RawBody,
 ) -> Result<Response, Problem> {
@@ -190,7 +192,7 @@ pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<
 pub async fn show(
     State(state): State<ApiState>,
     studio: Studio,
-    Path(slug): Path<String>,
+    Named(slug): Named,
 ) -> Result<Json<ManagedLeaderboard>, Problem> {
     find(&state, &studio, &slug).await.map(Json)
 }
@@ -202,13 +204,10 @@ pub async fn show(
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
     responses((status = 204, description = "It is gone"))
 )]
-pub async fn delete(
-    State(state): State<ApiState>,
-    studio: Studio,
-    Path(slug): Path<String>,
-) -> Result<StatusCode, Problem> {
+pub async fn delete(State(state): State<ApiState>, studio: Studio, Named(slug): Named) -> Result<StatusCode, Problem> {
+    let slug = Slug::parse(&slug).map_err(|_| not_found())?;
     let mut transaction = state.pool.begin().await?;
-    if !leaderboards::delete(&mut transaction, studio.game.id, &slug, studio.actor).await? {
+    if !leaderboards::delete(&mut transaction, studio.game.id, slug.as_str(), studio.actor).await? {
         transaction.rollback().await?;
         return Err(not_found());
     }

@@ -1,10 +1,11 @@
 //! The job queue, as operators see and hold it.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 
 use super::super::access::Operator;
+use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::queue::status::QueueStatus;
@@ -118,7 +119,7 @@ pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<Que
 pub async fn pause(
     State(state): State<ApiState>,
     _: Operator,
-    Path(name): Path<String>,
+    Named(name): Named,
 ) -> Result<Json<QueueAnswer>, Problem> {
     hold(&state, &name, true).await
 }
@@ -132,7 +133,7 @@ pub async fn pause(
 pub async fn resume(
     State(state): State<ApiState>,
     _: Operator,
-    Path(name): Path<String>,
+    Named(name): Named,
 ) -> Result<Json<QueueAnswer>, Problem> {
     hold(&state, &name, false).await
 }

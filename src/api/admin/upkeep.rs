@@ -1,12 +1,13 @@
 //! Partitions, rebuild, recompute.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::super::access::{Operator, Studio};
+use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::board_rebuild::{RebuildBoardError, rebuild_board};
@@ -82,7 +83,7 @@ pub struct Rebuilt {
 pub async fn rebuild(
     State(state): State<ApiState>,
     studio: Studio,
-    Path(slug): Path<String>,
+    Named(slug): Named,
 ) -> Result<Json<Rebuilt>, Problem> {
     let entry = studio.game.leaderboards.get(slug.as_str()).ok_or_else(super::leaderboards::not_found)?;
     let live = entry.live.clone().ok_or_else(super::super::boards::rebuilding)?;
@@ -119,11 +120,7 @@ pub async fn rebuild(
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
     responses((status = 202, body = super::leaderboards::ManagedLeaderboard))
 )]
-pub async fn recompute(
-    State(state): State<ApiState>,
-    studio: Studio,
-    Path(slug): Path<String>,
-) -> Result<Response, Problem> {
+pub async fn recompute(State(state): State<ApiState>, studio: Studio, Named(slug): Named) -> Result<Response, Problem> {
     let stored = super::leaderboards::stored(&state, &studio, &slug).await?;
     let mut transaction = state.pool.begin().await?;
     let begun = recompute::begin(&mut transaction, stored.id, &stored.spec).await;

@@ -7,7 +7,7 @@ use redis::Value;
 use tokio::sync::Notify;
 
 use crate::lifecycle::Lifecycle;
-use crate::queue::connection::Connection;
+use crate::redis_connection::Connection;
 
 /// How often the state is read.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);

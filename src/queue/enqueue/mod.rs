@@ -20,7 +20,7 @@ use keys::{Keys, LimitKeys};
 use script::Parts;
 
 use crate::lifecycle::Lifecycle;
-use crate::queue::connection::{Connection, Timeouts};
+use crate::redis_connection::{Connection, Timeouts};
 
 /// The longest waits of a request. Beyond them the outcome is unknown: the client is told to send again.
 const TIMEOUTS: Timeouts = Timeouts { response: Duration::from_millis(1_500), connect: Duration::from_millis(1_000) };

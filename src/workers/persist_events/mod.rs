@@ -5,8 +5,10 @@
 //! script. Groups grow by themselves: the busier the system, the more jobs wait for a writer.
 //!
 //! `group.rs` decodes and sorts, `transaction.rs` is one attempt, `writer.rs` decides what an error means,
+//! `copy_rest.rs` when COPY is not worth trying,
 //! `facts.rs` says what new rows mean to leaderboards, `dead_event.rs` keeps the one event that cannot be stored.
 
+mod copy_rest;
 mod dead_event;
 mod facts;
 mod group;

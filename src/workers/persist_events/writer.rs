@@ -9,6 +9,7 @@ use crate::store::pool::Pool;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::copy_rest::CopyRest;
 use super::dead_event;
 use super::facts::FactMaker;
 use super::group::{Group, Rows};
@@ -21,10 +22,6 @@ use crate::store::events::EventRow;
 use crate::store::failure::{Failure, classify};
 use crate::store::partitions;
 
-/// How long COPY rests after too many groups held a stored row.
-const COPY_REST: Duration = Duration::from_secs(5);
-/// COPY rests when more than one group in this many met a stored row.
-const COPY_TOLERANCE: u32 = 5;
 /// Attempts at a group that fails for a reason we do not know, before its jobs are retried through the queue.
 const UNKNOWN_FAILURES: u32 = 3;
 
@@ -50,9 +47,7 @@ pub struct Shared {
 pub struct Writer {
     shared: Arc<Shared>,
     facts: FactMaker,
-    copy_groups: u32,
-    copy_violations: u32,
-    copy_rests_until: Option<Instant>,
+    copy: CopyRest,
 }
 
 /// The process is stopping: the group was not stored.
@@ -62,14 +57,14 @@ struct Stopped;
 impl Writer {
     /// A writer on what the process shares.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, facts: FactMaker::default(), copy_groups: 0, copy_violations: 0, copy_rests_until: None }
+        Self { shared, facts: FactMaker::default(), copy: CopyRest::default() }
     }
 
     /// Stores what the jobs carry and says how each is to be settled, and whether score facts were written.
     pub async fn write(&mut self, jobs: &[Delivery]) -> (Vec<(JobId, Settlement)>, bool) {
         let mut group = Group::decode(jobs);
         let (fresh, suspect) = group.rows(&self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner));
-        for (rows, way) in [(fresh, self.preferred_way()), (suspect, Way::Careful)] {
+        for (rows, way) in [(fresh, self.copy.way(Instant::now())), (suspect, Way::Careful)] {
             self.shared.metrics.duplicate.increment(rows.repeats as u64);
             if self.write_rows(&mut group, rows, way).await.is_err() {
                 let back = || Settlement::Transient { error: "the worker is stopping".to_owned() };
@@ -78,28 +73,6 @@ impl Writer {
         }
         let facts = group.facts;
         (group.settlements(), facts)
-    }
-
-    fn preferred_way(&mut self) -> Way {
-        match self.copy_rests_until {
-            Some(until) if Instant::now() < until => Way::Careful,
-            _ => {
-                self.copy_rests_until = None;
-                Way::Copy
-            }
-        }
-    }
-
-    /// Counts a COPY; too many that met a stored row let it rest.
-    fn note_copy(&mut self, violated: bool) {
-        self.copy_groups += 1;
-        self.copy_violations += u32::from(violated);
-        if self.copy_groups >= COPY_TOLERANCE {
-            if self.copy_violations > 1 {
-                self.copy_rests_until = Some(Instant::now() + COPY_REST);
-            }
-            (self.copy_groups, self.copy_violations) = (0, 0);
-        }
     }
 
     /// Stores rows, narrowing down on faulty data by halves. Each range is its own transaction.
@@ -148,7 +121,8 @@ impl Writer {
             let definitions = self.shared.definitions.load_full();
             let attempt = transaction::store(&self.shared.pool, &mut kept, way, &definitions, &mut self.facts).await;
             if way == Way::Copy {
-                self.note_copy(attempt.as_ref().is_err_and(|e| classify(e) == Failure::UniqueViolation));
+                let met_stored = attempt.as_ref().is_err_and(|e| classify(e) == Failure::UniqueViolation);
+                self.copy.note(met_stored, Instant::now());
             }
             match attempt {
                 Ok(Attempt::Stored { new, facts }) => {

@@ -1,4 +1,4 @@
-//! Who may do what: every route, every kind of key.
+//! Who may do what. `abuse::matrix` walks every route with every kind of key.
 
 use base64::Engine as _;
 use hyper::{Method, StatusCode};
@@ -6,72 +6,6 @@ use scoreline::domain::clock::Micros;
 use serde_json::{Value, json};
 
 use super::world::{ADMIN, World, board};
-
-/// What a caller without, with a client, with a server key and with the admin token may expect of an operation: `r`
-/// reads a game, `s` is a studio's, `o` an operator's, `p` public.
-fn class(path: &str) -> char {
-    match path {
-        _ if path.starts_with("/v1/public/") => 'p',
-        _ if path.starts_with("/v1/leaderboards") => 'r',
-        "/v1/admin/games" | "/v1/admin/games/{slug}" => 'o',
-        "/v1/admin/audit" => 'o',
-        _ if path.starts_with("/v1/admin/queues") || path.starts_with("/v1/admin/partitions") => 'o',
-        _ if path.starts_with("/v1/admin/") => 's',
-        _ => panic!("say who may use {path}"),
-    }
-}
-
-#[tokio::test]
-async fn every_route_knows_every_kind_of_key() {
-    let world = World::new().await;
-    let game = world.game("demo").await;
-    let generation = world.board(&game, board("global")).await;
-    world.publish(generation, Micros::EPOCH, 1, &[("p-1", 1)]).await;
-    let document = serde_json::to_value(scoreline::api::document()).unwrap();
-    let mut walked = 0;
-    // Ingest serves its own route.
-    for (path, item) in document["paths"].as_object().unwrap().iter().filter(|(path, _)| *path != "/v1/events") {
-        for method in item.as_object().unwrap().keys().filter(|m| *m != "parameters") {
-            let method: Method = method.to_uppercase().parse().unwrap();
-            // Else the wrong keys of earlier routes count as guessing.
-            world.now.fetch_add(61_000_000, std::sync::atomic::Ordering::Relaxed);
-            let class = class(path);
-            let real = path.replace("{slug}", "global").replace("{player}", "p-1").replace("{game}", "demo");
-            let real = real.replace("{id}", "0").replace("{name}", "q0");
-            let ask = async |key: Option<&str>| {
-                let suffix = if key == Some(ADMIN) { "?game=demo" } else { "" };
-                let answer = world.send(method.clone(), &format!("{real}{suffix}"), key, &json!({})).await;
-                assert!(answer.status.as_u16() < 500, "{method} {real}: {:?}", answer.body);
-                // 429: the wrong key was tried too often by now.
-                (![401, 403, 429].contains(&answer.status.as_u16()), answer)
-            };
-            let may = [
-                ask(None).await.0,
-                ask(Some("sl_client_wrong")).await.0,
-                ask(Some(&game.client)).await.0,
-                ask(Some(&game.server)).await.0,
-                ask(Some(ADMIN)).await.0,
-            ];
-            let expected = match class {
-                'p' => [true; 5],
-                'r' => [false, false, true, true, true],
-                's' => [false, false, false, true, true],
-                _ => [false, false, false, false, true],
-            };
-            assert_eq!(may, expected, "{method} {path}");
-            // What the document lists exists.
-            let (_, answer) = ask(Some(ADMIN)).await;
-            if answer.header("content-type") == "application/problem+json" {
-                assert!(
-                    !["route_not_found", "method_not_allowed"].contains(&answer.code().as_str()),
-                    "{method} {path}"
-                );
-            }
-            walked += 1;
-        }
-    }
-    assert!(walked >= 25, "{walked}");
-}
 
 #[tokio::test]
 async fn one_games_key_finds_nothing_of_another() {

@@ -67,7 +67,7 @@ async fn a_revoked_key_is_refused_within_a_second_everywhere() {
     let key = made["key"].as_str().unwrap();
     assert_eq!(world.get("/v1/leaderboards", Some(key)).await.status, StatusCode::OK);
     // Another process, with a directory of its own.
-    let source = scoreline::directory::DirectorySource::new(world.client.clone(), "sl");
+    let source = scoreline::directory::DirectorySource::open(&world.redis.url, "sl").unwrap();
     let other = source.wait_for_first(&world.stop).await.unwrap();
     tokio::spawn(source.follow(other.clone(), world.stop.clone()));
     eventually("the other process knows the key", Duration::from_secs(1), || async {
@@ -318,9 +318,23 @@ async fn a_dead_letter_is_replayed_once_under_its_old_id_and_the_queue_can_be_he
     assert_eq!(hold("pause", "q0").await.json()["paused"], true);
     assert_eq!(hold("resume", "q0").await.json()["paused"], false);
     assert_eq!(hold("pause", "q7").await.code(), "queue_not_found");
+    let waits: uuid::Uuid = sqlx::query_scalar(
+        "INSERT INTO dead_letters (id, job_id, queue, lane, kind, game_id, reason, error, attempts, crashes, payload, received_at)
+         SELECT gen_random_uuid(), replace(job_id, '-018f', '-019f'), queue, lane, kind, game_id, reason, error, attempts, crashes, payload, received_at
+           FROM dead_letters RETURNING id",
+    )
+    .fetch_one(&world.db.pool)
+    .await
+    .unwrap();
     redis::cmd("SHUTDOWN").arg("NOSAVE").exec(&mut world.redis.connection()).unwrap_err();
     let away = world.get("/v1/admin/queues", Some(ADMIN)).await;
     assert_eq!((away.status, away.code().as_str()), (StatusCode::SERVICE_UNAVAILABLE, "queue_unreachable"));
+    // What the queue does not have is not decided.
+    let body = json!({"ids": [waits]});
+    let refused = world.send(Method::POST, "/v1/admin/dead-letters/replay", Some(&game.server), &body).await;
+    assert_eq!((refused.status, refused.code().as_str()), (StatusCode::SERVICE_UNAVAILABLE, "queue_unreachable"));
+    let path = format!("/v1/admin/dead-letters/{waits}");
+    assert_eq!(world.get(&path, Some(&game.server)).await.json()["state"], "waiting");
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ async fn a_process_waits_for_the_first_snapshot_and_stops_when_told() {
     let (db, redis) = (support::postgres::database().await, support::redis::redis());
     let client = redis::Client::open(redis.url.as_str()).unwrap();
     let stop = CancellationToken::new();
-    let source = DirectorySource::new(client.clone(), "sl");
+    let source = DirectorySource::open(&redis.url, "sl").unwrap();
     let waiting = tokio::spawn({
         let (source, stop) = (source.clone(), stop.clone());
         async move { source.wait_for_first(&stop).await }
@@ -33,7 +33,7 @@ async fn a_process_waits_for_the_first_snapshot_and_stops_when_told() {
     assert!(publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap());
     assert!(!publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap(), "nothing changed");
     assert!(waiting.await.unwrap().unwrap().load().games.contains_key("one"));
-    let elsewhere = DirectorySource::new(client, "other");
+    let elsewhere = DirectorySource::open(&redis.url, "other").unwrap();
     stop.cancel();
     assert!(elsewhere.wait_for_first(&stop).await.is_none());
 }
@@ -49,7 +49,7 @@ async fn the_last_snapshot_stays_while_redis_is_away_or_empty() {
         publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap()
     };
     publish().await;
-    let source = DirectorySource::new(client.clone(), "sl");
+    let source = DirectorySource::open(&redis.url, "sl").unwrap();
     let shared = source.wait_for_first(&stop).await.unwrap();
     let following = tokio::spawn(source.follow(shared.clone(), stop.clone()));
     let knows = |slug: &'static str| {

@@ -2,10 +2,11 @@
 
 mod access;
 mod admin;
+mod audit_log;
 mod cli;
 mod directory;
 mod document;
 mod pages;
 mod reading;
 mod replica;
-mod world;
+pub mod world;

@@ -151,6 +151,44 @@ async fn fine_print_7_a_publication_drops_the_cached_page_at_once() {
 }
 
 #[tokio::test]
+async fn fine_print_7_without_notices_a_page_is_made_anew_all_the_same() {
+    let world = World::deaf().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    world.publish(generation, EPOCH, 1, &[("a", 1)]).await;
+    let page = async || world.get("/v1/leaderboards/global/entries", Some(&game.client)).await;
+    assert_eq!(page().await.json()["entries"][0]["score"], 1);
+    world.publish(generation, EPOCH, 2, &[("a", 2)]).await;
+    eventually("the new score is on the page", Duration::from_secs(20), async || {
+        page().await.json()["entries"][0]["score"] == 2
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn fine_print_7_many_who_want_a_page_at_once_cost_redis_few_calls() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    world.publish(generation, EPOCH, 1, &[("a", 1)]).await;
+    let page = async |limit: u32| {
+        world.get(&format!("/v1/leaderboards/global/entries?limit={limit}"), Some(&game.client)).await
+    };
+    let calls = || -> u64 {
+        let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut world.redis.connection()).unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap_or("0,");
+        line.split(',').next().unwrap().parse().unwrap()
+    };
+    // The api has connections, and Redis the script.
+    futures_util::future::join_all((0..40).map(|_| page(1))).await;
+    let before = calls();
+    let answers = futures_util::future::join_all((0..40).map(|_| page(2))).await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::OK && answer.body == answers[0].body));
+    // One, and another for each second that this takes.
+    assert!(calls() - before < 10, "{} calls for one page", calls() - before);
+}
+
+#[tokio::test]
 async fn fine_print_7_keyed_answers_are_private_and_public_ones_are_not() {
     let world = World::new().await;
     let game = world.game("demo").await;
@@ -187,6 +225,15 @@ async fn fine_print_7_keyed_answers_are_private_and_public_ones_are_not() {
         assert_eq!(known.header("etag"), etag);
     }
     assert_eq!(get(&[("if-none-match", "W/\"other\"")]).await.status, StatusCode::OK);
+    // The moment of reading is no difference.
+    let standing = async |tag: &str| {
+        let (path, headers) = ("/v1/public/demo/leaderboards/open/entries/player-7", [("if-none-match", tag)]);
+        world.request(Method::GET, path, None, &headers, "".into()).await
+    };
+    let read = standing("").await;
+    world.now.fetch_add(1_000_000, Ordering::Relaxed);
+    assert_ne!(standing("").await.json()["as_of"], read.json()["as_of"]);
+    assert_eq!(standing(read.header("etag")).await.status, StatusCode::NOT_MODIFIED);
     let compressed = get(&[("accept-encoding", "gzip, br")]).await;
     assert_eq!(compressed.header("content-encoding"), "gzip");
     assert_eq!(compressed.body[..2], [0x1f, 0x8b]);

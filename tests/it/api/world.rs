@@ -18,7 +18,7 @@ use scoreline::domain::board::Order;
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::ids::{BoardGenerationId, GameId, Slug};
 use scoreline::domain::ranking_key::Standing;
-use scoreline::queue::{Queue, Timeouts};
+use scoreline::queue::{Connection, Queue, Timeouts};
 use scoreline::ranking::{PublishedEntry, Ranking};
 use scoreline::store::audit_log::Actor;
 use scoreline::store::pool::Pool;
@@ -38,10 +38,11 @@ pub struct World {
     pub db: support::postgres::TestDatabase,
     pub redis: support::redis::TestRedis,
     pub ranking: Ranking,
-    pub client: redis::Client,
     pub now: Arc<AtomicI64>,
     pub stop: CancellationToken,
     pub address: SocketAddr,
+    /// The router as it describes itself.
+    pub router: String,
     http: Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -93,22 +94,26 @@ impl World {
     }
 
     pub async fn with(change: impl FnOnce(&mut HttpConfig)) -> Self {
-        Self::built(change, None).await
+        Self::built(change, None, true).await
     }
 
     pub async fn with_replica(replica: Pool) -> Self {
-        Self::built(|_| (), Some(replica)).await
+        Self::built(|_| (), Some(replica), true).await
     }
 
-    async fn built(change: impl FnOnce(&mut HttpConfig), replica: Option<Pool>) -> Self {
+    /// An api to which no notice comes.
+    pub async fn deaf() -> Self {
+        Self::built(|_| (), None, false).await
+    }
+
+    async fn built(change: impl FnOnce(&mut HttpConfig), replica: Option<Pool>, listens: bool) -> Self {
         let db = support::postgres::database().await;
         let redis = support::redis::redis();
-        let client = redis::Client::open(redis.url.as_str()).unwrap();
         let ranking = Ranking::open(&redis.url, "sl").unwrap();
-        let mut connection = client.get_connection_manager().await.unwrap();
+        let mut connection = Connection::open(&redis.url, Timeouts::default()).unwrap();
         publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap();
         let stop = CancellationToken::new();
-        let source = DirectorySource::new(client.clone(), "sl");
+        let source = DirectorySource::open(&redis.url, "sl").unwrap();
         let directory = source.wait_for_first(&stop).await.unwrap();
         tokio::spawn(source.follow(directory.clone(), stop.clone()));
         let now = Arc::new(AtomicI64::new(NOW.0));
@@ -141,18 +146,22 @@ impl World {
             http,
         })
         .unwrap();
-        tokio::spawn(state.clone().follow_boards(stop.clone()));
+        if listens {
+            tokio::spawn(state.clone().follow_boards(stop.clone()));
+        }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let service = scoreline::api::router(state).into_make_service_with_connect_info::<SocketAddr>();
+        let router = scoreline::api::router(state);
+        let description = format!("{router:?}");
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(async move { axum::serve(listener, service).with_graceful_shutdown(stopped).await });
         let http = Client::builder(TokioExecutor::new()).build_http();
-        Self { db, redis, ranking, client, now, stop, address, http }
+        Self { db, redis, ranking, now, stop, address, router: description, http }
     }
 
     pub async fn publish_directory(&self) {
-        let mut connection = self.client.get_multiplexed_async_connection().await.unwrap();
+        let mut connection = Connection::open(&self.redis.url, Timeouts::default()).unwrap();
         publish_if_stale(&self.db.pool, &mut connection, "sl").await.unwrap();
     }
 

@@ -2,7 +2,7 @@
 
 use scoreline::aggregator::close_periods::{close_due, ensure_current, low_water_mark, unpublish_closed};
 use scoreline::aggregator::rebuild::rebuild_board;
-use scoreline::store::recompute;
+use scoreline::store::leaderboards::Applied;
 use serde_json::json;
 
 use super::stage::{Stage, at};
@@ -197,7 +197,7 @@ async fn fine_print_6_a_closed_period_leaves_redis_after_its_time_and_no_rebuild
 #[tokio::test]
 async fn frozen_standings_outlive_an_edit() {
     let stage = Stage::new("2026-11-20T12:00:00Z").await;
-    let board = stage.live("daily", json!({"reset": "daily"})).await;
+    stage.live("daily", json!({"reset": "daily"})).await;
     stage.accept(&[stage.event("a", 8, "2026-11-20T01:00:00Z"), stage.event("b", 9, "2026-11-20T01:00:00Z")]).await;
     stage.accept(&[stage.event("a", 8, "2026-11-22T01:00:00Z"), stage.event("b", 9, "2026-11-22T01:00:00Z")]).await;
     stage.fold().await;
@@ -205,11 +205,8 @@ async fn frozen_standings_outlive_an_edit() {
     let tenure = stage.tenure("job-close-periods").await;
     assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 1);
     let spec = Stage::spec("daily", json!({"reset": "daily", "order": "ascending"}));
-    let mut transaction = stage.pool().begin().await.unwrap();
-    let edited = recompute::edit(&mut transaction, board.generation.leaderboard_id, &spec, false).await.unwrap();
-    transaction.commit().await.unwrap();
-    let recompute::Edited::Building(again) = edited else { panic!() };
-    stage.build(again.id).await;
+    assert_eq!(stage.apply(&spec, false).await.unwrap(), Applied::Recomputing);
+    stage.build(stage.newest("daily").await.0).await;
     assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 0);
     assert_eq!(standings(&stage, DAY).await, [row(1, 1, "b", 9), row(2, 2, "a", 8)], "as it was settled");
     let of_live =

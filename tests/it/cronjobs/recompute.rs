@@ -9,16 +9,22 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use scoreline::aggregator::audit_events::audit_entries;
-use scoreline::aggregator::recompute::{Outcome, build, run};
+use scoreline::aggregator::hooks::follow_definitions;
+use scoreline::aggregator::recompute::{Outcome, POLL, build, run};
 use scoreline::aggregator::schedule::Context;
+use scoreline::directory::publish;
 use scoreline::domain::board::BoardGeneration;
+use scoreline::redis_connection::{Connection, Timeouts};
+use scoreline::store::leaderboards::Applied;
 use scoreline::store::partitions;
-use scoreline::store::recompute::{self, ChangeError, Edited};
+use scoreline::store::recompute::{self, ChangeError};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::stage::{Happening, Stage, at};
 use crate::support::eventually;
+
+const SOON: Duration = Duration::from_secs(20);
 
 async fn begin(stage: &Stage, board: &BoardGeneration) -> BoardGeneration {
     let mut transaction = stage.pool().begin().await.unwrap();
@@ -34,7 +40,7 @@ async fn a_new_leaderboard_is_live_within_a_blink_when_there_is_no_history() {
     let context = Arc::new(Context { stop: stop.clone(), ..(*stage.context).clone() });
     let running = tokio::spawn({
         let context = context.clone();
-        async move { run(&context).await }
+        async move { run(&context, POLL).await }
     });
     let generation = stage.create("global", json!({})).await;
     eventually("the leaderboard is live", Duration::from_secs(5), async || {
@@ -49,6 +55,37 @@ async fn a_new_leaderboard_is_live_within_a_blink_when_there_is_no_history() {
     assert!(stage.ranking.version(generation.id).await.unwrap().is_some(), "published and ready");
     stop.cancel();
     running.await.unwrap();
+}
+
+/// Whoever orders a recompute publishes the directory; nobody looks for the order by itself here.
+#[tokio::test]
+async fn the_publication_of_a_new_leaderboard_wakes_who_builds_it() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let stop = CancellationToken::new();
+    let context = Arc::new(Context { stop: stop.clone(), ..(*stage.context).clone() });
+    let wanted = Arc::clone(&context.recompute_wanted);
+    let following = tokio::spawn(follow_definitions(stage.redis.url.clone(), "sl".to_owned(), wanted, stop.clone()));
+    let is_live = async |generation: &BoardGeneration| {
+        let mut connection = stage.pool().acquire().await.unwrap();
+        recompute::progress(&mut connection, generation.id).await.unwrap().unwrap().state == "live"
+    };
+    let first = stage.create("before", json!({})).await;
+    let running = tokio::spawn(async move { run(&context, Duration::from_secs(3_600)).await });
+    eventually("what waited at the start is live", SOON, async || is_live(&first).await).await;
+    let mut redis = Connection::open(&stage.redis.url, Timeouts::default()).unwrap();
+    eventually("cron listens", SOON, async || {
+        let channel = publish::directory_key("sl");
+        let (_, listeners): (String, u32) =
+            redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).query(&mut stage.redis.connection()).unwrap();
+        listeners == 1
+    })
+    .await;
+    let second = stage.create("after", json!({})).await;
+    publish::publish_if_stale(stage.pool(), &mut redis, "sl").await.unwrap();
+    eventually("the new leaderboard is live", SOON, async || is_live(&second).await).await;
+    stop.cancel();
+    running.await.unwrap();
+    following.await.unwrap();
 }
 
 #[tokio::test]
@@ -105,18 +142,29 @@ async fn a_crash_in_the_middle_of_a_recompute_resumes() {
         }
     }
     let board = stage.create("sum", json!({"operator": "incr"})).await;
-    // Processes that die after each few transactions, with their connections; their leases are left to be taken over.
+    // Processes that die, with their connections, as soon as another chunk is committed, and once more when all are;
+    // their leases are left to be taken over.
     let done = AtomicBool::new(false);
     let dying = async {
+        let progress = async || {
+            let mut connection = stage.pool().acquire().await.unwrap();
+            let progress = recompute::progress(&mut connection, board.id).await.unwrap().unwrap();
+            (progress.events_scanned, progress.scan_finished)
+        };
         let mut crashes = 0;
-        for round in 0u64.. {
+        loop {
+            let before = progress().await;
             let pool =
                 sqlx::postgres::PgPoolOptions::new().max_connections(4).connect(&stage.database.url).await.unwrap();
             let context = Context { pool: pool.clone().into(), ..(*stage.context).clone() };
             let process = tokio::spawn(async move { build(&context, board.id).await });
-            let limit = Duration::from_millis(if round < 12 { 20 + 5 * round } else { 60_000 });
-            tokio::time::sleep(limit.min(Duration::from_millis(80))).await;
-            if round >= 12 || process.is_finished() {
+            if !before.1 {
+                eventually("another chunk is committed", Duration::from_secs(60), async || {
+                    process.is_finished() || progress().await > before
+                })
+                .await;
+            }
+            if before.1 || process.is_finished() {
                 match process.await.unwrap() {
                     Ok(Outcome::Live) => break,
                     other => tracing::debug!(?other),
@@ -159,40 +207,40 @@ async fn fine_print_11_a_process_that_lost_its_lease_moves_nothing() {
 async fn an_edit_replaces_the_recompute_that_was_under_way() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let live = stage.live("b", json!({})).await;
+    // Without stored events there would be nothing to recompute.
+    stage.accept(&[stage.event("a", 10, "2026-11-20T00:00:00Z")]).await;
     let edit = async |over: Value| {
-        let mut transaction = stage.pool().begin().await.unwrap();
-        let spec = Stage::spec("b", over);
-        let edited = recompute::edit(&mut transaction, live.generation.leaderboard_id, &spec, false).await.unwrap();
-        transaction.commit().await.unwrap();
-        edited
+        let applied = stage.apply(&Stage::spec("b", over), false).await.unwrap();
+        (applied, stage.newest("b").await.0)
     };
-    let Edited::Building(first) = edit(json!({"order": "ascending"})).await else { panic!() };
-    let Edited::Building(second) = edit(json!({"operator": "set"})).await else { panic!() };
-    assert_eq!(build(&stage.context, first.id).await.unwrap(), Outcome::Superseded);
-    stage.build(second.id).await;
-    let states: Vec<(i32, String)> = sqlx::query_as("SELECT id, state FROM leaderboard_generations ORDER BY id")
-        .fetch_all(stage.pool())
-        .await
-        .unwrap();
+    let (applied, first) = edit(json!({"order": "ascending"})).await;
+    assert_eq!(applied, Applied::Recomputing);
+    let (applied, second) = edit(json!({"operator": "set"})).await;
+    assert_eq!(applied, Applied::Recomputing);
+    assert_eq!(build(&stage.context, first).await.unwrap(), Outcome::Superseded);
+    stage.build(second).await;
+    let states = "SELECT id, state FROM leaderboard_generations WHERE id >= $1 ORDER BY id";
+    let states: Vec<(i32, String)> =
+        sqlx::query_as(states).bind(live.generation.id.0).fetch_all(stage.pool()).await.unwrap();
     let states: Vec<(i32, &str)> = states.iter().map(|(id, state)| (*id, state.as_str())).collect();
-    assert_eq!(states, [(live.generation.id.0, "retired"), (first.id.0, "retired"), (second.id.0, "live")]);
+    assert_eq!(states, [(live.generation.id.0, "retired"), (first.0, "retired"), (second.0, "live")]);
     // Shown only: no new generation, but the directory is published anew.
     let before = stage.count("SELECT version FROM directory_version").await;
-    assert!(matches!(edit(json!({"operator": "set", "public": true})).await, Edited::Shown));
+    assert_eq!(edit(json!({"operator": "set", "public": true})).await, (Applied::Shown, second));
     assert_eq!(stage.count("SELECT version FROM directory_version").await, before + 1);
-    let public = "SELECT count(*) FROM leaderboard_generations WHERE state = 'live' AND (spec ->> 'public')::boolean";
-    assert_eq!(stage.count(public).await, 1);
+    let snapshot = scoreline::store::directory::snapshot(stage.pool()).await.unwrap();
+    let directory = scoreline::directory::Directory::from_snapshot(snapshot);
+    let board = &directory.games.values().next().unwrap().leaderboards["b"];
+    assert!(board.public && board.live.as_ref().is_some_and(|live| live.generation.id == second));
 }
 
 #[tokio::test]
-async fn a_name_that_is_taken_and_a_specification_that_is_unusable_are_refused() {
+async fn a_specification_that_is_unusable_never_gets_in() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
-    stage.create("one", json!({})).await;
+    let board = stage.create("one", json!({})).await;
     let mut transaction = stage.pool().begin().await.unwrap();
-    let taken = recompute::create_leaderboard(&mut transaction, stage.game, &Stage::spec("one", json!({}))).await;
-    assert!(matches!(taken, Err(ChangeError::SlugTaken)));
-    let spec = Stage::spec("two", json!({"reset": {"cron": "0 0 30 2 *"}}));
-    let unusable = recompute::create_leaderboard(&mut transaction, stage.game, &spec).await;
+    let spec = Stage::spec("one", json!({"reset": {"cron": "0 0 30 2 *"}}));
+    let unusable = recompute::begin(&mut transaction, board.leaderboard_id, &spec).await;
     assert!(matches!(unusable, Err(ChangeError::Spec(_))), "{unusable:?}");
 }
 

@@ -4,8 +4,9 @@ use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::baseline::{Step, fold_chunk};
 use scoreline::aggregator::retention::{clean_up, drop_old_months};
 use scoreline::domain::month::Month;
-use scoreline::store::recompute::{self, ChangeError, Edited};
-use scoreline::store::{partitions, recompute as store};
+use scoreline::store::audit_log::Actor;
+use scoreline::store::leaderboards::{self, Applied, ApplyError};
+use scoreline::store::{partitions, recompute};
 use serde_json::json;
 
 use super::stage::{Stage, at};
@@ -93,27 +94,26 @@ async fn fine_print_4_a_recompute_of_an_unchanged_definition_starts_from_the_bas
 #[tokio::test]
 async fn fine_print_4_an_edit_that_needs_dropped_events_is_refused_unless_accepted() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
-    let boards = with_history(&stage).await;
-    let (best, sum) = (&boards[0].generation, &boards[1].generation);
+    with_history(&stage).await;
     let other = Stage::spec("sum", json!({"operator": "best"}));
-    let edit = async |id, spec: &_, accept| {
+    let edit = async |spec: &_, accept| {
         let mut transaction = stage.pool().begin().await.unwrap();
-        let edited = store::edit(&mut transaction, id, spec, accept).await;
+        let edited = leaderboards::apply(&mut transaction, stage.game, spec, accept, Actor::CommandLine).await;
         transaction.rollback().await.unwrap();
         edited
     };
     // Nothing was dropped yet.
-    assert!(matches!(edit(sum.leaderboard_id, &other, false).await, Ok(Edited::Building(_))));
+    assert!(matches!(edit(&other, false).await, Ok(Applied::Recomputing)));
     let tenure = stage.tenure("job-drop-old-months").await;
     drop_old_months(&stage.context, &tenure).await.unwrap();
-    let refused = edit(sum.leaderboard_id, &other, false).await;
-    assert!(matches!(refused, Err(ChangeError::HistoryIncomplete)), "{refused:?}");
-    assert!(matches!(edit(sum.leaderboard_id, &other, true).await, Ok(Edited::Building(_))));
+    let refused = edit(&other, false).await;
+    assert!(matches!(refused, Err(ApplyError::HistoryIncomplete)), "{refused:?}");
+    assert!(matches!(edit(&other, true).await, Ok(Applied::Recomputing)));
     // What is only shown needs no history; nor does an order that sums do not depend on.
     let shown = Stage::spec("best", json!({"metadata": "/level", "public": true, "tie_policy": "competition"}));
-    assert!(matches!(edit(best.leaderboard_id, &shown, false).await, Ok(Edited::Shown)));
+    assert!(matches!(edit(&shown, false).await, Ok(Applied::Shown)));
     let turned = Stage::spec("sum", json!({"operator": "incr", "order": "ascending"}));
-    assert!(matches!(edit(sum.leaderboard_id, &turned, false).await, Ok(Edited::Building(_))));
+    assert!(matches!(edit(&turned, false).await, Ok(Applied::Recomputing)));
 }
 
 #[tokio::test]
@@ -162,6 +162,16 @@ async fn fine_print_18_a_half_done_detach_is_finished_at_the_next_start() {
 }
 
 #[tokio::test]
+async fn fine_print_4_a_month_that_somebody_detached_is_not_dropped_before_it_was_counted() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    with_history(&stage).await;
+    sqlx::query("ALTER TABLE events DETACH PARTITION events_2026_01").execute(stage.pool()).await.unwrap();
+    let tenure = stage.tenure("job-drop-old-months").await;
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 2, "February and March");
+    assert_eq!(stage.count("SELECT count(*) FROM events_2026_01").await, 60);
+}
+
+#[tokio::test]
 async fn what_nobody_needs_is_removed_in_chunks_and_nothing_else() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let boards = with_history(&stage).await;
@@ -185,7 +195,7 @@ async fn what_nobody_needs_is_removed_in_chunks_and_nothing_else() {
     stage.set_now("2026-11-21T00:02:00Z");
     let tenure = stage.tenure("job-clean-up").await;
     clean_up(&stage.context, &tenure).await.unwrap();
-    assert_eq!(stage.count("SELECT count(*) FROM audit_log").await, 1);
+    assert_eq!(stage.count("SELECT count(*) FROM audit_log WHERE action = 'b'").await, 1);
     assert_eq!(stage.count("SELECT count(*) FROM processes").await, 1);
     assert_eq!(stage.count("SELECT count(*) FROM dead_letters").await, 1, "the undecided one");
     assert_eq!(stage.count("SELECT count(*) FROM leaderboard_generations WHERE state = 'retired'").await, 0);

@@ -11,12 +11,14 @@ use scoreline::aggregator::schedule::Context;
 use scoreline::aggregator::shards::Shards;
 use scoreline::aggregator::tenure::Tenure;
 use scoreline::config::RetentionConfig;
-use scoreline::domain::board::{BoardGeneration, CompiledBoard, LeaderboardSpec};
+use scoreline::domain::board::{BoardGeneration, CompiledBoard, GenerationState, LeaderboardSpec};
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::fact::{Fact, FactPacker, shard_of};
 use scoreline::domain::ids::{BoardGenerationId, GameId};
 use scoreline::domain::score::Extraction;
 use scoreline::ranking::Ranking;
+use scoreline::store::audit_log::Actor;
+use scoreline::store::leaderboards::{self, Applied, ApplyError};
 use scoreline::store::pool::Pool;
 use scoreline::store::{definitions, partitions, recompute};
 use serde_json::{Value, json};
@@ -24,6 +26,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::support::look_again;
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::redis::{TestRedis, redis};
 
@@ -132,14 +135,54 @@ impl Stage {
         serde_json::from_value(whole).unwrap()
     }
 
-    /// Creates a leaderboard, as the admin route does; it is in state `building`.
-    pub async fn create(&self, slug: &str, over: Value) -> BoardGeneration {
+    /// Creates or edits a leaderboard, as the admin route does.
+    pub async fn apply(&self, spec: &LeaderboardSpec, accept_incomplete: bool) -> Result<Applied, ApplyError> {
         let mut transaction = self.pool().begin().await.unwrap();
-        let generation =
-            recompute::create_leaderboard(&mut transaction, self.game, &Self::spec(slug, over)).await.unwrap();
+        let applied =
+            leaderboards::apply(&mut transaction, self.game, spec, accept_incomplete, Actor::CommandLine).await?;
         transaction.commit().await.unwrap();
         self.rules.reload().await.unwrap();
-        generation
+        Ok(applied)
+    }
+
+    /// Creates a leaderboard that is in state `building`, as it would be live at once in a game without events.
+    pub async fn create(&self, slug: &str, over: Value) -> BoardGeneration {
+        let spec = Self::spec(slug, over);
+        self.apply(&spec, false).await.unwrap();
+        let (newest, state) = self.newest(slug).await;
+        if state == "building" {
+            return BoardGeneration { state: GenerationState::Building, ..self.generation(newest, spec).await };
+        }
+        let mut transaction = self.pool().begin().await.unwrap();
+        let board = self.generation(newest, spec).await;
+        let again = recompute::begin(&mut transaction, board.leaderboard_id, &board.spec).await.unwrap();
+        transaction.commit().await.unwrap();
+        self.rules.reload().await.unwrap();
+        again
+    }
+
+    /// The newest generation of a leaderboard, and its state.
+    pub async fn newest(&self, slug: &str) -> (BoardGenerationId, String) {
+        let newest: (i32, String) = sqlx::query_as(
+            "SELECT g.id, g.state FROM leaderboard_generations g JOIN leaderboards l ON l.id = g.leaderboard_id
+              WHERE l.slug = $1 ORDER BY g.id DESC LIMIT 1",
+        )
+        .bind(slug)
+        .fetch_one(self.pool())
+        .await
+        .unwrap();
+        (BoardGenerationId(newest.0), newest.1)
+    }
+
+    async fn generation(&self, id: BoardGenerationId, spec: LeaderboardSpec) -> BoardGeneration {
+        let (leaderboard_id, since_generation): (i32, i32) =
+            sqlx::query_as("SELECT leaderboard_id, since_generation FROM leaderboard_generations WHERE id = $1")
+                .bind(id.0)
+                .fetch_one(self.pool())
+                .await
+                .unwrap();
+        let state = GenerationState::Live;
+        BoardGeneration { id, leaderboard_id, game_id: self.game, since_generation, state, spec }
     }
 
     /// Creates a leaderboard and makes it live.
@@ -235,7 +278,7 @@ impl Stage {
             // A fold and a swap may find each other in the way; it tries again.
             self.shards.renew().await.ok();
             let _ = fold_once(self.pool(), &self.rules, &self.shards.held(), 1_000).await;
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            look_again().await;
         }
     }
 

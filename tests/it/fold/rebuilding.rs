@@ -5,11 +5,12 @@ use std::time::Duration;
 use scoreline::domain::board::Order;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ranking_key::{Standing, VersionedStanding};
-use scoreline::ranking::{BoardStatus, PublishOutcome, PublishedEntry, RebuildError};
+use scoreline::ranking::{BoardStatus, PublishOutcome, PublishedEntry, Ranking, RebuildError};
 use serde_json::json;
 
 use super::arena::{Arena, play, seconds, stop};
 use crate::support::eventually;
+use crate::support::proxy::Proxy;
 
 fn standing(score: i64) -> Standing {
     Standing { score, subscore: 0, reached_at: seconds(0) }
@@ -211,7 +212,7 @@ async fn fine_print_10_another_run_of_redis_is_doubted_and_rebuilt() {
     assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Ready]);
     // What Redis acknowledged within the last second may be gone after a crash.
     redis::cmd("DEL").arg(format!("{{sl:b:{board}}}:p:0:rank")).exec(&mut arena.redis.connection()).unwrap();
-    std::thread::sleep(Duration::from_millis(1_100));
+    arena.redis.written().await;
     arena.redis.kill();
     arena.redis.start();
     let ranking = arena.ranking.clone();
@@ -220,4 +221,20 @@ async fn fine_print_10_another_run_of_redis_is_doubted_and_rebuilt() {
     scoreline::aggregator::rebuild::check_boards(arena.pool(), &arena.ranking, &arena.rules).await.unwrap();
     assert_eq!(arena.top(board).await, [(1, "a".into(), 1)]);
     assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Ready]);
+}
+
+#[tokio::test]
+async fn publishing_goes_on_after_a_black_hole_that_never_said_goodbye() {
+    let arena = Arena::new().await;
+    let board = arena.board("global", json!({})).await;
+    arena.rebuild(board).await;
+    let proxy = Proxy::before(arena.redis.port).await;
+    let ranking = Ranking::open(&proxy.url, "sl").unwrap();
+    ranking.version(board).await.unwrap();
+    proxy.swallow_answers_from(0);
+    assert!(ranking.version(board).await.is_err(), "nobody answers");
+    // The old connection stays open and silent for ever: only another one helps.
+    proxy.swallow_nothing();
+    eventually("another connection is made", Duration::from_secs(5), async || ranking.version(board).await.is_ok())
+        .await;
 }

@@ -6,7 +6,8 @@ use super::door::{self, CLIENT, Door, SERVER, event, queued};
 use crate::support::eventually;
 use crate::support::redis::{TestRedis, redis};
 
-fn batch(count: u32, player: &str) -> Value {
+/// Events of one player.
+pub fn batch(count: u32, player: &str) -> Value {
     json!((0..count).map(|i| event(i, "t", player)).collect::<Vec<_>>())
 }
 
@@ -45,7 +46,12 @@ async fn fine_print_8_the_201st_request_within_a_minute_is_refused_and_blocks() 
 
     // Another replica, which knows nothing, refuses too; when both windows have passed it is let in.
     let fresh = door::open(door::settings(&redis)).await;
-    fresh.post(CLIENT, &event(1, "t", "p")).await.refused(429, "address_limit");
+    // As if half of the block had passed: what it refuses does not extend it either.
+    let block = "{sl:q0}:limit:block:127.0.0.1";
+    let _: i64 = ::redis::cmd("PEXPIRE").arg(block).arg(30_000).query(&mut redis.connection()).unwrap();
+    let refused = fresh.post(CLIENT, &event(1, "t", "p")).await;
+    refused.refused(429, "address_limit");
+    assert_eq!((refused.headers["retry-after"].as_str(), ttl(block) <= 30_000), ("30", true));
     let mut connection = redis.connection();
     let _: () = ::redis::cmd("DEL").arg("{sl:q0}:limit:block:127.0.0.1").query(&mut connection).unwrap();
     let _: () = ::redis::cmd("DEL").arg("{sl:q0}:limit:ip:127.0.0.1").query(&mut connection).unwrap();
@@ -124,6 +130,65 @@ async fn fine_print_8_exactly_the_limit_of_a_player_passes_and_the_rest_is_told_
         assert_eq!(last.body["results"][0]["code"], "player_limit");
         assert_eq!(last.body["results"][0]["retry_after"], after);
     }
+}
+
+/// Times in Redis are moved instead of waited for.
+#[tokio::test]
+async fn fine_print_8_windows_slide() {
+    let redis = redis();
+    let mut settings = door::settings(&redis);
+    settings.limits.rate_limit_requests = 10;
+    let door = door::open_with(settings, door::directory(door::game(1, "demo", Some(10), None))).await;
+    let mut connection = redis.connection();
+    let (seconds, micros): (i64, i64) = ::redis::cmd("TIME").query(&mut connection).unwrap();
+    let now = seconds * 1_000 + micros / 1_000;
+    // The player's last minute was full, and half of this one has passed: half of it still counts.
+    let quota = ["s".to_owned(), (now - 90_000).to_string(), "c".to_owned(), "10".to_owned()];
+    ::redis::cmd("HSET").arg("{sl:q0}:limit:player:1:p").arg(&quota).exec(&mut connection).unwrap();
+    door.post(SERVER, &batch(10, "p")).await.counts(5, 0, 0, 5);
+    // The address sent 4 requests more than a minute ago, and 6 since.
+    let times: Vec<i64> = [61_000; 4].into_iter().chain([50_000; 6]).map(|ago| now - ago).collect();
+    ::redis::cmd("RPUSH").arg("{sl:q0}:limit:ip:127.0.0.1").arg(times).exec(&mut connection).unwrap();
+    for number in 0..5 {
+        let answer = door.post(CLIENT, &event(number, "t", "q")).await;
+        assert_eq!(answer.status == 202, number < 4, "{number}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_replica_holds_back_is_not_forgotten_when_redis_takes_nothing() {
+    let redis = redis();
+    let mut settings = door::settings(&redis);
+    settings.limits.rate_limit_requests = 0;
+    settings.queue.queue_max_jobs = 19;
+    let door = door::open_with(settings, door::directory(door::game(1, "demo", Some(400), None))).await;
+    for number in 0..19 {
+        door.post(SERVER, &event(number, "t", "p")).await.counts(1, 0, 0, 0);
+    }
+    // Only now is Redis to hear of the 19, and has no room.
+    door.post(SERVER, &event(19, "t", "p")).await.refused(503, "queue_full");
+    ::redis::cmd("DEL").arg("{sl:q0}:jobs").arg("{sl:q0}:low").exec(&mut redis.connection()).unwrap();
+    let soon = std::time::Duration::from_secs(10);
+    eventually("it reopens", soon, async || door.state.admission().closed().is_none()).await;
+    for accepted in [100, 100, 100, 81] {
+        door.post(SERVER, &batch(100, "p")).await.counts(accepted, 0, 0, 100 - accepted);
+    }
+}
+
+#[tokio::test]
+async fn fine_print_8_the_tightest_limit_is_told() {
+    let redis = redis();
+    let door =
+        door::open_with(door::settings(&redis), door::directory(door::game(1, "demo", Some(10), Some(1_000)))).await;
+    let told = async |count| door.post(CLIENT, &batch(count, "p")).await.headers["ratelimit"].clone();
+    // One of 200 requests, one of 10 events of the player, one of 1,000 of the game.
+    let first = told(1).await;
+    assert!(first.starts_with("\"player\";r=9;t="), "{first}");
+    let mut settings = door::settings(&redis);
+    settings.limits.rate_limit_requests = 4;
+    let door = door::open_with(settings, door::directory(door::game(1, "demo", Some(1_000), None))).await;
+    let other = door.post(CLIENT, &batch(1, "q")).await.headers["ratelimit"].clone();
+    assert!(other.starts_with("\"requests\";r="), "{other}");
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! The ingest door through a real port and a real Redis.
 
 mod batches;
-mod door;
+pub mod door;
 mod limits;
+mod receipts;
 mod refusals;
 mod trouble;

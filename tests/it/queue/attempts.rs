@@ -62,9 +62,14 @@ async fn point_4_a_dependency_that_is_down_costs_no_attempt_and_slows_the_worker
             settle(&job, settlement).await;
         }
     });
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    assert!((4..=16).contains(&worker.runs()), "{} runs: it backs off", worker.runs());
-    assert!(rig.queue.status().await.unwrap().delayed <= 16, "the backlog is not churned");
+    // Four at a time, and a pause after those that met it.
+    worker.saw(5).await;
+    let pause = {
+        let runs = worker.runner.runs.lock().unwrap();
+        runs[4].1 - runs[3].1
+    };
+    assert!(pause > Duration::from_millis(50), "it does not back off: {pause:?}");
+    assert!(rig.queue.status().await.unwrap().delayed <= 8, "the backlog is churned");
     down.store(false, std::sync::atomic::Ordering::Relaxed);
     rig.drained().await;
     assert!(worker.seen().iter().all(|job| job.attempts == 0), "no attempt was consumed");
@@ -95,9 +100,7 @@ async fn point_4_one_script_settles_many_jobs_each_on_its_own() {
                 if all.len() == 4 { std::mem::take(&mut *all) } else { Vec::new() }
             };
             if group.is_empty() {
-                while settler.holds(&job.id) {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
+                eventually("its group is settled", SOON, async || !settler.holds(&job.id)).await;
             } else {
                 settler.settle(group, true).await;
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use scoreline::queue::{Lane, Settlement, WorkerOptions};
 
 use super::rig::{SOON, Worker, options, payload, rig, settle, text_of};
-use crate::support::eventually;
+use crate::support::{eventually, lasts};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn point_1_a_backlog_of_any_length_drains_and_point_10_leaves_nothing_behind() {
@@ -48,7 +48,7 @@ async fn point_3_a_high_job_starts_at_once_before_100_000_low_ones() {
     rig.fill(Lane::Low, 100_000, &payload("low"));
     let few = WorkerOptions { max_in_hand: 20, ..options() };
     let worker = Worker::start(&rig.queue, few, async |job| {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        lasts(Duration::from_millis(5)).await;
         settle(&job, Settlement::Done).await;
     });
     worker.saw(100).await;

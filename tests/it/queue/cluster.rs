@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::redis::{TestRedis, redis_with};
 
 /// Three nodes without replicas. Cluster nodes also listen on a bus port, so a start may meet a taken one: tries again.
-fn cluster() -> Vec<TestRedis> {
+fn nodes() -> Vec<TestRedis> {
     for _ in 0..5 {
         let extra = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
         let nodes: Vec<TestRedis> = (0..3).map(|_| redis_with(&extra)).collect();
@@ -25,9 +25,9 @@ fn cluster() -> Vec<TestRedis> {
     panic!("no cluster could be created");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_14_queues_work_on_a_redis_cluster_and_spread_over_it() {
-    let nodes = cluster();
+/// A Redis Cluster that answers, and its URL.
+pub async fn cluster() -> (Vec<TestRedis>, String) {
+    let nodes = nodes();
     let hosts: Vec<String> = nodes.iter().map(|n| format!("127.0.0.1:{}", n.port)).collect();
     let url = format!("redis-cluster://{}", hosts.join(","));
     eventually("the cluster is up", SOON, async || {
@@ -37,11 +37,14 @@ async fn point_14_queues_work_on_a_redis_cluster_and_spread_over_it() {
         })
     })
     .await;
-    let mut cluster =
-        redis::cluster::ClusterClient::new(hosts.iter().map(|h| format!("redis://{h}")).collect::<Vec<_>>())
-            .unwrap()
-            .get_connection()
-            .unwrap();
+    (nodes, url)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_14_queues_work_on_a_redis_cluster_and_spread_over_it() {
+    let (nodes, url) = cluster().await;
+    let hosts: Vec<String> = nodes.iter().map(|n| n.url.clone()).collect();
+    let mut cluster = redis::cluster::ClusterClient::new(hosts).unwrap().get_connection().unwrap();
     for name in ["q0", "q1", "q2"] {
         let queue = Queue::connect(&url, "sl", name, Timeouts::default()).await.unwrap();
         assert_eq!(server::inspect(queue.connection()).await.unwrap().unsafe_for_queue(), None);

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use scoreline::queue::{Lane, Settlement};
 
 use super::rig::{Rig, SOON, Worker, WorkerProcess, options, payload, rig, settle};
-use crate::support::eventually;
+use crate::support::{eventually, lasts};
 
 const LEASE: Duration = Duration::from_millis(500);
 
@@ -45,24 +45,19 @@ async fn point_5_a_crash_is_charged_to_the_job_that_ran_alone_and_the_third_is_t
     rig.fill(Lane::High, 5, &payload("ok"));
     rig.fill(Lane::High, 1, &payload("crash"));
     rig.fill(Lane::Low, 5, &payload("slow"));
-    let watcher_gone = async |processes: &mut Vec<WorkerProcess>| {
-        // A new worker for each that dies, as a process manager would start it.
-        processes.retain_mut(|p| !p.has_ended());
-        if processes.is_empty() {
-            processes.push(WorkerProcess::start(&rig.redis, LEASE));
+    let process = std::sync::Mutex::new(WorkerProcess::start(&rig.redis, LEASE));
+    eventually("one is dead and the others are done", Duration::from_secs(60), async || {
+        {
+            // A new worker for each that dies, as a process manager would start it.
+            let mut process = process.lock().unwrap();
+            if process.has_ended() {
+                *process = WorkerProcess::start(&rig.redis, LEASE);
+            }
         }
-    };
-    let mut processes = Vec::new();
-    let started = Instant::now();
-    loop {
-        watcher_gone(&mut processes).await;
         let status = rig.queue.status().await.unwrap();
-        if status.dead == 1 && status.jobs == 1 {
-            break;
-        }
-        assert!(started.elapsed() < Duration::from_secs(60), "{status:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        status.dead == 1 && status.jobs == 1
+    })
+    .await;
     assert_eq!(count(&rig, "ran:crash"), 4, "once in company, three times alone");
     assert_eq!(rig.totals().await["done"], 10, "the others flowed on");
     let dead = rig.queue.take_dead(9).await.unwrap();
@@ -89,7 +84,8 @@ async fn fine_print_2_while_a_suspect_runs_its_worker_runs_nothing_else() {
             if job.suspect {
                 queue.push(Lane::High, job.id.as_str(), &payload("more")).await.unwrap();
             }
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            // Time for others to be started beside it.
+            lasts(Duration::from_millis(30)).await;
             if job.suspect {
                 most.lock().unwrap().push(now.load(std::sync::atomic::Ordering::SeqCst));
             }

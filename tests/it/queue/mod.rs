@@ -2,11 +2,10 @@
 
 mod attempts;
 mod backlog;
-mod cluster;
+pub mod cluster;
 mod crashes;
 mod dead_letters;
 mod outages;
-mod proxy;
 pub mod rig;
 mod seen;
 mod stopping;

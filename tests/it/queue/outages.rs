@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use scoreline::queue::{Lane, Queue, Settlement, Timeouts, WorkerOptions};
 use tokio::sync::Semaphore;
 
-use super::proxy::Proxy;
 use super::rig::{SOON, Worker, options, payload, rig, rig_with, settle};
-use crate::support::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::{eventually, lasts, nothing_happens_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn point_9_a_killed_redis_comes_back_and_workers_go_on_and_lose_nothing_it_kept() {
@@ -17,7 +17,7 @@ async fn point_9_a_killed_redis_comes_back_and_workers_go_on_and_lose_nothing_it
     rig.fill(Lane::High, 2_000, &payload(""));
     worker.saw(500).await;
     rig.redis.kill();
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    lasts(Duration::from_millis(700)).await; // longer than the lease
     rig.redis.start();
     let back = Instant::now();
     rig.drained().await;
@@ -35,7 +35,7 @@ async fn fine_print_2_a_pause_of_redis_beyond_the_lease_makes_nobody_dead() {
     let rig = rig().await;
     rig.fill(Lane::High, 10, &payload(""));
     let hold = async |job| {
-        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        lasts(Duration::from_millis(2_500)).await;
         settle(&job, Settlement::Done).await;
     };
     let few = WorkerOptions { max_in_hand: 5, ..options() };
@@ -45,7 +45,6 @@ async fn fine_print_2_a_pause_of_redis_beyond_the_lease_makes_nobody_dead() {
     }
     // Longer than the lease and than the answer's timeout.
     redis::cmd("CLIENT").arg("PAUSE").arg(1_500).arg("ALL").exec(&mut rig.redis.connection()).unwrap();
-    tokio::time::sleep(Duration::from_millis(1_600)).await;
     rig.drained().await;
     assert_eq!(rig.totals().await.get("rescued"), None);
     for worker in workers {
@@ -67,7 +66,7 @@ async fn fine_print_1_jobs_of_a_fetch_whose_answer_was_lost_are_given_back_and_r
     proxy.swallow_answers_from(1_000); // what brings jobs, and not what says that there are none
     let ids = rig.fill(Lane::High, 400, &payload(""));
     eventually("Redis gave jobs out", SOON, async || rig.queue.status().await.unwrap().held() > 0).await;
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    nothing_happens_for(Duration::from_millis(400)).await;
     assert_eq!(worker.runs(), 1, "nobody heard of them");
     proxy.swallow_nothing();
     rig.drained().await;
@@ -106,7 +105,7 @@ async fn a_settlement_whose_answer_was_lost_is_repeated_and_changes_nothing_more
     proxy.swallow_answers_from(0);
     gate.add_permits(5);
     eventually("Redis settled them", SOON, async || rig.totals().await.get("retried") == Some(&6)).await;
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    nothing_happens_for(Duration::from_millis(400)).await;
     proxy.swallow_nothing();
     rig.drained().await;
     let totals = rig.totals().await;

@@ -247,7 +247,7 @@ async fn act_as_a_worker_process() {
     let queue = Queue::connect(&url, "sl", "q0", Timeouts::default()).await.unwrap();
     let options = WorkerOptions { lease: Duration::from_millis(lease), ..options() };
     let worker = Worker::start(&queue, options, move |job| obey(url.clone(), job));
-    tokio::time::sleep(Duration::from_secs(120)).await; // the test ends this process long before
+    crate::support::lasts(Duration::from_secs(120)).await; // the test ends this process long before
     worker.stop().await;
 }
 
@@ -265,7 +265,7 @@ async fn obey(url: String, job: Delivery) {
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         }
         "hang" => std::future::pending().await,
-        "slow" => tokio::time::sleep(Duration::from_millis(300)).await,
+        "slow" => crate::support::lasts(Duration::from_millis(300)).await,
         _ => {}
     }
     settle(&job, Settlement::Done).await;

@@ -8,7 +8,7 @@ use scoreline::queue::server::{self, Persistence};
 use scoreline::queue::{Lane, QueueError, Settlement, WorkerOptions};
 
 use super::rig::{SOON, Worker, options, payload, rig, rig_with, settle, text_of};
-use crate::support::eventually;
+use crate::support::{eventually, nothing_happens_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn point_13_depth_age_hands_workers_and_totals_are_seen_from_outside() {
@@ -32,8 +32,8 @@ async fn point_13_depth_age_hands_workers_and_totals_are_seen_from_outside() {
     })
     .await;
     rig.queue.pause().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
     let ids = rig.fill(Lane::Low, 7, &payload("low"));
+    nothing_happens_for(Duration::from_millis(50)).await;
     let status = rig.queue.status().await.unwrap();
     assert!(status.paused);
     assert_eq!((status.lanes[0].waiting, status.lanes[1].waiting, status.jobs), (0, 7, 12));
@@ -53,7 +53,7 @@ async fn pausing_holds_the_queue_and_resuming_is_noticed_at_once() {
     let patient = WorkerOptions { poll: SOON, poll_unsubscribed: SOON, ..options() };
     let worker = Worker::start(&rig.queue, patient, async |job| settle(&job, Settlement::Done).await);
     rig.fill(Lane::High, 5, &payload(""));
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    nothing_happens_for(Duration::from_millis(300)).await;
     assert_eq!(worker.runs(), 0);
     rig.queue.resume().await.unwrap();
     eventually("it goes on", Duration::from_millis(900), async || worker.runs() == 5).await;

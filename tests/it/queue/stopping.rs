@@ -7,7 +7,7 @@ use scoreline::queue::{Lane, Settlement, WorkerOptions};
 use tokio::sync::Semaphore;
 
 use super::rig::{SOON, Worker, options, payload, rig, settle};
-use crate::support::eventually;
+use crate::support::{eventually, lasts, nothing_happens_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn point_11_a_stopping_worker_takes_nothing_new_and_finishes_what_it_has() {
@@ -25,7 +25,7 @@ async fn point_11_a_stopping_worker_takes_nothing_new_and_finishes_what_it_has()
     });
     worker.saw(4).await;
     worker.lifecycle.soft.cancel();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    nothing_happens_for(Duration::from_millis(50)).await;
     gate.add_permits(4);
     let runner = worker.runner.clone();
     worker.stop().await;
@@ -75,7 +75,7 @@ async fn fine_print_1_the_lease_is_renewed_while_the_worker_drains() {
     rig.fill(Lane::High, 1, &payload(""));
     let slow = WorkerOptions { grace: SOON, ..options() };
     let draining = Worker::start(&rig.queue, slow, async |job| {
-        tokio::time::sleep(Duration::from_millis(1_800)).await; // more than three leases
+        lasts(Duration::from_millis(1_800)).await; // more than three leases
         settle(&job, Settlement::Done).await;
     });
     draining.saw(1).await;

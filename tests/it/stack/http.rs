@@ -1,10 +1,12 @@
 //! The public listener's caps and deadlines, through real sockets.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
+use axum::extract::{ConnectInfo, Request};
 use axum::routing::{get, post};
 use scoreline::http::connection::Deadlines;
 use scoreline::http::server::{ServerConfig, serve};
@@ -12,7 +14,7 @@ use scoreline::lifecycle::{Ended, Lifecycle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::eventually;
+use crate::support::{eventually, lasts};
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
@@ -30,6 +32,14 @@ fn config() -> ServerConfig {
 }
 
 async fn start(config: ServerConfig) -> (SocketAddr, Lifecycle) {
+    let (address, lifecycle, _) = start_counting(config).await;
+    (address, lifecycle)
+}
+
+/// As [`start`], with the number of requests that were begun.
+async fn start_counting(config: ServerConfig) -> (SocketAddr, Lifecycle, Arc<AtomicUsize>) {
+    let begun = Arc::<AtomicUsize>::default();
+    let counting = Arc::clone(&begun);
     let lifecycle = Lifecycle::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -45,16 +55,21 @@ async fn start(config: ServerConfig) -> (SocketAddr, Lifecycle) {
             }),
         )
         .route("/echo", post(|body: String| async move { body }))
+        .route("/large", get(|| async { "x".repeat(64 * 1024 * 1024) }))
         .route(
             "/slow",
             get(move || async move {
                 release.soft.cancelled().await;
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                lasts(Duration::from_millis(50)).await;
                 "finished"
             }),
-        );
+        )
+        .layer(axum::middleware::map_request(move |request: Request| {
+            counting.fetch_add(1, Ordering::SeqCst);
+            async move { request }
+        }));
     tokio::spawn(serve(listener, router, config, lifecycle.clone()));
-    (address, lifecycle)
+    (address, lifecycle, begun)
 }
 
 async fn send(stream: &mut TcpStream, path: &str) -> String {
@@ -123,19 +138,19 @@ async fn a_connection_that_trickles_its_header_is_closed_at_the_deadline_all_the
     let started = tokio::time::Instant::now();
     while stream.write_all(b"X: y\r\n").await.is_ok() {
         assert!(started.elapsed() < PATIENCE, "each byte gave it more time");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        lasts(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_a_used_one_is_kept() {
     let mut config = config();
-    config.deadlines.idle = SHORT;
+    config.deadlines.idle = 3 * SHORT;
     let (address, _lifecycle) = start(config).await;
     let mut used = TcpStream::connect(address).await.unwrap();
-    for _ in 0..6 {
+    for _ in 0..5 {
         assert!(send(&mut used, "/hello").await.starts_with("HTTP/1.1 200"));
-        tokio::time::sleep(SHORT / 3).await;
+        lasts(SHORT).await;
     }
     assert!(is_closed_by_peer(&mut used).await);
     let mut silent = TcpStream::connect(address).await.unwrap();
@@ -150,15 +165,74 @@ async fn a_request_that_takes_long_is_not_idle() {
     let (address, lifecycle) = start(config).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-    tokio::time::sleep(2 * SHORT).await;
+    lasts(2 * SHORT).await;
     lifecycle.soft.cancel();
     assert!(read_answer(&mut stream).await.ends_with("finished"));
 }
 
 #[tokio::test]
 async fn caps_hold_and_are_given_back() {
+    for (in_all, of_an_address) in [(100, 3), (3, 100)] {
+        let mut config = config();
+        (config.max_connections, config.max_connections_per_address) = (in_all, of_an_address);
+        let (address, _lifecycle) = start(config).await;
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            assert!(send(&mut stream, "/hello").await.starts_with("HTTP/1.1 200"));
+            open.push(stream);
+        }
+        let mut refused = TcpStream::connect(address).await.unwrap();
+        let answer = read_answer(&mut refused).await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("too_many_connections"), "{answer}");
+        open.clear();
+        eventually("room again", PATIENCE, || async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            read_answer(&mut stream).await.starts_with("HTTP/1.1 200")
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answer_does_not_keep_its_connection() {
     let mut config = config();
-    config.max_connections_per_address = 3;
+    config.deadlines.write = SHORT;
+    config.max_connections = 1;
+    let (address, _lifecycle) = start(config).await;
+    let mut greedy = TcpStream::connect(address).await.unwrap();
+    greedy.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert_eq!(greedy.read(&mut [0; 12]).await.unwrap(), 12, "the answer has begun");
+    eventually("its place is free", PATIENCE, || async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        read_answer(&mut stream).await.starts_with("HTTP/1.1 200")
+    })
+    .await;
+}
+
+/// Nobody is idle who still reads, however little time idle connections have.
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_its_whole_answer() {
+    let mut config = config();
+    config.deadlines.idle = SHORT;
+    let (address, _lifecycle) = start(config).await;
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    slow.write_all(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut read = slow.read(&mut [0; 12]).await.unwrap();
+    lasts(3 * SHORT).await;
+    let mut buffer = vec![0; 1 << 20];
+    while let Ok(more @ 1..) = slow.read(&mut buffer).await {
+        read += more;
+    }
+    assert!(read > 64 * 1024 * 1024, "only {read} bytes");
+}
+
+#[tokio::test]
+async fn a_crowded_listener_does_not_keep_idle_connections() {
+    let mut config = config();
+    config.max_connections = 4;
     let (address, _lifecycle) = start(config).await;
     let mut open = Vec::new();
     for _ in 0..3 {
@@ -166,16 +240,39 @@ async fn caps_hold_and_are_given_back() {
         assert!(send(&mut stream, "/hello").await.starts_with("HTTP/1.1 200"));
         open.push(stream);
     }
-    let mut refused = TcpStream::connect(address).await.unwrap();
-    let answer = read_answer(&mut refused).await;
-    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("too_many_connections"), "{answer}");
-    open.clear();
-    eventually("room again", PATIENCE, || async {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        read_answer(&mut stream).await.starts_with("HTTP/1.1 200")
-    })
-    .await;
+    // The third made it three quarters.
+    assert!(is_closed_by_peer(&mut open[2]).await);
+}
+
+#[tokio::test]
+async fn headers_are_bounded() {
+    let (address, _lifecycle) = start(config()).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let large = format!("GET /hello HTTP/1.1\r\nHost: x\r\nX-Large: {}\r\n\r\n", "x".repeat(40_000));
+    stream.write_all(large.as_bytes()).await.unwrap();
+    assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 431"));
+    assert!(is_closed_by_peer(&mut stream).await);
+}
+
+#[tokio::test]
+async fn a_listener_that_drains_answers_until_it_is_told_to_end_and_sends_clients_away() {
+    let mut config = config();
+    config.drain = LONG;
+    let (address, lifecycle) = start(config).await;
+    let mut kept = TcpStream::connect(address).await.unwrap();
+    assert!(!send(&mut kept, "/hello").await.contains("connection: close"));
+    lifecycle.soft.cancel();
+    // A load balancer has yet to notice, on the connection that it has and on a new one.
+    let late = TcpStream::connect(address).await.unwrap();
+    for mut stream in [kept, late] {
+        let answer = send(&mut stream, "/hello").await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+        assert!(is_closed_by_peer(&mut stream).await);
+    }
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    lifecycle.hard.cancel();
+    assert!(is_closed_by_peer(&mut idle).await);
+    eventually("nobody listens", PATIENCE, || async { TcpStream::connect(address).await.is_err() }).await;
 }
 
 #[tokio::test]
@@ -204,12 +301,12 @@ async fn a_panic_costs_its_own_request_only() {
 
 #[tokio::test]
 async fn a_soft_stop_finishes_requests_in_hand_and_takes_no_new_ones() {
-    let (address, lifecycle) = start(config()).await;
+    let (address, lifecycle, begun) = start_counting(config()).await;
     let mut idle = TcpStream::connect(address).await.unwrap();
     assert!(send(&mut idle, "/hello").await.starts_with("HTTP/1.1 200"));
     let mut busy = TcpStream::connect(address).await.unwrap();
     busy.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    eventually("it is begun", PATIENCE, async || begun.load(Ordering::SeqCst) == 2).await;
     lifecycle.soft.cancel();
     assert_eq!(lifecycle.finished(PATIENCE).await, Ended::Clean);
     assert!(read_answer(&mut busy).await.ends_with("finished"));
@@ -219,10 +316,10 @@ async fn a_soft_stop_finishes_requests_in_hand_and_takes_no_new_ones() {
 
 #[tokio::test]
 async fn what_does_not_end_in_its_grace_is_cut_off_and_the_exit_code_says_so() {
-    let (address, lifecycle) = start(config()).await;
+    let (address, lifecycle, begun) = start_counting(config()).await;
     let mut stuck = TcpStream::connect(address).await.unwrap();
     stuck.write_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    eventually("it is begun", PATIENCE, async || begun.load(Ordering::SeqCst) == 1).await;
     lifecycle.soft.cancel();
     assert_eq!(lifecycle.finished(SHORT).await, Ended::Cut);
     assert!(is_closed_by_peer(&mut stuck).await);

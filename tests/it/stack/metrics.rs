@@ -112,7 +112,7 @@ async fn every_role_measures_what_its_alerts_stand_on_and_tells_no_secret() {
                 break;
             }
             assert!(started.elapsed() < PATIENCE, "{role} lacks {absent:#?} in\n{metrics}");
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            support::look_again().await;
         }
     }
     let worker = address(&at["ops"]["worker"]);

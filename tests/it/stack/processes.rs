@@ -42,7 +42,7 @@ impl Program {
         let started = std::time::Instant::now();
         while found.is_none() && started.elapsed() < PATIENCE {
             *found = child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1));
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            support::look_again().await;
         }
         code
     }
@@ -68,6 +68,10 @@ const ANY_PORT: [(&str, &str); 6] = [
 ];
 
 pub fn up(home: &Path) -> Program {
+    Program::start(up_command(home), "up")
+}
+
+fn up_command(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_scoreline"));
     command
         .args(["up", "--no-traffic", "--home"])
@@ -75,7 +79,7 @@ pub fn up(home: &Path) -> Program {
         .envs(ANY_PORT)
         .env_remove("DATABASE_URL")
         .env_remove("REDIS_URL");
-    Program::start(command, "up")
+    command
 }
 
 pub async fn endpoints(home: &Path, program: &Program) -> serde_json::Value {
@@ -85,7 +89,7 @@ pub async fn endpoints(home: &Path, program: &Program) -> serde_json::Value {
     while !file.exists() {
         let output = program.output();
         assert!(!output.contains("error:") && started.elapsed() < PATIENCE, "no {what}: {output}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        support::look_again().await;
     }
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
@@ -161,6 +165,31 @@ async fn a_role_alone_waits_for_what_it_needs_says_so_and_stops_when_told() {
     for line in log.lines() {
         serde_json::from_str::<serde_json::Value>(line).expect("every log line is JSON");
     }
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named_with_the_setting_that_chose_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ingest"));
+    command.env("OPS_LISTEN", address.to_string());
+    let mut ingest = Program::start(command, "ingest");
+    assert_eq!(ingest.ended().await, Some(2));
+    let output = ingest.output();
+    assert!(output.contains(&address.to_string()) && output.contains("OPS_LISTEN"), "{output}");
+
+    // In one process with others each has its own.
+    let home = std::env::temp_dir().join(format!("scoreline-taken-{}", std::process::id()));
+    for (setting, other) in [("API_OPS_LISTEN", "INGEST_OPS_LISTEN"), ("INGEST_LISTEN", "API_LISTEN")] {
+        let mut command = up_command(&home);
+        command.env(setting, address.to_string());
+        let mut up = Program::start(command, "up");
+        assert_eq!(up.ended().await, Some(2), "{}", up.output());
+        let output = up.output();
+        assert!(output.contains(&format!("{address}, where {setting} says")), "{output}");
+        assert!(!output.contains(other), "{output}");
+    }
+    std::fs::remove_dir_all(home).unwrap();
 }
 
 #[tokio::test]

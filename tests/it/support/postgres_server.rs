@@ -1,37 +1,45 @@
 //! A Postgres server of one's own, which a test may stop the hard way and start again.
 
 use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use scoreline::stack::{Stack, StackOptions, binaries};
 use scoreline::store::pool::Pool;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
-use super::{eventually, free_port};
+use super::{eventually, free_port, look_again, look_again_blocking};
 use crate::support::system::PATIENCE;
 
 /// Stopped and removed with this value.
 pub struct PostgresServer {
     pub url: String,
-    home: PathBuf,
     port: u16,
     child: Option<Child>,
+    home: Folder,
 }
+
+/// A folder that goes with this value, whatever happened in between.
+struct Folder(PathBuf);
+
+/// How long a server may take to end before it is killed.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 impl PostgresServer {
     /// Starts one with an empty database.
     pub async fn start() -> Self {
         let port = free_port();
-        let home = std::env::temp_dir().join(format!("scoreline-test-postgres-{}-{port}", std::process::id()));
+        let home = Folder(std::env::temp_dir().join(format!("scoreline-test-postgres-{}-{port}", std::process::id())));
         let options =
-            StackOptions { home: home.clone(), postgres: true, redis: false, durable: false, max_connections: 60 };
+            StackOptions { home: home.0.clone(), postgres: true, redis: false, durable: false, max_connections: 60 };
         let stack = Stack::start(&options).await.unwrap();
         // The same data on a port that outlives a restart.
         let (head, tail) = stack.database_url().unwrap().rsplit_once(':').unwrap();
         let url = format!("{head}:{port}/{}", tail.split_once('/').unwrap().1);
-        let mut server = Self { url, home, port, child: None };
+        let mut server = Self { url, port, child: None, home };
         for (_, pid) in stack.pids() {
             kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::QUIT).unwrap();
         }
@@ -48,42 +56,57 @@ impl PostgresServer {
     /// `pg_ctl stop -m immediate`: every connection ends, nothing is written.
     pub async fn stop_immediately(&mut self) {
         let mut child = self.child.take().expect("running");
-        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).unwrap();
-        kill_process(pid, Signal::QUIT).unwrap();
-        child.wait().await.unwrap();
+        signal(&child, Signal::QUIT);
+        let asked = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            assert!(asked.elapsed() < PATIENCE, "Postgres does not stop");
+            look_again().await;
+        }
     }
 
     /// Starts it on its data and waits until it answers.
     pub async fn start_again(&mut self) {
         let user = binaries::postgres_user().unwrap();
-        let data = self.home.join("postgres");
+        let data = self.home.0.join("postgres");
         let mut command = Command::new(binaries::postgres(None).await.unwrap().folder.join("postgres"));
-        command.arg("-D").arg(&data).arg("-p").arg(self.port.to_string()).current_dir(&data).kill_on_drop(true);
+        command.arg("-D").arg(&data).arg("-p").arg(self.port.to_string()).current_dir(&data);
         // A commit must outlive the server's processes, not the machine.
         for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "shared_buffers=64MB"] {
             command.args(["-c", setting]);
         }
-        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
-        command.stderr(std::process::Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         binaries::run_as(&mut command, user);
-        self.child = Some(command.spawn().unwrap());
+        self.child = Some(command.into_std().spawn().unwrap());
         eventually("Postgres answers", PATIENCE, || async { PgConnection::connect(&self.url).await.is_ok() }).await;
     }
 }
 
+fn signal(child: &Child, signal: Signal) {
+    // One that has ended by itself gets none.
+    let _ = kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal);
+}
+
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take()
-            && let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed()))
-        {
-            let _ = kill_process(pid, Signal::QUIT);
-            for _ in 0..500 {
-                if !matches!(child.try_wait(), Ok(None)) {
-                    break;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
+        let Some(mut child) = self.child.take() else { return };
+        signal(&child, Signal::QUIT);
+        let asked = Instant::now();
+        while asked.elapsed() < ENDS_WITHIN && matches!(child.try_wait(), Ok(None)) {
+            look_again_blocking();
         }
-        let _ = std::fs::remove_dir_all(&self.home);
+        // Waits for it, too: as long as it writes, its folder cannot be removed.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let asked = Instant::now();
+        // A server's last process may still be at it.
+        while std::fs::remove_dir_all(&self.0).is_err() && self.0.exists() && asked.elapsed() < ENDS_WITHIN {
+            look_again_blocking();
+        }
+        assert!(std::thread::panicking() || !self.0.exists(), "{} was left behind", self.0.display());
     }
 }

@@ -57,16 +57,25 @@ impl TestRedis {
             }
             if let Ok(mut connection) = redis::Client::open(self.url.as_str())
                 .and_then(|c| c.get_connection_with_timeout(Duration::from_secs(1)))
+                // INFO answers while the data are still being read; nothing else does.
                 && redis::cmd("INFO")
                     .query::<String>(&mut connection)
-                    // While it reads its file it tells about itself and does nothing else.
-                    .is_ok_and(|info| info.contains(&mine) && info.contains("\nloading:0\r"))
+                    .is_ok_and(|info| info.contains(&mine) && info.contains("\nloading:0"))
             {
                 return true;
             }
-            std::thread::sleep(Duration::from_millis(5));
+            super::look_again_blocking();
         }
         false
+    }
+
+    /// Waits until everything that was done is in the append-only file, as far as it outlives this process.
+    pub async fn written(&self) {
+        super::eventually("the append-only file is written", Duration::from_secs(10), || async {
+            let info: String = redis::cmd("INFO").arg("persistence").query(&mut self.connection()).unwrap();
+            ["aof_buffer_length:0\r", "aof_pending_bio_fsync:0\r"].iter().all(|line| info.contains(line))
+        })
+        .await;
     }
 
     /// kill -9.

@@ -198,7 +198,7 @@ impl System {
                 shown if started.elapsed() > Duration::from_secs(5) => {
                     assert_eq!(shown.as_ref(), Ok(&expected), "board {slug} differs from the stored events");
                 }
-                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                _ => super::look_again().await,
             }
         }
     }

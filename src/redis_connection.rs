@@ -1,4 +1,5 @@
-//! One connection to the queue's Redis: a single server or a Redis Cluster, multiplexed, replaced when it breaks.
+//! One connection to a Redis: a single server or a Redis Cluster, multiplexed, replaced when it breaks. Everybody who
+//! talks to Redis does it through this, so that all of them survive the same outages.
 //!
 //! The redis crate's own `ConnectionManager` does not replace a connection whose answers time out, so after a black
 //! hole it waits for TCP's retransmissions (up to two minutes). Here a timeout counts as a broken connection.

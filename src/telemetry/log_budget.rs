@@ -1,0 +1,53 @@
+//! A bound on log lines that anybody outside can cause: so many a second, and a word about those left out.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use crate::domain::clock::Micros;
+
+/// Lines a second.
+const LINES: u32 = 20;
+
+/// Lines of one kind, for one process.
+#[derive(Debug, Default)]
+pub struct LogBudget(Mutex<Spent>);
+
+#[derive(Debug, Default)]
+struct Spent {
+    second: i64,
+    lines: u32,
+    left_out: u64,
+}
+
+impl LogBudget {
+    /// Whether one more line may be written at `now`, and how many were left out since the last one.
+    pub fn admit(&self, now: Micros) -> Option<u64> {
+        let second = now.0.div_euclid(1_000_000);
+        let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spent.second != second {
+            (spent.second, spent.lines) = (second, 0);
+        }
+        if spent.lines == LINES {
+            spent.left_out += 1;
+            return None;
+        }
+        spent.lines += 1;
+        Some(std::mem::take(&mut spent.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_costs_a_few_lines_a_second_and_says_what_it_left_out() {
+        let budget = LogBudget::default();
+        let admitted = |second: i64, lines: u32| {
+            (0..lines).filter_map(|_| budget.admit(Micros(second * 1_000_000 + 5))).collect::<Vec<_>>()
+        };
+        assert_eq!(admitted(1, LINES + 7), vec![0; LINES as usize]);
+        assert_eq!(admitted(2, 3), [7, 0, 0]);
+        assert_eq!(admitted(3, LINES), vec![0; LINES as usize]);
+    }
+}

@@ -1,0 +1,140 @@
+//! What goes wrong while jobs are written, and what is told afterwards.
+
+use futures_util::StreamExt;
+use scoreline::domain::ids::GameId;
+use scoreline::lifecycle::Lifecycle;
+use scoreline::queue::payload::PersistEventsEncoder;
+use uuid::Uuid;
+
+use super::{Bench, SOON, event, job, now};
+use crate::support::eventually;
+
+impl Bench {
+    /// Stops the worker and starts one that remembers nothing.
+    async fn replace_worker(&mut self) {
+        self.lifecycle.soft.cancel();
+        eventually("the worker signs off", SOON, || async { self.queue.status().await.unwrap().workers.is_empty() })
+            .await;
+        self.lifecycle = Lifecycle::default();
+        self.start_worker().await;
+    }
+
+    /// Queues a job under an id, as ingest does.
+    fn queue_as(&self, id: &str, bytes: &[u8]) {
+        let mut redis = self.redis.connection();
+        redis::cmd("HSET").arg("{sl:q0}:jobs").arg(id).arg(bytes).exec(&mut redis).unwrap();
+        redis::cmd("RPUSH").arg("{sl:q0}:high").arg(id).exec(&mut redis).unwrap();
+        redis::cmd("PUBLISH").arg("sl:q0:wake").arg("1").exec(&mut redis).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn fine_print_12_a_stored_row_that_no_worker_remembers_is_no_fault_of_its_job() {
+    let mut bench = Bench::new().await;
+    let bytes = job(1, &[event(1, "p-1", r#"{"score":5}"#)]);
+    bench.push("one", &bytes).await;
+    bench.start_worker().await;
+    bench.drained().await;
+    bench.replace_worker().await;
+    bench.push("two", &bytes).await;
+    bench.drained().await;
+    assert_eq!((bench.events().await, bench.facts().await.len()), (1, 1));
+    assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn fine_print_12_a_connection_that_ends_within_a_transaction_is_nobodys_fault() {
+    let bench = Bench::new().await;
+    bench.start_worker().await;
+    let mut held = bench.pool().begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM games WHERE id = 1 FOR UPDATE").execute(&mut *held).await.unwrap();
+    bench.push("unlucky", &job(1, &[event(1, "p-1", r#"{"score":5}"#)])).await;
+    let backend = bench.waits_for_a_lock().await;
+    sqlx::query("SELECT pg_terminate_backend($1)").bind(backend).execute(bench.pool()).await.unwrap();
+    held.rollback().await.unwrap();
+    bench.drained().await;
+    assert_eq!((bench.events().await, bench.facts().await.len()), (1, 1));
+    assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn fine_print_12_a_refused_event_is_kept_once_however_often_its_job_runs() {
+    let bench = Bench::new().await;
+    bench.start_worker().await;
+    // No JSON: what the door would have refused.
+    let bytes = job(1, &[event(1, "p-1", r#"{"score":5}"#), event(2, "p-1", "{")]);
+    let id = format!("{}-{}-h", now().0, Uuid::new_v4());
+    for _ in 0..2 {
+        bench.queue_as(&id, &bytes);
+        bench.drained().await;
+    }
+    assert_eq!((bench.events().await, bench.facts().await.len()), (1, 1));
+    assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 1);
+}
+
+#[tokio::test]
+async fn point_11_what_a_stopping_worker_could_not_store_goes_back_to_the_queue() {
+    let mut bench = Bench::new().await;
+    let away = sqlx::postgres::PgPoolOptions::new().connect(&bench.database.url).await.unwrap();
+    bench.start_worker_on(away.clone().into()).await;
+    away.close().await;
+    bench.push("unstored", &job(1, &[event(1, "p-1", r#"{"score":5}"#)])).await;
+    eventually("it is in hand", SOON, || async { bench.queue.status().await.unwrap().held() == 1 }).await;
+    bench.lifecycle.soft.cancel();
+    bench.lifecycle.hard.cancel();
+    bench.replace_worker().await;
+    bench.drained().await;
+    assert_eq!((bench.events().await, bench.facts().await.len()), (1, 1));
+    assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn a_board_for_servers_counts_what_a_server_key_sent_and_nothing_else() {
+    let bench = Bench::new().await;
+    sqlx::raw_sql(
+        r#"UPDATE leaderboard_generations SET spec = spec || '{"server_only": true}';
+           UPDATE leaderboards SET spec = spec || '{"server_only": true}';"#,
+    )
+    .execute(bench.pool())
+    .await
+    .unwrap();
+    bench.start_worker().await;
+    let (of_client, of_server) = (event(1, "client", r#"{"score":5}"#), event(2, "server", r#"{"score":6}"#));
+    bench.push("of-a-client", &job(1, &[of_client])).await;
+    let mut encoder = PersistEventsEncoder::new(GameId(1), Uuid::from_u128(1), true, 0);
+    encoder.push(&of_server);
+    bench.push("of-a-server", &encoder.finish()).await;
+    bench.drained().await;
+    assert_eq!(bench.facts().await, [("server".to_owned(), 6)]);
+    let from_server: Vec<bool> =
+        sqlx::query_scalar("SELECT from_server FROM events ORDER BY event_id").fetch_all(bench.pool()).await.unwrap();
+    assert_eq!(from_server, [false, true]);
+}
+
+#[tokio::test]
+async fn facts_are_announced_when_they_are_committed() {
+    let bench = Bench::new().await;
+    let mut listening = redis::Client::open(bench.redis.url.as_str()).unwrap().get_async_pubsub().await.unwrap();
+    listening.subscribe(bench.queue.keys().facts_channel()).await.unwrap();
+    bench.start_worker().await;
+    bench.push("scores", &job(1, &[event(1, "p-1", r#"{"score":5}"#)])).await;
+    let mut announced = listening.on_message();
+    tokio::time::timeout(SOON, announced.next()).await.expect("facts are announced").unwrap();
+    assert_eq!(bench.facts().await, [("p-1".to_owned(), 5)]);
+}
+
+/// By COPY, and by INSERT where a repeat is likely.
+#[tokio::test]
+async fn fine_print_13_a_payload_is_stored_byte_for_byte_either_way() {
+    let bench = Bench::new().await;
+    bench.start_worker().await;
+    let payload = r#"{ "b":1.50, "a": [1e3,-0.0 ,1e307] , "a ":"\u00e9\/" }"#;
+    let first = event(1, "p-1", payload);
+    bench.push("copied", &job(1, &[first])).await;
+    bench.drained().await;
+    bench.push("inserted", &job(1, &[first, event(2, "p-1", payload)])).await;
+    bench.drained().await;
+    let stored: Vec<String> =
+        sqlx::query_scalar("SELECT payload::text FROM events").fetch_all(bench.pool()).await.unwrap();
+    assert_eq!(stored, [payload, payload]);
+}
