@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::operations::{migrate, settings};
-use crate::{bench, cli, simulate, up};
+use crate::{bench, chaos, cli, simulate, up};
 
 /// A self-hosted event pipeline for games: batches in, exactly-once leaderboards out.
 ///
@@ -23,6 +23,10 @@ enum Command {
     Simulate(simulate::command::SimulateConfig),
     /// Measure every stage beside its limit, and the whole path with the CPU of every process.
     Bench(bench::Options),
+    /// Break private services and processes in every way that must be survived, and compare what is left.
+    ///
+    /// Exit code 1 when a promise was broken. The same seed does the same things.
+    Chaos(chaos::Options),
     #[command(hide = true)]
     BenchLimit(bench::limit_server::LimitArgs),
     #[command(flatten)]
@@ -43,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Config(config) => block_on(settings::run(*config)),
         Command::Simulate(config) => block_on(simulate::command::run(config)),
         Command::Bench(options) => block_on(bench::command::run(options)),
+        Command::Chaos(options) => block_on(chaos::command::run(options)),
         Command::BenchLimit(options) => block_on(bench::limit_server::run(options)),
         Command::Operate(command) => block_on(cli::run(command)),
     }

@@ -25,7 +25,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
     /// Longest wait for an answer; the connection is replaced after it. The redis crate's default of 500 ms is short for
-    /// a server that rewrites its AOF.
+    /// a server that rewrites its AOF; with much more, work would not go on within the promised 5 s after a connection
+    /// fell silent.
     pub response: Duration,
     /// Longest wait for a connection, handshake included.
     pub connect: Duration,
@@ -33,7 +34,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { response: Duration::from_secs(5), connect: Duration::from_secs(2) }
+        Self { response: Duration::from_secs(3), connect: Duration::from_secs(1) }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
@@ -71,6 +71,8 @@ pub struct Rig {
     pub home: PathBuf,
     /// Further environment of every role.
     pub environment: Vec<(String, String)>,
+    /// Where each process's output goes, to a file of its name; `None`: where this program's goes.
+    pub logs: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -111,7 +113,16 @@ impl Rig {
     pub fn new(services: Services, binaries: PathBuf) -> Result<Self, RigError> {
         let (ingest, api) = (free_address()?, free_address()?);
         let home = std::env::temp_dir().join(format!("scoreline-rig-{}", std::process::id()));
-        Ok(Self { services, ingest, api, running: BTreeMap::new(), binaries, home, environment: Vec::new() })
+        Ok(Self {
+            services,
+            ingest,
+            api,
+            running: BTreeMap::new(),
+            binaries,
+            home,
+            environment: Vec::new(),
+            logs: None,
+        })
     }
 
     /// Starts a role and waits until it is ready.
@@ -138,6 +149,11 @@ impl Rig {
     pub fn spawn(&mut self, role: Role, name: &str, environment: &[(&str, &str)]) -> Result<(), RigError> {
         let operations = free_address()?;
         let mut command = Command::new(self.binaries.join(role.name()));
+        if let Some(folder) = &self.logs {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(folder.join(format!("{name}.log")));
+            let file = file.map_err(|e| RigError::Io("a log", e))?;
+            command.stdin(Stdio::null()).stdout(file.try_clone().map_err(|e| RigError::Io("a log", e))?).stderr(file);
+        }
         if role == Role::Together {
             command.args(["up", "--no-traffic", "--home"]).arg(&self.home).stdout(std::process::Stdio::null());
             command.env("INGEST_OPS_LISTEN", operations.to_string());

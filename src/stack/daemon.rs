@@ -110,6 +110,13 @@ impl Daemon {
         }
     }
 
+    /// Ends it with a signal that it cannot refuse or that means "at once", and waits until it is gone.
+    pub async fn kill(&mut self, signal: Signal) {
+        if self.ended().is_none() && kill_process(self.pid, signal).is_ok() {
+            let _ = self.child.wait().await;
+        }
+    }
+
     /// Stops it.
     pub async fn stop(mut self, stop: Stop) {
         if self.ended().is_some() {

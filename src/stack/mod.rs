@@ -130,6 +130,42 @@ impl Stack {
         self.redis.as_ref().map(|r| r.url.as_str())
     }
 
+    /// kill -9 of Redis, if one was started.
+    pub async fn kill_redis(&mut self) {
+        if let Some(redis) = &mut self.redis {
+            redis.kill().await;
+        }
+    }
+
+    /// Starts a killed Redis with its port and its data.
+    ///
+    /// # Errors
+    /// [`StackError::NotUp`].
+    pub async fn start_redis_again(&mut self) -> Result<(), StackError> {
+        match &mut self.redis {
+            Some(redis) => redis.start_again().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Stops Postgres as `pg_ctl stop -m immediate`, if one was started.
+    pub async fn stop_postgres_immediately(&mut self) {
+        if let Some(postgres) = &mut self.postgres {
+            postgres.stop_immediately().await;
+        }
+    }
+
+    /// Starts a stopped Postgres with its port and its data.
+    ///
+    /// # Errors
+    /// [`StackError::NotUp`].
+    pub async fn start_postgres_again(&mut self) -> Result<(), StackError> {
+        match &mut self.postgres {
+            Some(postgres) => postgres.start_again().await,
+            None => Ok(()),
+        }
+    }
+
     /// Process ids by name, for accounting.
     pub fn pids(&self) -> Vec<(&'static str, u32)> {
         let postgres = self.postgres.as_ref().map(|p| ("postgres", p.daemon.pid()));

@@ -21,6 +21,8 @@ pub const STOP: Stop = Stop { signal: Signal::INT, patience: Duration::from_secs
 const START: Duration = Duration::from_secs(180);
 /// Another process may take a free port before Postgres does.
 const ATTEMPTS: usize = 5;
+/// Pause before a known port is tried again.
+const RETRY: Duration = Duration::from_millis(200);
 /// The superuser and the database.
 const NAME: &str = "scoreline";
 /// Its file in the data folder says that `initdb` has finished.
@@ -32,6 +34,55 @@ pub struct PrivatePostgres {
     /// `postgres://…`, password included.
     pub url: String,
     pub(super) daemon: Daemon,
+    start: Start,
+    log: PathBuf,
+}
+
+/// How it is started, once and again.
+#[derive(Debug)]
+struct Start {
+    program: PathBuf,
+    arguments: Vec<String>,
+    data: PathBuf,
+    user: Option<ServiceUser>,
+    admin: PgConnectOptions,
+}
+
+impl Start {
+    fn run(&self, log: &Path) -> std::io::Result<Daemon> {
+        let mut command = Command::new(&self.program);
+        command.arg("-D").arg(&self.data).args(&self.arguments).current_dir(&self.data);
+        binaries::run_as(&mut command, self.user);
+        Daemon::start(command, log)
+    }
+}
+
+impl PrivatePostgres {
+    /// As `pg_ctl stop -m immediate`: every connection ends, nothing is written. [`PrivatePostgres::start_again`] brings
+    /// it back.
+    pub(super) async fn stop_immediately(&mut self) {
+        self.daemon.kill(Signal::QUIT).await;
+    }
+
+    /// Starts it with its port and its data, and waits until it answers.
+    pub(super) async fn start_again(&mut self) -> Result<(), StackError> {
+        let mut reason = String::new();
+        for _ in 0..ATTEMPTS {
+            match self.start.run(&self.log) {
+                Ok(daemon) => {
+                    self.daemon = daemon;
+                    match answers(&self.start.admin, &mut self.daemon).await {
+                        Ok(()) => return Ok(()),
+                        Err(why) => reason = why,
+                    }
+                }
+                Err(error) => reason = error.to_string(),
+            }
+            // Somebody's outgoing connection has the port for a moment.
+            tokio::time::sleep(RETRY).await;
+        }
+        Err(StackError::NotUp { service: "Postgres", reason, log: self.log.clone() })
+    }
 }
 
 /// Starts it, making its data first where there are none.
@@ -54,23 +105,23 @@ pub async fn start(home: &Home, options: &StackOptions) -> Result<PrivatePostgre
     let mut reason = String::new();
     for _ in 0..ATTEMPTS {
         let port = free_port().map_err(|e| not_up(e.to_string()))?;
-        let mut command = Command::new(programs.folder.join("postgres"));
-        command.arg("-D").arg(&data).arg("-p").arg(port.to_string()).current_dir(&data);
+        let mut arguments = vec!["-p".to_owned(), port.to_string()];
         for (name, value) in settings(options, lz4) {
-            command.arg("-c").arg(format!("{name}={value}"));
+            arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
         }
-        binaries::run_as(&mut command, user);
-        let mut daemon = Daemon::start(command, &log).map_err(|e| not_up(e.to_string()))?;
         let admin = PgConnectOptions::new_without_pgpass()
             .host("127.0.0.1")
             .port(port)
             .username(NAME)
             .password(&password)
             .database("postgres");
-        match answers(&admin, &mut daemon).await {
+        let program = programs.folder.join("postgres");
+        let start = Start { program, arguments, data: data.clone(), user, admin };
+        let mut daemon = start.run(&log).map_err(|e| not_up(e.to_string()))?;
+        match answers(&start.admin, &mut daemon).await {
             Ok(()) => {
                 let url = format!("postgres://{NAME}:{password}@127.0.0.1:{port}/{NAME}");
-                return Ok(PrivatePostgres { url, daemon });
+                return Ok(PrivatePostgres { url, daemon, start, log });
             }
             Err(why) => reason = why,
         }

@@ -1,5 +1,6 @@
 //! A private Redis: AOF, `noeviction`, loopback, with a password.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -16,6 +17,8 @@ pub const STOP: Stop = Stop { signal: Signal::TERM, patience: Duration::from_sec
 const START: Duration = Duration::from_secs(120);
 /// Another process may take a free port before Redis does.
 const ATTEMPTS: usize = 5;
+/// Pause before a known port is tried again.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// A Redis that this process started.
 #[derive(Debug)]
@@ -23,6 +26,38 @@ pub struct PrivateRedis {
     /// `redis://…`, password included.
     pub url: String,
     pub(super) daemon: Daemon,
+    program: PathBuf,
+    settings: PathBuf,
+    log: PathBuf,
+}
+
+impl PrivateRedis {
+    /// kill -9. [`PrivateRedis::start_again`] brings it back.
+    pub(super) async fn kill(&mut self) {
+        self.daemon.kill(Signal::KILL).await;
+    }
+
+    /// Starts it with its port and its data, and waits until it answers.
+    pub(super) async fn start_again(&mut self) -> Result<(), StackError> {
+        let mut reason = String::new();
+        for _ in 0..ATTEMPTS {
+            let mut command = Command::new(&self.program);
+            command.arg(&self.settings);
+            match Daemon::start(command, &self.log) {
+                Ok(daemon) => {
+                    self.daemon = daemon;
+                    match answers(&self.url, &mut self.daemon).await {
+                        Ok(()) => return Ok(()),
+                        Err(why) => reason = why,
+                    }
+                }
+                Err(error) => reason = error.to_string(),
+            }
+            // Somebody's outgoing connection has the port for a moment.
+            tokio::time::sleep(RETRY).await;
+        }
+        Err(StackError::NotUp { service: "Redis", reason, log: self.log.clone() })
+    }
 }
 
 /// Starts it.
@@ -48,7 +83,7 @@ pub async fn start(home: &Home, options: &StackOptions) -> Result<PrivateRedis, 
         let mut daemon = Daemon::start(command, &log).map_err(|e| not_up(e.to_string()))?;
         let url = format!("redis://:{password}@127.0.0.1:{port}");
         match answers(&url, &mut daemon).await {
-            Ok(()) => return Ok(PrivateRedis { url, daemon }),
+            Ok(()) => return Ok(PrivateRedis { url, daemon, program, settings: home.join("redis.conf"), log }),
             Err(why) => reason = why,
         }
         daemon.stop(STOP).await;

@@ -86,14 +86,16 @@ impl Pool {
 
     fn lazy_to(url: &SecretString, config: &PostgresConfig, role: &str) -> Result<Self, sqlx::Error> {
         let max = config.db_pool_max.unwrap_or(default_max(role)).max(1);
+        let options = options(url, config, role)?;
+        let port = options.get_port();
         let pool = PgPoolOptions::new()
             .max_connections(max)
             .min_connections(config.db_pool_min.min(max))
             .idle_timeout(Duration::from_secs(config.db_pool_idle_seconds))
             .acquire_timeout(Duration::from_secs(config.db_connect_seconds))
             .test_before_acquire(false)
-            .after_connect(|_, _| {
-                super::nodelay::set_on_all_sockets();
+            .after_connect(move |_, _| {
+                super::sockets::set_options(port);
                 Box::pin(std::future::ready(Ok(())))
             })
             .before_acquire(|connection, meta| {
@@ -104,7 +106,7 @@ impl Pool {
                     sqlx::Connection::ping(connection).await.map(|()| true)
                 })
             })
-            .connect_lazy_with(options(url, config, role)?);
+            .connect_lazy_with(options);
         Ok(Self::new(pool))
     }
 

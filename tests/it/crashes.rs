@@ -16,9 +16,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use crate::support::accounts::Account;
 use crate::support::eventually;
 use crate::support::system::{Aggregate, PATIENCE, System, system};
+use scoreline::chaos::accounts::Account;
 
 /// Events of a batch.
 const BATCH: usize = 20;
@@ -184,7 +184,7 @@ async fn fine_print_16_a_batch_whose_answer_was_lost_with_ingest_gets_its_receip
     let assigned = receipt["results"].as_array().unwrap().iter();
     let sent: HashSet<Uuid> = assigned.map(|row| row["event_id"].as_str().unwrap().parse().unwrap()).collect();
     assert_eq!((sent.len(), receipt["accepted"].as_u64()), (3, Some(3)));
-    let account = Account { acknowledged: sent.clone(), sent, unanswered: 0 };
+    let account = Account { acknowledged: sent.clone(), sent, ..Account::default() };
     system.settle(&[account]).await;
 }
 
@@ -234,7 +234,7 @@ async fn cron_that_dies_between_freezing_a_period_and_ranking_it_ranks_it_when_i
     let names: Vec<&str> = standings.iter().map(|(_, player)| player.as_str()).collect();
     assert_eq!(names, ["b", "c", "a"], "as it was frozen");
     let sent: HashSet<Uuid> = events.into_iter().chain(late).collect();
-    system.settle(&[Account { acknowledged: sent.clone(), sent, unanswered: 0 }]).await;
+    system.settle(&[Account { acknowledged: sent.clone(), sent, ..Account::default() }]).await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod support;
 
 mod abuse;
 mod api;
+mod chaos;
 #[cfg(feature = "failpoints")]
 mod crashes;
 mod cronjobs;
@@ -15,6 +16,7 @@ mod fold;
 mod ingest;
 mod outages;
 mod queue;
+mod silence;
 mod stack;
 mod system;
 mod worker;

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use scoreline::bench::rig::Role;
+use scoreline::chaos::accounts::{Account, Load};
 use scoreline::domain::clock::Clock;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use crate::support::accounts::{Account, Load};
 use crate::support::postgres_server::PostgresServer;
 use crate::support::system::{PATIENCE, System, system};
 use crate::support::{eventually, http};

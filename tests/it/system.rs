@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use scoreline::bench::rig::Role;
+use scoreline::chaos::accounts::Client;
 
-use crate::support::accounts::Client;
 use crate::support::eventually;
 use crate::support::system::{BOARDS, PATIENCE, System, system};
 

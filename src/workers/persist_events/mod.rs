@@ -128,12 +128,14 @@ async fn write_groups(mut writer: Writer, intake: Arc<Mutex<Intake>>) {
 }
 
 impl Intake {
-    /// The next group: at once after idleness, else when the pace allows or it is full. Empty: no more will come.
+    /// The next group: at once after idleness, else when the pace allows or it is full. A suspect has the
+    /// worker to itself and waits for nobody. Empty: no more will come.
     async fn collect(&mut self) -> Vec<Waiting> {
         let Some(first) = self.jobs.recv().await else { return Vec::new() };
         let mut events = events_of(&first.job);
+        let busy_until = company_until(self.last_start, first.job.suspect, Instant::now());
+        let alone = first.job.suspect;
         let mut group = vec![first];
-        let busy_until = self.last_start.filter(|at| at.elapsed() < IDLE_AFTER).map(|at| at + PACE);
         while events < self.group_events {
             let next = match busy_until {
                 Some(until) => tokio::time::timeout_at(until, self.jobs.recv()).await.ok().flatten(),
@@ -143,11 +145,34 @@ impl Intake {
             events += events_of(&waiting.job);
             group.push(waiting);
         }
-        self.last_start = Some(Instant::now());
+        if !alone {
+            self.last_start = Some(Instant::now());
+        }
         group
     }
 }
 
+/// Until when a group waits for more jobs; `None`: not at all. Nothing can join a suspect, and hundreds of them come after
+/// a worker's death: at the pace of groups they would take half a minute.
+fn company_until(last_start: Option<Instant>, suspect: bool, now: Instant) -> Option<Instant> {
+    last_start.filter(|at| !suspect && now.saturating_duration_since(*at) < IDLE_AFTER).map(|at| at + PACE)
+}
+
 fn events_of(job: &Delivery) -> usize {
     crate::queue::payload::event_count(&job.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_a_busy_worker_wait_for_company_and_suspects_do_not() {
+        let started = Instant::now();
+        let soon = started + Duration::from_millis(10);
+        assert_eq!(company_until(Some(started), false, soon), Some(started + PACE));
+        assert_eq!(company_until(Some(started), true, soon), None);
+        assert_eq!(company_until(Some(started), false, started + IDLE_AFTER), None);
+        assert_eq!(company_until(None, false, soon), None);
+    }
 }

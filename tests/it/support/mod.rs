@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of the support")]
 
-pub mod accounts;
 pub mod http;
 pub mod postgres;
 pub mod postgres_server;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use scoreline::bench::load::Connection;
 use scoreline::bench::rig::{Rig, Role, Services};
+use scoreline::chaos::accounts::{Account, Load};
 use scoreline::store::pool::Pool;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::accounts::{Account, Load};
 use super::eventually;
 use super::postgres::TestDatabase;
 use super::redis::TestRedis;
@@ -156,6 +156,8 @@ impl System {
             accounts.iter().flat_map(|a| of(a).iter().copied()).collect()
         };
         let (sent, acknowledged) = (union(|a| &a.sent), union(|a| &a.acknowledged));
+        let wrong: Vec<&String> = accounts.iter().flat_map(|a| &a.wrong).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
         assert!(!acknowledged.is_empty());
         assert!(acknowledged.is_subset(&distinct), "lost: {}", acknowledged.difference(&distinct).count());
         assert!(distinct.is_subset(&sent), "stored what nobody sent");

@@ -1,0 +1,218 @@
+//! `scoreline chaos`: starts the world, follows the plan, judges, reports, and leaves nothing running.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output")]
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::accounts::{Habits, Load};
+use super::plan::{Kind, Plan};
+use super::report::Report;
+use super::scenario::Scenario;
+use super::watcher::Watcher;
+use super::world::World;
+use super::{ChaosError, Options};
+use crate::lifecycle::Lifecycle;
+use crate::stack::{Stack, StackOptions};
+
+/// Whether this build has crash points and clocks that can be set.
+const FAILPOINTS: bool = cfg!(feature = "failpoints");
+/// What of the run's time is kept for the end: quiet, comparing, stopping.
+const ENDING: Duration = Duration::from_secs(12);
+/// How much of a schedule is printed.
+const PLANNED: usize = 60;
+/// Connections that Postgres allows: few enough to be used up.
+const CONNECTIONS: u32 = 60;
+
+/// Runs chaos and prints what it came to; exit code 1 when a promise was broken or the run could not go on.
+pub async fn run(options: Options) -> ExitCode {
+    let seed = options.seed_or_new();
+    let replay = replay(&options, seed);
+    // First of all, so that it is known whatever happens.
+    eprintln!("seed {seed}; again: {replay}");
+    let kinds = match kinds(&options.only) {
+        Ok(kinds) => kinds,
+        Err(unknown) => {
+            eprintln!("chaos: there is no fault called {unknown:?}");
+            return ExitCode::from(2);
+        }
+    };
+    if options.plan {
+        for step in Plan::new(seed, kinds).take(PLANNED) {
+            let (pause, kind) = (step.pause, step.kind.name());
+            println!("{pause:>8.1?}  {kind}{}", if step.rough { ", rough" } else { "" });
+        }
+        return ExitCode::SUCCESS;
+    }
+    let lifecycle = Lifecycle::default();
+    if let Err(error) = lifecycle.watch_signals() {
+        eprintln!("chaos: {error}");
+        return ExitCode::FAILURE;
+    }
+    let home = std::env::temp_dir().join(format!("scoreline-chaos-{}-{seed}", std::process::id()));
+    let stack_options =
+        StackOptions { home: home.clone(), postgres: true, redis: true, durable: true, max_connections: CONNECTIONS };
+    let stack = match Stack::start(&stack_options).await {
+        Ok(stack) => stack,
+        Err(error) => {
+            eprintln!("chaos: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let began = Instant::now();
+    let (report, outcome) = in_world(stack, &options, seed, kinds, &lifecycle).await;
+    let mut report = Report {
+        replay,
+        minutes: options.minutes,
+        build: if cfg!(debug_assertions) { "debug" } else { "release" },
+        skipped: skipped(),
+        took_seconds: began.elapsed().as_secs_f64(),
+        ..report
+    };
+    let clean = outcome.is_ok() && report.violations.is_empty();
+    let wanted = clean || matches!(outcome, Err(ChaosError::Interrupted));
+    clean_up(&home, wanted, &mut report);
+    if options.json {
+        println!("{}", json!(report));
+    } else {
+        print!("{}", report.table());
+    }
+    match outcome {
+        Err(error) => {
+            eprintln!("chaos: the run could not go on: {error}; again: {}", report.replay);
+            ExitCode::FAILURE
+        }
+        Ok(()) if clean => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+    }
+}
+
+fn replay(options: &Options, seed: u64) -> String {
+    let mut line = format!("scoreline chaos --seed {seed} --minutes {}", options.minutes);
+    if !options.only.is_empty() {
+        line.push_str(&format!(" --only {}", options.only.join(",")));
+    }
+    line.push_str(&format!(" --clients {} --pause-millis {}", options.clients, options.pause_millis));
+    line
+}
+
+/// The faults that were asked for and that this build can do.
+fn kinds(only: &[String]) -> Result<Vec<Kind>, String> {
+    let named = |name: &String| Kind::ALL.iter().copied().find(|kind| kind.name() == *name).ok_or(name.clone());
+    let wanted = if only.is_empty() { Ok(Kind::ALL.to_vec()) } else { only.iter().map(named).collect() };
+    wanted.map(|wanted| wanted.into_iter().filter(|kind| FAILPOINTS || !kind.needs_failpoints()).collect())
+}
+
+fn skipped() -> Vec<&'static str> {
+    Kind::ALL.iter().filter(|kind| !FAILPOINTS && kind.needs_failpoints()).map(|kind| kind.name()).collect()
+}
+
+/// Runs in a world of its own and takes it down, whatever happened.
+async fn in_world(
+    stack: Stack,
+    options: &Options,
+    seed: u64,
+    kinds: Vec<Kind>,
+    lifecycle: &Lifecycle,
+) -> (Report, Result<(), ChaosError>) {
+    let ends = Instant::now() + Duration::from_secs_f64(options.minutes * 60.0).saturating_sub(ENDING);
+    let scenario = Scenario::new(seed, (options.minutes * 60.0) as i64, FAILPOINTS);
+    let name = scenario.name();
+    let made = World::new(stack, scenario, seed, lifecycle.clone()).await;
+    let mut world = match made {
+        Ok(world) => world,
+        Err((stack, error)) => {
+            stack.stop().await;
+            return (Report { seed, ..Report::default() }, Err(error));
+        }
+    };
+    world.report.scenario = name;
+    let outcome = disturb_and_judge(&mut world, options, seed, kinds, ends).await;
+    for name in world.rig.names() {
+        // One that is frozen, should the run have ended there, cannot hear an order to stop.
+        let _ = world.rig.signal(&name, rustix::process::Signal::CONT);
+        if let Err(error) = world.terminate(&name).await {
+            world.report.violated(error.to_string());
+        }
+    }
+    let World { stack, report, .. } = world;
+    stack.stop().await;
+    (report, outcome)
+}
+
+async fn disturb_and_judge(
+    world: &mut World,
+    options: &Options,
+    seed: u64,
+    kinds: Vec<Kind>,
+    ends: Instant,
+) -> Result<(), ChaosError> {
+    world.start_all().await?;
+    let habits = Habits {
+        events: 20,
+        any_length: true,
+        players: 200,
+        clock: world.scenario.clock.clone(),
+        moments: world.scenario.moments.clone(),
+        patience: Duration::from_secs(3),
+        impatient: 0.1,
+        gives_up: 0.15,
+        at_once: 0.1,
+        pause: Duration::from_millis(options.pause_millis),
+    };
+    let load = Load::with(world.ingest(), &world.key, options.clients, &habits, seed);
+    let watcher = Watcher::start(world.api(), world.key.clone());
+    let disturbed = disturb(world, seed, kinds, ends).await;
+    let mut account = std::mem::take(&mut world.probes);
+    // After an interruption something may be down for good.
+    let accounts = if disturbed.is_ok() { load.stop().await } else { load.stop_within(Duration::ZERO).await };
+    for one in accounts {
+        account.add(one);
+    }
+    let seen = watcher.stop().await;
+    world.report.requests.sent = account.requests;
+    world.report.requests.unanswered = account.unanswered;
+    world.report.requests.refused = account.refused;
+    world.report.requests.reads = seen.pages;
+    disturbed?;
+    world.report.violations.extend(account.wrong.drain(..).chain(seen.wrong));
+    world.judge(&account).await
+}
+
+async fn disturb(world: &mut World, seed: u64, kinds: Vec<Kind>, ends: Instant) -> Result<(), ChaosError> {
+    for step in Plan::new(seed, kinds) {
+        if Instant::now() >= ends {
+            break;
+        }
+        let (kind, began) = (step.kind.name(), Instant::now());
+        let before = world.report.violations.len();
+        world.take(&step).await?;
+        let took = began.elapsed().as_secs_f64();
+        eprintln!(
+            "{:>7.1} s  {kind} took {took:.1} s{}",
+            world.began.elapsed().as_secs_f64(),
+            if step.rough { ", rough" } else { "" }
+        );
+        for violation in &world.report.violations[before..] {
+            eprintln!("           NOT AS PROMISED: {violation}");
+        }
+    }
+    Ok(())
+}
+
+/// Removes the run's folder, or only what is large in it.
+fn clean_up(home: &Path, all: bool, report: &mut Report) {
+    let removed = if all {
+        std::fs::remove_dir_all(home)
+    } else {
+        report.logs = Some(home.to_owned());
+        let _ = std::fs::remove_dir_all(home.join("redis"));
+        std::fs::remove_dir_all(home.join("postgres"))
+    };
+    if let Err(error) = removed {
+        eprintln!("chaos: {} stays behind: {error}", home.display());
+    }
+}

@@ -1,0 +1,121 @@
+//! Processes that die between two steps that must not come apart.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use tokio::time::Instant;
+
+use super::one_of;
+use crate::bench::rig::Role;
+use crate::chaos::ChaosError;
+use crate::chaos::plan::Kind;
+use crate::chaos::world::{PATIENCE, World};
+
+/// How long an armed process may live.
+const REACHED_WITHIN: Duration = Duration::from_secs(12);
+const SIGABRT: i32 = 6;
+
+/// What makes a process reach a crash point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Events that come.
+    Load,
+    /// The end of a period, up to a minute away.
+    Time,
+    /// A job that cannot be read.
+    Garbage,
+    /// A new leaderboard.
+    Board,
+}
+
+/// The crash points that a run can reach; `retention::after_fold` takes months (its test is in `cronjobs::retention`).
+const POINTS: [(&str, Role, By); 9] = [
+    ("ingest::after_enqueue", Role::Ingest, By::Load),
+    ("persist_events::before_commit", Role::Worker, By::Load),
+    ("persist_events::before_settle", Role::Worker, By::Load),
+    ("fold::after_commit", Role::Cron, By::Load),
+    ("publish::after_redis", Role::Cron, By::Load),
+    ("close::after_freeze", Role::Cron, By::Time),
+    ("dead_letters::before_forget", Role::Worker, By::Garbage),
+    ("recompute::after_chunk", Role::Cron, By::Board),
+    ("recompute::before_swap", Role::Cron, By::Board),
+];
+
+impl World {
+    /// Arms every process of a role with a crash point, waits until one died there, and starts all of them again.
+    pub(super) async fn crash(&mut self, random: &mut StdRng) -> Result<(), ChaosError> {
+        let (point, role, by) = one_of(random, &POINTS);
+        let skip = if by == By::Load { random.random_range(0..4) } else { 0 };
+        let armed = if skip == 0 { format!("{point}=return") } else { format!("{point}={skip}*off->return") };
+        let names = self.named(role);
+        for name in &names {
+            self.terminate(name).await?;
+            self.report.restarts += 1;
+            self.spawn(name, &[("FAILPOINTS", &armed)])?;
+        }
+        let since = Instant::now();
+        let mut garbage = 0;
+        match by {
+            By::Garbage => {
+                self.push_garbage().await?;
+                garbage = 1;
+            }
+            By::Board => {
+                self.order_board().await?;
+            }
+            By::Load | By::Time => {}
+        }
+        let limit = if by == By::Time { PATIENCE + REACHED_WITHIN } else { REACHED_WITHIN };
+        // Periods do not close while clocks are set ahead of the time at which events were received.
+        let hopeless = by == By::Time && self.scenario.ahead > 0;
+        let mut died = false;
+        while !died && !hopeless && since.elapsed() < limit {
+            self.sleep(Duration::from_millis(20)).await?;
+            died = !self.rig.dead().is_empty();
+        }
+        if !died {
+            *self.report.not_reached.entry(point).or_default() += 1;
+        }
+        self.end_armed(point, &names).await?;
+        for name in &names {
+            self.spawn(name, &[])?;
+        }
+        for name in &names {
+            self.rig.ready(name).await?;
+        }
+        self.report.restarts += names.len() as u64;
+        self.follow_a_probe(Kind::CrashPoint.name(), since, None).await?;
+        if garbage > 0 {
+            let there = async |world: &Self| Ok(world.quiet_letters().await);
+            if self.holds_within(PATIENCE, there).await?.is_none() {
+                self.report.violated("a job that cannot be read did not become a dead letter after a crash");
+            }
+            self.decide_letters(garbage).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends armed processes; those that died must have died at the point.
+    async fn end_armed(&mut self, point: &'static str, names: &[&'static str]) -> Result<(), ChaosError> {
+        for name in names {
+            let dead = self.rig.dead().iter().any(|dead| dead == name);
+            let status = if dead { self.rig.ended(name).await? } else { self.rig.stop(name).await? };
+            if status.signal() == Some(SIGABRT) {
+                *self.report.crashes.entry(point).or_default() += 1;
+            } else if !status.success() {
+                self.report.violated(format!("{name}, armed with {point}, ended with {status}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the one dead letter has been moved and forgotten.
+    async fn quiet_letters(&self) -> bool {
+        let waiting: Result<i64, sqlx::Error> =
+            sqlx::query_scalar("SELECT count(*) FROM dead_letters WHERE state = 'waiting'").fetch_one(&self.pool).await;
+        let in_redis = self.queue.status().await.map_or(1, |status| status.dead);
+        waiting.is_ok_and(|count| count > 0) && in_redis == 0
+    }
+}

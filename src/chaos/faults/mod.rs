@@ -1,0 +1,93 @@
+//! The faults: each is done, healed, and followed by a look at how soon work goes on.
+
+mod crash;
+mod jobs;
+mod network;
+mod postgres;
+mod processes;
+mod redis;
+
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::ChaosError;
+use super::plan::{Kind, Step};
+use super::world::World;
+
+/// Latency of every way during a rough step.
+const ROUGH_LATENCY: Duration = Duration::from_millis(3);
+
+impl World {
+    /// Takes one step of the plan.
+    ///
+    /// # Errors
+    /// [`ChaosError`]: the run cannot go on.
+    pub async fn take(&mut self, step: &Step) -> Result<(), ChaosError> {
+        self.sleep(step.pause).await?;
+        *self.report.faults.entry(step.kind.name()).or_default() += 1;
+        self.make_rough(step.rough);
+        let mut random = step.random();
+        let done = self.fault(step.kind, &mut random).await;
+        self.make_rough(false);
+        done?;
+        self.find_the_dead().await
+    }
+
+    async fn fault(&mut self, kind: Kind, random: &mut StdRng) -> Result<(), ChaosError> {
+        match kind {
+            Kind::KillIngest | Kind::KillCron | Kind::KillApi => self.kill_and_start(kind, random).await,
+            Kind::KillWorker => self.kill_a_worker(random).await,
+            Kind::KillWorkers => self.kill_the_workers().await,
+            Kind::FreezeWorker => self.freeze_a_worker(random).await,
+            Kind::FreezeCron => self.freeze_the_leader(random).await,
+            Kind::Terminate => self.terminate_one(random).await,
+            Kind::ClockJump => self.jump_a_clock(random).await,
+            Kind::RedisKill => self.kill_redis(random).await,
+            Kind::RedisPause => self.pause_redis(random).await,
+            Kind::RedisFull => self.fill_redis(random).await,
+            Kind::RedisEvicts => self.let_redis_evict().await,
+            Kind::PostgresStop => self.stop_postgres(random).await,
+            Kind::PostgresTerminate => self.terminate_backends(random).await,
+            Kind::PostgresExhausted => self.exhaust_postgres(random).await,
+            Kind::PostgresLocked => self.lock_events(random).await,
+            Kind::PostgresSlow
+            | Kind::NetworkLatency
+            | Kind::NetworkReset
+            | Kind::NetworkHole
+            | Kind::NetworkHalfClose
+            | Kind::NetworkSlices => self.disturb_network(kind, random).await,
+            Kind::CrashPoint => self.crash(random).await,
+            Kind::DeservedDeadLetters => self.deserve_dead_letters().await,
+            Kind::NewBoard => self.make_board().await,
+        }
+    }
+
+    fn make_rough(&self, rough: bool) {
+        for proxy in self.proxies() {
+            proxy.delay(if rough { ROUGH_LATENCY } else { Duration::ZERO });
+            proxy.slice(rough);
+        }
+    }
+
+    /// No process may end but by our hand; one that did is started again, so that the run goes on.
+    async fn find_the_dead(&mut self) -> Result<(), ChaosError> {
+        for name in self.rig.dead() {
+            let status = self.rig.ended(&name).await?;
+            self.report.violated(format!("{name} ended by itself: {status}"));
+            self.start_again(&name).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Some time between two, in milliseconds.
+fn between(random: &mut StdRng, from: u64, to: u64) -> Duration {
+    Duration::from_millis(random.random_range(from..=to))
+}
+
+/// One of some.
+fn one_of<T: Copy>(random: &mut StdRng, some: &[T]) -> T {
+    some[random.random_range(0..some.len())]
+}

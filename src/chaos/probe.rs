@@ -1,0 +1,163 @@
+//! How soon work goes on: one event from its request to its place on a leaderboard.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::ChaosError;
+use super::world::World;
+use crate::bench::load::Connection;
+
+/// After Redis or Postgres is back, jobs run within this time (README, "What is promised").
+pub const DEPENDENCY_BOUND: Duration = Duration::from_secs(5);
+/// A killed worker's jobs run again within this time (README, "What is promised").
+pub const WORKER_BOUND: Duration = Duration::from_secs(15);
+/// How long a probe is followed.
+const FOLLOWED: Duration = Duration::from_secs(40);
+/// How long a probe waits for one answer.
+const ANSWER: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(30);
+
+impl World {
+    /// Sends an event and follows it until it is stored and shown; notes how long after `since` each was, held against
+    /// `promised`.
+    ///
+    /// # Errors
+    /// Postgres, asked directly, does not answer; [`ChaosError::Interrupted`].
+    pub async fn follow_a_probe(
+        &mut self,
+        after: &'static str,
+        since: Instant,
+        promised: Option<Duration>,
+    ) -> Result<(), ChaosError> {
+        let id = Uuid::new_v4();
+        let player = format!("probe-{}", id.simple());
+        if !self.send_probe(id, "game_ended", &player, since).await? {
+            self.report.violated(format!("after {after}: no batch is acknowledged within {FOLLOWED:?}"));
+            return Ok(());
+        }
+        self.report.recovered(after, "acknowledged", since.elapsed(), promised);
+        let stored = async |world: &Self| Ok(world.is_stored(id).await.unwrap_or(false));
+        if self.holds_within(FOLLOWED, stored).await?.is_none() {
+            self.report.violated(format!("after {after}: an acknowledged event is not stored within {FOLLOWED:?}"));
+            return Ok(());
+        }
+        self.report.recovered(after, "stored", since.elapsed(), promised);
+        let shown = async |world: &Self| Ok(world.is_shown(&player).await);
+        if self.holds_within(FOLLOWED, shown).await?.is_none() {
+            self.report.violated(format!("after {after}: a stored score is not shown within {FOLLOWED:?}"));
+            return Ok(());
+        }
+        self.report.recovered(after, "shown", since.elapsed(), promised);
+        Ok(())
+    }
+
+    /// Sends one event until it is acknowledged; `false` when nobody does for too long.
+    ///
+    /// # Errors
+    /// [`ChaosError::Interrupted`].
+    pub async fn send_probe(&mut self, id: Uuid, kind: &str, player: &str, since: Instant) -> Result<bool, ChaosError> {
+        let occurred_at = self.scenario.clock.now().to_string();
+        let event = json!([{"event_id": id, "type": kind, "player_id": player, "occurred_at": occurred_at,
+                            "payload": {"score": 1}}]);
+        self.probes.sent.insert(id);
+        let body = event.to_string();
+        while since.elapsed() < FOLLOWED {
+            self.probes.requests += 1;
+            match self.post(&body).await {
+                Some((202, answer)) if answer["accepted"] == 1 => {
+                    self.probes.acknowledged.insert(id);
+                    return Ok(true);
+                }
+                Some((503, _)) => self.probes.refused += 1,
+                Some((400 | 408, answer))
+                    if answer["code"] == "body_incomplete" || answer["code"] == "body_timeout" =>
+                {
+                    self.probes.refused += 1;
+                }
+                Some((status, answer)) => {
+                    self.report.violated(format!("a good event was answered {status}: {answer}"));
+                    return Ok(true);
+                }
+                None => self.probes.unanswered += 1,
+            }
+            self.sleep(AGAIN).await?;
+        }
+        Ok(false)
+    }
+
+    /// Whether ingest refuses an event with this code.
+    pub async fn is_refused_as(&mut self, code: &str) -> bool {
+        let (id, at) = (Uuid::new_v4(), self.scenario.clock.now().to_string());
+        let event = json!([{"event_id": id, "type": "level_progress", "player_id": "p", "occurred_at": at}]);
+        self.probes.sent.insert(id);
+        self.probes.requests += 1;
+        match self.post(&event.to_string()).await {
+            Some((202, _)) => {
+                self.probes.acknowledged.insert(id);
+                false
+            }
+            Some((503, answer)) => {
+                self.probes.refused += 1;
+                answer["code"] == code
+            }
+            Some(_) => false,
+            None => {
+                self.probes.unanswered += 1;
+                false
+            }
+        }
+    }
+
+    /// Whether a process says that it is ready.
+    pub async fn is_ready(&self, name: &str) -> bool {
+        self.readiness(name).await.is_some_and(|(status, _)| status == 200)
+    }
+
+    /// Whether a process says that it is not ready, with these words.
+    pub async fn complains(&self, name: &str, words: &str) -> bool {
+        self.readiness(name).await.is_some_and(|(status, text)| status != 200 && text.contains(words))
+    }
+
+    async fn readiness(&self, name: &str) -> Option<(u16, String)> {
+        let address = self.rig.operations(name)?;
+        let exchange = async {
+            let mut connection = Connection::open(address).await.ok()?;
+            let (status, body) = connection.get("/readyz", "").await.ok()?;
+            Some((status, String::from_utf8_lossy(body).into_owned()))
+        };
+        tokio::time::timeout(ANSWER, exchange).await.ok().flatten()
+    }
+
+    async fn post(&self, body: &str) -> Option<(u16, Value)> {
+        let exchange = async {
+            let mut connection = Connection::open(self.ingest()).await.ok()?;
+            let (status, answer) = connection.exchange("/v1/events", &self.key, body.as_bytes()).await.ok()?;
+            Some((status, serde_json::from_slice(answer).unwrap_or_default()))
+        };
+        tokio::time::timeout(ANSWER, exchange).await.ok().flatten()
+    }
+
+    /// Whether an event is stored.
+    ///
+    /// # Errors
+    /// Whatever Postgres says.
+    pub async fn is_stored(&self, id: Uuid) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM events WHERE event_id = $1)")
+            .bind(id)
+            .fetch_one(&self.pool)
+            .await
+    }
+
+    async fn is_shown(&self, player: &str) -> bool {
+        let exchange = async {
+            let mut connection = Connection::open(self.api()).await.ok()?;
+            let path = format!("/v1/leaderboards/best/entries/{player}");
+            let (status, _) = connection.get(&path, &self.key).await.ok()?;
+            Some(status)
+        };
+        tokio::time::timeout(ANSWER, exchange).await.ok().flatten() == Some(200)
+    }
+}

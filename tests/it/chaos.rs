@@ -1,0 +1,33 @@
+//! `scoreline chaos`, for a minute.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::support::system::binaries;
+
+/// Its first minute kills, freezes, cuts and crashes (`scoreline chaos --seed 59 --plan`).
+const SEED: u64 = 59;
+
+#[tokio::test]
+async fn a_minute_of_chaos_loses_nothing_stores_nothing_twice_and_shows_what_is_stored() {
+    let run = Command::new(binaries().join("scoreline"))
+        .args(["chaos", "--seed", &SEED.to_string(), "--minutes", "1", "--json"])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{}\n{stderr}\n{stdout}", run.status);
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    let count = |name: &str| report["events"][name].as_u64().unwrap();
+    assert_eq!(report["violations"], serde_json::json!([]));
+    assert!(
+        count("acknowledged") > 1_000 && count("stored") >= count("acknowledged") - count("deserved_dead"),
+        "{stdout}"
+    );
+    assert!(report["faults"].as_object().unwrap().len() >= 3, "{stdout}");
+    assert!(stderr.contains("scoreline chaos --seed 59 "), "{stderr}");
+}
