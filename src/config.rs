@@ -245,7 +245,7 @@ pub struct QueueConfig {
     #[arg(long, env = "QUEUE_MAX_JOBS", default_value_t = 1_000_000)]
     pub queue_max_jobs: u64,
     /// A worker whose heartbeat did not change for this long is dead.
-    #[arg(long, env = "QUEUE_LEASE_SECONDS", default_value_t = 10)]
+    #[arg(long, env = "QUEUE_LEASE_SECONDS", default_value_t = 6)]
     pub queue_lease_seconds: u64,
 }
 
@@ -253,7 +253,7 @@ pub struct QueueConfig {
 #[derive(Args, Debug, Clone)]
 pub struct WorkerConfig {
     /// Jobs in hand at most.
-    #[arg(long, env = "WORKER_MAX_JOBS", default_value_t = 500)]
+    #[arg(long, env = "WORKER_MAX_JOBS", default_value_t = 1_000)]
     pub worker_max_jobs: usize,
     /// Database transactions at once.
     #[arg(long, env = "WORKER_WRITERS", default_value_t = 2)]
@@ -267,7 +267,7 @@ pub struct WorkerConfig {
 #[derive(Args, Debug, Clone)]
 pub struct AggregatorConfig {
     /// About how many score facts one fold takes at most.
-    #[arg(long, env = "FOLD_MAX_FACTS", default_value_t = 20_000)]
+    #[arg(long, env = "FOLD_MAX_FACTS", default_value_t = 40_000)]
     pub fold_max_facts: u32,
     /// While busy, folds begin at most this often (unless the last one was full), so that batches grow by themselves.
     #[arg(long, env = "FOLD_PACE_MILLIS", default_value_t = 100)]
@@ -279,7 +279,7 @@ pub struct AggregatorConfig {
 
 impl Default for AggregatorConfig {
     fn default() -> Self {
-        Self { fold_max_facts: 20_000, fold_pace_millis: 100, fold_idle_millis: 1_000 }
+        Self { fold_max_facts: 40_000, fold_pace_millis: 100, fold_idle_millis: 1_000 }
     }
 }
 

@@ -47,8 +47,8 @@ pub async fn run(
         rig.start(Role::Ingest).await?;
         rates.accept.push(accept(target, options, seed + 1_000).await?);
         rig.stop("ingest").await?;
-        let jobs = bare_drain::run(&rig.services.redis_url, &queue.keys().jobs(), pool).await?;
-        rates.bare_drain.push(jobs * options.batch as f64);
+        let seconds = bare_drain::run(&rig.services.redis_url, &queue.keys().jobs(), pool).await?;
+        rates.bare_drain.push(options.events as f64 / seconds);
         drain(rig, queue, options, &mut rates).await?;
         fold(rig, pool, queue, &mut rates).await?;
     }

@@ -57,11 +57,11 @@ pub struct WorkerOptions {
 impl Default for WorkerOptions {
     fn default() -> Self {
         Self {
-            max_in_hand: 500,
+            max_in_hand: 1_000,
             max_per_fetch: 250,
-            lease: Duration::from_secs(10),
+            lease: Duration::from_secs(6),
             grace: Duration::from_secs(20),
-            spacing: Duration::from_millis(5),
+            spacing: Duration::from_millis(20),
             poll: Duration::from_secs(1),
             poll_unsubscribed: Duration::from_millis(50),
             max_crashes: 3,
