@@ -2,6 +2,9 @@
 //! for a bounded time, and a good client is answered all the while.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use scoreline::bench::load::Connection;
 use scoreline::bench::rig::Role;
@@ -10,8 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::measure::metric;
-use crate::support::eventually;
-use crate::support::system::{PATIENCE, system};
+use crate::support::system::{PATIENCE, System, system};
+use crate::support::{eventually, lasts};
 
 /// Most connections of the listener, and of one address.
 const MOST: usize = 3_500;
@@ -45,44 +48,70 @@ async fn told(mut stream: TcpStream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// An ingest that gives every slow client this long, and a server's event for it.
+async fn ingest(system: &mut System, seconds: u32) -> (SocketAddr, SocketAddr, String) {
+    let timeouts = ["HTTP_HEADER_TIMEOUT_SECONDS", "HTTP_BODY_TIMEOUT_SECONDS", "HTTP_IDLE_SECONDS"];
+    system.rig.environment.extend(timeouts.map(|name| (name.to_owned(), seconds.to_string())));
+    system.rig.environment.extend([
+        ("HTTP_MAX_CONNECTIONS".to_owned(), MOST.to_string()),
+        ("HTTP_MAX_CONNECTIONS_PER_ADDRESS".to_owned(), MOST_PER_ADDRESS.to_string()),
+    ]);
+    system.rig.start(Role::Ingest).await.unwrap();
+    let event = json!({"type": "t", "player_id": "p"}).to_string();
+    (system.rig.ingest, system.rig.operations("ingest").unwrap(), event)
+}
+
+const HEAD: &str = "POST /v1/events HTTP/1.1\r\nhost: x\r\n";
+
+/// As many clients as three addresses may be: slow within a header, slow within a body, and silent.
+async fn crowds(system: &System, address: SocketAddr) -> Vec<Vec<TcpStream>> {
+    let body = format!("{HEAD}authorization: Bearer {}\r\ncontent-length: 1000\r\n\r\n[", system.client_key);
+    vec![
+        many(MOST_PER_ADDRESS, 1, address, format!("{HEAD}x-slow: ").as_bytes()).await,
+        many(MOST_PER_ADDRESS, 2, address, body.as_bytes()).await,
+        many(MOST_PER_ADDRESS, 3, address, b"").await,
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_slow_and_silent_clients_are_bounded_and_a_good_one_is_answered() {
     let mut system = system().await;
-    for (name, value) in [
-        ("HTTP_HEADER_TIMEOUT_SECONDS", "4".to_owned()),
-        ("HTTP_BODY_TIMEOUT_SECONDS", "4".to_owned()),
-        ("HTTP_IDLE_SECONDS", "4".to_owned()),
-        ("HTTP_MAX_CONNECTIONS", MOST.to_string()),
-        ("HTTP_MAX_CONNECTIONS_PER_ADDRESS", MOST_PER_ADDRESS.to_string()),
-    ] {
-        system.rig.environment.push((name.to_owned(), value));
-    }
-    system.rig.start(Role::Ingest).await.unwrap();
-    let (address, operations) = (system.rig.ingest, system.rig.operations("ingest").unwrap());
-    let event = json!({"type": "t", "player_id": "p"}).to_string();
-    let mut good = Connection::open(address).await.unwrap();
-    assert_eq!(good.post("/v1/events", &system.server_key, event.as_bytes()).await.unwrap(), 202);
+    // None of them is given up while this test counts them.
+    let (address, operations, event) = ingest(&mut system, 120).await;
+    // One who plays all the while: a crowded listener closes connections that are idle for a second.
+    let answered = Arc::new(AtomicU64::new(0));
+    let (count, key, body) = (answered.clone(), system.server_key.clone(), event.clone());
+    let good = tokio::spawn(async move {
+        let mut good = Connection::open(address).await.unwrap();
+        loop {
+            assert_eq!(good.post("/v1/events", &key, body.as_bytes()).await.unwrap(), 202);
+            count.fetch_add(1, Ordering::SeqCst);
+            lasts(Duration::from_millis(50)).await; // a client that posts now and then, not a flood
+        }
+    });
+    let is_answered = async || {
+        let before = answered.load(Ordering::SeqCst);
+        eventually("the good client is answered", PATIENCE, async || {
+            assert!(!good.is_finished(), "the good client was not answered");
+            answered.load(Ordering::SeqCst) >= before + 2
+        })
+        .await;
+    };
+    is_answered().await;
 
-    let key = &system.client_key;
-    let head = "POST /v1/events HTTP/1.1\r\nhost: x\r\n";
-    let body = format!("{head}authorization: Bearer {key}\r\ncontent-length: 1000\r\n\r\n[");
-    let mut crowds = vec![
-        many(MOST_PER_ADDRESS, 1, address, format!("{head}x-slow: ").as_bytes()).await,
-        many(MOST_PER_ADDRESS, 2, address, body.as_bytes()).await,
-        many(MOST_PER_ADDRESS, 3, address, b"").await,
-    ];
+    let mut crowds = crowds(&system, address).await;
     // The address has its most, others have not.
     let refused = told(connect(1, address).await).await;
     assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("too_many_connections"), "{refused}");
-    assert_eq!(good.post("/v1/events", &system.server_key, event.as_bytes()).await.unwrap(), 202);
+    is_answered().await;
     let mut fresh = Connection::open(address).await.unwrap();
     assert_eq!(fresh.post("/v1/events", &system.server_key, event.as_bytes()).await.unwrap(), 202);
     // So has the listener, once another address has come with enough; who is in stays in.
     let rest = MOST - 3 * MOST_PER_ADDRESS;
-    crowds.push(many(rest, 4, address, format!("{head}x-slow: ").as_bytes()).await);
+    crowds.push(many(rest, 4, address, format!("{HEAD}x-slow: ").as_bytes()).await);
     let refused = told(connect(5, address).await).await;
     assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
-    assert_eq!(good.post("/v1/events", &system.server_key, event.as_bytes()).await.unwrap(), 202);
+    is_answered().await;
     let connections = metric(operations, "scoreline_http_connections{").await;
     // The look itself is a connection of the other listener.
     assert!(connections <= (MOST + 1) as f64, "{connections}");
@@ -90,10 +119,21 @@ async fn thousands_of_slow_and_silent_clients_are_bounded_and_a_good_one_is_answ
         let name = format!("scoreline_http_connections_refused_total{{role=\"ingest\",reason=\"{reason}\"");
         assert!(metric(operations, &name).await >= 1.0, "{reason}");
     }
+    // Who goes makes room.
+    good.abort();
+    drop(crowds);
+    eventually("their connections are given back", PATIENCE, || async {
+        metric(operations, "scoreline_http_connections{").await <= 3.0
+    })
+    .await;
+}
 
-    // All of them are told to go, without a hand on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_and_silent_clients_are_told_to_go_without_a_hand_on_it() {
+    let mut system = system().await;
+    let (address, operations, event) = ingest(&mut system, 3).await;
     let (mut stalled, mut limited) = (0, 0);
-    for stream in crowds.into_iter().flatten() {
+    for stream in crowds(&system, address).await.into_iter().flatten() {
         let answer = told(stream).await;
         stalled += usize::from(answer.starts_with("HTTP/1.1 408"));
         limited += usize::from(answer.starts_with("HTTP/1.1 429"));

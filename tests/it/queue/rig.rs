@@ -20,9 +20,10 @@ use crate::support::redis::{TestRedis, redis_with};
 
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// Short leases and delays, so that tests are quick.
+/// Short leases and delays, so that tests are quick; and few enough jobs in hand that tests can fill it.
 pub fn options() -> WorkerOptions {
     WorkerOptions {
+        max_in_hand: 500,
         lease: Duration::from_millis(500),
         grace: Duration::from_secs(5),
         poll: Duration::from_millis(200),
