@@ -15,6 +15,7 @@ use super::load::Connection;
 use super::report::Figure;
 use super::rig::{Rig, RigError};
 use super::{BenchError, Options};
+use crate::stack::ReservedPort;
 
 /// The limit server as a process.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub struct LimitProcess {
     /// Its address.
     pub address: SocketAddr,
     child: Child,
+    _port: ReservedPort,
 }
 
 impl LimitProcess {
@@ -32,7 +34,8 @@ impl LimitProcess {
     pub async fn start(rig: &Rig, rank_key: &str) -> Result<Self, BenchError> {
         let io = |e: io::Error| BenchError::Rig(RigError::Io("limit server", e));
         let own = std::env::current_exe().map_err(io)?;
-        let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(io)?;
+        let port = ReservedPort::new().map_err(io)?;
+        let address = port.address();
         let child = Command::new(own)
             .args(["bench-limit", "--listen", &address.to_string(), "--redis-url", &rig.services.redis_url])
             .args(["--rank-key", rank_key])
@@ -46,7 +49,7 @@ impl LimitProcess {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(Self { address, child })
+        Ok(Self { address, child, _port: port })
     }
 
     /// CPU seconds that it has used.
@@ -61,16 +64,16 @@ impl LimitProcess {
     }
 }
 
-/// A path to read, beside the bare handler's.
+/// Paths to read by turns, beside the bare handler's.
 #[derive(Debug)]
 pub struct Reading<'a> {
     /// The figure's name.
     pub name: &'a str,
-    /// The api's path.
-    pub path: &'a str,
-    /// The limit server's path.
-    pub limit_path: &'a str,
-    /// The target, for people.
+    /// The api's paths.
+    pub paths: Vec<String>,
+    /// The limit server's paths.
+    pub limit_paths: Vec<String>,
+    /// The target, for people; empty: none.
     pub target: &'a str,
 }
 
@@ -94,24 +97,25 @@ pub async fn read(
         let each = |before: f64, after: f64| (after - before) * 1e6 / options.reads as f64;
         for _ in 0..options.rounds {
             let before = limit.cpu_seconds() + of("redis");
-            limits.push(get_rate(limit.address, reading.limit_path, key, options).await?);
+            limits.push(get_rate(limit.address, &reading.limit_paths, key, options).await?);
             limit_cpu.push(each(before, limit.cpu_seconds() + of("redis")));
             let before = of("api") + of("redis");
-            rates.push(get_rate(rig.api, reading.path, key, options).await?);
+            rates.push(get_rate(rig.api, &reading.paths, key, options).await?);
             cpu.push(each(before, of("api") + of("redis")));
         }
-        let figure = Figure::new("read", reading.name, "requests/s", rates);
-        figures.push(figure.with_limit(limits).with_target(reading.target));
+        let figure = Figure::new("read", reading.name, "requests/s", rates).with_limit(limits);
+        figures.push(if reading.target.is_empty() { figure } else { figure.with_target(reading.target) });
         figures.push(Figure::new("read", "… CPU", "µs/request", cpu).with_limit(limit_cpu));
     }
     Ok(figures)
 }
 
-async fn get_rate(address: SocketAddr, path: &str, key: &str, options: &Options) -> Result<f64, BenchError> {
+async fn get_rate(address: SocketAddr, paths: &[String], key: &str, options: &Options) -> Result<f64, BenchError> {
     let left = Arc::new(AtomicU64::new(options.reads));
+    let paths: Arc<[String]> = paths.into();
     let started = Instant::now();
     let tasks: Vec<_> = (0..options.connections)
-        .map(|_| tokio::spawn(get_until_done(address, path.to_owned(), key.to_owned(), Arc::clone(&left))))
+        .map(|_| tokio::spawn(get_until_done(address, Arc::clone(&paths), key.to_owned(), Arc::clone(&left))))
         .collect();
     for task in tasks {
         task.await.map_err(io::Error::other).and_then(|r| r).map_err(BenchError::Load)?;
@@ -119,10 +123,16 @@ async fn get_rate(address: SocketAddr, path: &str, key: &str, options: &Options)
     Ok(options.reads as f64 / started.elapsed().as_secs_f64())
 }
 
-async fn get_until_done(address: SocketAddr, path: String, key: String, left: Arc<AtomicU64>) -> io::Result<()> {
+async fn get_until_done(
+    address: SocketAddr,
+    paths: Arc<[String]>,
+    key: String,
+    left: Arc<AtomicU64>,
+) -> io::Result<()> {
     let mut connection = Connection::open(address).await?;
-    while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
-        let (status, _) = connection.get(&path, &key).await?;
+    while let Ok(n) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)) {
+        let path = &paths[usize::try_from(n).unwrap_or_default() % paths.len()];
+        let (status, _) = connection.get(path, &key).await?;
         if status != 200 {
             return Err(io::Error::other(format!("{path} answered {status}")));
         }

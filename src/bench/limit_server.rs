@@ -32,6 +32,7 @@ pub struct LimitArgs {
 struct Bare {
     redis: redis::aio::MultiplexedConnection,
     enqueue: redis::Script,
+    around: redis::Script,
     rank_key: String,
     page: Bytes,
 }
@@ -68,6 +69,10 @@ async fn serve(args: LimitArgs) -> Result<(), Box<dyn std::error::Error>> {
         "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) redis.call('RPUSH', KEYS[2], ARGV[1])
          return redis.call('INCR', KEYS[3])",
     );
+    let around = redis::Script::new(
+        "local at = redis.call('ZRANK', KEYS[1], ARGV[1])
+         return {at, redis.call('ZCARD', KEYS[1]), redis.call('ZRANGE', KEYS[1], at - 5, at + 4)}",
+    );
     let page = serde_json::json!({
         "leaderboard": "global", "version": 1, "total": 1_000_000,
         "entries": (1..=100).map(|rank| serde_json::json!({
@@ -75,11 +80,12 @@ async fn serve(args: LimitArgs) -> Result<(), Box<dyn std::error::Error>> {
             "reached_at": "2026-11-21T10:00:00.123456Z"
         })).collect::<Vec<_>>(),
     });
-    let bare = Arc::new(Bare { redis, enqueue, rank_key: args.rank_key, page: Bytes::from(page.to_string()) });
+    let bare = Arc::new(Bare { redis, enqueue, around, rank_key: args.rank_key, page: Bytes::from(page.to_string()) });
     let router = Router::new()
         .route("/v1/events", post(take_events))
         .route("/page", get(serve_page))
         .route("/rank/{member}", get(serve_rank))
+        .route("/around/{member}", get(serve_around))
         .with_state(bare);
     let listener = tokio::net::TcpListener::bind(args.listen).await?.tap_io(|stream| {
         // Without it small answers wait for the client's acknowledgement; the real listener sets it too.
@@ -139,4 +145,42 @@ async fn serve_rank(
         Ok(_) => StatusCode::NOT_FOUND.into_response(),
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
+}
+
+/// Ten entries as `/page` has them, of which only the member is not made up.
+#[derive(serde::Serialize)]
+struct BareEntry<'a> {
+    rank: i64,
+    player_id: &'a str,
+    score: i64,
+    subscore: i64,
+    reached_at: &'a str,
+}
+
+async fn serve_around(
+    State(bare): State<Arc<Bare>>,
+    axum::extract::Path(member): axum::extract::Path<String>,
+) -> Response {
+    let mut redis = bare.redis.clone();
+    let found: redis::RedisResult<(i64, i64, Vec<String>)> =
+        bare.around.key(&bare.rank_key).arg(&member).invoke_async(&mut redis).await;
+    let Ok((at, total, members)) = found else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
+    let entry = |(n, member): (i64, &String)| -> Vec<u8> {
+        let entry = BareEntry {
+            rank: at + n,
+            player_id: &member[49..],
+            score: total,
+            subscore: 0,
+            reached_at: "2026-11-21T10:00:00.123456Z",
+        };
+        serde_json::to_vec(&entry).unwrap_or_default()
+    };
+    let mut body = format!("{{\"leaderboard\":\"global\",\"version\":1,\"total\":{total},\"entries\":[").into_bytes();
+    for part in (0..).zip(&members).map(entry) {
+        body.extend_from_slice(&part);
+        body.push(b',');
+    }
+    body.pop();
+    body.extend_from_slice(b"]}");
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

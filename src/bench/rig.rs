@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::cpu::{Usage, usage_of_tree};
 use super::load::Connection;
+use crate::stack::ReservedPort;
 
 /// The processes that a run starts and measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +66,7 @@ pub struct Rig {
     pub ingest: SocketAddr,
     /// Api's public address.
     pub api: SocketAddr,
+    _public: [ReservedPort; 2],
     running: BTreeMap<String, Running>,
     binaries: PathBuf,
     /// The folder of [`Role::Together`].
@@ -78,7 +80,7 @@ pub struct Rig {
 #[derive(Debug)]
 struct Running {
     role: Role,
-    operations: SocketAddr,
+    operations: ReservedPort,
     child: Child,
 }
 
@@ -111,12 +113,13 @@ impl Rig {
     /// # Errors
     /// [`RigError::Io`].
     pub fn new(services: Services, binaries: PathBuf) -> Result<Self, RigError> {
-        let (ingest, api) = (free_address()?, free_address()?);
+        let (ingest, api) = (reserved_port()?, reserved_port()?);
         let home = std::env::temp_dir().join(format!("scoreline-rig-{}", std::process::id()));
         Ok(Self {
             services,
-            ingest,
-            api,
+            ingest: ingest.address(),
+            api: api.address(),
+            _public: [ingest, api],
             running: BTreeMap::new(),
             binaries,
             home,
@@ -147,7 +150,7 @@ impl Rig {
     /// # Errors
     /// [`RigError::Io`].
     pub fn spawn(&mut self, role: Role, name: &str, environment: &[(&str, &str)]) -> Result<(), RigError> {
-        let operations = free_address()?;
+        let operations = reserved_port()?;
         let mut command = Command::new(self.binaries.join(role.name()));
         if let Some(folder) = &self.logs {
             let file = std::fs::OpenOptions::new().create(true).append(true).open(folder.join(format!("{name}.log")));
@@ -156,7 +159,7 @@ impl Rig {
         }
         if role == Role::Together {
             command.args(["up", "--no-traffic", "--home"]).arg(&self.home).stdout(std::process::Stdio::null());
-            command.env("INGEST_OPS_LISTEN", operations.to_string());
+            command.env("INGEST_OPS_LISTEN", operations.address().to_string());
             for other in ["API_OPS_LISTEN", "WORKER_OPS_LISTEN", "CRON_OPS_LISTEN"] {
                 command.env(other, "127.0.0.1:0");
             }
@@ -166,7 +169,7 @@ impl Rig {
             .env("REDIS_URL", &self.services.redis_url)
             .env("INGEST_LISTEN", self.ingest.to_string())
             .env("API_LISTEN", self.api.to_string())
-            .env("OPS_LISTEN", operations.to_string())
+            .env("OPS_LISTEN", operations.address().to_string())
             .env("LOG", std::env::var("BENCH_LOG").unwrap_or_else(|_| "warn".to_owned()))
             .envs(self.environment.iter().cloned())
             .envs(environment.iter().copied())
@@ -189,7 +192,7 @@ impl Rig {
             if let Some(status) = running.child.try_wait().map_err(|e| RigError::Io(role, e))? {
                 return Err(RigError::Ended(role, status));
             }
-            if let Ok(mut connection) = Connection::open(running.operations).await
+            if let Ok(mut connection) = Connection::open(running.operations.address()).await
                 && matches!(connection.get("/readyz", "").await, Ok((200, _)))
             {
                 return Ok(());
@@ -225,7 +228,7 @@ impl Rig {
 
     /// The operations listener of a running process.
     pub fn operations(&self, name: &str) -> Option<SocketAddr> {
-        self.running.get(name).map(|r| r.operations)
+        self.running.get(name).map(|r| r.operations.address())
     }
 
     /// The process id of a running process.
@@ -294,8 +297,6 @@ impl Rig {
     }
 }
 
-/// A free loopback address. Another process may take it first; then the role does not become ready.
-fn free_address() -> Result<SocketAddr, RigError> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|e| RigError::Io("a free port", e))?;
-    listener.local_addr().map_err(|e| RigError::Io("a free port", e))
+fn reserved_port() -> Result<ReservedPort, RigError> {
+    ReservedPort::new().map_err(|e| RigError::Io("a free port", e))
 }

@@ -6,12 +6,14 @@
 pub mod binaries;
 pub mod daemon;
 pub mod home;
+pub mod port;
 pub mod postgres;
 pub mod redis;
 
 use std::path::PathBuf;
 
 pub use home::Home;
+pub use port::ReservedPort;
 
 /// What to start.
 #[derive(Debug, Clone)]

@@ -13,16 +13,12 @@ use tokio::time::Instant;
 
 use super::binaries::{self, PostgresBinaries, ServiceUser};
 use super::daemon::{Daemon, Identity, Stop};
-use super::{Home, StackError, StackOptions};
+use super::{Home, ReservedPort, StackError, StackOptions};
 
 /// SIGINT is Postgres's *fast* shutdown: it rolls back, writes a checkpoint and ends. (SIGTERM waits for clients.)
 pub const STOP: Stop = Stop { signal: Signal::INT, patience: Duration::from_secs(60) };
 /// How long recovery after a crash may take.
 const START: Duration = Duration::from_secs(180);
-/// Another process may take a free port before Postgres does.
-const ATTEMPTS: usize = 5;
-/// Pause before a known port is tried again.
-const RETRY: Duration = Duration::from_millis(200);
 /// The superuser and the database.
 const NAME: &str = "scoreline";
 /// Its file in the data folder says that `initdb` has finished.
@@ -36,6 +32,7 @@ pub struct PrivatePostgres {
     pub(super) daemon: Daemon,
     start: Start,
     log: PathBuf,
+    _port: ReservedPort,
 }
 
 /// How it is started, once and again.
@@ -66,22 +63,9 @@ impl PrivatePostgres {
 
     /// Starts it with its port and its data, and waits until it answers.
     pub(super) async fn start_again(&mut self) -> Result<(), StackError> {
-        let mut reason = String::new();
-        for _ in 0..ATTEMPTS {
-            match self.start.run(&self.log) {
-                Ok(daemon) => {
-                    self.daemon = daemon;
-                    match answers(&self.start.admin, &mut self.daemon).await {
-                        Ok(()) => return Ok(()),
-                        Err(why) => reason = why,
-                    }
-                }
-                Err(error) => reason = error.to_string(),
-            }
-            // Somebody's outgoing connection has the port for a moment.
-            tokio::time::sleep(RETRY).await;
-        }
-        Err(StackError::NotUp { service: "Postgres", reason, log: self.log.clone() })
+        let not_up = |reason: String| StackError::NotUp { service: "Postgres", reason, log: self.log.clone() };
+        self.daemon = self.start.run(&self.log).map_err(|e| not_up(e.to_string()))?;
+        answers(&self.start.admin, &mut self.daemon).await.map_err(not_up)
     }
 }
 
@@ -102,37 +86,26 @@ pub async fn start(home: &Home, options: &StackOptions) -> Result<PrivatePostgre
         make_data(&programs, &data, user, &password).await.map_err(not_up)?;
     }
     let lz4 = supports_lz4(&programs, &data, user).await;
-    let mut reason = String::new();
-    for _ in 0..ATTEMPTS {
-        let port = free_port().map_err(|e| not_up(e.to_string()))?;
-        let mut arguments = vec!["-p".to_owned(), port.to_string()];
-        for (name, value) in settings(options, lz4) {
-            arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
-        }
-        let admin = PgConnectOptions::new_without_pgpass()
-            .host("127.0.0.1")
-            .port(port)
-            .username(NAME)
-            .password(&password)
-            .database("postgres");
-        let program = programs.folder.join("postgres");
-        let start = Start { program, arguments, data: data.clone(), user, admin };
-        let mut daemon = start.run(&log).map_err(|e| not_up(e.to_string()))?;
-        match answers(&start.admin, &mut daemon).await {
-            Ok(()) => {
-                let url = format!("postgres://{NAME}:{password}@127.0.0.1:{port}/{NAME}");
-                return Ok(PrivatePostgres { url, daemon, start, log });
-            }
-            Err(why) => reason = why,
-        }
-        daemon.stop(STOP).await;
+    let port = ReservedPort::new().map_err(|e| not_up(e.to_string()))?;
+    let mut arguments = vec!["-p".to_owned(), port.port().to_string()];
+    for (name, value) in settings(options, lz4) {
+        arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
     }
-    Err(not_up(reason))
-}
-
-/// A port that was free a moment ago.
-pub(super) fn free_port() -> std::io::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    let admin = PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(port.port())
+        .username(NAME)
+        .password(&password)
+        .database("postgres");
+    let program = programs.folder.join("postgres");
+    let start = Start { program, arguments, data, user, admin };
+    let mut daemon = start.run(&log).map_err(|e| not_up(e.to_string()))?;
+    if let Err(reason) = answers(&start.admin, &mut daemon).await {
+        daemon.stop(STOP).await;
+        return Err(not_up(reason));
+    }
+    let url = format!("postgres://{NAME}:{password}@{}/{NAME}", port.address());
+    Ok(PrivatePostgres { url, daemon, start, log, _port: port })
 }
 
 /// The machine's memory; 4 GiB where it does not tell.

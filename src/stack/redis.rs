@@ -1,6 +1,6 @@
 //! A private Redis: AOF, `noeviction`, loopback, with a password.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -8,17 +8,13 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::daemon::{Daemon, Identity, Stop};
-use super::postgres::{free_port, memory_bytes};
-use super::{Home, StackError, StackOptions, binaries};
+use super::postgres::memory_bytes;
+use super::{Home, ReservedPort, StackError, StackOptions, binaries};
 
 /// On SIGTERM Redis forces its file to disk and ends.
 pub const STOP: Stop = Stop { signal: Signal::TERM, patience: Duration::from_secs(20) };
 /// How long it may take to read its file.
 const START: Duration = Duration::from_secs(120);
-/// Another process may take a free port before Redis does.
-const ATTEMPTS: usize = 5;
-/// Pause before a known port is tried again.
-const RETRY: Duration = Duration::from_millis(200);
 
 /// A Redis that this process started.
 #[derive(Debug)]
@@ -29,6 +25,7 @@ pub struct PrivateRedis {
     program: PathBuf,
     settings: PathBuf,
     log: PathBuf,
+    _port: ReservedPort,
 }
 
 impl PrivateRedis {
@@ -39,24 +36,9 @@ impl PrivateRedis {
 
     /// Starts it with its port and its data, and waits until it answers.
     pub(super) async fn start_again(&mut self) -> Result<(), StackError> {
-        let mut reason = String::new();
-        for _ in 0..ATTEMPTS {
-            let mut command = Command::new(&self.program);
-            command.arg(&self.settings);
-            match Daemon::start(command, &self.log) {
-                Ok(daemon) => {
-                    self.daemon = daemon;
-                    match answers(&self.url, &mut self.daemon).await {
-                        Ok(()) => return Ok(()),
-                        Err(why) => reason = why,
-                    }
-                }
-                Err(error) => reason = error.to_string(),
-            }
-            // Somebody's outgoing connection has the port for a moment.
-            tokio::time::sleep(RETRY).await;
-        }
-        Err(StackError::NotUp { service: "Redis", reason, log: self.log.clone() })
+        let not_up = |reason: String| StackError::NotUp { service: "Redis", reason, log: self.log.clone() };
+        self.daemon = run(&self.program, &self.settings, &self.log).map_err(|e| not_up(e.to_string()))?;
+        answers(&self.url, &mut self.daemon).await.map_err(not_up)
     }
 }
 
@@ -74,25 +56,26 @@ pub async fn start(home: &Home, options: &StackOptions) -> Result<PrivateRedis, 
     let password = home.secret("redis.password")?;
     let log = home.join("redis.log");
     let not_up = |reason: String| StackError::NotUp { service: "Redis", reason, log: log.clone() };
-    let mut reason = String::new();
-    for _ in 0..ATTEMPTS {
-        let port = free_port().map_err(|e| not_up(e.to_string()))?;
-        home.write_private("redis.conf", settings(&directory, port, &password, options.durable).as_bytes())?;
-        let mut command = Command::new(&program);
-        command.arg(home.join("redis.conf"));
-        let mut daemon = Daemon::start(command, &log).map_err(|e| not_up(e.to_string()))?;
-        let url = format!("redis://:{password}@127.0.0.1:{port}");
-        match answers(&url, &mut daemon).await {
-            Ok(()) => return Ok(PrivateRedis { url, daemon, program, settings: home.join("redis.conf"), log }),
-            Err(why) => reason = why,
-        }
+    let port = ReservedPort::new().map_err(|e| not_up(e.to_string()))?;
+    home.write_private("redis.conf", text_of_settings(&directory, port.port(), &password, options.durable).as_bytes())?;
+    let settings = home.join("redis.conf");
+    let mut daemon = run(&program, &settings, &log).map_err(|e| not_up(e.to_string()))?;
+    let url = format!("redis://:{password}@{}", port.address());
+    if let Err(reason) = answers(&url, &mut daemon).await {
         daemon.stop(STOP).await;
+        return Err(not_up(reason));
     }
-    Err(not_up(reason))
+    Ok(PrivateRedis { url, daemon, program, settings, log, _port: port })
+}
+
+fn run(program: &Path, settings: &Path, log: &Path) -> std::io::Result<Daemon> {
+    let mut command = Command::new(program);
+    command.arg(settings);
+    Daemon::start(command, log)
 }
 
 /// In a file and not on the command line, where everyone could read the password.
-fn settings(directory: &std::path::Path, port: u16, password: &str, durable: bool) -> String {
+fn text_of_settings(directory: &Path, port: u16, password: &str, durable: bool) -> String {
     let directory = directory.display();
     let fsync = if durable { "everysec" } else { "no" };
     // A quarter of the machine: admission closes at 80 % of it, long before the machine swaps.

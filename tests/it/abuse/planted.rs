@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 
+use scoreline::stack::ReservedPort;
 use serde_json::Value;
 
 use crate::stack::processes::Program;
 use crate::support::postgres::{TestDatabase, database};
 use crate::support::redis::{TestRedis, redis_with_password};
 use crate::support::system::{PATIENCE, binaries};
-use crate::support::{eventually, free_port, http};
+use crate::support::{eventually, http, reserved_port};
 
 /// Secrets that are chosen here.
 pub struct Secrets {
@@ -50,10 +51,7 @@ pub struct Planted {
     database_url: String,
     operations: BTreeMap<&'static str, SocketAddr>,
     programs: Vec<Program>,
-}
-
-fn local() -> SocketAddr {
-    ([127, 0, 0, 1], free_port()).into()
+    reserved: Vec<ReservedPort>,
 }
 
 impl Planted {
@@ -69,12 +67,25 @@ impl Planted {
         let host = database.url.split_once("://").unwrap().1;
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         let database_url = format!("postgres://{user}:{}@{host}", SECRETS.postgres);
-        let operations = ROLES.map(|role| (role, local())).into();
+        let reserved: Vec<ReservedPort> = (0..ROLES.len() + 2).map(|_| reserved_port()).collect();
+        let mut addresses = reserved.iter().map(ReservedPort::address);
+        let mut local = || addresses.next().unwrap();
         let (ingest, api) = (local(), local());
+        let operations = ROLES.map(|role| (role, local())).into();
         let (client_key, server_key) = (String::new(), String::new());
-        let programs = Vec::new();
-        let mut planted =
-            Self { database, ingest, api, client_key, server_key, redis, user, database_url, operations, programs };
+        let mut planted = Self {
+            database,
+            ingest,
+            api,
+            client_key,
+            server_key,
+            redis,
+            user,
+            database_url,
+            operations,
+            programs: Vec::new(),
+            reserved,
+        };
         let mut create = Command::new(env!("CARGO_BIN_EXE_scoreline"));
         create.args(["game", "create", "demo", "--json"]).envs(planted.environment());
         let output = create.output().unwrap();
@@ -136,7 +147,9 @@ impl Planted {
     /// A worker whose passwords are refused says so, without them.
     pub async fn start_with_wrong_passwords(&mut self) {
         let wrong = |url: &str| url.replace("canary-", "canary-wrong-");
-        let address = local();
+        let reserved = reserved_port();
+        let address = reserved.address();
+        self.reserved.push(reserved);
         let mut command = Command::new(binaries().join("worker"));
         command.envs(self.environment()).env("OPS_LISTEN", address.to_string());
         command.env("DATABASE_URL", wrong(&self.database_url)).env("REDIS_URL", wrong(&self.redis.url));

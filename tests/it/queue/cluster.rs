@@ -7,28 +7,16 @@ use scoreline::queue::{Lane, Queue, Settlement, Timeouts, server};
 
 use super::rig::{SOON, Worker, fill, options, payload, settle};
 use crate::support::eventually;
-use crate::support::redis::{TestRedis, redis_with};
+use crate::support::redis::{TestRedis, redis_node};
 
-/// Three nodes without replicas. Cluster nodes also listen on a bus port, so a start may meet a taken one: tries again.
-fn nodes() -> Vec<TestRedis> {
-    for _ in 0..5 {
-        let extra = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-        let nodes: Vec<TestRedis> = (0..3).map(|_| redis_with(&extra)).collect();
-        let mut create = Command::new("redis-cli");
-        create.args(["--cluster", "create"]);
-        create.args(nodes.iter().map(|n| format!("127.0.0.1:{}", n.port)));
-        create.args(["--cluster-replicas", "0", "--cluster-yes"]);
-        if create.output().unwrap().status.success() {
-            return nodes;
-        }
-    }
-    panic!("no cluster could be created");
-}
-
-/// A Redis Cluster that answers, and its URL.
+/// A Redis Cluster of three nodes without replicas that answers, and its URL.
 pub async fn cluster() -> (Vec<TestRedis>, String) {
-    let nodes = nodes();
+    let nodes: Vec<TestRedis> = (0..3).map(|_| redis_node()).collect();
     let hosts: Vec<String> = nodes.iter().map(|n| format!("127.0.0.1:{}", n.port)).collect();
+    let mut create = Command::new("redis-cli");
+    create.args(["--cluster", "create"]).args(&hosts).args(["--cluster-replicas", "0", "--cluster-yes"]);
+    let created = create.output().unwrap();
+    assert!(created.status.success(), "{created:?}");
     let url = format!("redis-cluster://{}", hosts.join(","));
     eventually("the cluster is up", SOON, async || {
         nodes.iter().all(|n| {

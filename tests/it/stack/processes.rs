@@ -147,16 +147,16 @@ async fn up_runs_every_role_writes_its_endpoints_keeps_its_keys_and_stops_all_it
 
 #[tokio::test]
 async fn a_role_alone_waits_for_what_it_needs_says_so_and_stops_when_told() {
-    let port = support::free_port();
+    let operations = support::reserved_port();
     let mut command = Command::new(env!("CARGO_BIN_EXE_worker"));
     command
         .env("DATABASE_URL", "postgres://someone:canary-password@127.0.0.1:1/none")
         .env("REDIS_URL", "redis://:canary-password@127.0.0.1:1")
-        .env("OPS_LISTEN", format!("127.0.0.1:{port}"));
+        .env("OPS_LISTEN", operations.address().to_string());
     let mut worker = Program::start(command, "worker");
     eventually("it says what it waits for", PATIENCE, || async { worker.output().contains("waiting for postgres") })
         .await;
-    let (status, body) = support::http::get(([127, 0, 0, 1], port).into(), "/readyz").await;
+    let (status, body) = support::http::get(operations.address(), "/readyz").await;
     assert!(status == 503 && body.contains("postgres"), "{status} {body}");
     worker.terminate();
     assert_eq!(worker.ended().await, Some(0), "{}", worker.output());

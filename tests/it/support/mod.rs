@@ -49,7 +49,7 @@ pub async fn nothing_happens_for(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// A free loopback port. Another process may take it before its user does, so users retry.
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A loopback port for a server that this test starts, perhaps more than once.
+pub fn reserved_port() -> scoreline::stack::ReservedPort {
+    scoreline::stack::ReservedPort::new().unwrap()
 }

@@ -5,19 +5,19 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use scoreline::stack::{Stack, StackOptions, binaries};
+use scoreline::stack::{ReservedPort, Stack, StackOptions, binaries};
 use scoreline::store::pool::Pool;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::process::Command;
 
-use super::{eventually, free_port, look_again, look_again_blocking};
+use super::{eventually, look_again, look_again_blocking, reserved_port};
 use crate::support::system::PATIENCE;
 
 /// Stopped and removed with this value.
 pub struct PostgresServer {
     pub url: String,
-    port: u16,
+    port: ReservedPort,
     child: Option<Child>,
     home: Folder,
 }
@@ -31,14 +31,15 @@ const ENDS_WITHIN: Duration = Duration::from_secs(10);
 impl PostgresServer {
     /// Starts one with an empty database.
     pub async fn start() -> Self {
-        let port = free_port();
-        let home = Folder(std::env::temp_dir().join(format!("scoreline-test-postgres-{}-{port}", std::process::id())));
+        let port = reserved_port();
+        let name = format!("scoreline-test-postgres-{}-{}", std::process::id(), port.port());
+        let home = Folder(std::env::temp_dir().join(name));
         let options =
             StackOptions { home: home.0.clone(), postgres: true, redis: false, durable: false, max_connections: 60 };
         let stack = Stack::start(&options).await.unwrap();
         // The same data on a port that outlives a restart.
         let (head, tail) = stack.database_url().unwrap().rsplit_once(':').unwrap();
-        let url = format!("{head}:{port}/{}", tail.split_once('/').unwrap().1);
+        let url = format!("{head}:{}/{}", port.port(), tail.split_once('/').unwrap().1);
         let mut server = Self { url, port, child: None, home };
         for (_, pid) in stack.pids() {
             kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::QUIT).unwrap();
@@ -69,7 +70,7 @@ impl PostgresServer {
         let user = binaries::postgres_user().unwrap();
         let data = self.home.0.join("postgres");
         let mut command = Command::new(binaries::postgres(None).await.unwrap().folder.join("postgres"));
-        command.arg("-D").arg(&data).arg("-p").arg(self.port.to_string()).current_dir(&data);
+        command.arg("-D").arg(&data).arg("-p").arg(self.port.port().to_string()).current_dir(&data);
         // A commit must outlive the server's processes, not the machine.
         for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "shared_buffers=64MB"] {
             command.args(["-c", setting]);

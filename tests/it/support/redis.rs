@@ -3,7 +3,9 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::free_port;
+use scoreline::stack::ReservedPort;
+
+use super::reserved_port;
 
 /// A private Redis with AOF and `noeviction`; killed and removed with this value.
 pub struct TestRedis {
@@ -12,6 +14,7 @@ pub struct TestRedis {
     directory: std::path::PathBuf,
     extra: Vec<String>,
     child: Option<Child>,
+    _reserved: Vec<ReservedPort>,
 }
 
 /// Starts a private Redis.
@@ -29,23 +32,37 @@ pub fn redis_with(extra: &[&str]) -> TestRedis {
     start(extra, "")
 }
 
+/// Starts a node of a cluster that is yet to be made.
+pub fn redis_node() -> TestRedis {
+    let bus = reserved_port();
+    let port = bus.port().to_string();
+    let mut node =
+        redis_with(&["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", port.as_str()]);
+    node._reserved.push(bus);
+    node
+}
+
 fn start(extra: &[&str], credentials: &str) -> TestRedis {
-    let extra: Vec<String> = extra.iter().map(|s| (*s).to_owned()).collect();
-    for _ in 0..20 {
-        let port = free_port();
-        let directory = std::env::temp_dir().join(format!("scoreline-test-redis-{}-{port}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let url = format!("redis://{credentials}127.0.0.1:{port}");
-        let mut server = TestRedis { port, url, directory, extra: extra.clone(), child: None };
-        if server.try_start() {
-            return server;
-        }
-    }
-    panic!("no Redis server could be started; is redis-server installed?");
+    let reserved = reserved_port();
+    let port = reserved.port();
+    let directory = std::env::temp_dir().join(format!("scoreline-test-redis-{}-{port}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let mut server = TestRedis {
+        port,
+        url: format!("redis://{credentials}127.0.0.1:{port}"),
+        directory,
+        extra: extra.iter().map(|s| (*s).to_owned()).collect(),
+        child: None,
+        _reserved: vec![reserved],
+    };
+    server.start();
+    server
 }
 
 impl TestRedis {
-    fn try_start(&mut self) -> bool {
+    /// Starts it, or starts it again on the same port and data, and waits until it answers.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "already running");
         let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", ""])
             .args(["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"])
@@ -56,26 +73,24 @@ impl TestRedis {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server must be installed");
-        // Whoever answers on the port may be the server of another test that took it first.
-        let mine = format!("process_id:{}\r", child.id());
-        self.child = Some(child);
+        let child = self.child.insert(child);
         let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(10) {
-            if let Some(Ok(Some(_))) = self.child.as_mut().map(Child::try_wait) {
-                return false;
+        while started.elapsed() < Duration::from_secs(20) {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("Redis on port {} ended with {status}", self.port);
             }
             if let Ok(mut connection) = redis::Client::open(self.url.as_str())
                 .and_then(|c| c.get_connection_with_timeout(Duration::from_secs(1)))
                 // INFO answers while the data are still being read; nothing else does.
                 && redis::cmd("INFO")
                     .query::<String>(&mut connection)
-                    .is_ok_and(|info| info.contains(&mine) && info.contains("\nloading:0"))
+                    .is_ok_and(|info| info.contains("\nloading:0"))
             {
-                return true;
+                return;
             }
             super::look_again_blocking();
         }
-        false
+        panic!("Redis on port {} does not answer", self.port);
     }
 
     /// Waits until everything that was done is in the append-only file, as far as it outlives this process.
@@ -93,18 +108,6 @@ impl TestRedis {
             let _ = child.kill();
             let _ = child.wait();
         }
-    }
-
-    /// Starts it again on the same port and data.
-    pub fn start(&mut self) {
-        assert!(self.child.is_none(), "already running");
-        for _ in 0..50 {
-            if self.try_start() {
-                return;
-            }
-            self.kill();
-        }
-        panic!("Redis did not come back on port {}", self.port);
     }
 
     /// A blocking connection, for looking and meddling.
