@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::{ErrorKind, FromRedisValue, ScriptInvocation};
 
+use super::gather::Desk;
 use crate::domain::ids::BoardGenerationId;
 use crate::redis_connection::{Connection, Timeouts};
 
@@ -14,7 +15,7 @@ const TIMEOUTS: Timeouts = Timeouts { response: Duration::from_secs(2), connect:
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The ranking Redis did not do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum RankingError {
     /// The URL is unusable.
     #[error("unusable Redis URL: {0}")]
@@ -25,6 +26,9 @@ pub enum RankingError {
     /// No answer in time. Whether it happened is unknown; every operation is safe to repeat.
     #[error("ranking Redis did not answer within {CALL_TIMEOUT:?}")]
     TimedOut,
+    /// The call was given up because this process stops.
+    #[error("the call was given up")]
+    Abandoned,
 }
 
 /// Leaderboards in Redis. Cheap to clone; one multiplexed connection that reconnects by itself.
@@ -37,6 +41,7 @@ struct Inner {
     prefix: String,
     channel: String,
     connection: Connection,
+    desk: Desk,
 }
 
 impl std::fmt::Debug for Ranking {
@@ -59,7 +64,8 @@ impl Ranking {
                 (ErrorKind::InvalidClientConfig, "leaderboards need a single server").into(),
             ));
         }
-        let inner = Inner { prefix: prefix.to_owned(), channel: format!("{prefix}:boards"), connection };
+        let (prefix, channel) = (prefix.to_owned(), format!("{prefix}:boards"));
+        let inner = Inner { prefix, channel, connection, desk: Desk::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -74,6 +80,10 @@ impl Ranking {
 
     pub(super) fn connection(&self) -> &Connection {
         &self.inner.connection
+    }
+
+    pub(super) fn desk(&self) -> &Desk {
+        &self.inner.desk
     }
 
     pub(super) fn channel(&self) -> &str {

@@ -9,6 +9,7 @@
 //! * [`rebuild`](Ranking::begin_rebuild): a whole board, written aside and swapped in.
 
 mod connection;
+mod gather;
 mod key;
 mod publish;
 mod read;

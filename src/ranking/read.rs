@@ -1,4 +1,5 @@
-//! Reading: pages, a standing, around, lookup. Each is one script call, so that its parts agree with each other.
+//! Reading: pages, a standing, around, lookup. Each is one script call, so that its parts agree with each other;
+//! standings that are asked for at the same time share one (`gather`).
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -22,7 +23,7 @@ pub const MAX_PAGE: usize = 1_000;
 pub const MAX_LOOKUP: usize = 500;
 
 /// One period of one board, and how it ranks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BoardPeriod {
     /// The live generation.
     pub generation: BoardGenerationId,
@@ -107,7 +108,7 @@ pub struct LookedUp {
 }
 
 /// Why a board could not be read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
     /// The board is not in Redis (yet): answer from Postgres or `503 leaderboard_rebuilding`.
     #[error("the leaderboard is being rebuilt")]
@@ -165,13 +166,7 @@ impl Ranking {
     /// # Errors
     /// [`ReadError`].
     pub async fn standing(&self, board: &BoardPeriod, player_id: &str) -> Result<StandingAnswer, ReadError> {
-        let found = self.lookup(board, &[player_id]).await?;
-        Ok(StandingAnswer {
-            version: found.version,
-            total: found.total,
-            published: found.published,
-            entry: found.entries.into_iter().next().map(|(_, entry)| entry),
-        })
+        super::gather::standing(self, board, player_id).await
     }
 
     /// Some players' standings. At most [`MAX_LOOKUP`] are looked up; the caller refuses more. A player named twice

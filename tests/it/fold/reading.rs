@@ -172,3 +172,48 @@ async fn reading_without_redis_fails_within_its_bound_and_recovers_by_itself() {
     })
     .await;
 }
+
+/// Script calls that Redis has run.
+fn calls(arena: &Arena) -> i64 {
+    let mut connection = arena.redis.connection();
+    let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut connection).unwrap();
+    let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap();
+    line.split("calls=").nth(1).and_then(|rest| rest.split(',').next()).unwrap().parse().unwrap()
+}
+
+// On one thread all requests are begun before the first answer is read.
+#[tokio::test]
+async fn what_is_asked_at_the_same_time_is_answered_by_one_call_and_as_if_asked_alone() {
+    let arena = Arena::new().await;
+    let tied = tied(&arena).await;
+    for board in [tied, BoardPeriod { tie_policy: TiePolicy::Ordinal, ..tied }] {
+        let all = arena.ranking.page(&board, 1000, None, Direction::Forward).await.unwrap();
+        let players: Vec<String> = (0..200).map(|n| format!("p-{:02}", n % 25)).collect();
+        // Redis knows the script.
+        arena.ranking.standing(&board, "p-00").await.unwrap();
+        let before = calls(&arena);
+        let standings = futures_util::future::join_all(players.iter().map(|p| arena.ranking.standing(&board, p))).await;
+        assert_eq!(calls(&arena) - before, 2, "the first alone, all others together");
+        for (player, standing) in players.iter().zip(standings) {
+            let standing = standing.unwrap();
+            let entry = all.entries.iter().find(|entry| entry.player_id() == player);
+            assert_eq!((standing.entry.as_ref(), standing.total, standing.version), (entry, 23, all.version));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_keeps_nobody_who_waits_behind_it() {
+    let arena = Arena::new().await;
+    let board = tied(&arena).await;
+    for _ in 0..20 {
+        let mut first = Box::pin(arena.ranking.standing(&board, "p-01"));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        let mut second = Box::pin(arena.ranking.standing(&board, "p-02"));
+        let mut third = Box::pin(arena.ranking.standing(&board, "p-03"));
+        assert!(futures_util::poll!(&mut second).is_pending() && futures_util::poll!(&mut third).is_pending());
+        // Their clients are gone: of the one who calls, and of one who waits.
+        drop((first, second));
+        assert_eq!(third.await.unwrap().entry.unwrap().player_id(), "p-03");
+    }
+}
