@@ -1,40 +1,48 @@
 //! `scoreline bench`: starts what is measured, runs the stages that were asked for, prints the figures.
 
 use crate::store::pool::Pool;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::compare::{self, LimitProcess, Reading};
-use super::load::Target;
+use super::load::{Connection, Target};
 use super::report::{Figure, Report};
-use super::rig::{Rig, RigError, Role, Services};
-use super::{BenchError, Options, batch::Mix, latency, pipeline, whole};
+use super::rig::{Rig, Role, Services};
+use super::{BenchError, Options, batch::Mix, grown, latency, pipeline, whole};
 use crate::directory::KeyKind;
 use crate::domain::board::LeaderboardSpec;
-use crate::domain::clock::Clock;
-use crate::domain::ids::{GameId, Slug};
+use crate::domain::ids::Slug;
+use crate::lifecycle::Lifecycle;
 use crate::queue::{Queue, Timeouts};
-use crate::simulate::backfill::{Backfill, backfill};
 use crate::stack::{Stack, StackOptions};
 use crate::store::audit_log::Actor;
-use crate::store::{games, keys, leaderboards, migrations, recompute};
+use crate::store::{games, keys, leaderboards, migrations};
 
 /// Runs the benchmark and prints its report; exit code 1 when it could not be run.
 pub async fn run(options: Options) -> ExitCode {
     let home = std::env::temp_dir().join(format!("scoreline-bench-{}", std::process::id()));
     let stack_options =
         StackOptions { home: home.clone(), postgres: true, redis: true, durable: true, max_connections: 100 };
-    let outcome = match Stack::start(&stack_options).await {
-        Ok(stack) => {
-            let outcome = measure(&stack, &options).await;
-            stack.stop().await;
-            outcome
-        }
-        Err(error) => Err(BenchError::Services(error.to_string())),
+    let lifecycle = Lifecycle::default();
+    let outcome = match lifecycle.watch_signals() {
+        Err(error) => Err(BenchError::Load(error)),
+        Ok(()) => match Stack::start(&stack_options).await {
+            Ok(stack) => {
+                // Roles and limit servers end with the future that started them.
+                let outcome = tokio::select! {
+                    outcome = measure(&stack, &home, &options) => outcome,
+                    () = lifecycle.soft.cancelled() => Err(BenchError::Interrupted),
+                };
+                stack.stop().await;
+                outcome
+            }
+            Err(error) => Err(BenchError::Services(error.to_string())),
+        },
     };
     if let Err(error) = std::fs::remove_dir_all(&home) {
         tracing::warn!(%error, home = %home.display(), "the benchmark's folder stays behind");
@@ -55,7 +63,7 @@ fn print(outcome: Result<Report, BenchError>, as_json: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn measure(stack: &Stack, options: &Options) -> Result<Report, BenchError> {
+async fn measure(stack: &Stack, home: &Path, options: &Options) -> Result<Report, BenchError> {
     let services = services(stack)?;
     let pool = sqlx::PgPool::connect(&services.database_url).await.map(Pool::new)?;
     let mut connection = migrations::connect(&services.database_url).await?;
@@ -67,16 +75,17 @@ async fn measure(stack: &Stack, options: &Options) -> Result<Report, BenchError>
         .map_err(|e| BenchError::Queue(e.to_string()))?;
     let binaries = std::env::current_exe().ok().and_then(|own| own.parent().map(PathBuf::from)).unwrap_or_default();
     let mut rig = Rig::new(services, binaries)?;
+    // What is left there goes with the folder of all.
+    rig.home = home.join("together");
     let mix = Mix { events: options.batch, players: options.players, ..Mix::default() };
-    let target = Target { address: rig.ingest, key: key.clone(), mix };
-    let mut report = Report { conditions: conditions(&pool, options).await?, figures: Vec::new() };
+    let target = Target { address: rig.ingest, key: key.clone(), mix, streams: Arc::default() };
+    let mut report =
+        Report { conditions: conditions(&pool, &rig.services.redis_url, options).await?, figures: Vec::new() };
     let outcome = stages(&mut rig, &pool, &queue, &target, options, &mut report.figures).await;
-    rig.stop_all().await?;
-    if rig.home.exists() {
-        std::fs::remove_dir_all(&rig.home)
-            .map_err(|e| BenchError::Rig(RigError::Io("the folder of one process", e)))?;
-    }
-    outcome.map(|()| report)
+    let stopped = rig.stop_all().await;
+    outcome?;
+    stopped?;
+    Ok(report)
 }
 
 async fn stages(
@@ -91,9 +100,7 @@ async fn stages(
     // Cron publishes the directory, makes the partitions and has the leaderboard live before anything is measured.
     rig.start(Role::Cron).await?;
     wait_for_live_board(pool).await?;
-    if options.history > 0 {
-        grow(pool, options).await?;
-    }
+    grown::grow(pool, options).await?;
     if wanted("steps") {
         rig.stop("cron").await?;
         figures.extend(pipeline::run(rig, pool, queue, target, options).await?);
@@ -131,32 +138,6 @@ async fn stages(
     Ok(())
 }
 
-/// Stores a history of other players and has the leaderboard count it.
-async fn grow(pool: &Pool, options: &Options) -> Result<(), BenchError> {
-    let (game, leaderboard, spec): (i32, i32, String) =
-        sqlx::query_as("SELECT game_id, id, spec::text FROM leaderboards").fetch_one(pool).await?;
-    let failed = |e: &dyn std::fmt::Display| BenchError::Services(format!("the history: {e}"));
-    let history = Backfill {
-        game: GameId(game),
-        players: options.players as usize,
-        events: options.history,
-        until: Clock::system().now(),
-        over: HISTORY,
-        seed: 1,
-    };
-    backfill(pool, history, |_| ()).await.map_err(|e| failed(&e))?;
-    sqlx::query("VACUUM (ANALYZE) events").execute(pool).await?;
-    let spec: LeaderboardSpec = serde_json::from_str(&spec).map_err(|e| failed(&e))?;
-    let mut transaction = pool.begin().await?;
-    recompute::begin(&mut transaction, leaderboard, &spec).await.map_err(|e| failed(&e))?;
-    transaction.commit().await?;
-    let building = "SELECT EXISTS (SELECT FROM leaderboard_generations WHERE state = 'building')";
-    while sqlx::query_scalar(building).fetch_one(pool).await? {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
-}
-
 /// Players whose standings are read by turns.
 const READ_PLAYERS: u32 = 10_000;
 
@@ -176,7 +157,14 @@ async fn read(rig: &Rig, pool: &Pool, target: &Target, options: &Options) -> Res
         .and_then(|client| client.get_connection())
         .and_then(|mut redis| redis::cmd("ZRANDMEMBER").arg(&rank_key).arg(READ_PLAYERS).query(&mut redis))
         .map_err(|e| BenchError::Queue(e.to_string()))?;
-    let limit = LimitProcess::start(rig, &rank_key).await?;
+    let top = "/v1/leaderboards/global/entries?limit=100";
+    let page = rig.home.with_file_name("page");
+    {
+        let mut api = Connection::open(rig.api).await.map_err(BenchError::Load)?;
+        let (_, body) = api.get(top, &target.key).await.map_err(BenchError::Load)?;
+        std::fs::write(&page, body).map_err(BenchError::Load)?;
+    }
+    let limit = LimitProcess::start(rig, &rank_key, Some(&page)).await?;
     let player = |member: &String| member.split_once(':').map(|(_, player)| player.to_owned()).unwrap_or_default();
     let of_players = |path: &dyn Fn(String) -> String| members.iter().map(|member| path(player(member))).collect();
     let of_members = |path: &str| members.iter().map(|member| format!("{path}/{member}")).collect();
@@ -184,7 +172,7 @@ async fn read(rig: &Rig, pool: &Pool, target: &Target, options: &Options) -> Res
     let readings = [
         Reading {
             name: "top 100; limit: the same bytes",
-            paths: one("/v1/leaderboards/global/entries?limit=100"),
+            paths: one(top),
             limit_paths: one("/page"),
             target: "≥ 85 %",
         },
@@ -242,9 +230,6 @@ async fn make_game(pool: &Pool) -> Result<String, BenchError> {
     Ok(key.expose_secret().to_owned())
 }
 
-/// How far back a grown installation's history goes.
-const HISTORY: Duration = Duration::from_secs(30 * 86_400);
-
 /// How long a new leaderboard may take to become live before the benchmark gives up.
 const LIVE_WITHIN: Duration = Duration::from_secs(30);
 
@@ -263,26 +248,39 @@ async fn wait_for_live_board(pool: &Pool) -> Result<(), BenchError> {
     Err(BenchError::NotSettled("the leaderboard is live", LIVE_WITHIN))
 }
 
-async fn conditions(pool: &Pool, options: &Options) -> Result<Vec<(String, String)>, BenchError> {
+async fn conditions(pool: &Pool, redis_url: &str, options: &Options) -> Result<Vec<(String, String)>, BenchError> {
     let postgres: String = sqlx::query_scalar(
-        "SELECT format('%s, fsync %s, synchronous_commit %s, shared_buffers %s', current_setting('server_version'),
-                       current_setting('fsync'), current_setting('synchronous_commit'), current_setting('shared_buffers'))",
+        "SELECT concat(current_setting('server_version'), string_agg(concat(', ', name, ' ', current_setting(name)), ''))
+           FROM unnest(ARRAY['fsync', 'synchronous_commit', 'shared_buffers', 'wal_level', 'checkpoint_timeout',
+                             'max_wal_size', 'wal_compression']) AS name",
     )
     .fetch_one(pool)
     .await?;
+    let redis = redis_conditions(redis_url).map_err(|e| BenchError::Queue(e.to_string()))?;
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let condition = |name: &str, value: String| (name.to_owned(), value);
     Ok(vec![
         condition("machine", format!("{cores} cores, load generator on the same machine, loopback")),
         condition("postgres", postgres),
-        condition("redis", "private, appendonly yes, appendfsync everysec".to_owned()),
+        condition("redis", redis),
         condition(
             "load",
             format!(
                 "{} events a batch of about 340 bytes each, {} connections, {} events a round, {} rounds, {} players, \
-                 a quarter of the events carry a score; stored before: {} events",
+                 a quarter of the events carry a score; stored before: a score of every player, {} events more",
                 options.batch, options.connections, options.events, options.rounds, options.players, options.history
             ),
         ),
     ])
+}
+
+fn redis_conditions(url: &str) -> redis::RedisResult<String> {
+    let mut redis = redis::Client::open(url)?.get_connection()?;
+    let server: redis::InfoDict = redis::cmd("INFO").arg("server").query(&mut redis)?;
+    let mut text = server.get::<String>("redis_version").unwrap_or_default();
+    for name in ["appendonly", "appendfsync", "auto-aof-rewrite-min-size"] {
+        let value: Vec<String> = redis::cmd("CONFIG").arg("GET").arg(name).query(&mut redis)?;
+        text.push_str(&format!(", {}", value.join(" ")));
+    }
+    Ok(text)
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,11 +28,11 @@ pub struct LimitProcess {
 }
 
 impl LimitProcess {
-    /// Starts it on the rig's Redis; `rank_key` is the sorted set for rank queries.
+    /// Starts it on the rig's Redis; `rank_key` is the sorted set for rank queries, `page` a file with the page to serve.
     ///
     /// # Errors
     /// [`BenchError`].
-    pub async fn start(rig: &Rig, rank_key: &str) -> Result<Self, BenchError> {
+    pub async fn start(rig: &Rig, rank_key: &str, page: Option<&Path>) -> Result<Self, BenchError> {
         let io = |e: io::Error| BenchError::Rig(RigError::Io("limit server", e));
         let own = std::env::current_exe().map_err(io)?;
         let port = ReservedPort::new().map_err(io)?;
@@ -39,6 +40,7 @@ impl LimitProcess {
         let child = Command::new(own)
             .args(["bench-limit", "--listen", &address.to_string(), "--redis-url", &rig.services.redis_url])
             .args(["--rank-key", rank_key])
+            .args(page.into_iter().flat_map(|page| ["--page".as_ref(), page.as_os_str()]))
             .kill_on_drop(true)
             .spawn()
             .map_err(io)?;

@@ -15,8 +15,9 @@ use crate::domain::clock::Clock;
 const GIVE_UP: Duration = Duration::from_secs(10);
 /// Pause between samples on an idle system, so that it is idle again.
 const IDLE_PAUSE: Duration = Duration::from_millis(120);
-/// Pause between samples under load.
-const LOADED_PAUSE: Duration = Duration::from_millis(200);
+/// Samples under load begin this far apart, by as many probers as may be waiting at once.
+const LOADED_PACE: Duration = Duration::from_millis(200);
+const LOADED_PROBERS: u32 = 10;
 
 /// Posts one score at a time, each for a new player, and asks the api for its standing until it is there.
 struct Prober {
@@ -28,7 +29,7 @@ struct Prober {
     samples: u32,
     /// Microseconds from the post to the answer.
     answered: Histogram<u64>,
-    /// Microseconds from the answer until the score showed.
+    /// Microseconds from the answer, or from the intended send, until the score showed.
     visible: Histogram<u64>,
 }
 
@@ -45,7 +46,8 @@ impl Prober {
         })
     }
 
-    async fn sample(&mut self) -> Result<(), BenchError> {
+    /// `intended`: when it should have been sent, from which its way to the board counts; `None`: from its answer.
+    async fn sample(&mut self, intended: Option<Instant>) -> Result<(), BenchError> {
         let id = uuid::Uuid::new_v4();
         let player = format!("probe-{id}");
         let body = format!(
@@ -69,7 +71,8 @@ impl Prober {
             }
             tokio::time::sleep(self.look).await;
         }
-        self.visible.saturating_record(acknowledged.elapsed().as_micros() as u64);
+        let since = intended.unwrap_or(acknowledged);
+        self.visible.saturating_record(since.elapsed().as_micros() as u64);
         Ok(())
     }
 }
@@ -81,7 +84,7 @@ impl Prober {
 pub async fn run(target: &Target, api: SocketAddr, options: &Options) -> Result<Vec<Figure>, BenchError> {
     let mut prober = Prober::new(target, api, Duration::from_micros(500)).await?;
     for _ in 0..options.samples {
-        prober.sample().await?;
+        prober.sample(None).await?;
         tokio::time::sleep(IDLE_PAUSE).await;
     }
     let millis = |h: &Histogram<u64>, q: f64| vec![h.value_at_quantile(q) as f64 / 1_000.0];
@@ -93,16 +96,33 @@ pub async fn run(target: &Target, api: SocketAddr, options: &Options) -> Result<
     ])
 }
 
-/// Microseconds from the answer until a score shows, sampled beside other load for a time.
+/// Microseconds from the intended send until a score shows, five a second beside other load for a time. Whoever is
+/// late is late from the moment at which the sample was due.
 ///
 /// # Errors
 /// [`BenchError`].
 pub async fn probe_until(target: Target, api: SocketAddr, time: Duration) -> Result<Histogram<u64>, BenchError> {
     let started = Instant::now();
-    let mut prober = Prober::new(&target, api, Duration::from_millis(2)).await?;
-    while started.elapsed() < time {
-        prober.sample().await?;
-        tokio::time::sleep(LOADED_PAUSE).await;
+    let probers: Vec<_> = (0..LOADED_PROBERS)
+        .map(|n| {
+            let target = target.clone();
+            tokio::spawn(async move {
+                let mut prober = Prober::new(&target, api, Duration::from_millis(2)).await?;
+                let mut due = started + LOADED_PACE * n;
+                while due < started + time {
+                    tokio::time::sleep_until(due).await;
+                    prober.sample(Some(due)).await?;
+                    due += LOADED_PACE * LOADED_PROBERS;
+                }
+                Ok::<_, BenchError>(prober.visible)
+            })
+        })
+        .collect();
+    let mut visible = new_histogram();
+    for prober in probers {
+        let part = prober.await.map_err(|e| BenchError::Load(std::io::Error::other(e)))??;
+        // Both have the same bounds, so adding cannot fail.
+        let _ = visible.add(&part);
     }
-    Ok(prober.visible)
+    Ok(visible)
 }

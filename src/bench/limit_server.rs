@@ -15,6 +15,8 @@ use axum::serve::ListenerExt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::BenchError;
+
 /// Where the limit server listens and which Redis it uses.
 #[derive(clap::Args, Debug, Clone)]
 pub struct LimitArgs {
@@ -24,6 +26,9 @@ pub struct LimitArgs {
     /// The same Redis that the system uses.
     #[arg(long)]
     pub redis_url: String,
+    /// A file whose bytes are the page that it serves.
+    #[arg(long)]
+    pub page: Option<std::path::PathBuf>,
     /// The sorted set for rank queries.
     #[arg(long, default_value = "bench:rank")]
     pub rank_key: String,
@@ -51,6 +56,21 @@ struct BareEvent<'a> {
     payload: &'a RawValue,
 }
 
+/// Where bare jobs go: a hash, a list and a counter.
+const BARE_JOBS: [&str; 3] = ["{bench}:jobs", "{bench}:list", "{bench}:count"];
+
+/// Removes the jobs that the bare handler took, so that they burden no other stage.
+///
+/// # Errors
+/// [`BenchError::Queue`].
+pub async fn forget_jobs(redis_url: &str) -> Result<(), BenchError> {
+    let forget = async {
+        let mut redis = redis::Client::open(redis_url)?.get_multiplexed_async_connection().await?;
+        redis::cmd("UNLINK").arg(&BARE_JOBS).exec_async(&mut redis).await
+    };
+    forget.await.map_err(|e: redis::RedisError| BenchError::Queue(e.to_string()))
+}
+
 /// Serves the bare handlers until the process is ended.
 #[allow(clippy::print_stderr, reason = "a command's output")]
 pub async fn run(args: LimitArgs) -> ExitCode {
@@ -73,14 +93,8 @@ async fn serve(args: LimitArgs) -> Result<(), Box<dyn std::error::Error>> {
         "local at = redis.call('ZRANK', KEYS[1], ARGV[1])
          return {at, redis.call('ZCARD', KEYS[1]), redis.call('ZRANGE', KEYS[1], at - 5, at + 4)}",
     );
-    let page = serde_json::json!({
-        "leaderboard": "global", "version": 1, "total": 1_000_000,
-        "entries": (1..=100).map(|rank| serde_json::json!({
-            "rank": rank, "player_id": format!("player-{rank}"), "score": 1_000_000 - rank, "subscore": 0,
-            "reached_at": "2026-11-21T10:00:00.123456Z"
-        })).collect::<Vec<_>>(),
-    });
-    let bare = Arc::new(Bare { redis, enqueue, around, rank_key: args.rank_key, page: Bytes::from(page.to_string()) });
+    let page = args.page.map(std::fs::read).transpose()?.unwrap_or_default();
+    let bare = Arc::new(Bare { redis, enqueue, around, rank_key: args.rank_key, page: Bytes::from(page) });
     let router = Router::new()
         .route("/v1/events", post(take_events))
         .route("/page", get(serve_page))
@@ -102,15 +116,8 @@ async fn take_events(State(bare): State<Arc<Bare>>, body: Bytes) -> Response {
     let count = events.len();
     let id = uuid::Uuid::new_v4().simple().to_string();
     let mut redis = bare.redis.clone();
-    let pushed: redis::RedisResult<i64> = bare
-        .enqueue
-        .key("{bench}:jobs")
-        .key("{bench}:list")
-        .key("{bench}:count")
-        .arg(id)
-        .arg(&body[..])
-        .invoke_async(&mut redis)
-        .await;
+    let pushed: redis::RedisResult<i64> =
+        bare.enqueue.key(&BARE_JOBS).arg(id).arg(&body[..]).invoke_async(&mut redis).await;
     match pushed {
         Ok(_) => {
             (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, "application/json")], format!("{{\"accepted\":{count}}}"))

@@ -116,6 +116,9 @@ pub struct Target {
     pub key: String,
     /// What batches hold.
     pub mix: Mix,
+    /// Streams of random numbers that were used up. None is used twice: a score that was sent before would change
+    /// nothing, so that a repeated round would measure a system at rest.
+    pub streams: Arc<AtomicU64>,
 }
 
 /// What a run of posts came to.
@@ -123,6 +126,8 @@ pub struct Target {
 pub struct Posted {
     /// Events in batches that were answered `202`.
     pub accepted: u64,
+    /// How many of them carry a score.
+    pub scores: u64,
     /// Batches with another answer.
     pub refused: u64,
     /// From the first post to the last answer.
@@ -135,9 +140,9 @@ pub struct Posted {
 ///
 /// # Errors
 /// A connection broke.
-pub async fn flood(target: &Target, events: u64, connections: usize, seed: u64) -> io::Result<Posted> {
+pub async fn flood(target: &Target, events: u64, connections: usize) -> io::Result<Posted> {
     let left = Arc::new(AtomicU64::new(events / target.mix.events as u64));
-    run(target, connections, seed, move |_| {
+    run(target, connections, move |_| {
         let left = Arc::clone(&left);
         Box::new(move || {
             let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
@@ -147,22 +152,16 @@ pub async fn flood(target: &Target, events: u64, connections: usize, seed: u64) 
     .await
 }
 
-/// Posts at a fixed rate of events a second for a time, whether or not answers come (open loop): a batch's latency
-/// counts from the moment at which it should have been sent.
+/// Posts at a fixed rate of events a second for a time. Each connection has a schedule that does not wait for answers: a
+/// batch's latency counts from the moment at which it should have been sent, however late the answer before it was.
 ///
 /// # Errors
 /// A connection broke.
-pub async fn paced(
-    target: &Target,
-    events_per_second: f64,
-    time: Duration,
-    connections: usize,
-    seed: u64,
-) -> io::Result<Posted> {
+pub async fn paced(target: &Target, events_per_second: f64, time: Duration, connections: usize) -> io::Result<Posted> {
     let started = Instant::now();
     let interval = connections as f64 * target.mix.events as f64 / events_per_second;
     let batches = (time.as_secs_f64() / interval) as u64;
-    run(target, connections, seed, move |connection| {
+    run(target, connections, move |connection| {
         let offset = interval * connection as f64 / connections as f64;
         let mut sent = 0u64;
         Box::new(move || {
@@ -176,15 +175,16 @@ pub async fn paced(
 
 type Plan = Box<dyn FnMut() -> Option<Instant> + Send>;
 
-async fn run(target: &Target, connections: usize, seed: u64, plan: impl Fn(usize) -> Plan) -> io::Result<Posted> {
+async fn run(target: &Target, connections: usize, plan: impl Fn(usize) -> Plan) -> io::Result<Posted> {
+    let first = target.streams.fetch_add(connections as u64, Ordering::Relaxed);
     let started = Instant::now();
-    let tasks: Vec<_> = (0..connections)
-        .map(|c| tokio::spawn(post_by_plan(target.clone(), plan(c), seed.wrapping_add(c as u64))))
-        .collect();
-    let mut total = Posted { accepted: 0, refused: 0, wall: Duration::ZERO, latency: new_histogram() };
+    let tasks: Vec<_> =
+        (0..connections).map(|c| tokio::spawn(post_by_plan(target.clone(), plan(c), first + c as u64))).collect();
+    let mut total = Posted { accepted: 0, scores: 0, refused: 0, wall: Duration::ZERO, latency: new_histogram() };
     for task in tasks {
         let part = task.await.map_err(io::Error::other)??;
         total.accepted += part.accepted;
+        total.scores += part.scores;
         total.refused += part.refused;
         // Both have the same bounds, so adding cannot fail.
         let _ = total.latency.add(&part.latency);
@@ -204,13 +204,14 @@ async fn post_by_plan(target: Target, mut plan: Plan, seed: u64) -> io::Result<P
     let clock = Clock::system();
     let mut connection = Connection::open(target.address).await?;
     let mut body = Vec::with_capacity(32 * 1024);
-    let mut part = Posted { accepted: 0, refused: 0, wall: Duration::ZERO, latency: new_histogram() };
+    let mut part = Posted { accepted: 0, scores: 0, refused: 0, wall: Duration::ZERO, latency: new_histogram() };
     while let Some(at) = plan() {
         tokio::time::sleep_until(at).await;
-        batch::write(&mut body, &target.mix, clock.now(), &mut random);
+        let scores = batch::write(&mut body, &target.mix, clock.now(), &mut random);
         let status = connection.post("/v1/events", &target.key, &body).await?;
         if status == 202 {
             part.accepted += target.mix.events as u64;
+            part.scores += scores;
         } else {
             part.refused += 1;
         }

@@ -8,12 +8,14 @@ pub mod batch;
 pub mod command;
 pub mod compare;
 pub mod cpu;
+pub mod grown;
 pub mod latency;
 pub mod limit_server;
 pub mod load;
 pub mod pipeline;
 pub mod report;
 pub mod rig;
+pub mod stored;
 pub mod whole;
 
 use std::time::Duration;
@@ -52,7 +54,8 @@ pub struct Options {
     /// Seconds of the sustained stage.
     #[arg(long, default_value_t = 30)]
     pub seconds: u64,
-    /// Before anything is measured, store this many events of as many other players (a grown installation).
+    /// Before anything is measured, store this many events of the same players (a grown installation). Every player has
+    /// an entry in any case.
     #[arg(long, default_value_t = 0)]
     pub history: u64,
     /// Print JSON.
@@ -76,13 +79,11 @@ pub enum BenchError {
     #[error("{0} batches were refused")]
     Refused(u64),
     /// What was acknowledged is not what is stored. This must never happen.
-    #[error("{expected} events were acknowledged, {stored} are stored")]
-    Lost {
-        /// Acknowledged, with those stored before.
-        expected: u64,
-        /// Stored.
-        stored: u64,
-    },
+    #[error("not what was acknowledged is stored: {0}")]
+    Lost(String),
+    /// Somebody wants it to end.
+    #[error("interrupted")]
+    Interrupted,
     /// The tail of a run did not end.
     #[error("not within {1:?}: {0}")]
     NotSettled(&'static str, Duration),

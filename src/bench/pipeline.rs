@@ -5,12 +5,13 @@ use std::time::Duration;
 use crate::store::pool::Pool;
 use tokio::time::Instant;
 
-use super::bare_drain;
 use super::compare::LimitProcess;
-use super::load::{Target, flood};
+use super::load::{Posted, Target, flood};
 use super::report::Figure;
 use super::rig::{Rig, Role};
+use super::stored::Stored;
 use super::{BenchError, Options};
+use super::{bare_drain, limit_server};
 use crate::queue::Queue;
 
 /// How long one step may take.
@@ -38,19 +39,22 @@ pub async fn run(
     target: &Target,
     options: &Options,
 ) -> Result<Vec<Figure>, BenchError> {
-    let limit = LimitProcess::start(rig, "bench:rank").await?;
+    let limit = LimitProcess::start(rig, "bench:rank", None).await?;
     let bare = Target { address: limit.address, ..target.clone() };
     let mut rates = Rates::default();
-    for round in 0..options.rounds {
-        let seed = u64::from(round);
-        rates.bare_accept.push(accept(&bare, options, seed).await?);
+    for _ in 0..options.rounds {
+        rates.bare_accept.push(rate(&accept(&bare, options).await?));
+        limit_server::forget_jobs(&rig.services.redis_url).await?;
         rig.start(Role::Ingest).await?;
-        rates.accept.push(accept(target, options, seed + 1_000).await?);
+        let before = Stored::now(pool).await?;
+        let posted = accept(target, options).await?;
+        rates.accept.push(rate(&posted));
         rig.stop("ingest").await?;
         let seconds = bare_drain::run(&rig.services.redis_url, &queue.keys().jobs(), pool).await?;
         rates.bare_drain.push(options.events as f64 / seconds);
         drain(rig, queue, options, &mut rates).await?;
         fold(rig, pool, queue, &mut rates).await?;
+        before.grew_by(posted.accepted, posted.scores, pool).await?;
     }
     limit.stop().await;
     Ok(vec![
@@ -66,12 +70,16 @@ pub async fn run(
     ])
 }
 
-async fn accept(target: &Target, options: &Options, seed: u64) -> Result<f64, BenchError> {
-    let posted = flood(target, options.events, options.connections, seed).await.map_err(BenchError::Load)?;
+fn rate(posted: &Posted) -> f64 {
+    posted.accepted as f64 / posted.wall.as_secs_f64()
+}
+
+async fn accept(target: &Target, options: &Options) -> Result<Posted, BenchError> {
+    let posted = flood(target, options.events, options.connections).await.map_err(BenchError::Load)?;
     if posted.refused > 0 {
         return Err(BenchError::Refused(posted.refused));
     }
-    Ok(posted.accepted as f64 / posted.wall.as_secs_f64())
+    Ok(posted)
 }
 
 async fn drain(rig: &mut Rig, queue: &Queue, options: &Options, rates: &mut Rates) -> Result<(), BenchError> {

@@ -48,6 +48,11 @@ struct Player {
     next: Next,
 }
 
+/// The id of the `n`th player (from 0).
+pub fn name(n: usize) -> String {
+    format!("{}-{}", NAMES[n % NAMES.len()], n / NAMES.len() + 1)
+}
+
 /// Everyone who plays.
 pub struct Players {
     random: SmallRng,
@@ -60,7 +65,7 @@ impl Players {
         let mut random = SmallRng::seed_from_u64(seed);
         let players = (0..count.max(1))
             .map(|n| Player {
-                name: format!("{}-{}", NAMES[n % NAMES.len()], n / NAMES.len() + 1),
+                name: name(n),
                 skill: (random.random::<f64>() + random.random::<f64>()) / 2.0,
                 session: random.random(),
                 games: 0,
