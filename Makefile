@@ -2,7 +2,7 @@
 
 # Everything in one process on private services under .scoreline/, with a game that plays. Ctrl-C stops it.
 up:
-	@scripts/install-services
+	@[ -n "$$DATABASE_URL" ] && [ -n "$$REDIS_URL" ] || scripts/install-services
 	@echo "Building; the first time this takes some minutes."
 	@cargo build --release --bin scoreline
 	@exec $${CARGO_TARGET_DIR:-target}/release/scoreline up

@@ -25,12 +25,15 @@ pub struct PendingMigration {
     pub description: String,
 }
 
-/// Applies what is pending. Safe to run from several places at once: sqlx holds an advisory lock on this session.
+/// Applies what is pending. Safe to run from several places at once: sqlx holds an advisory lock on this session. Does
+/// nothing on a schema that is newer than this program: after a roll-back the release's step runs as before.
 ///
 /// # Errors
 /// A migration failed, or one that was applied has changed since.
 pub async fn migrate(connection: &mut PgConnection) -> Result<(), MigrateError> {
-    MIGRATIONS.run_direct(None, connection, false).await
+    let mut known = Migrator { migrations: MIGRATIONS.migrations.clone(), ..Migrator::DEFAULT };
+    known.set_ignore_missing(true);
+    known.run_direct(None, connection, false).await
 }
 
 /// Reads which migrations a database has. A newer schema than the program's is fine: migrations only expand what

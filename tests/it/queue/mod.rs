@@ -1,4 +1,4 @@
-//! The job queue against a real Redis: the fifteen points of the design, each by name, and fine print 1, 2 and 17.
+//! The job queue against a real Redis: the fifteen points of docs/rules.md, each by name, and fine print 1, 2 and 17.
 
 mod attempts;
 mod backlog;

@@ -193,7 +193,7 @@ async fn an_address_that_is_taken_is_named_with_the_setting_that_chose_it() {
 }
 
 #[tokio::test]
-async fn a_role_refuses_an_older_schema_and_migrate_mends_it() {
+async fn a_role_refuses_an_older_schema_and_migrate_mends_it_and_a_newer_one_is_no_obstacle() {
     let database = support::postgres::empty_database().await;
     let redis = support::redis::redis();
     let start = || {
@@ -211,6 +211,13 @@ async fn a_role_refuses_an_older_schema_and_migrate_mends_it() {
     assert_eq!(migrate(&["status"]).status.code(), Some(4));
     assert_eq!(migrate(&[]).status.code(), Some(0));
     assert_eq!(migrate(&["status"]).status.code(), Some(0));
+    // A later version has been here; this one was rolled back to.
+    sqlx::query("INSERT INTO _sqlx_migrations VALUES (29991231235959, 'of later', now(), true, '', 0)")
+        .execute(&database.pool)
+        .await
+        .unwrap();
+    let rolled_back = migrate(&[]);
+    assert_eq!(rolled_back.status.code(), Some(0), "{rolled_back:?}");
     let mut cron = start();
     eventually("it runs", PATIENCE, || async { cron.output().contains("\"running\"") }).await;
     cron.terminate();
