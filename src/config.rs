@@ -6,13 +6,16 @@ use std::net::SocketAddr;
 use clap::{Args, FromArgMatches};
 use secrecy::{ExposeSecret, SecretString};
 
+/// Most jobs that a worker may have in hand.
+pub const MOST_JOBS: usize = 1_000;
+
 /// Where Postgres is.
 #[derive(Args, Debug, Clone)]
 pub struct PostgresConfig {
     /// Postgres, 15 or newer.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: SecretString,
-    /// A replica for reading statistics and history; the primary where absent.
+    /// A replica for reading the final standings of closed periods; the primary where absent.
     #[arg(long, env = "DATABASE_READ_URL", hide_env_values = true)]
     pub database_read_url: Option<SecretString>,
     /// Most connections of this process (worker 4, cron 4, api 10).
@@ -50,7 +53,8 @@ impl PostgresConfig {
     }
 }
 
-/// Where Redis is. Each use may have its own server; all default to `REDIS_URL`.
+/// Where Redis is. Each use may have its own server; all default to `REDIS_URL`, but for the limits, which are with the
+/// queue unless they are given a place.
 #[derive(Args, Debug, Clone)]
 pub struct RedisConfig {
     /// Redis, 7 or newer: `redis://…`; for the queue, the limits and the cache also `redis-cluster://host:port,host:port`.
@@ -62,10 +66,10 @@ pub struct RedisConfig {
     /// Published leaderboards: disposable, rebuilt from Postgres.
     #[arg(long, env = "REDIS_RANKING_URL", hide_env_values = true)]
     pub redis_ranking_url: Option<SecretString>,
-    /// Rate limits: disposable.
+    /// Rate limits: disposable. With the queue where absent, which saves a call per request.
     #[arg(long, env = "REDIS_LIMITS_URL", hide_env_values = true)]
     pub redis_limits_url: Option<SecretString>,
-    /// The directory and live channels: disposable.
+    /// The directory: disposable.
     #[arg(long, env = "REDIS_CACHE_URL", hide_env_values = true)]
     pub redis_cache_url: Option<SecretString>,
     /// Prefix of every key, so that several installations can share a server.
@@ -82,7 +86,7 @@ pub enum RedisUse {
     Ranking,
     /// Rate limits.
     Limits,
-    /// The directory and live channels.
+    /// The directory.
     Cache,
 }
 
@@ -104,6 +108,7 @@ impl RedisConfig {
         let own = match use_ {
             RedisUse::Queue => &self.redis_queue_url,
             RedisUse::Ranking => &self.redis_ranking_url,
+            RedisUse::Limits if self.redis_limits_url.is_none() => &self.redis_queue_url,
             RedisUse::Limits => &self.redis_limits_url,
             RedisUse::Cache => &self.redis_cache_url,
         };
@@ -166,7 +171,8 @@ pub struct HttpConfig {
     /// Longest gap between two pieces of a body, and longest body in all is three times that.
     #[arg(long, env = "HTTP_BODY_TIMEOUT_SECONDS", default_value_t = 10)]
     pub http_body_timeout_seconds: u64,
-    /// Close a connection that was idle this long between two requests (longer than the load balancer's).
+    /// Close a connection that was idle this long between two requests (longer than the load balancer's). After a second
+    /// where three quarters of `HTTP_MAX_CONNECTIONS` are open.
     #[arg(long, env = "HTTP_IDLE_SECONDS", default_value_t = 75)]
     pub http_idle_seconds: u64,
     /// Most open connections.
@@ -241,7 +247,8 @@ pub struct EventAgeConfig {
 /// The queue's admission and leases.
 #[derive(Args, Debug, Clone)]
 pub struct QueueConfig {
-    /// Refuse new batches while this many jobs wait; accept again below nine tenths of it.
+    /// Refuse new batches while Redis stores this many jobs (waiting, running, delayed or dead and not yet written to
+    /// Postgres); accept again below nine tenths of it.
     #[arg(long, env = "QUEUE_MAX_JOBS", default_value_t = 1_000_000)]
     pub queue_max_jobs: u64,
     /// A worker whose heartbeat did not change for this long is dead.
@@ -249,11 +256,15 @@ pub struct QueueConfig {
     pub queue_lease_seconds: u64,
 }
 
+fn worker_max_jobs() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..=MOST_JOBS as u64)
+}
+
 /// The worker's writes.
 #[derive(Args, Debug, Clone)]
 pub struct WorkerConfig {
-    /// Jobs in hand at most.
-    #[arg(long, env = "WORKER_MAX_JOBS", default_value_t = 1_000)]
+    /// Jobs in hand at most (1 to 1,000).
+    #[arg(long, env = "WORKER_MAX_JOBS", default_value_t = MOST_JOBS, value_parser = worker_max_jobs())]
     pub worker_max_jobs: usize,
     /// Database transactions at once.
     #[arg(long, env = "WORKER_WRITERS", default_value_t = 2)]

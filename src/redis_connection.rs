@@ -111,15 +111,18 @@ impl Connection {
         self.0.timeouts
     }
 
-    /// A connection of its own for subscriptions. In a cluster any node hears every publication; `attempt` picks
-    /// which one to ask.
+    /// A connection of its own that is subscribed to `channel`. In a cluster any node hears every publication;
+    /// `attempt` picks which one to ask.
     ///
     /// # Errors
-    /// Redis cannot be reached.
-    pub async fn subscriber(&self, attempt: usize) -> RedisResult<redis::aio::PubSub> {
-        let nodes = self.nodes();
+    /// Redis cannot be reached, or does not answer in time: the redis crate itself would wait for that for ever.
+    pub async fn subscriber(&self, attempt: usize, channel: &str) -> RedisResult<redis::aio::PubSub> {
+        let (nodes, timeouts) = (self.nodes(), self.0.timeouts);
         let client = &nodes[attempt % nodes.len()];
-        tokio::time::timeout(self.0.timeouts.connect, client.get_async_pubsub()).await.map_err(timed_out)?
+        let mut subscriber =
+            tokio::time::timeout(timeouts.connect, client.get_async_pubsub()).await.map_err(timed_out)??;
+        tokio::time::timeout(timeouts.response, subscriber.subscribe(channel)).await.map_err(timed_out)??;
+        Ok(subscriber)
     }
 
     async fn link(&self) -> RedisResult<Arc<Link>> {

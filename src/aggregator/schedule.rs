@@ -53,7 +53,8 @@ pub struct Context {
     pub announce_facts: Announce,
     /// Games or leaderboards changed: the directory should be published.
     pub directory_changed: Announce,
-    /// Notified when a leaderboard was created or edited; without it, it is found within a blink all the same.
+    /// Notified when a leaderboard was created or edited; without it, it is found a second later
+    /// all the same.
     pub recompute_wanted: Arc<Notify>,
     /// Take nothing new.
     pub stop: CancellationToken,

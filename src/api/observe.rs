@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use metrics::Histogram;
@@ -89,7 +89,8 @@ where
             let mut response = match answer {
                 Ok(Ok(response)) => response,
                 Ok(Err(never)) => match never {},
-                Err(_) => panicked(),
+                // The panic itself was logged where it happened (`telemetry::logs`).
+                Err(_) => Problem::internal_error().into_response(),
             };
             let headers = response.headers_mut();
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -103,9 +104,4 @@ where
             Ok(response)
         })
     }
-}
-
-/// The panic itself was logged where it happened (`telemetry::logs`).
-fn panicked() -> Response {
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong here.").into_response()
 }

@@ -88,9 +88,7 @@ impl DirectorySource {
         shared: &SharedDirectory,
         away: &mut bool,
     ) -> Result<(), DirectoryError> {
-        let mut notices = self.connection.subscriber(attempt).await?;
-        notices.subscribe(directory_key(&self.prefix)).await?;
-        let mut notices = notices.into_on_message();
+        let mut notices = self.connection.subscriber(attempt, &directory_key(&self.prefix)).await?.into_on_message();
         let mut connection = self.connection.clone();
         let mut poll = tokio::time::interval(POLL);
         let mut behind = None;

@@ -13,16 +13,19 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::ConnectInfo;
-use axum::http::{HeaderValue, Request, Response, StatusCode, header};
+use axum::http::{HeaderValue, Request, Response, header};
+use axum::response::IntoResponse as _;
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::connection::{Deadlines, Phase, Timed};
 use super::connections::{Connections, Full, Permit};
+use super::problem::Problem;
 use crate::config::HttpConfig;
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::metrics::{HTTP_CONNECTIONS, HTTP_CONNECTIONS_REFUSED};
@@ -87,6 +90,8 @@ struct Shared {
     config: ServerConfig,
     connections: Arc<Connections>,
     lifecycle: Lifecycle,
+    /// Cancelled when the listener closes.
+    closing: CancellationToken,
     router: Router,
     open_gauge: metrics::Gauge,
 }
@@ -97,12 +102,14 @@ pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, 
     let connections =
         Connections::new(config.max_connections, config.max_connections_per_address, config.trusted_proxies.clone());
     let open_gauge = metrics::gauge!(HTTP_CONNECTIONS, "role" => config.role);
-    let shared = Arc::new(Shared { config, connections, lifecycle: lifecycle.clone(), router, open_gauge });
-    let mut closing = pin!(close_listener(&shared));
+    let closing = CancellationToken::new();
+    let _closed = closing.clone().drop_guard();
+    let shared = Arc::new(Shared { config, connections, lifecycle: lifecycle.clone(), closing, router, open_gauge });
+    let mut drained = pin!(drained(&shared));
     loop {
         let accepted = tokio::select! {
             biased;
-            () = &mut closing => return,
+            () = &mut drained => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -117,10 +124,10 @@ pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, 
     }
 }
 
-/// Resolves when the listener is to close, and with it the connections that wait for a request: some time after the
-/// soft stop, at once at the hard one. Until then a client that has not heard of the stop is answered, and told to come
-/// elsewhere next time.
-async fn close_listener(shared: &Shared) {
+/// Resolves when the listener is to close, and with it the connections that wait for a request, whenever they were
+/// opened: some time after the soft stop, at once at the hard one. Until then a client that has not heard of the stop is
+/// answered, and told to come elsewhere next time.
+async fn drained(shared: &Shared) {
     let lifecycle = &shared.lifecycle;
     lifecycle.soft.cancelled().await;
     if !shared.config.drain.is_zero() {
@@ -176,7 +183,7 @@ async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit:
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        () = close_listener(&shared) => {
+        () = shared.closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = &mut connection => ended,
@@ -203,7 +210,8 @@ async fn answer(
     let response = match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(_) => answer_panic(),
+        // The panic itself was logged where it happened (`telemetry::logs`).
+        Err(_) => Problem::internal_error().into_response(),
     };
     let leaving = shared.lifecycle.soft.is_cancelled() && shared.config.drain != Duration::MAX;
     let mut response = response.map(|body| Answer { body, phase, shared });
@@ -249,13 +257,4 @@ impl Drop for Answer {
             self.phase.end_request(idle);
         }
     }
-}
-
-/// The panic itself was logged where it happened (`telemetry::logs`).
-fn answer_panic() -> Response<Body> {
-    let body = r#"{"type":"about:blank","title":"Internal error","status":500,"code":"internal_error"}"#;
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    response
 }

@@ -9,6 +9,7 @@ use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use tokio::time::Instant;
+use tracing::Level;
 use uuid::Uuid;
 
 use super::authentication::{Unauthenticated, authenticate};
@@ -20,7 +21,8 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::{GameId, check_identifier};
 use crate::http::client_address::{ClientAddress, client_address};
 use crate::http::problem::Problem;
-use crate::queue::enqueue::{AddressCount, Counted, EnqueueReply, EnqueueRequest};
+use crate::queue::enqueue::{AddressCount, Closed, Counted, EnqueueError, EnqueueReply, EnqueueRequest, Enqueued};
+use crate::telemetry::log_budget::LogBudget;
 
 const REQUEST_ID: &str = "x-request-id";
 
@@ -33,6 +35,8 @@ pub(super) struct Call<'s> {
     pub batch_id: Uuid,
     /// When Redis took its jobs, for the log.
     pub received_at: Option<Micros>,
+    /// Why Redis did not acknowledge it, for the log.
+    pub fault: Option<EnqueueError>,
     route: &'static str,
     started: Instant,
     request_id: HeaderValue,
@@ -59,6 +63,7 @@ impl<'s> Call<'s> {
             key,
             batch_id,
             received_at: None,
+            fault: None,
             route,
             started: Instant::now(),
             request_id: request_id(request.headers(), batch_id),
@@ -117,13 +122,13 @@ impl<'s> Call<'s> {
         })
     }
 
-    /// The enqueue call counted the address.
+    /// What the enqueue call says of the address, if it counted it: to be told whatever else it answers, as each
+    /// address that Redis counts is a key of its own there.
     pub fn address_counted(&mut self, counted: Option<Counted>) {
-        if let Some(counted) = counted {
-            let (limit, left) = (self.shared.limits.requests(), counted.amount);
-            self.shared.limits.counted(left, self.now_ms());
-            self.tell(Remaining { name: "requests", limit, left, reset_ms: counted.reset_ms });
-        }
+        let Some(counted) = counted else { return };
+        let (limit, left) = (self.shared.limits.requests(), counted.amount);
+        self.shared.limits.counted(left, self.now_ms());
+        self.tell(Remaining { name: "requests", limit, left, reset_ms: counted.reset_ms });
         self.counted = true;
     }
 
@@ -164,7 +169,7 @@ impl<'s> Call<'s> {
         if !self.shared.limits.asks_redis(self.now_ms()) {
             return self.without_redis(problem);
         }
-        let reply = {
+        let Enqueued { address, reply } = {
             let request = EnqueueRequest {
                 game: GameId(0),
                 batch_id: self.batch_id,
@@ -175,16 +180,14 @@ impl<'s> Call<'s> {
                 remember: None,
             };
             match self.shared.enqueuer.admission().closed() {
-                Some(crate::queue::enqueue::Closed::Unreachable) => None,
-                _ => self.shared.enqueuer.enqueue(&request).await.ok(),
+                Some(Closed::Unreachable) => return self.without_redis(problem),
+                _ => self.shared.enqueuer.enqueue(&request).await,
             }
         };
+        self.address_counted(address);
         match reply {
-            Some(EnqueueReply::Blocked(for_ms)) => self.redis_blocked(for_ms),
-            Some(EnqueueReply::Done { address, .. }) => {
-                self.address_counted(address);
-                problem
-            }
+            Ok(EnqueueReply::Blocked(for_ms)) => self.redis_blocked(for_ms),
+            Ok(EnqueueReply::Done { .. }) => problem,
             _ => self.without_redis(problem),
         }
     }
@@ -244,17 +247,20 @@ impl<'s> Call<'s> {
         let game = self.key.as_ref().map_or(0, |key| key.game.id.0);
         let received_at = self.received_at.map_or(0, |at| at.0);
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        // A line that the filter drops costs nothing of the budget.
+        let admit = |lines: &LogBudget, wanted: bool| if wanted { lines.admit(self.now) } else { None };
         // A job's id is `<received_at>-<batch_id>-<h|l>`, so these fields lead to it.
         match status {
             202 => tracing::debug!(request_id, %batch_id, received_at, game, status, took_us, "batch queued"),
+            _ if status >= 500 || self.fault.is_some() => {
+                let Some(left_out) = admit(&self.shared.fault_lines, tracing::enabled!(Level::WARN)) else { return };
+                let error = self.fault.as_ref().map(tracing::field::display);
+                tracing::warn!(request_id, %batch_id, game, status, code, took_us, left_out, error, "batch not queued");
+            }
             429 => tracing::debug!(request_id, %batch_id, game, status, code, address, took_us, "batch over a limit"),
             _ => {
-                let Some(left_out) = self.shared.log_budget.admit(self.now) else { return };
-                if status >= 500 {
-                    tracing::warn!(request_id, %batch_id, game, status, code, took_us, left_out, "batch not queued");
-                } else {
-                    tracing::info!(request_id, %batch_id, game, status, code, address, took_us, left_out, "batch refused");
-                }
+                let Some(left_out) = admit(&self.shared.refusal_lines, tracing::enabled!(Level::INFO)) else { return };
+                tracing::info!(request_id, %batch_id, game, status, code, address, took_us, left_out, "batch refused");
             }
         }
     }

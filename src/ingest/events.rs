@@ -20,7 +20,9 @@ use crate::domain::wire_event::WireEvent;
 use crate::http::body::read;
 use crate::http::problem::Problem;
 use crate::lifecycle::crash_point;
-use crate::queue::enqueue::{Closed, EnqueueReply, EnqueueRequest, OverQuota, QuotaCount, QuotaSubject, Remember};
+use crate::queue::enqueue::{
+    Closed, EnqueueReply, EnqueueRequest, Enqueued, OverQuota, QuotaCount, QuotaSubject, Remember,
+};
 
 /// Calls of the enqueue script for one request: each call after the first takes out what the one before found over a
 /// limit, and from the third on whole players.
@@ -152,32 +154,28 @@ async fn ask(
     if request.is_empty() {
         return Ok(Asked::Done(receipt));
     }
-    let reply = shared.enqueuer.enqueue(&request).await;
+    let Enqueued { address, reply } = shared.enqueuer.enqueue(&request).await;
+    call.address_counted(address);
     if !matches!(reply, Ok(EnqueueReply::Done { .. })) {
         plan.give_back();
     }
     match reply {
-        Ok(EnqueueReply::Done { received_at, address, quotas }) => {
+        Ok(EnqueueReply::Done { received_at, quotas }) => {
             call.received_at = Some(received_at);
-            call.address_counted(address);
             if let Some(remaining) = plan.done(&quotas) {
                 call.tell(remaining);
             }
             Ok(Asked::Done(receipt))
         }
         Ok(EnqueueReply::Over(over)) => Ok(Asked::Over(named(over, quotas))),
-        Ok(EnqueueReply::Remembered(bytes)) => {
-            call.address_counted(None);
-            Ok(Asked::Remembered(bytes))
-        }
+        Ok(EnqueueReply::Remembered(bytes)) => Ok(Asked::Remembered(bytes)),
         Ok(EnqueueReply::Blocked(for_ms)) => Err(call.redis_blocked(for_ms)),
         Ok(EnqueueReply::QueueFull(_)) => Err(refuse::closed(Closed::QueueFull)),
         Ok(EnqueueReply::ReceiptsFull) => Err(refuse::receipts_full()),
         Err(error) => {
-            if let Some(left_out) = call.shared.log_budget.admit(call.now) {
-                tracing::warn!(%error, batch_id = %batch.id, left_out, "a batch was not acknowledged");
-            }
-            Err(call.without_redis(refuse::not_enqueued(&error)))
+            let problem = refuse::not_enqueued(&error);
+            call.fault = Some(error);
+            Err(call.without_redis(problem))
         }
     }
 }

@@ -44,6 +44,9 @@ pub async fn start(
 ) -> Result<RunningRole, StartError> {
     let operations = Operations::start(ROLE, settings.role.operations.address(9080), lifecycle).await?;
     start::redis(RedisUse::Queue, &settings.role.redis, &operations, lifecycle).await?;
+    if settings.role.redis.url_of(RedisUse::Limits) != settings.role.redis.url_of(RedisUse::Queue) {
+        start::redis(RedisUse::Limits, &settings.role.redis, &operations, lifecycle).await?;
+    }
     let directory = start::directory(&settings.role.redis, &operations, lifecycle).await?;
     let door = super::DoorSettings {
         ingest: settings.ingest.clone(),

@@ -47,8 +47,9 @@ pub(super) struct Shared {
     pub guesses: FailedGuesses,
     pub enqueuer: Enqueuer,
     pub measures: Measures,
-    /// Lines about refused batches.
-    pub log_budget: LogBudget,
+    /// Lines about faults of ours, and about what was refused: whoever is refused often must not hide an outage.
+    pub fault_lines: LogBudget,
+    pub refusal_lines: LogBudget,
 }
 
 impl IngestState {
@@ -97,6 +98,7 @@ pub async fn open(
         guesses: FailedGuesses::default(),
         enqueuer,
         measures,
-        log_budget: LogBudget::default(),
+        fault_lines: LogBudget::default(),
+        refusal_lines: LogBudget::default(),
     })))
 }

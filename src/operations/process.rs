@@ -21,12 +21,13 @@ pub type Start = Box<dyn FnOnce(Lifecycle) -> BoxFuture<'static, Result<RunningR
 ///
 /// Roles hand over a boxed start from within this library: a generic one would have each binary compile its role anew.
 pub fn run(config: &RoleConfig, start: Start) -> ExitCode {
+    leave_no_core();
     #[cfg(feature = "failpoints")]
     let _crash_points = fail::FailScenario::setup();
     if let Err(error) = logs::init(&config.telemetry) {
         return complain(&error);
     }
-    prepare();
+    raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error),
@@ -37,19 +38,26 @@ pub fn run(config: &RoleConfig, start: Start) -> ExitCode {
     code
 }
 
-/// What every process asks of the operating system: no core dumps, and as many open files as it may have.
-pub fn prepare() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
-    // A dump would hold keys, passwords and players' data. The first keeps it from programs that collect dumps too.
+/// Turns core dumps off: one would hold keys, passwords and players' data. Every program calls this first, the
+/// operator's commands included.
+#[allow(clippy::print_stderr, reason = "there are no logs yet")]
+pub fn leave_no_core() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    // The first keeps a dump from programs that collect them, too.
     let undumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .and_then(|()| setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }));
-    // The usual 1,024 are used up by a tenth of the connections that a listener takes.
+    if let Err(error) = undumpable {
+        eprintln!("warning: core dumps cannot be turned off: {error}");
+    }
+}
+
+/// Takes as many open files as the process may have: the usual 1,024 are used up by a tenth of the connections that a
+/// listener takes.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let files = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    for (what, done) in [("core dumps cannot be turned off", undumpable), ("the limit on open files stays", files)] {
-        if let Err(error) = done {
-            tracing::warn!(%error, "{what}");
-        }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit on open files stays");
     }
 }
 

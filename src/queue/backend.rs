@@ -21,7 +21,7 @@ use tower::layer::util::Identity;
 
 use super::fetch::Fetcher;
 use super::job::Delivery;
-use super::pacing::{Load, Step};
+use super::pacing::Step;
 use super::worker::WorkerState;
 
 /// apalis's own heartbeat does nothing here.
@@ -87,8 +87,7 @@ impl QueueBackend {
             if state.registered().is_none() {
                 return Poll::Pending; // signing on wakes us
             }
-            let (in_hand, alone) = state.hands.count();
-            let step = state.pacing().step(Instant::now(), Load { in_hand, alone }, state.wake.announced());
+            let step = state.pacing().step(Instant::now(), state.hands.load(), state.wake.announced());
             match step {
                 Step::Fetch(plan) => {
                     self.fetcher.plan(plan);

@@ -19,6 +19,9 @@ use super::worker::WorkerState;
 /// How often a held queue is looked at, should no announcement tell that it goes on.
 const PAUSED_POLL: Duration = Duration::from_secs(1);
 
+/// Payloads asked for at once, on the connection that carries the heartbeat too: 12 MiB of the largest ones by default.
+const SLICE: usize = 25;
+
 /// What the fetch script answers: state, ms to the next due job, suspects waiting, alone, ids, troubles.
 type Answer = (u8, i64, usize, bool, Vec<String>, Vec<Option<String>>);
 
@@ -51,13 +54,18 @@ impl Fetcher {
         match self.ask(plan, tenure).await {
             Ok(deliveries) => deliveries,
             Err(error) => {
-                self.state.unsure.store(true, Ordering::Release);
-                self.state.meters.fetch_failed.increment(1);
-                self.state.pacing().failed(Instant::now());
-                tracing::debug!(%error, "no answer to a fetch");
+                self.failed(plan, &error);
                 Vec::new()
             }
         }
+    }
+
+    /// There was no answer, or only a part of it: what Redis gave is asked for before the next fetch, which is smaller.
+    fn failed(&self, plan: Plan, error: &redis::RedisError) {
+        self.state.unsure.store(true, Ordering::Release);
+        self.state.meters.fetch_failed.increment(1);
+        self.state.pacing().failed(Instant::now(), plan);
+        tracing::debug!(%error, "no answer to a fetch");
     }
 
     async fn ask(&self, plan: Plan, tenure: u32) -> redis::RedisResult<Vec<Delivery>> {
@@ -89,9 +97,10 @@ impl Fetcher {
             .arg(u8::from(plan.suspect));
         let (served, due_in, suspects_waiting, alone, ids, troubles): Answer =
             call.run(&mut state.queue.connection().clone()).await?;
-        let bytes = self.bytes_of(&ids).await?;
+        let (bytes, lost) = self.bytes_of(&ids).await;
         let now = Instant::now();
         match served {
+            _ if let Some(error) = &lost => self.failed(plan, error),
             0 => state.given_up(tenure),
             1 => state.pacing().idle(now, PAUSED_POLL),
             _ => {
@@ -107,14 +116,19 @@ impl Fetcher {
         Ok(self.deliver(tenure, alone, jobs))
     }
 
-    /// The jobs' bytes. They are held already, so an answer that is lost here is made good like that of the script.
-    async fn bytes_of(&self, ids: &[String]) -> redis::RedisResult<Vec<Option<Vec<u8>>>> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
+    /// The jobs' bytes, as far as they came. They are held already, so an answer that is lost here is made good like
+    /// that of the script.
+    async fn bytes_of(&self, ids: &[String]) -> (Vec<Option<Vec<u8>>>, Option<redis::RedisError>) {
+        let mut bytes: Vec<Option<Vec<u8>>> = Vec::with_capacity(ids.len());
+        for slice in ids.chunks(SLICE) {
+            let mut command = redis::cmd("HMGET");
+            command.arg(self.state.queue.keys().jobs()).arg(slice);
+            match command.query_async::<Vec<_>>(&mut self.state.queue.connection().clone()).await {
+                Ok(more) => bytes.extend(more),
+                Err(error) => return (bytes, Some(error)),
+            }
         }
-        let mut command = redis::cmd("HMGET");
-        command.arg(self.state.queue.keys().jobs()).arg(ids);
-        command.query_async(&mut self.state.queue.connection().clone()).await
+        (bytes, None)
     }
 
     /// Takes what came into the hands. A job that cannot be read becomes a dead letter at once.
@@ -133,7 +147,10 @@ impl Fetcher {
             let id = JobId { text: text.into(), tenure };
             let bytes = bytes.unwrap_or_default();
             let kind = kind_of(&bytes);
-            taken.push((id.clone(), InHand { attempts, crashes, kind: kind.ok(), since, again: false }));
+            taken.push((
+                id.clone(),
+                InHand { attempts, crashes, kind: kind.ok(), since, bytes: bytes.len(), again: false },
+            ));
             match (kind, parse_id(&id.text)) {
                 (Ok(_), Some(parts)) => deliveries.push(Delivery {
                     lane: parts.lane,

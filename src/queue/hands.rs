@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::job::JobId;
+use super::pacing::Load;
 use super::payload::Kind;
 
 /// What must be known of a job to settle it.
@@ -16,6 +17,8 @@ pub(super) struct InHand {
     /// `None`: this program does not know it.
     pub kind: Option<Kind>,
     pub since: Instant,
+    /// Of its payload.
+    pub bytes: usize,
     /// Redis gave it to us again while its settlement was still unanswered: that settlement took effect already.
     pub again: bool,
 }
@@ -27,6 +30,7 @@ pub(super) struct Hands(Mutex<Held>);
 #[derive(Debug, Default)]
 struct Held {
     jobs: HashMap<JobId, InHand>,
+    bytes: usize,
     alone: Option<JobId>,
 }
 
@@ -49,6 +53,7 @@ impl Hands {
             if alone {
                 held.alone = Some(id.clone());
             }
+            held.bytes += job.bytes;
             held.jobs.insert(id, job);
         }
         twice
@@ -69,7 +74,10 @@ impl Hands {
     pub fn release<'a>(&self, ids: impl IntoIterator<Item = &'a JobId>) -> bool {
         let (mut held, mut again) = (self.lock(), false);
         for id in ids {
-            again |= held.jobs.remove(id).is_some_and(|job| job.again);
+            if let Some(job) = held.jobs.remove(id) {
+                held.bytes -= job.bytes;
+                again |= job.again;
+            }
             if held.alone.as_ref() == Some(id) {
                 held.alone = None;
             }
@@ -77,10 +85,10 @@ impl Hands {
         again
     }
 
-    /// How many are in hand, and whether a suspect runs.
-    pub fn count(&self) -> (usize, bool) {
+    /// How many are in hand, of how many bytes, and whether a suspect runs.
+    pub fn load(&self) -> Load {
         let held = self.lock();
-        (held.jobs.len(), held.alone.is_some())
+        Load { in_hand: held.jobs.len(), bytes: held.bytes, alone: held.alone.is_some() }
     }
 
     /// How many are in hand, and since when the oldest.
@@ -98,11 +106,13 @@ mod tests {
     fn a_job_that_comes_again_before_its_settlement_was_answered_is_not_run_beside_it() {
         let hands = Hands::default();
         let id = JobId { text: "5-a-h".into(), tenure: 0 };
-        let job = InHand { attempts: 0, crashes: 0, kind: None, since: Instant::now(), again: false };
+        let job = InHand { attempts: 0, crashes: 0, kind: None, since: Instant::now(), bytes: 7, again: false };
         assert!(hands.take([(id.clone(), job)], false).is_empty());
         assert_eq!(hands.take([(id.clone(), job)], false), std::slice::from_ref(&id));
+        assert_eq!((hands.load().in_hand, hands.load().bytes), (1, 7));
         assert!(hands.release([&id]), "Redis must be asked what it lists as held");
         assert!(!hands.holds(&id));
+        assert_eq!((hands.load().in_hand, hands.load().bytes), (0, 0));
         assert!(hands.take([(id.clone(), job)], false).is_empty());
         assert!(!hands.release([&id]));
     }

@@ -15,6 +15,8 @@ const LOW_FIRST_EVERY: u32 = 10;
 /// crash hundreds of suspects must get on, each alone, and a fresh job must still start within a tenth of a second.
 const SUSPECTS_IN_A_ROW: u32 = 10;
 const FRESH_BETWEEN_SUSPECTS: usize = 50;
+/// No fetch while so much is in hand.
+const MOST_BYTES: usize = 64 << 20;
 /// How long to leave a Redis alone that did not answer, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -30,6 +32,7 @@ const DEPENDENCY: RetryPolicy = RetryPolicy {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
     pub in_hand: usize,
+    pub bytes: usize,
     pub alone: bool,
 }
 
@@ -64,6 +67,8 @@ pub(super) struct Brought {
 pub(super) struct Pacing {
     max_in_hand: usize,
     most_per_fetch: usize,
+    /// Less than that after fetches without an answer: over a slow link many large jobs do not arrive in time.
+    arrives: usize,
     spacing: Duration,
     fetches: u32,
     suspects_in_a_row: u32,
@@ -82,6 +87,7 @@ impl Pacing {
         Self {
             max_in_hand,
             most_per_fetch,
+            arrives: most_per_fetch,
             spacing,
             fetches: 0,
             suspects_in_a_row: 0,
@@ -100,7 +106,7 @@ impl Pacing {
         if announced {
             self.idle_until = None;
         }
-        let free = self.max_in_hand.saturating_sub(load.in_hand);
+        let free = if load.bytes < MOST_BYTES { self.max_in_hand.saturating_sub(load.in_hand) } else { 0 };
         // A suspect runs alone: first the hands empty, then it comes, and nothing beside it.
         let suspects_turn = self.suspects_in_a_row < SUSPECTS_IN_A_ROW;
         if load.alone || free == 0 || (self.suspects_waiting && suspects_turn && load.in_hand > 0) {
@@ -117,7 +123,7 @@ impl Pacing {
         self.idle_until = None;
         self.due_at = self.due_at.filter(|due| *due > now);
         let most = if self.suspects_waiting { FRESH_BETWEEN_SUSPECTS } else { usize::MAX };
-        let most = most.min(free).min(self.most_per_fetch);
+        let most = most.min(free).min(self.arrives);
         // With empty hands a suspect may come that was not known of.
         Step::Fetch(Plan { most, low_first, suspect: load.in_hand == 0 && suspects_turn })
     }
@@ -128,7 +134,10 @@ impl Pacing {
         self.suspects_waiting = brought.suspects_waiting > 0;
         self.suspects_in_a_row = if alone { self.suspects_in_a_row + 1 } else { 0 };
         // Spacing lets jobs gather that are written together; suspects never are.
-        let full = brought.jobs == plan.most && plan.most >= self.most_per_fetch.min(self.max_in_hand / 2);
+        let full = brought.jobs == plan.most && plan.most >= self.arrives.min(self.max_in_hand / 2);
+        if brought.jobs >= self.arrives {
+            self.arrives = (self.arrives * 2).min(self.most_per_fetch);
+        }
         if full || alone || self.suspects_waiting {
             self.not_before = None;
         }
@@ -138,8 +147,9 @@ impl Pacing {
         }
     }
 
-    /// Redis did not answer, or did not serve.
-    pub fn failed(&mut self, now: Instant) {
+    /// Redis did not answer, or not in full.
+    pub fn failed(&mut self, now: Instant, plan: Plan) {
+        self.arrives = (plan.most.min(self.arrives) / 2).max(1);
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(8)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + pause);
@@ -182,7 +192,7 @@ mod tests {
     }
 
     fn load(in_hand: usize) -> Load {
-        Load { in_hand, alone: false }
+        Load { in_hand, bytes: 0, alone: false }
     }
 
     fn brought(jobs: usize, suspects_waiting: usize) -> Brought {
@@ -230,6 +240,34 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_arrive_is_asked_for_in_smaller_fetches_that_grow_again() {
+        let (mut p, mut now, mut sizes) = (pacing(), Instant::now(), Vec::new());
+        for _ in 0..10 {
+            let asked = plan(p.step(now, load(0), false));
+            sizes.push(asked.most);
+            p.failed(now, asked);
+            now += LONGEST_PAUSE;
+        }
+        assert_eq!(sizes, [250, 125, 62, 31, 15, 7, 3, 1, 1, 1]);
+        let grown = [0, 250, 250, 3, 250, 250, 250, 250, 250, 250, 250, 250].map(|jobs| {
+            let asked = plan(p.step(now, load(0), true));
+            p.served(now, asked, brought(jobs.min(asked.most), 0), false, POLL);
+            now += POLL;
+            asked.most
+        });
+        let reason = "a fetch that was not full says nothing of larger ones";
+        assert_eq!(grown, [1, 1, 2, 4, 4, 8, 16, 32, 64, 128, 250, 250], "{reason}");
+    }
+
+    #[test]
+    fn hands_are_full_of_bytes_too() {
+        let (mut p, now) = (pacing(), Instant::now());
+        let large = |bytes| Load { bytes, ..load(3) };
+        assert_eq!(p.step(now, large(MOST_BYTES), true), Step::WaitForHands);
+        plan(p.step(now, large(MOST_BYTES - 1), true));
+    }
+
+    #[test]
     fn a_tenth_of_the_fetches_takes_low_first() {
         let (mut p, mut now, mut low) = (pacing(), Instant::now(), 0);
         for _ in 0..1_000 {
@@ -251,7 +289,7 @@ mod tests {
         let alone = plan(p.step(now + SPACING, load(0), false));
         assert!(alone.suspect);
         p.served(now, alone, brought(1, 0), true, POLL);
-        assert_eq!(p.step(now + POLL, Load { in_hand: 1, alone: true }, true), Step::WaitForHands);
+        assert_eq!(p.step(now + POLL, Load { in_hand: 1, bytes: 0, alone: true }, true), Step::WaitForHands);
     }
 
     #[test]

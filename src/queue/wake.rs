@@ -87,12 +87,8 @@ pub(super) async fn listen(queue: Queue, wake: Arc<Wake>, stop: CancellationToke
 
 /// Subscribes and listens until the subscription breaks. `Ok` when there was one.
 async fn listen_once(queue: &Queue, wake: &Wake, attempt: usize) -> redis::RedisResult<()> {
-    let (mut sink, mut messages) = queue.connection().subscriber(attempt).await?.split();
-    let subscribing = sink.subscribe(queue.keys().wake_channel());
-    match timeout(PING_TIMEOUT, subscribing).await {
-        Ok(subscribed) => subscribed?,
-        Err(_) => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-    }
+    let subscriber = queue.connection().subscriber(attempt, &queue.keys().wake_channel()).await?;
+    let (mut sink, mut messages) = subscriber.split();
     wake.subscribed.store(true, Ordering::Relaxed);
     wake.announce(); // whatever was announced before the subscription stood
     loop {

@@ -20,6 +20,7 @@ use super::meters::Meters;
 use super::pacing::Pacing;
 use super::payload::Kind;
 use super::wake::{Wake, listen};
+use crate::config::MOST_JOBS;
 use crate::domain::retry::RetryPolicy;
 use crate::lifecycle::Lifecycle;
 
@@ -57,7 +58,7 @@ pub struct WorkerOptions {
 impl Default for WorkerOptions {
     fn default() -> Self {
         Self {
-            max_in_hand: 1_000,
+            max_in_hand: MOST_JOBS,
             max_per_fetch: 250,
             lease: Duration::from_secs(6),
             grace: Duration::from_secs(20),
@@ -92,7 +93,7 @@ pub struct WorkerState {
 
 impl WorkerState {
     fn new(queue: Queue, mut options: WorkerOptions) -> Self {
-        options.max_in_hand = options.max_in_hand.clamp(1, 1_000);
+        options.max_in_hand = options.max_in_hand.clamp(1, MOST_JOBS);
         options.max_per_fetch = options.max_per_fetch.clamp(1, 250);
         let pacing = Mutex::new(Pacing::new(options.max_in_hand, options.max_per_fetch, options.spacing));
         Self {

@@ -89,9 +89,7 @@ async fn subscribe(
     heard: &mut (impl FnMut(Notice<'_>) + Send),
 ) -> redis::RedisResult<()> {
     let timed_out = || redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-    let pubsub = connection.subscriber(attempt).await?;
-    let (mut sink, mut messages) = pubsub.split();
-    tokio::time::timeout(PING_INTERVAL, sink.subscribe(channel)).await.map_err(|_| timed_out())??;
+    let (mut sink, mut messages) = connection.subscriber(attempt, channel).await?.split();
     heard(Notice::Subscribed);
     loop {
         match tokio::time::timeout(PING_INTERVAL, messages.next()).await {

@@ -7,6 +7,9 @@ use crate::domain::clock::Micros;
 
 /// Lines a second.
 const LINES: u32 = 20;
+/// Who asks may be late, by as long as a request takes. A second that is earlier than the newest by more than this is
+/// a clock that was set back.
+const LATE_SECONDS: i64 = 60;
 
 /// Lines of one kind, for one process.
 #[derive(Debug, Default)]
@@ -24,7 +27,7 @@ impl LogBudget {
     pub fn admit(&self, now: Micros) -> Option<u64> {
         let second = now.0.div_euclid(1_000_000);
         let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if spent.second != second {
+        if second > spent.second || spent.second - second > LATE_SECONDS {
             (spent.second, spent.lines) = (second, 0);
         }
         if spent.lines == LINES {
@@ -49,5 +52,19 @@ mod tests {
         assert_eq!(admitted(1, LINES + 7), vec![0; LINES as usize]);
         assert_eq!(admitted(2, 3), [7, 0, 0]);
         assert_eq!(admitted(3, LINES), vec![0; LINES as usize]);
+    }
+
+    #[test]
+    fn only_a_later_second_brings_new_lines() {
+        let budget = LogBudget::default();
+        let admit = |second: i64| budget.admit(Micros(second * 1_000_000));
+        assert_eq!((0..LINES).filter_map(|_| admit(100)).count(), LINES as usize);
+        // Requests that began at different times end mixed.
+        for second in [99, 100, 98, 100, 99, 100 - LATE_SECONDS] {
+            assert_eq!(admit(second), None, "{second}");
+        }
+        assert_eq!(admit(101), Some(6));
+        assert_eq!((0..LINES).filter_map(|_| admit(101)).count(), LINES as usize - 1);
+        assert_eq!(admit(40), Some(1), "the clock was set back");
     }
 }

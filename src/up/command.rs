@@ -78,7 +78,7 @@ pub fn run(config: UpConfig) -> ExitCode {
     if let Err(error) = logs::init(&config.roles.telemetry) {
         return announce::failure(&error);
     }
-    process::prepare();
+    process::raise_open_files();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(run_all(config));

@@ -12,7 +12,8 @@
 --       with idempotency: receipt, its time to live in ms, most receipts
 --
 -- Answers {0, received_at µs, address left, address reset ms, then per quota: used, reset ms}, {1, blocked for ms},
--- {2, then per quota that is over: index, left, retry after ms}, {3, receipt}, {4, jobs}, {5}.
+-- {2, then per quota that is over: index, left, retry after ms}, {3, receipt, address left, address reset ms}, {4, jobs},
+-- {5}. Only 0 and 3 counted the address.
 local WINDOW = 60000
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -55,8 +56,8 @@ end
 if idempotent then
   local receipt = redis.call('GET', KEYS[receipt_keys + 1])
   if receipt then
-    count_address()
-    return {3, receipt}
+    local left, reset = count_address()
+    return {3, receipt, left, reset}
   end
 end
 

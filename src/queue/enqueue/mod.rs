@@ -13,7 +13,8 @@ use std::time::Duration;
 
 pub use admission::{Admission, Closed};
 pub use request::{
-    AddressCount, Counted, EnqueueError, EnqueueReply, EnqueueRequest, OverQuota, QuotaCount, QuotaSubject, Remember,
+    AddressCount, Counted, EnqueueError, EnqueueReply, EnqueueRequest, Enqueued, OverQuota, QuotaCount, QuotaSubject,
+    Remember,
 };
 
 use keys::{Keys, LimitKeys};
@@ -84,12 +85,21 @@ impl Enqueuer {
     /// Counts, checks, remembers and pushes what `request` asks for, or nothing of it. With limits on a server of
     /// their own (or on a cluster) they are counted first, in calls of their own; a batch that is then refused has
     /// been counted.
-    ///
-    /// # Errors
-    /// [`EnqueueError`]: the outcome is unknown, or Redis took nothing.
-    pub async fn enqueue(&self, request: &EnqueueRequest<'_>) -> Result<EnqueueReply, EnqueueError> {
+    pub async fn enqueue(&self, request: &EnqueueRequest<'_>) -> Enqueued {
+        let mut address = None;
+        let reply = self.steps(request, &mut address).await;
+        Enqueued { address, reply }
+    }
+
+    /// `address`: what is left of the address's limit, as soon as it was counted.
+    async fn steps(
+        &self,
+        request: &EnqueueRequest<'_>,
+        address: &mut Option<Counted>,
+    ) -> Result<EnqueueReply, EnqueueError> {
         let Some(limits) = &self.limits else {
-            return self.call(&self.queue, request, Parts { address: true, quotas: true, queue: true }).await;
+            let all = Parts { address: true, quotas: true, queue: true };
+            return self.call(&self.queue, request, all, address).await;
         };
         let none = Parts { address: false, quotas: false, queue: false };
         let steps: &[Parts] = if self.limits_clustered {
@@ -97,28 +107,22 @@ impl Enqueuer {
         } else {
             &[Parts { address: true, quotas: true, ..none }]
         };
-        let mut address_left = None;
         let mut quotas_used = Vec::new();
         for parts in steps {
             if !(parts.address && request.address.is_some() || parts.quotas && !request.quotas.is_empty()) {
                 continue;
             }
-            match self.call(limits, request, *parts).await? {
-                EnqueueReply::Done { address, quotas, .. } => {
-                    address_left = address_left.or(address);
-                    quotas_used.extend(quotas);
-                }
+            match self.call(limits, request, *parts, address).await? {
+                EnqueueReply::Done { quotas, .. } => quotas_used.extend(quotas),
                 refused => return Ok(refused),
             }
         }
         if !request.touches_queue() {
             let received_at = crate::domain::clock::Micros::default();
-            return Ok(EnqueueReply::Done { received_at, address: address_left, quotas: quotas_used });
+            return Ok(EnqueueReply::Done { received_at, quotas: quotas_used });
         }
-        match self.call(&self.queue, request, Parts { queue: true, ..none }).await? {
-            EnqueueReply::Done { received_at, .. } => {
-                Ok(EnqueueReply::Done { received_at, address: address_left, quotas: quotas_used })
-            }
+        match self.call(&self.queue, request, Parts { queue: true, ..none }, address).await? {
+            EnqueueReply::Done { received_at, .. } => Ok(EnqueueReply::Done { received_at, quotas: quotas_used }),
             refused => Ok(refused),
         }
     }
@@ -128,6 +132,7 @@ impl Enqueuer {
         connection: &Connection,
         request: &EnqueueRequest<'_>,
         parts: Parts,
+        address: &mut Option<Counted>,
     ) -> Result<EnqueueReply, EnqueueError> {
         let command = script::command(self.script.get_hash(), &self.keys, request, parts, self.admission.max_jobs());
         let answered = match command.query_async(&mut connection.clone()).await {
@@ -143,8 +148,9 @@ impl Enqueuer {
             answered => answered,
         };
         let value = answered.map_err(|error| self.judge(&error))?;
-        let reply = script::reply(value, parts.address && request.address.is_some())
+        let (reply, counted) = script::reply(value, parts.address && request.address.is_some())
             .ok_or_else(|| EnqueueError::Refused("unexpected answer".to_owned()))?;
+        *address = address.or(counted);
         if matches!(reply, EnqueueReply::QueueFull(_)) {
             self.admission.filled();
         }

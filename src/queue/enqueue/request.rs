@@ -109,6 +109,18 @@ pub struct OverQuota {
     pub retry_after_ms: u64,
 }
 
+/// What came of a request.
+#[derive(Debug)]
+pub struct Enqueued {
+    /// What is left of the address's limit, whenever it was counted: whatever became of the rest, Redis has a key for
+    /// it now.
+    pub address: Option<Counted>,
+    /// What became of the rest.
+    ///
+    /// [`EnqueueError`]: the outcome is unknown, or Redis took nothing.
+    pub reply: Result<EnqueueReply, EnqueueError>,
+}
+
 /// What the script did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnqueueReply {
@@ -116,8 +128,6 @@ pub enum EnqueueReply {
     Done {
         /// When, by Redis's clock: the jobs' `received_at`.
         received_at: Micros,
-        /// The address's limit, if it was counted.
-        address: Option<Counted>,
         /// The quotas in the order of the request.
         quotas: Vec<Counted>,
     },

@@ -65,24 +65,24 @@ pub fn command(hash: &str, keys: &Keys, request: &EnqueueRequest<'_>, parts: Par
     command
 }
 
-/// Reads an answer; `None` when it is none the script gives.
-pub fn reply(value: Value, counted_address: bool) -> Option<EnqueueReply> {
+/// Reads an answer, and what it says of the address; `None` when it is none the script gives.
+pub fn reply(value: Value, counts_address: bool) -> Option<(EnqueueReply, Option<Counted>)> {
     let Value::Array(items) = value else { return None };
     let mut items = items.into_iter();
     let status = integer(&items.next()?)?;
-    match status {
+    let mut address = None;
+    let reply = match status {
         0 => {
             let received_at = match items.next()? {
                 Value::BulkString(digits) => std::str::from_utf8(&digits).ok()?.parse().ok()?,
                 _ => return None,
             };
             let numbers = items.map(|v| integer(&v)).collect::<Option<Vec<i64>>>()?;
-            let mut counts =
-                numbers.chunks_exact(2).map(|pair| Counted { amount: clamp(pair[0]), reset_ms: positive(pair[1]) });
-            let address = counts.next().filter(|_| counted_address);
-            Some(EnqueueReply::Done { received_at: Micros(received_at), address, quotas: counts.collect() })
+            let mut counts = numbers.chunks_exact(2).map(counted);
+            address = counts.next();
+            EnqueueReply::Done { received_at: Micros(received_at), quotas: counts.collect() }
         }
-        1 => Some(EnqueueReply::Blocked(positive(integer(&items.next()?)?))),
+        1 => EnqueueReply::Blocked(positive(integer(&items.next()?)?)),
         2 => {
             let numbers = items.map(|v| integer(&v)).collect::<Option<Vec<i64>>>()?;
             let over = numbers.chunks_exact(3).map(|of| OverQuota {
@@ -90,16 +90,23 @@ pub fn reply(value: Value, counted_address: bool) -> Option<EnqueueReply> {
                 left: clamp(of[1]),
                 retry_after_ms: positive(of[2]),
             });
-            Some(EnqueueReply::Over(over.collect()))
+            EnqueueReply::Over(over.collect())
         }
-        3 => match items.next()? {
-            Value::BulkString(receipt) => Some(EnqueueReply::Remembered(receipt)),
-            _ => None,
-        },
-        4 => Some(EnqueueReply::QueueFull(positive(integer(&items.next()?)?))),
-        5 => Some(EnqueueReply::ReceiptsFull),
-        _ => None,
-    }
+        3 => {
+            let Value::BulkString(receipt) = items.next()? else { return None };
+            address = Some(counted(&[integer(&items.next()?)?, integer(&items.next()?)?]));
+            EnqueueReply::Remembered(receipt)
+        }
+        4 => EnqueueReply::QueueFull(positive(integer(&items.next()?)?)),
+        5 => EnqueueReply::ReceiptsFull,
+        _ => return None,
+    };
+    Some((reply, address.filter(|_| counts_address)))
+}
+
+/// What is left, and ms until the window ends.
+fn counted(pair: &[i64]) -> Counted {
+    Counted { amount: clamp(pair[0]), reset_ms: positive(pair[1]) }
 }
 
 fn integer(value: &Value) -> Option<i64> {

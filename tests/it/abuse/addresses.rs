@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
+use scoreline::domain::ids::GameId;
 use scoreline::http::client_address::ClientAddress;
 use scoreline::ingest::DoorSettings;
 use scoreline::ingest::limits::Limits;
+use scoreline::lifecycle::Lifecycle;
+use scoreline::queue::enqueue::{AddressCount, EnqueueReply, EnqueueRequest, Enqueuer};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::ingest::door::{self, CLIENT, Door, NOW, defaults, event};
 use crate::support::redis::{TestRedis, redis};
@@ -128,6 +132,56 @@ async fn a_flood_from_many_addresses_does_not_fill_redis() {
     door.pass(60);
     assert_eq!(from(2_000, CLIENT).await, 202);
     assert!(counted(&redis).iter().any(|(name, _)| name == "ip:2001:db8:0:7d0::/64"), "{:?}", counted(&redis));
+}
+
+#[tokio::test]
+async fn a_flood_that_repeats_one_keyed_request_does_not_fill_redis() {
+    const MOST: u32 = 50;
+    for (apart, distinct_keys) in [(false, false), (true, false), (true, true)] {
+        let (queue, limits) = (redis(), redis());
+        let door = behind(&queue, &["127.0.0.0/8"], |settings| {
+            settings.limits.rate_limit_addresses = MOST;
+            settings.ingest.max_idempotency_keys = 1;
+            settings.redis.redis_limits_url = apart.then(|| limits.url.clone().into());
+        })
+        .await;
+        let good = event(1, "t", "p").to_string();
+        for number in 0..300 {
+            let address = format!("2001:db8:0:{number:x}::1");
+            let key = format!("sent-again-and-again-{}", if distinct_keys { number } else { 0 });
+            let headers = [("x-forwarded-for", address.as_str()), ("idempotency-key", &key)];
+            // Nothing but the first is queued: the others are repeats, or find as many receipts as there may be.
+            let expected = if distinct_keys && number > 0 { 503 } else { 202 };
+            assert_eq!(door.send(CLIENT, &headers, good.as_bytes()).await.status, expected, "{number}");
+        }
+        let at = if apart { &limits } else { &queue };
+        let keys = ::redis::cmd("KEYS").arg("*:limit*:ip:*").query::<Vec<String>>(&mut at.connection()).unwrap().len();
+        assert_eq!(keys, MOST as usize, "apart: {apart}, distinct keys: {distinct_keys}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_was_counted_is_told_of_when_the_queue_is_full() {
+    let (queue, limits) = (redis(), redis());
+    let lifecycle = Lifecycle::default();
+    let enqueuer = Enqueuer::connect(&queue.url, Some(&limits.url), "sl", 1, &lifecycle).await.unwrap();
+    let mut answers = Vec::new();
+    for address in ["192.0.2.1", "192.0.2.2"] {
+        let request = EnqueueRequest {
+            game: GameId(1),
+            batch_id: Uuid::nil(),
+            address: Some(AddressCount { address, limit: 3, block_ms: 1_000 }),
+            quotas: &[],
+            high: b"job",
+            low: &[],
+            remember: None,
+        };
+        answers.push(enqueuer.enqueue(&request).await);
+    }
+    lifecycle.soft.cancel();
+    lifecycle.hard.cancel();
+    assert!(matches!(answers[1].reply, Ok(EnqueueReply::QueueFull(1))), "{answers:?}");
+    assert!(answers.iter().all(|answer| answer.address.is_some_and(|left| left.amount == 2)), "{answers:?}");
 }
 
 #[test]

@@ -52,6 +52,12 @@ async fn a_game_is_created_with_keys_that_work_at_once() {
         let answer = world.send(Method::POST, "/v1/admin/games", Some(ADMIN), &bad).await;
         assert_eq!(answer.code(), "body_invalid", "{bad}");
     }
+    // What is no object is not read as one, item by item.
+    for bad in [json!(["demo2", "x"]), json!("demo2"), json!(null), json!([])] {
+        let answer = world.send(Method::POST, "/v1/admin/games", Some(ADMIN), &bad).await;
+        assert_eq!((answer.status, answer.code().as_str()), (StatusCode::BAD_REQUEST, "body_invalid"), "{bad}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains("must be a JSON object"), "{bad}");
+    }
     let edit = async |body: Value| world.send(Method::PATCH, "/v1/admin/games/chess", Some(ADMIN), &body).await.json();
     assert_eq!(edit(json!({"limit_player_events": 5, "limit_game_events": 0})).await["limit_player_events"], 5);
     let edited = edit(json!({"limit_player_events": null})).await;

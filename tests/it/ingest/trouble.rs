@@ -1,8 +1,9 @@
 //! Back-pressure and a Redis that is full, slow or gone (invariants 1 and 11, fine print 17).
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::door::{self, SERVER, event, queued};
 use crate::support::eventually;
@@ -99,6 +100,46 @@ async fn an_answer_waits_for_redis_and_silence_is_503() {
     }
     assert!(started.elapsed() < Duration::from_secs(1), "fails fast");
     eventually("it resumes", SOON, async || door.post(SERVER, &event(4, "t", "p")).await.status == 202).await;
+}
+
+/// What is logged, as one text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn who_is_refused_often_does_not_hide_an_outage_from_the_log() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let mut redis = redis();
+    let mut settings = door::settings(&redis);
+    settings.limits.rate_limit_requests = 0;
+    let door = door::open(settings).await;
+    for _ in 0..30 {
+        door.send("", &[], b"[]").await.refused(401, "key_missing");
+    }
+    redis.kill();
+    door.post(SERVER, &event(1, "t", "p")).await.refused(503, "queue_unreachable");
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = lines.iter().filter(|line| line["target"].as_str().unwrap().starts_with("scoreline::ingest"));
+    let (faults, refusals): (Vec<&Value>, Vec<&Value>) = lines.partition(|line| line["level"] == "WARN");
+    assert_eq!(refusals.len(), 20, "of 30 within a second");
+    assert_eq!(faults.len(), 1, "one line for one batch: {faults:?}");
+    assert_eq!(faults[0]["fields"]["code"], "queue_unreachable");
+    assert!(faults[0]["fields"]["error"].as_str().unwrap().starts_with("Redis is unreachable: "), "{faults:?}");
 }
 
 #[tokio::test]

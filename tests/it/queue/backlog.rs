@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use scoreline::queue::{Lane, Settlement, WorkerOptions};
+use scoreline::queue::{Lane, Queue, Settlement, Timeouts, WorkerOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 use super::rig::{SOON, Worker, options, payload, rig, settle, text_of};
 use crate::support::{eventually, lasts};
@@ -72,5 +75,52 @@ async fn point_3_low_gets_a_tenth_of_the_fetches_under_a_high_backlog() {
     worker.saw(1_000).await;
     let low = worker.seen()[..1_000].iter().filter(|job| job.lane == Lane::Low).count();
     assert!((20..=300).contains(&low), "{low} of 1,000 were low");
+    worker.stop().await;
+}
+
+/// A link to a Redis that carries about 4 MB a second to whoever asks. It ends with the set of tasks.
+async fn slow_link(port: u16) -> (String, JoinSet<()>) {
+    const PIECE: usize = 16 << 10;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            connections.spawn(async move {
+                let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                    (client.into_split(), server.into_split());
+                let up = tokio::io::copy(&mut from_client, &mut to_server);
+                let down = async {
+                    let mut piece = vec![0; PIECE];
+                    while let Ok(bytes @ 1..) = from_server.read(&mut piece).await
+                        && to_client.write_all(&piece[..bytes]).await.is_ok()
+                    {
+                        lasts(Duration::from_millis(4)).await;
+                    }
+                };
+                tokio::select! {
+                    _ = up => {}
+                    () = down => {}
+                }
+            });
+        }
+    });
+    (url, tasks)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_of_large_jobs_drains_over_a_slow_link() {
+    let rig = rig().await;
+    let (url, _link) = slow_link(rig.redis.port).await;
+    // All of them together take three times as long as Redis may take to answer, and a slice of them longer too.
+    let timeouts = Timeouts { response: Duration::from_millis(400), connect: Duration::from_secs(2) };
+    let queue = Queue::connect(&url, "sl", "q0", timeouts).await.unwrap();
+    rig.fill(Lane::Low, 60, &payload(&"x".repeat(100_000)));
+    let patient = WorkerOptions { lease: SOON, ..options() };
+    let worker = Worker::start(&queue, patient, async |job| settle(&job, Settlement::Done).await);
+    rig.drained().await;
+    assert_eq!(rig.totals().await["done"], 60);
     worker.stop().await;
 }

@@ -276,6 +276,21 @@ async fn a_listener_that_drains_answers_until_it_is_told_to_end_and_sends_client
 }
 
 #[tokio::test]
+async fn a_drain_ends_at_one_time_for_all_however_late_they_came() {
+    const DRAIN: Duration = Duration::from_secs(5);
+    let mut config = config();
+    config.drain = DRAIN;
+    let (address, lifecycle) = start(config).await;
+    lifecycle.soft.cancel();
+    lasts(DRAIN * 7 / 10).await;
+    let came = tokio::time::Instant::now();
+    let mut late = TcpStream::connect(address).await.unwrap();
+    eventually("it is taken", PATIENCE, async || lifecycle.tasks.len() == 1).await;
+    assert!(is_closed_by_peer(&mut late).await);
+    assert!(came.elapsed() < DRAIN, "it had a drain of its own");
+}
+
+#[tokio::test]
 async fn a_trusted_proxy_has_no_cap_of_its_own() {
     let mut config = config();
     config.max_connections_per_address = 1;
@@ -294,7 +309,11 @@ async fn a_panic_costs_its_own_request_only() {
     let (address, _lifecycle) = start(config()).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
     let answer = send(&mut stream, "/panic").await;
-    assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("internal_error"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    // Like every other problem.
+    for part in ["internal_error", "no-store", "nosniff", "application/problem+json", "\"detail\":"] {
+        assert!(answer.contains(part), "{part} in {answer}");
+    }
     assert!(!answer.contains("on purpose"), "{answer}");
     assert!(send(&mut stream, "/hello").await.starts_with("HTTP/1.1 200"));
 }

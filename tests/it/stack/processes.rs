@@ -168,6 +168,42 @@ async fn a_role_alone_waits_for_what_it_needs_says_so_and_stops_when_told() {
 }
 
 #[tokio::test]
+async fn ingest_says_that_it_waits_for_the_limits_redis_where_that_is_apart() {
+    let (operations, redis) = (support::reserved_port(), support::redis::redis());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ingest"));
+    command
+        .env("REDIS_URL", &redis.url)
+        .env("REDIS_LIMITS_URL", "redis://127.0.0.1:1")
+        .env("OPS_LISTEN", operations.address().to_string());
+    let ingest = Program::start(command, "ingest");
+    let waits = || async { ingest.output().contains("waiting for redis_limits") };
+    eventually("it says what it waits for", PATIENCE, waits).await;
+    let (status, body) = support::http::get(operations.address(), "/readyz").await;
+    let dependencies = &serde_json::from_str::<serde_json::Value>(&body).unwrap()["dependencies"];
+    assert_eq!((status, &dependencies["redis_limits"]["ready"]), (503, &false.into()), "{body}");
+    assert_eq!(dependencies["redis_queue"]["ready"], true, "{body}");
+}
+
+#[tokio::test]
+async fn every_command_runs_without_leaving_a_core() {
+    let commands: [&[&str]; 5] =
+        [&["migrate"], &["config"], &["game", "list"], &["dead-letters", "list"], &["rebuild", "--game", "demo"]];
+    for arguments in commands {
+        // Somebody who never answers, so that the command is still there when we look.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scoreline"));
+        command
+            .args(arguments)
+            .env("DATABASE_URL", format!("postgres://someone:canary@{}/none", silent.local_addr().unwrap()));
+        let program = Program::start(command, "command");
+        let _connection = tokio::time::timeout(PATIENCE, silent.accept()).await.expect(arguments[0]).unwrap();
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.child.id())).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core[26..].split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"], "{arguments:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_address_that_is_taken_is_named_with_the_setting_that_chose_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use scoreline::operations::settings::all_settings_command;
 
+use super::processes::Program;
 use crate::support;
 
 /// `docs/configuration.md`, as it must be.
@@ -50,6 +51,18 @@ fn every_process_explains_itself() {
         let output = Command::new(program).arg("--help").output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && words.iter().all(|word| help.contains(word)), "{program}: {help}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_refuses_more_jobs_than_it_can_hold() {
+    for wrong in ["0", "1001"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_worker"));
+        command.env("DATABASE_URL", "postgres://127.0.0.1:1/x").env("WORKER_MAX_JOBS", wrong);
+        let mut worker = Program::start(command, "worker");
+        let (code, said) = (worker.ended().await, worker.output());
+        assert_eq!(code, Some(2), "{wrong}: {said}");
+        assert!(said.contains("worker-max-jobs") && said.contains("1..=1000"), "{wrong}: {said}");
     }
 }
 
