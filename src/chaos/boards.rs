@@ -25,6 +25,10 @@ pub struct StoredEvent {
     pub player: String,
     /// Its score.
     pub score: i64,
+    /// Its payload, JSON.
+    pub payload: String,
+    /// Whether it is of the run's game, sent with a server key, and without what clients of a run do not send.
+    pub bare: bool,
 }
 
 /// A leaderboard of the run.

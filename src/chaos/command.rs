@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::accounts::{Habits, Load};
+use super::accounts::Load;
+use super::habits::Habits;
 use super::plan::{Kind, Plan};
 use super::report::Report;
 use super::scenario::Scenario;

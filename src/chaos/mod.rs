@@ -9,6 +9,7 @@ pub mod accounts;
 mod boards;
 pub mod command;
 mod faults;
+pub mod habits;
 mod oracle;
 mod plan;
 mod prepare;
@@ -16,6 +17,7 @@ mod probe;
 pub mod proxy;
 mod report;
 mod scenario;
+pub mod sent;
 mod watcher;
 mod world;
 

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ChaosError;
+use super::sent::Sent;
 use super::world::World;
 use crate::bench::load::Connection;
 
@@ -58,12 +59,14 @@ impl World {
     ///
     /// # Errors
     /// [`ChaosError::Interrupted`].
-    pub async fn send_probe(&mut self, id: Uuid, kind: &str, player: &str, since: Instant) -> Result<bool, ChaosError> {
-        let occurred_at = self.scenario.clock.now().to_string();
-        let event = json!([{"event_id": id, "type": kind, "player_id": player, "occurred_at": occurred_at,
-                            "payload": {"score": 1}}]);
-        self.probes.sent.insert(id);
-        let body = event.to_string();
+    pub async fn send_probe(
+        &mut self,
+        id: Uuid,
+        kind: &'static str,
+        player: &str,
+        since: Instant,
+    ) -> Result<bool, ChaosError> {
+        let body = self.probe(id, kind, player);
         while since.elapsed() < FOLLOWED {
             self.probes.requests += 1;
             match self.post(&body).await {
@@ -88,13 +91,20 @@ impl World {
         Ok(false)
     }
 
+    /// A batch of one event, which is noted as sent.
+    fn probe(&mut self, id: Uuid, kind: &'static str, player: &str) -> String {
+        let sent = Sent { kind, player: player.into(), occurred_at: self.scenario.clock.now(), score: 1 };
+        let body = Value::Array(vec![sent.event(id)]).to_string();
+        self.probes.note(id, sent);
+        body
+    }
+
     /// Whether ingest refuses an event with this code.
     pub async fn is_refused_as(&mut self, code: &str) -> bool {
-        let (id, at) = (Uuid::new_v4(), self.scenario.clock.now().to_string());
-        let event = json!([{"event_id": id, "type": "level_progress", "player_id": "p", "occurred_at": at}]);
-        self.probes.sent.insert(id);
+        let id = Uuid::new_v4();
+        let body = self.probe(id, "level_progress", "p");
         self.probes.requests += 1;
-        match self.post(&event.to_string()).await {
+        match self.post(&body).await {
             Some((202, _)) => {
                 self.probes.acknowledged.insert(id);
                 false
