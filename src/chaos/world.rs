@@ -29,6 +29,8 @@ pub const GAME: &str = "chaos";
 pub const REFUSED_TYPE: &str = "refused_by_postgres";
 /// How long anything may take that has no bound of its own.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a command of the operators' may take.
+const COMMAND_WITHIN: Duration = Duration::from_secs(120);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -142,7 +144,7 @@ impl World {
             self.spawn(name, &[])?;
         }
         for (_, name) in PROCESSES {
-            self.rig.ready(name).await?;
+            self.ready(name).await?;
         }
         self.until("the boards are live", PATIENCE, async |world| Ok(world.is_quiet().await)).await
     }
@@ -186,7 +188,37 @@ impl World {
     pub async fn start_again(&mut self, name: &str) -> Result<(), ChaosError> {
         self.report.restarts += 1;
         self.spawn(name, &[])?;
-        Ok(self.rig.ready(name).await?)
+        self.ready(name).await
+    }
+
+    /// Waits until a process that was started is ready.
+    ///
+    /// # Errors
+    /// [`ChaosError::Rig`]; [`ChaosError::Interrupted`].
+    pub async fn ready(&mut self, name: &str) -> Result<(), ChaosError> {
+        tokio::select! {
+            () = self.lifecycle.soft.cancelled() => Err(ChaosError::Interrupted),
+            ready = self.rig.ready(name) => Ok(ready?),
+        }
+    }
+
+    /// Waits for an answer that must come.
+    ///
+    /// # Errors
+    /// What the answer says; [`ChaosError::Setup`] when none comes within `limit`; [`ChaosError::Interrupted`].
+    pub async fn answered<T, E: Into<ChaosError>>(
+        &self,
+        who: &str,
+        limit: Duration,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, ChaosError> {
+        tokio::select! {
+            () = self.lifecycle.soft.cancelled() => Err(ChaosError::Interrupted),
+            answered = tokio::time::timeout(limit, answer) => match answered {
+                Ok(answer) => answer.map_err(Into::into),
+                Err(_) => Err(ChaosError::Setup(format!("no answer within {limit:?} from {who}"))),
+            },
+        }
     }
 
     /// kill -9.
@@ -304,7 +336,7 @@ impl World {
     /// Runs a command of the operators' command line with nothing in its way; its exit code and its JSON.
     ///
     /// # Errors
-    /// It cannot be run.
+    /// It cannot be run, or does not end; [`ChaosError::Interrupted`].
     pub async fn operate(&self, arguments: &[&str]) -> Result<(Option<i32>, Value), ChaosError> {
         let program = own_folder()?.join("scoreline");
         let output = tokio::process::Command::new(program)
@@ -313,9 +345,9 @@ impl World {
             .env("REDIS_URL", &self.rig.services.redis_url)
             .envs(environment(&self.scenario))
             .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|e| ChaosError::Io("a command", e))?;
+            .output();
+        let output = async { output.await.map_err(|e| ChaosError::Io("a command", e)) };
+        let output = self.answered("a command", COMMAND_WITHIN, output).await?;
         let answer = serde_json::from_slice(&output.stdout);
         let complaint = || Value::String(String::from_utf8_lossy(&output.stderr).into_owned());
         Ok((output.status.code(), answer.unwrap_or_else(|_| complaint())))
