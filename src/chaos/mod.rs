@@ -18,6 +18,7 @@ pub mod proxy;
 mod report;
 mod scenario;
 pub mod sent;
+pub mod shown;
 mod watcher;
 mod world;
 
