@@ -89,6 +89,8 @@ struct Batch {
 struct Shared {
     acknowledged: AtomicUsize,
     refused: AtomicUsize,
+    /// Whether clients give up on what they are sending.
+    abandoned: AtomicBool,
 }
 
 /// A client: sends some batches twice, gives up on some answers and sends again, unchanged.
@@ -173,7 +175,7 @@ impl Client {
             acknowledged = self.send_twice_at_once(&batch).await;
         }
         let mut copies = if acknowledged { 0 } else { 1 + u32::from(self.random.random_bool(0.2)) };
-        while copies > 0 {
+        while copies > 0 && !self.shared.abandoned.load(Ordering::Relaxed) {
             let patience = self.patience();
             let [line, _] = &mut self.lines;
             let outcome = attempt(self.address, &self.key, patience, line, &batch).await;
@@ -325,6 +327,12 @@ impl Load {
         Self { stop, clients, shared }
     }
 
+    /// Lets every client give up after the answer that it waits for: something may be down for good.
+    pub async fn abandon(self) -> Vec<Account> {
+        self.shared.abandoned.store(true, Ordering::Relaxed);
+        self.stop().await
+    }
+
     /// Events acknowledged so far.
     pub fn acknowledged(&self) -> usize {
         self.shared.acknowledged.load(Ordering::Relaxed)
@@ -335,15 +343,10 @@ impl Load {
         self.shared.refused.load(Ordering::Relaxed)
     }
 
-    /// Lets every client finish its batch.
+    /// Lets every client finish its batch; one that cannot is remarked upon.
     pub async fn stop(self) -> Vec<Account> {
-        self.stop_within(FINISHING).await
-    }
-
-    /// Likewise, for so long at most; one that has not finished is remarked upon.
-    pub async fn stop_within(self, limit: Duration) -> Vec<Account> {
         self.stop.store(true, Ordering::Relaxed);
-        let ends = tokio::time::Instant::now() + limit;
+        let ends = tokio::time::Instant::now() + FINISHING;
         let mut accounts = Vec::new();
         for mut client in self.clients {
             let remark = match tokio::time::timeout_at(ends, &mut client).await {
@@ -352,7 +355,7 @@ impl Load {
                     continue;
                 }
                 Ok(Err(error)) => format!("a client died: {error}"),
-                Err(_) => format!("a client's last batch was not acknowledged within {limit:?}"),
+                Err(_) => format!("a client's last batch was not acknowledged within {FINISHING:?}"),
             };
             client.abort();
             accounts.push(Account { wrong: vec![remark], ..Account::default() });

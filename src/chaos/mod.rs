@@ -15,6 +15,7 @@ mod plan;
 mod prepare;
 mod probe;
 pub mod proxy;
+mod readiness;
 mod report;
 mod scenario;
 pub mod sent;

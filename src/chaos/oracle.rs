@@ -43,6 +43,9 @@ impl World {
         if code != Some(0) || answer["clean"] != true {
             self.report.violated(format!("`scoreline audit` found differences (exit code {code:?}): {answer}"));
         }
+        let readiness = self.ask_readiness(Instant::now());
+        self.note_readiness("everything", readiness, None).await?;
+        self.report.judged = true;
         Ok(())
     }
 

@@ -22,8 +22,8 @@ const ANSWER: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(30);
 
 impl World {
-    /// Sends an event and follows it until it is stored and shown; notes how long after `since` each was, held against
-    /// `promised`.
+    /// Sends an event and follows it until it is stored and shown, while every process is asked whether it is ready;
+    /// notes how long after `since` each was, held against `promised`.
     ///
     /// # Errors
     /// Postgres, asked directly, does not answer; [`ChaosError::Interrupted`].
@@ -33,9 +33,20 @@ impl World {
         since: Instant,
         promised: Option<Duration>,
     ) -> Result<(), ChaosError> {
+        let readiness = self.ask_readiness(since);
+        self.follow(after, since, promised).await?;
+        self.note_readiness(after, readiness, promised).await
+    }
+
+    async fn follow(
+        &mut self,
+        after: &'static str,
+        since: Instant,
+        promised: Option<Duration>,
+    ) -> Result<(), ChaosError> {
         let id = Uuid::new_v4();
         let player = format!("probe-{}", id.simple());
-        if !self.send_probe(id, "game_ended", &player, since).await? {
+        if !self.send_probe(id, "game_ended", &player).await? {
             self.report.violated(format!("after {after}: no batch is acknowledged within {FOLLOWED:?}"));
             return Ok(());
         }
@@ -59,15 +70,10 @@ impl World {
     ///
     /// # Errors
     /// [`ChaosError::Interrupted`].
-    pub async fn send_probe(
-        &mut self,
-        id: Uuid,
-        kind: &'static str,
-        player: &str,
-        since: Instant,
-    ) -> Result<bool, ChaosError> {
+    pub async fn send_probe(&mut self, id: Uuid, kind: &'static str, player: &str) -> Result<bool, ChaosError> {
+        let began = Instant::now();
         let body = self.probe(id, kind, player);
-        while since.elapsed() < FOLLOWED {
+        while began.elapsed() < FOLLOWED {
             self.probes.requests += 1;
             match self.post(&body).await {
                 Some((202, answer)) if answer["accepted"] == 1 => {

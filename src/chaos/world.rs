@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -92,6 +93,8 @@ pub struct World {
     pub deserved_dead: HashSet<Uuid>,
     /// Dead letters that are deserved and decided.
     pub deserved_letters: usize,
+    /// The process that is stopped for a while.
+    pub frozen: Option<String>,
     /// What it has come to so far.
     pub report: Report,
     /// An order to stop.
@@ -126,6 +129,7 @@ impl World {
                 probes: Account::default(),
                 deserved_dead: HashSet::new(),
                 deserved_letters: 0,
+                frozen: None,
                 report: Report { seed, ..Report::default() },
                 lifecycle,
                 began: Instant::now(),
@@ -228,6 +232,25 @@ impl World {
     pub async fn kill(&mut self, name: &str) -> Result<(), ChaosError> {
         *self.report.kills.entry(self.role_of(name).name()).or_default() += 1;
         Ok(self.rig.kill(name).await?)
+    }
+
+    /// SIGSTOP.
+    ///
+    /// # Errors
+    /// [`ChaosError::Rig`].
+    pub fn freeze(&mut self, name: &str) -> Result<(), ChaosError> {
+        self.rig.signal(name, Signal::STOP)?;
+        self.frozen = Some(name.to_owned());
+        Ok(())
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// [`ChaosError::Rig`].
+    pub fn thaw(&mut self, name: &str) -> Result<(), ChaosError> {
+        self.frozen = None;
+        Ok(self.rig.signal(name, Signal::CONT)?)
     }
 
     /// SIGTERM; it must stop cleanly.

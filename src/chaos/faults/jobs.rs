@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::Took;
 use crate::chaos::ChaosError;
 use crate::chaos::boards::Board;
 use crate::chaos::plan::Kind;
@@ -24,7 +25,7 @@ impl World {
     /// suffers.
     pub(super) async fn deserve_dead_letters(&mut self) -> Result<(), ChaosError> {
         let id = Uuid::new_v4();
-        if !self.send_probe(id, REFUSED_TYPE, "p-refused", Instant::now()).await? {
+        if !self.send_probe(id, REFUSED_TYPE, "p-refused").await? {
             self.report.violated("after deserved-dead-letters: no batch is acknowledged");
             return Ok(());
         }
@@ -68,9 +69,9 @@ impl World {
     }
 
     /// Makes a leaderboard of all that was stored before and comes meanwhile.
-    pub(super) async fn make_board(&mut self) -> Result<(), ChaosError> {
+    pub(super) async fn make_board(&mut self) -> Result<Took, ChaosError> {
         if !self.order_board().await? {
-            return Ok(());
+            return Ok(Took::No(Kind::NewBoard.name()));
         }
         let since = Instant::now();
         let live = async |world: &Self| {
@@ -84,7 +85,7 @@ impl World {
             Some(_) => self.report.recovered(Kind::NewBoard.name(), "a new board is live", since.elapsed(), None),
             None => self.report.violated(format!("a new leaderboard is not live within {PATIENCE:?}")),
         }
-        Ok(())
+        Ok(Took::Place)
     }
 
     /// Orders a new leaderboard; `false`: there are enough.
