@@ -34,7 +34,7 @@ pub async fn run(options: Options) -> ExitCode {
     let replay = replay(&options, seed);
     // First of all, so that it is known whatever happens.
     eprintln!("seed {seed}; again: {replay}");
-    let kinds = match kinds(&options.only) {
+    let kinds = match kinds(&options.only, FAILPOINTS) {
         Ok(kinds) => kinds,
         Err(problem) => {
             eprintln!("chaos: {problem}");
@@ -103,12 +103,12 @@ fn replay(options: &Options, seed: u64) -> String {
 }
 
 /// The faults that were asked for and that this build can do; the error says why there is none.
-fn kinds(only: &[String]) -> Result<Vec<Kind>, String> {
+fn kinds(only: &[String], failpoints: bool) -> Result<Vec<Kind>, String> {
     let named = |name: &String| Kind::ALL.iter().copied().find(|kind| kind.name() == *name).ok_or(name.clone());
     let wanted: Result<Vec<Kind>, String> =
         if only.is_empty() { Ok(Kind::ALL.to_vec()) } else { only.iter().map(named).collect() };
     let wanted = wanted.map_err(|unknown| format!("there is no fault called {unknown:?}"))?;
-    let possible: Vec<Kind> = wanted.into_iter().filter(|kind| FAILPOINTS || !kind.needs_failpoints()).collect();
+    let possible: Vec<Kind> = wanted.into_iter().filter(|kind| failpoints || !kind.needs_failpoints()).collect();
     if possible.is_empty() {
         return Err("only a build with the feature `failpoints` can do that".to_owned());
     }
@@ -229,5 +229,32 @@ fn clean_up(home: &Path, all: bool, report: &mut Report) {
     };
     if let Err(error) = removed {
         eprintln!("chaos: {} stays behind: {error}", home.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_that_nobody_knows_or_this_build_cannot_do_are_refused() {
+        let kinds = |only: &[&str], failpoints| {
+            kinds(&only.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), failpoints)
+        };
+        assert_eq!(kinds(&[], true), Ok(Kind::ALL.to_vec()));
+        assert_eq!(kinds(&["crash-point"], true), Ok(vec![Kind::CrashPoint]));
+        assert_eq!(kinds(&["crash-point", "kill-api"], false), Ok(vec![Kind::KillApi]));
+        assert!(kinds(&["crash-point", "clock-jump"], false).unwrap_err().contains("failpoints"));
+        assert!(kinds(&["redis-kil"], true).unwrap_err().contains("redis-kil"));
+    }
+
+    #[test]
+    fn nothing_differs_is_only_said_of_what_was_compared() {
+        let mut report = Report { error: Some("interrupted".to_owned()), ..Report::default() };
+        assert!(report.table().contains("NOT COMPARED: interrupted") && !report.table().contains("nothing differs"));
+        report = Report { judged: true, ..Report::default() };
+        assert!(report.table().contains("nothing differs"));
+        report.violated("something");
+        assert!(report.table().contains("NOT AS PROMISED: something") && !report.table().contains("nothing differs"));
     }
 }

@@ -34,6 +34,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const COMMAND_WITHIN: Duration = Duration::from_secs(120);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long one look may take.
+const LOOKING: Duration = Duration::from_secs(10);
 
 /// The processes of a run, in the order in which they start.
 const PROCESSES: [(Role, &str); 7] = [
@@ -335,11 +337,14 @@ impl World {
     ) -> Result<Option<Duration>, ChaosError> {
         let began = Instant::now();
         loop {
-            if condition(self).await? {
-                return Ok(Some(began.elapsed()));
-            }
-            if began.elapsed() > limit {
-                return Ok(None);
+            let holds = tokio::select! {
+                () = self.lifecycle.soft.cancelled() => return Err(ChaosError::Interrupted),
+                holds = tokio::time::timeout(limit + LOOKING, condition(self)) => holds,
+            };
+            match holds.ok().transpose()? {
+                Some(true) => return Ok(Some(began.elapsed())),
+                Some(false) if began.elapsed() <= limit => {}
+                _ => return Ok(None),
             }
             self.sleep(LOOK).await?;
         }
