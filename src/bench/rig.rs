@@ -106,6 +106,8 @@ pub enum RigError {
 
 /// How long a role may take to become ready, or to stop.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long it may take to say that it is.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 impl Rig {
     /// A rig on running, migrated services; no role runs yet. `binaries`: the folder of the role binaries.
@@ -192,9 +194,8 @@ impl Rig {
             if let Some(status) = running.child.try_wait().map_err(|e| RigError::Io(role, e))? {
                 return Err(RigError::Ended(role, status));
             }
-            if let Ok(mut connection) = Connection::open(running.operations.address()).await
-                && matches!(connection.get("/readyz", "").await, Ok((200, _)))
-            {
+            let asked = says_ready(running.operations.address());
+            if tokio::time::timeout(ANSWER_WITHIN, asked).await == Ok(true) {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -295,6 +296,12 @@ impl Rig {
         }
         total
     }
+}
+
+/// Whether the process with this operations listener says that it is ready.
+pub async fn says_ready(operations: SocketAddr) -> bool {
+    let Ok(mut connection) = Connection::open(operations).await else { return false };
+    matches!(connection.get("/readyz", "").await, Ok((200, _)))
 }
 
 fn reserved_port() -> Result<ReservedPort, RigError> {

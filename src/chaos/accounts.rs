@@ -1,6 +1,6 @@
 //! Clients on a bad network that keep account of what they sent and what they were told.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use super::habits::Habits;
+use super::sent::Sent;
 use crate::bench::load::Connection;
-use crate::domain::clock::{Clock, Micros};
+use crate::domain::clock::Micros;
 
 /// No two clients send the same events.
 static NEXT_SEED: AtomicU64 = AtomicU64::new(0);
@@ -26,54 +28,13 @@ const IMPATIENT_MICROS: u64 = 12_000;
 /// Most remarks that one client keeps.
 const MAX_REMARKS: usize = 10;
 
-/// What clients send and how they behave.
-#[derive(Debug, Clone)]
-pub struct Habits {
-    /// Most good events in a batch.
-    pub events: usize,
-    /// Whether batches are of any length up to that, or all of it.
-    pub any_length: bool,
-    /// Players of the game.
-    pub players: u32,
-    /// What the clients take for the time.
-    pub clock: Clock,
-    /// Other moments at which events happened, each within what ingest accepts.
-    pub moments: Vec<Micros>,
-    /// How long a client waits for an answer.
-    pub patience: Duration,
-    /// Share of requests for whose answer a client does not wait long enough.
-    pub impatient: f64,
-    /// Share of batches that are never sent again when one was not answered.
-    pub gives_up: f64,
-    /// Share of batches that are sent twice at once.
-    pub at_once: f64,
-    /// Pause between two batches: leaves the system time for everything else.
-    pub pause: Duration,
-}
-
-impl Habits {
-    /// Clients that never give up: `events` good ones in each batch, all of now.
-    pub fn steady(events: usize) -> Self {
-        Self {
-            events,
-            any_length: false,
-            players: 500,
-            clock: Clock::system(),
-            moments: Vec::new(),
-            patience: Duration::from_secs(5),
-            impatient: 0.0,
-            gives_up: 0.0,
-            at_once: 0.0,
-            pause: Duration::from_millis(5),
-        }
-    }
-}
-
 /// What one client sent and what it was told.
 #[derive(Debug, Default)]
 pub struct Account {
     /// Good events that it sent.
     pub sent: HashSet<Uuid>,
+    /// What they said; nothing is known of one that is not in here.
+    pub contents: HashMap<Uuid, Sent>,
     /// Those in batches that were answered `202`.
     pub acknowledged: HashSet<Uuid>,
     /// Requests.
@@ -87,9 +48,16 @@ pub struct Account {
 }
 
 impl Account {
+    /// Notes an event that is sent.
+    pub fn note(&mut self, id: Uuid, sent: Sent) {
+        self.sent.insert(id);
+        self.contents.insert(id, sent);
+    }
+
     /// Adds another client's.
     pub fn add(&mut self, other: Self) {
         self.sent.extend(other.sent);
+        self.contents.extend(other.contents);
         self.acknowledged.extend(other.acknowledged);
         self.requests += other.requests;
         self.unanswered += other.unanswered;
@@ -121,6 +89,8 @@ struct Batch {
 struct Shared {
     acknowledged: AtomicUsize,
     refused: AtomicUsize,
+    /// Whether clients give up on what they are sending.
+    abandoned: AtomicBool,
 }
 
 /// A client: sends some batches twice, gives up on some answers and sends again, unchanged.
@@ -178,11 +148,12 @@ impl Client {
         let now = self.habits.clock.now();
         let mut events = Vec::with_capacity(length + 2);
         for id in &ids {
-            let at = self.moment(now).to_string();
-            let player = format!("p-{}", self.random.random_range(0..self.habits.players));
+            let occurred_at = self.moment(now);
+            let player = format!("p-{}", self.random.random_range(0..self.habits.players)).into();
             let kind = if self.random.random_bool(0.8) { "game_ended" } else { "level_progress" };
-            events.push(json!({"event_id": id, "type": kind, "player_id": player, "occurred_at": at,
-                               "payload": {"score": self.random.random_range(0..1_000)}}));
+            let sent = Sent { kind, player, occurred_at, score: self.random.random_range(0..1_000) };
+            events.push(sent.event(*id));
+            self.account.note(*id, sent);
         }
         let (mut duplicates, mut rejected) = (0, 0);
         if self.random.random_bool(0.1) {
@@ -199,13 +170,12 @@ impl Client {
     /// Sends a new batch, sometimes twice, until it is acknowledged or given up.
     pub async fn send(&mut self) {
         let batch = self.batch();
-        self.account.sent.extend(&batch.ids);
         let mut acknowledged = false;
         if self.habits.at_once > 0.0 && self.random.random_bool(self.habits.at_once) {
             acknowledged = self.send_twice_at_once(&batch).await;
         }
         let mut copies = if acknowledged { 0 } else { 1 + u32::from(self.random.random_bool(0.2)) };
-        while copies > 0 {
+        while copies > 0 && !self.shared.abandoned.load(Ordering::Relaxed) {
             let patience = self.patience();
             let [line, _] = &mut self.lines;
             let outcome = attempt(self.address, &self.key, patience, line, &batch).await;
@@ -357,6 +327,12 @@ impl Load {
         Self { stop, clients, shared }
     }
 
+    /// Lets every client give up after the answer that it waits for: something may be down for good.
+    pub async fn abandon(self) -> Vec<Account> {
+        self.shared.abandoned.store(true, Ordering::Relaxed);
+        self.stop().await
+    }
+
     /// Events acknowledged so far.
     pub fn acknowledged(&self) -> usize {
         self.shared.acknowledged.load(Ordering::Relaxed)
@@ -367,15 +343,10 @@ impl Load {
         self.shared.refused.load(Ordering::Relaxed)
     }
 
-    /// Lets every client finish its batch.
+    /// Lets every client finish its batch; one that cannot is remarked upon.
     pub async fn stop(self) -> Vec<Account> {
-        self.stop_within(FINISHING).await
-    }
-
-    /// Likewise, for so long at most; one that has not finished is remarked upon.
-    pub async fn stop_within(self, limit: Duration) -> Vec<Account> {
         self.stop.store(true, Ordering::Relaxed);
-        let ends = tokio::time::Instant::now() + limit;
+        let ends = tokio::time::Instant::now() + FINISHING;
         let mut accounts = Vec::new();
         for mut client in self.clients {
             let remark = match tokio::time::timeout_at(ends, &mut client).await {
@@ -384,7 +355,7 @@ impl Load {
                     continue;
                 }
                 Ok(Err(error)) => format!("a client died: {error}"),
-                Err(_) => format!("a client's last batch was not acknowledged within {limit:?}"),
+                Err(_) => format!("a client's last batch was not acknowledged within {FINISHING:?}"),
             };
             client.abort();
             accounts.push(Account { wrong: vec![remark], ..Account::default() });

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::accounts::{Habits, Load};
+use super::accounts::Load;
+use super::habits::Habits;
 use super::plan::{Kind, Plan};
 use super::report::Report;
 use super::scenario::Scenario;
@@ -33,10 +34,10 @@ pub async fn run(options: Options) -> ExitCode {
     let replay = replay(&options, seed);
     // First of all, so that it is known whatever happens.
     eprintln!("seed {seed}; again: {replay}");
-    let kinds = match kinds(&options.only) {
+    let kinds = match kinds(&options.only, FAILPOINTS) {
         Ok(kinds) => kinds,
-        Err(unknown) => {
-            eprintln!("chaos: there is no fault called {unknown:?}");
+        Err(problem) => {
+            eprintln!("chaos: {problem}");
             return ExitCode::from(2);
         }
     };
@@ -72,9 +73,11 @@ pub async fn run(options: Options) -> ExitCode {
         took_seconds: began.elapsed().as_secs_f64(),
         ..report
     };
+    report.error = outcome.as_ref().err().map(ToString::to_string);
     let clean = outcome.is_ok() && report.violations.is_empty();
-    let wanted = clean || matches!(outcome, Err(ChaosError::Interrupted));
-    clean_up(&home, wanted, &mut report);
+    // Nobody needs the logs of a run that was interrupted and had found nothing.
+    let unwanted = report.violations.is_empty() && matches!(outcome, Ok(()) | Err(ChaosError::Interrupted));
+    clean_up(&home, unwanted, &mut report);
     if options.json {
         println!("{}", json!(report));
     } else {
@@ -99,11 +102,17 @@ fn replay(options: &Options, seed: u64) -> String {
     line
 }
 
-/// The faults that were asked for and that this build can do.
-fn kinds(only: &[String]) -> Result<Vec<Kind>, String> {
+/// The faults that were asked for and that this build can do; the error says why there is none.
+fn kinds(only: &[String], failpoints: bool) -> Result<Vec<Kind>, String> {
     let named = |name: &String| Kind::ALL.iter().copied().find(|kind| kind.name() == *name).ok_or(name.clone());
-    let wanted = if only.is_empty() { Ok(Kind::ALL.to_vec()) } else { only.iter().map(named).collect() };
-    wanted.map(|wanted| wanted.into_iter().filter(|kind| FAILPOINTS || !kind.needs_failpoints()).collect())
+    let wanted: Result<Vec<Kind>, String> =
+        if only.is_empty() { Ok(Kind::ALL.to_vec()) } else { only.iter().map(named).collect() };
+    let wanted = wanted.map_err(|unknown| format!("there is no fault called {unknown:?}"))?;
+    let possible: Vec<Kind> = wanted.into_iter().filter(|kind| failpoints || !kind.needs_failpoints()).collect();
+    if possible.is_empty() {
+        return Err("only a build with the feature `failpoints` can do that".to_owned());
+    }
+    Ok(possible)
 }
 
 fn skipped() -> Vec<&'static str> {
@@ -165,10 +174,14 @@ async fn disturb_and_judge(
     };
     let load = Load::with(world.ingest(), &world.key, options.clients, &habits, seed);
     let watcher = Watcher::start(world.api(), world.key.clone());
-    let disturbed = disturb(world, seed, kinds, ends).await;
+    let disturbed = match disturb(world, seed, kinds, ends).await {
+        // While clients still send.
+        Ok(()) => world.each_worker_works().await,
+        ended => ended,
+    };
     let mut account = std::mem::take(&mut world.probes);
     // After an interruption something may be down for good.
-    let accounts = if disturbed.is_ok() { load.stop().await } else { load.stop_within(Duration::ZERO).await };
+    let accounts = if disturbed.is_ok() { load.stop().await } else { load.abandon().await };
     for one in accounts {
         account.add(one);
     }
@@ -177,9 +190,11 @@ async fn disturb_and_judge(
     world.report.requests.unanswered = account.unanswered;
     world.report.requests.refused = account.refused;
     world.report.requests.reads = seen.pages;
-    disturbed?;
     world.report.violations.extend(account.wrong.drain(..).chain(seen.wrong));
-    world.judge(&account).await
+    disturbed?;
+    world.find_the_dead().await?;
+    world.judge(&account).await?;
+    world.find_the_dead().await
 }
 
 async fn disturb(world: &mut World, seed: u64, kinds: Vec<Kind>, ends: Instant) -> Result<(), ChaosError> {
@@ -214,5 +229,32 @@ fn clean_up(home: &Path, all: bool, report: &mut Report) {
     };
     if let Err(error) = removed {
         eprintln!("chaos: {} stays behind: {error}", home.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_that_nobody_knows_or_this_build_cannot_do_are_refused() {
+        let kinds = |only: &[&str], failpoints| {
+            kinds(&only.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), failpoints)
+        };
+        assert_eq!(kinds(&[], true), Ok(Kind::ALL.to_vec()));
+        assert_eq!(kinds(&["crash-point"], true), Ok(vec![Kind::CrashPoint]));
+        assert_eq!(kinds(&["crash-point", "kill-api"], false), Ok(vec![Kind::KillApi]));
+        assert!(kinds(&["crash-point", "clock-jump"], false).unwrap_err().contains("failpoints"));
+        assert!(kinds(&["redis-kil"], true).unwrap_err().contains("redis-kil"));
+    }
+
+    #[test]
+    fn nothing_differs_is_only_said_of_what_was_compared() {
+        let mut report = Report { error: Some("interrupted".to_owned()), ..Report::default() };
+        assert!(report.table().contains("NOT COMPARED: interrupted") && !report.table().contains("nothing differs"));
+        report = Report { judged: true, ..Report::default() };
+        assert!(report.table().contains("nothing differs"));
+        report.violated("something");
+        assert!(report.table().contains("NOT AS PROMISED: something") && !report.table().contains("nothing differs"));
     }
 }

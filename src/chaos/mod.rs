@@ -9,13 +9,17 @@ pub mod accounts;
 mod boards;
 pub mod command;
 mod faults;
+pub mod habits;
 mod oracle;
 mod plan;
 mod prepare;
 mod probe;
 pub mod proxy;
+mod readiness;
 mod report;
 mod scenario;
+pub mod sent;
+pub mod shown;
 mod watcher;
 mod world;
 

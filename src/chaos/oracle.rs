@@ -1,23 +1,25 @@
 //! What must be true when everything is healed and quiet.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ChaosError;
 use super::accounts::Account;
 use super::boards::{Board, Standings, StoredEvent};
-use super::world::World;
-use crate::bench::load::Connection;
+use super::sent::differences;
+use super::shown::{Place, shown};
+use super::world::{GAME, World};
 use crate::domain::clock::Micros;
 
 /// How long what was under way may take at the end.
 const QUIET_WITHIN: Duration = Duration::from_secs(90);
 /// How long the last notices may be on their way to the api.
 const NOTICED_WITHIN: Duration = Duration::from_secs(10);
+/// How long an answer may take that nothing disturbs.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// Names that one violation lists.
 const NAMED: usize = 5;
 
@@ -41,48 +43,39 @@ impl World {
         if code != Some(0) || answer["clean"] != true {
             self.report.violated(format!("`scoreline audit` found differences (exit code {code:?}): {answer}"));
         }
+        let readiness = self.ask_readiness(Instant::now());
+        self.note_readiness("everything", readiness, None).await?;
+        self.report.judged = true;
         Ok(())
     }
 
     async fn stored_events(&self) -> Result<Vec<StoredEvent>, ChaosError> {
-        let rows: Vec<(Uuid, i64, i64, String, String, i64)> = sqlx::query_as(
-            "SELECT event_id, (extract(epoch FROM occurred_at) * 1000000)::bigint,
-                    (extract(epoch FROM received_at) * 1000000)::bigint, type, player_id,
-                    coalesce((payload->>'score')::bigint, 0)
+        let rows = sqlx::query_as(
+            "SELECT event_id, occurred_at, received_at, type, player_id, coalesce((payload->>'score')::bigint, 0),
+                    payload::text, from_server AND session_id IS NULL AND schema_version IS NULL
+                       AND game_id = (SELECT id FROM games WHERE slug = $1)
                FROM events",
         )
-        .fetch_all(&self.pool)
-        .await?;
-        let event = |(id, occurred_at, received_at, kind, player, score)| StoredEvent {
+        .bind(GAME)
+        .fetch_all(&self.pool);
+        let rows: Vec<(Uuid, Micros, Micros, String, String, i64, String, bool)> =
+            self.answered("Postgres", ANSWER_WITHIN, rows).await?;
+        let event = |(id, occurred_at, received_at, kind, player, score, payload, bare)| StoredEvent {
             id,
-            occurred_at: Micros(occurred_at),
-            received_at: Micros(received_at),
+            occurred_at,
+            received_at,
             kind,
             player,
             score,
+            payload,
+            bare,
         };
         Ok(rows.into_iter().map(event).collect())
     }
 
-    /// Everything acknowledged once, everything else at most once, nothing that nobody sent.
     fn compare_events(&mut self, account: &Account, events: &[StoredEvent]) {
-        let mut stored = HashSet::with_capacity(events.len());
-        let twice: Vec<Uuid> = events.iter().map(|event| event.id).filter(|id| !stored.insert(*id)).collect();
-        let lost: Vec<Uuid> = account.acknowledged.difference(&stored).copied().collect();
-        let lost: Vec<Uuid> = lost.into_iter().filter(|id| !self.deserved_dead.contains(id)).collect();
-        let foreign: Vec<Uuid> = stored.difference(&account.sent).copied().collect();
-        let refused: Vec<Uuid> = stored.intersection(&self.deserved_dead).copied().collect();
-        for (what, ids) in [
-            ("acknowledged events are not stored", lost),
-            ("events are stored twice", twice),
-            ("events are stored that nobody sent", foreign),
-            ("events are stored that Postgres refuses", refused),
-        ] {
-            if !ids.is_empty() {
-                let named = &ids[..ids.len().min(NAMED)];
-                self.report.violated(format!("{} {what}, for example {named:?}", ids.len()));
-            }
-        }
+        self.report.violations.extend(differences(account, &self.deserved_dead, events));
+        let stored: HashSet<Uuid> = events.iter().map(|event| event.id).collect();
         let unanswered = account.sent.difference(&account.acknowledged);
         let counts = &mut self.report.events;
         counts.sent = account.sent.len();
@@ -94,10 +87,9 @@ impl World {
     }
 
     async fn compare_letters(&mut self) -> Result<(), ChaosError> {
-        let letters: Vec<(String, String, String)> =
-            sqlx::query_as("SELECT state, reason, error FROM dead_letters ORDER BY died_at")
-                .fetch_all(&self.pool)
-                .await?;
+        let letters =
+            sqlx::query_as("SELECT state, reason, error FROM dead_letters ORDER BY died_at").fetch_all(&self.pool);
+        let letters: Vec<(String, String, String)> = self.answered("Postgres", ANSWER_WITHIN, letters).await?;
         let undecided = letters.iter().filter(|(state, ..)| state == "waiting").count();
         if undecided > 0 || letters.len() != self.deserved_letters {
             let some = &letters[..letters.len().min(NAMED)];
@@ -109,27 +101,25 @@ impl World {
 
     /// A board as the api shows it, period by period, against what the stored events say.
     async fn compare_board(&mut self, board: &Board, expected: &Standings) -> Result<(), ChaosError> {
-        let periods: Vec<(i64, i64)> = sqlx::query_as(
-            "SELECT p.id, (extract(epoch FROM p.starts_at) * 1000000)::bigint
+        let periods = sqlx::query_as(
+            "SELECT p.id, p.starts_at
                FROM leaderboards l JOIN leaderboard_periods p ON p.generation_id = l.live_generation_id
               WHERE l.slug = $1 ORDER BY p.starts_at",
         )
         .bind(board.slug())
-        .fetch_all(&self.pool)
-        .await?;
-        let known: HashSet<i64> = periods.iter().map(|(_, starts_at)| *starts_at).collect();
-        for (starts_at, players) in expected {
-            if !known.contains(&starts_at.0) {
-                let (slug, count) = (board.slug(), players.len());
+        .fetch_all(&self.pool);
+        let periods: Vec<(i64, Micros)> = self.answered("Postgres", ANSWER_WITHIN, periods).await?;
+        let known: HashSet<Micros> = periods.iter().map(|(_, starts_at)| *starts_at).collect();
+        for (starts_at, places) in expected {
+            if !known.contains(starts_at) {
+                let (slug, count) = (board.slug(), places.len());
                 self.report.violated(format!("board {slug} lacks the period from {starts_at} with {count} players"));
             }
         }
-        let nobody = BTreeMap::new();
         for (id, starts_at) in periods {
-            let wanted = expected.get(&Micros(starts_at)).unwrap_or(&nobody);
+            let wanted = expected.get(&starts_at).map_or(&[][..], Vec::as_slice);
             if let Err(what) = self.compare_period(board.slug(), id, wanted).await? {
-                let (slug, starts_at) = (board.slug(), Micros(starts_at));
-                self.report.violated(format!("board {slug}, period from {starts_at}: {what}"));
+                self.report.violated(format!("board {}, period from {starts_at}: {what}", board.slug()));
             }
         }
         Ok(())
@@ -139,15 +129,15 @@ impl World {
         &self,
         slug: &str,
         period: i64,
-        wanted: &BTreeMap<String, i64>,
+        wanted: &[Place],
     ) -> Result<Result<(), String>, ChaosError> {
         let since = Instant::now();
         loop {
-            let shown = shown(self.rig.api, &self.key, slug, period).await;
-            let problem = match &shown {
+            let page = async { Ok::<_, ChaosError>(shown(self.rig.api, &self.key, slug, Some(period)).await) };
+            let problem = match self.answered("the api", ANSWER_WITHIN, page).await? {
                 Ok(shown) if shown == wanted => return Ok(Ok(())),
-                Ok(shown) => difference(shown, wanted),
-                Err(problem) => problem.clone(),
+                Ok(shown) => difference(&shown, wanted),
+                Err(problem) => problem,
             };
             if since.elapsed() > NOTICED_WITHIN {
                 return Ok(Err(problem));
@@ -157,42 +147,12 @@ impl World {
     }
 }
 
-fn difference(shown: &BTreeMap<String, i64>, wanted: &BTreeMap<String, i64>) -> String {
-    let players: HashSet<&String> = shown.keys().chain(wanted.keys()).collect();
-    let mut differing: Vec<&String> = players.into_iter().filter(|p| shown.get(*p) != wanted.get(*p)).collect();
-    differing.sort_unstable();
+/// Places that differ.
+fn difference(shown: &[Place], wanted: &[Place]) -> String {
+    let length = shown.len().max(wanted.len());
+    let differing: Vec<usize> = (0..length).filter(|at| shown.get(*at) != wanted.get(*at)).collect();
     let (count, some) = (differing.len(), &differing[..differing.len().min(NAMED)]);
     let described: Vec<String> =
-        some.iter().map(|p| format!("{p}: shown {:?}, the events say {:?}", shown.get(*p), wanted.get(*p))).collect();
-    format!("{count} of {} players differ: {}", wanted.len(), described.join("; "))
-}
-
-/// Everyone in a period with their score, page by page; the error says what was not right.
-async fn shown(api: std::net::SocketAddr, key: &str, slug: &str, period: i64) -> Result<BTreeMap<String, i64>, String> {
-    let mut connection = Connection::open(api).await.map_err(|e| e.to_string())?;
-    let mut shown = BTreeMap::new();
-    let mut path = format!("/v1/leaderboards/{slug}/entries?limit=150&period={period}");
-    let mut last = (0, i64::MAX);
-    loop {
-        let (status, body) = connection.get(&path, key).await.map_err(|e| e.to_string())?;
-        if status != 200 {
-            return Err(format!("{status}: {}", String::from_utf8_lossy(body)));
-        }
-        let page: Value = serde_json::from_slice(body).map_err(|e| e.to_string())?;
-        for entry in page["entries"].as_array().into_iter().flatten() {
-            let (rank, score) = (entry["rank"].as_u64(), entry["score"].as_i64());
-            let (Some(rank), Some(score), Some(player)) = (rank, score, entry["player_id"].as_str()) else {
-                return Err(format!("{entry} is no entry"));
-            };
-            if rank != last.0 + 1 || score > last.1 {
-                return Err(format!("{entry} stands after rank {} with {}", last.0, last.1));
-            }
-            last = (rank, score);
-            shown.insert(player.to_owned(), score);
-        }
-        match page["next_cursor"].as_str() {
-            Some(cursor) => path = format!("/v1/leaderboards/{slug}/entries?limit=150&period={period}&cursor={cursor}"),
-            None => return Ok(shown),
-        }
-    }
+        some.iter().map(|at| format!("shown {:?}, the events say {:?}", shown.get(*at), wanted.get(*at))).collect();
+    format!("{} are shown instead of {}, {count} places differ: {}", shown.len(), wanted.len(), described.join("; "))
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ChaosError;
+use super::sent::Sent;
 use super::world::World;
 use crate::bench::load::Connection;
 
@@ -21,8 +22,8 @@ const ANSWER: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(30);
 
 impl World {
-    /// Sends an event and follows it until it is stored and shown; notes how long after `since` each was, held against
-    /// `promised`.
+    /// Sends an event and follows it until it is stored and shown, while every process is asked whether it is ready;
+    /// notes how long after `since` each was, held against `promised`.
     ///
     /// # Errors
     /// Postgres, asked directly, does not answer; [`ChaosError::Interrupted`].
@@ -32,9 +33,20 @@ impl World {
         since: Instant,
         promised: Option<Duration>,
     ) -> Result<(), ChaosError> {
+        let readiness = self.ask_readiness(since);
+        self.follow(after, since, promised).await?;
+        self.note_readiness(after, readiness, promised).await
+    }
+
+    async fn follow(
+        &mut self,
+        after: &'static str,
+        since: Instant,
+        promised: Option<Duration>,
+    ) -> Result<(), ChaosError> {
         let id = Uuid::new_v4();
         let player = format!("probe-{}", id.simple());
-        if !self.send_probe(id, "game_ended", &player, since).await? {
+        if !self.send_probe(id, "game_ended", &player).await? {
             self.report.violated(format!("after {after}: no batch is acknowledged within {FOLLOWED:?}"));
             return Ok(());
         }
@@ -58,13 +70,10 @@ impl World {
     ///
     /// # Errors
     /// [`ChaosError::Interrupted`].
-    pub async fn send_probe(&mut self, id: Uuid, kind: &str, player: &str, since: Instant) -> Result<bool, ChaosError> {
-        let occurred_at = self.scenario.clock.now().to_string();
-        let event = json!([{"event_id": id, "type": kind, "player_id": player, "occurred_at": occurred_at,
-                            "payload": {"score": 1}}]);
-        self.probes.sent.insert(id);
-        let body = event.to_string();
-        while since.elapsed() < FOLLOWED {
+    pub async fn send_probe(&mut self, id: Uuid, kind: &'static str, player: &str) -> Result<bool, ChaosError> {
+        let began = Instant::now();
+        let body = self.probe(id, kind, player);
+        while began.elapsed() < FOLLOWED {
             self.probes.requests += 1;
             match self.post(&body).await {
                 Some((202, answer)) if answer["accepted"] == 1 => {
@@ -88,13 +97,20 @@ impl World {
         Ok(false)
     }
 
+    /// A batch of one event, which is noted as sent.
+    fn probe(&mut self, id: Uuid, kind: &'static str, player: &str) -> String {
+        let sent = Sent { kind, player: player.into(), occurred_at: self.scenario.clock.now(), score: 1 };
+        let body = Value::Array(vec![sent.event(id)]).to_string();
+        self.probes.note(id, sent);
+        body
+    }
+
     /// Whether ingest refuses an event with this code.
     pub async fn is_refused_as(&mut self, code: &str) -> bool {
-        let (id, at) = (Uuid::new_v4(), self.scenario.clock.now().to_string());
-        let event = json!([{"event_id": id, "type": "level_progress", "player_id": "p", "occurred_at": at}]);
-        self.probes.sent.insert(id);
+        let id = Uuid::new_v4();
+        let body = self.probe(id, "level_progress", "p");
         self.probes.requests += 1;
-        match self.post(&event.to_string()).await {
+        match self.post(&body).await {
             Some((202, _)) => {
                 self.probes.acknowledged.insert(id);
                 false

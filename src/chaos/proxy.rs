@@ -102,6 +102,11 @@ impl Proxy {
         self.state.hole.send_replace(hole);
     }
 
+    /// How many connections are open.
+    pub fn open(&self) -> u64 {
+        self.state.open.load(Ordering::Relaxed)
+    }
+
     /// How many new connections wait in the hole.
     pub fn held(&self) -> u64 {
         self.state.held.load(Ordering::Relaxed)

@@ -70,7 +70,7 @@ pub struct Report {
     pub kills: BTreeMap<&'static str, u64>,
     /// Processes that died at a crash point, by point.
     pub crashes: BTreeMap<&'static str, u64>,
-    /// Crash points that were armed and not reached in time.
+    /// Faults whose conditions were not there, by kind, and crash points that were not reached in time, by point.
     pub not_reached: BTreeMap<&'static str, u64>,
     /// Starts of a process or a service after the first.
     pub restarts: u64,
@@ -82,6 +82,10 @@ pub struct Report {
     pub skipped: Vec<&'static str>,
     /// Every measured recovery.
     pub recoveries: Vec<Recovery>,
+    /// Whether the end was compared with the accounts; otherwise nothing below says that all is well.
+    pub judged: bool,
+    /// Why the run could not go on.
+    pub error: Option<String>,
     /// What was not as promised.
     pub violations: Vec<String>,
     /// Where the logs are, when they were kept.
@@ -144,7 +148,7 @@ impl Report {
             counts(&self.cuts),
         );
         if !self.not_reached.is_empty() {
-            text.push_str(&format!("armed and not reached: {}\n", counts(&self.not_reached)));
+            text.push_str(&format!("not done  {}\n", counts(&self.not_reached)));
         }
         if !self.skipped.is_empty() {
             text.push_str(&format!(
@@ -163,11 +167,16 @@ impl Report {
         for violation in &self.violations {
             text.push_str(&format!("\nNOT AS PROMISED: {violation}"));
         }
-        match &self.logs {
-            Some(logs) => text.push_str(&format!("\nlogs: {}\nagain: {}\n", logs.display(), self.replay)),
-            None if self.violations.is_empty() => text.push_str("\nnothing differs\n"),
-            None => text.push('\n'),
+        if !self.judged {
+            let why = self.error.as_deref().unwrap_or("the run did not come to its end");
+            text.push_str(&format!("\nNOT COMPARED: {why}"));
+        } else if self.violations.is_empty() {
+            text.push_str("\nnothing differs");
         }
+        if let Some(logs) = &self.logs {
+            text.push_str(&format!("\nlogs: {}\nagain: {}", logs.display(), self.replay));
+        }
+        text.push('\n');
         text
     }
 }

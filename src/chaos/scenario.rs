@@ -1,5 +1,6 @@
 //! When a run plays: now, or at an edge of the calendar, with every process's clock set ahead.
 
+use jiff::tz::TimeZone;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -27,6 +28,34 @@ pub enum Edge {
     ClocksBack,
 }
 
+impl Edge {
+    /// When it comes next after `now`; `None`: not within the known calendar.
+    fn next(self, now: Micros) -> Option<Micros> {
+        match self {
+            Self::None => None,
+            Self::Month => Some(Month::of(now).ends_at()),
+            Self::LeapDay => {
+                let months = std::iter::successors(Some(Month::of(now)), |month| Some(month.next()));
+                months.take(12 * 9).find(|month| month.ends_with_a_leap_day()).map(Month::ends_at)
+            }
+            Self::ClocksForward => clocks_change(now, true),
+            Self::ClocksBack => clocks_change(now, false),
+        }
+    }
+}
+
+/// When clocks in Havana are next put forward, or back: at a midnight, which is skipped or comes a second time.
+fn clocks_change(now: Micros, forward: bool) -> Option<Micros> {
+    let zone = TimeZone::get("America/Havana").ok()?;
+    let mut changes = zone.following(now.to_timestamp()).take(8).map(|change| change.timestamp());
+    let at = changes.find(|at| {
+        let before = zone.to_offset(*at - jiff::SignedDuration::from_secs(1));
+        let after = zone.to_offset(*at);
+        if forward { after > before } else { after < before }
+    })?;
+    Some(at.into())
+}
+
 /// When a run plays.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -51,26 +80,18 @@ impl Scenario {
             4 => Edge::ClocksBack,
             _ => Edge::None,
         };
-        let edge = if shiftable { drawn } else { Edge::None };
         let now = Clock::system().now();
-        let at = |text: &str| text.parse::<jiff::Timestamp>().map_or(now, Micros::from);
-        let edge_at = match edge {
-            Edge::None => now,
-            Edge::Month => Month::of(now).ends_at(),
-            Edge::LeapDay => at("2028-03-01T00:00:00Z"),
-            // Cuba changes its clocks at midnight.
-            Edge::ClocksForward => at("2027-03-14T05:00:00Z"),
-            Edge::ClocksBack => at("2027-11-07T05:00:00Z"),
-        };
-        let lead = if edge == Edge::None { 0 } else { (seconds / 2).min(AHEAD_SECONDS - 60) };
-        let ahead = (edge_at.since(now) / 1_000_000) - lead;
-        let ahead = if edge == Edge::None { 0 } else { ahead.max(0) };
+        let lead = (seconds / 2).min(AHEAD_SECONDS - 60);
+        // Clocks are set ahead, never back.
+        let next = if shiftable { drawn.next(now.plus_seconds(lead)) } else { None };
+        let (edge, edge_at) = next.map_or((Edge::None, now), |at| (drawn, at));
+        let ahead = if edge == Edge::None { 0 } else { edge_at.since(now) / 1_000_000 - lead };
         let clock = Clock::from_fn(move || Clock::system().now().plus_seconds(ahead));
         let begins = now.plus_seconds(ahead);
         let near = |seconds: i64| edge_at.plus_seconds(seconds);
         let mut moments: Vec<Micros> = [-5, -1, 0, 1, 5].map(near).to_vec();
         moments.push(Micros(edge_at.0 - 1));
-        // Late ones and early ones; whole minutes are rounded so that short periods stay few.
+        // Late ones and early ones, a few moments only so that short periods stay few.
         moments.extend(
             [-OLDEST_SECONDS, -86_400, -3 * 3_600, -90, -20, 60, AHEAD_SECONDS].map(|s| begins.plus_seconds(s)),
         );
@@ -89,5 +110,41 @@ impl Scenario {
             Edge::ClocksForward => "a midnight that is skipped",
             Edge::ClocksBack => "a midnight that comes twice",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Micros {
+        text.parse::<jiff::Timestamp>().unwrap().into()
+    }
+
+    #[test]
+    fn every_edge_is_the_next_one_whenever_a_run_plays() {
+        for (edge, now, next) in [
+            (Edge::Month, "2026-11-21T12:00:00Z", "2026-12-01T00:00:00Z"),
+            (Edge::LeapDay, "2026-11-21T12:00:00Z", "2028-03-01T00:00:00Z"),
+            (Edge::LeapDay, "2028-03-01T00:00:00Z", "2032-03-01T00:00:00Z"),
+            (Edge::LeapDay, "2097-01-01T00:00:00Z", "2104-03-01T00:00:00Z"),
+            (Edge::ClocksForward, "2026-11-21T12:00:00Z", "2027-03-14T05:00:00Z"),
+            (Edge::ClocksForward, "2027-03-14T05:00:00Z", "2028-03-12T05:00:00Z"),
+            (Edge::ClocksBack, "2026-11-21T12:00:00Z", "2027-11-07T05:00:00Z"),
+            (Edge::ClocksBack, "2031-01-01T00:00:00Z", "2031-11-02T05:00:00Z"),
+        ] {
+            assert_eq!(edge.next(at(now)), Some(at(next)), "{edge:?} after {now}");
+        }
+    }
+
+    #[test]
+    fn a_run_begins_before_its_edge_with_clocks_that_are_not_set_back() {
+        let mut edges = std::collections::BTreeSet::new();
+        for seed in 0..64 {
+            let scenario = Scenario::new(seed, 300, true);
+            edges.insert(scenario.name());
+            assert!(scenario.ahead >= 0, "{scenario:?}");
+        }
+        assert_eq!(edges.len(), 5, "{edges:?}");
     }
 }

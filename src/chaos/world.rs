@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -29,8 +30,12 @@ pub const GAME: &str = "chaos";
 pub const REFUSED_TYPE: &str = "refused_by_postgres";
 /// How long anything may take that has no bound of its own.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a command of the operators' may take.
+const COMMAND_WITHIN: Duration = Duration::from_secs(120);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long one look may take.
+const LOOKING: Duration = Duration::from_secs(10);
 
 /// The processes of a run, in the order in which they start.
 const PROCESSES: [(Role, &str); 7] = [
@@ -90,6 +95,8 @@ pub struct World {
     pub deserved_dead: HashSet<Uuid>,
     /// Dead letters that are deserved and decided.
     pub deserved_letters: usize,
+    /// The process that is stopped for a while.
+    pub frozen: Option<String>,
     /// What it has come to so far.
     pub report: Report,
     /// An order to stop.
@@ -124,6 +131,7 @@ impl World {
                 probes: Account::default(),
                 deserved_dead: HashSet::new(),
                 deserved_letters: 0,
+                frozen: None,
                 report: Report { seed, ..Report::default() },
                 lifecycle,
                 began: Instant::now(),
@@ -142,7 +150,7 @@ impl World {
             self.spawn(name, &[])?;
         }
         for (_, name) in PROCESSES {
-            self.rig.ready(name).await?;
+            self.ready(name).await?;
         }
         self.until("the boards are live", PATIENCE, async |world| Ok(world.is_quiet().await)).await
     }
@@ -186,7 +194,37 @@ impl World {
     pub async fn start_again(&mut self, name: &str) -> Result<(), ChaosError> {
         self.report.restarts += 1;
         self.spawn(name, &[])?;
-        Ok(self.rig.ready(name).await?)
+        self.ready(name).await
+    }
+
+    /// Waits until a process that was started is ready.
+    ///
+    /// # Errors
+    /// [`ChaosError::Rig`]; [`ChaosError::Interrupted`].
+    pub async fn ready(&mut self, name: &str) -> Result<(), ChaosError> {
+        tokio::select! {
+            () = self.lifecycle.soft.cancelled() => Err(ChaosError::Interrupted),
+            ready = self.rig.ready(name) => Ok(ready?),
+        }
+    }
+
+    /// Waits for an answer that must come.
+    ///
+    /// # Errors
+    /// What the answer says; [`ChaosError::Setup`] when none comes within `limit`; [`ChaosError::Interrupted`].
+    pub async fn answered<T, E: Into<ChaosError>>(
+        &self,
+        who: &str,
+        limit: Duration,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, ChaosError> {
+        tokio::select! {
+            () = self.lifecycle.soft.cancelled() => Err(ChaosError::Interrupted),
+            answered = tokio::time::timeout(limit, answer) => match answered {
+                Ok(answer) => answer.map_err(Into::into),
+                Err(_) => Err(ChaosError::Setup(format!("no answer within {limit:?} from {who}"))),
+            },
+        }
     }
 
     /// kill -9.
@@ -196,6 +234,25 @@ impl World {
     pub async fn kill(&mut self, name: &str) -> Result<(), ChaosError> {
         *self.report.kills.entry(self.role_of(name).name()).or_default() += 1;
         Ok(self.rig.kill(name).await?)
+    }
+
+    /// SIGSTOP.
+    ///
+    /// # Errors
+    /// [`ChaosError::Rig`].
+    pub fn freeze(&mut self, name: &str) -> Result<(), ChaosError> {
+        self.rig.signal(name, Signal::STOP)?;
+        self.frozen = Some(name.to_owned());
+        Ok(())
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// [`ChaosError::Rig`].
+    pub fn thaw(&mut self, name: &str) -> Result<(), ChaosError> {
+        self.frozen = None;
+        Ok(self.rig.signal(name, Signal::CONT)?)
     }
 
     /// SIGTERM; it must stop cleanly.
@@ -280,11 +337,14 @@ impl World {
     ) -> Result<Option<Duration>, ChaosError> {
         let began = Instant::now();
         loop {
-            if condition(self).await? {
-                return Ok(Some(began.elapsed()));
-            }
-            if began.elapsed() > limit {
-                return Ok(None);
+            let holds = tokio::select! {
+                () = self.lifecycle.soft.cancelled() => return Err(ChaosError::Interrupted),
+                holds = tokio::time::timeout(limit + LOOKING, condition(self)) => holds,
+            };
+            match holds.ok().transpose()? {
+                Some(true) => return Ok(Some(began.elapsed())),
+                Some(false) if began.elapsed() <= limit => {}
+                _ => return Ok(None),
             }
             self.sleep(LOOK).await?;
         }
@@ -304,7 +364,7 @@ impl World {
     /// Runs a command of the operators' command line with nothing in its way; its exit code and its JSON.
     ///
     /// # Errors
-    /// It cannot be run.
+    /// It cannot be run, or does not end; [`ChaosError::Interrupted`].
     pub async fn operate(&self, arguments: &[&str]) -> Result<(Option<i32>, Value), ChaosError> {
         let program = own_folder()?.join("scoreline");
         let output = tokio::process::Command::new(program)
@@ -313,9 +373,9 @@ impl World {
             .env("REDIS_URL", &self.rig.services.redis_url)
             .envs(environment(&self.scenario))
             .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|e| ChaosError::Io("a command", e))?;
+            .output();
+        let output = async { output.await.map_err(|e| ChaosError::Io("a command", e)) };
+        let output = self.answered("a command", COMMAND_WITHIN, output).await?;
         let answer = serde_json::from_slice(&output.stdout);
         let complaint = || Value::String(String::from_utf8_lossy(&output.stderr).into_owned());
         Ok((output.status.code(), answer.unwrap_or_else(|_| complaint())))

@@ -39,6 +39,11 @@ impl Month {
         days.map_or(Micros::EPOCH, Micros::from)
     }
 
+    /// Whether its last day is 29 February.
+    pub fn ends_with_a_leap_day(self) -> bool {
+        self.month == 2 && jiff::civil::Date::constant(self.year, 1, 1).in_leap_year()
+    }
+
     /// The first moment after it.
     pub fn ends_at(self) -> Micros {
         self.next().starts_at()

@@ -12,10 +12,17 @@ use crate::store::processes;
 
 /// Time between two questions.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// Time between two questions to a dependency that is away: with the patience it must stay below the 5 s within which
+/// work goes on after it is back.
+const INTERVAL_AWAY: Duration = Duration::from_millis(500);
 /// Longest wait for an answer before a dependency counts as lost.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A process says that it is alive each so many questions.
 const REGISTER_EVERY: u32 = 5;
+
+const fn next_pause(there: bool) -> Duration {
+    if there { INTERVAL } else { INTERVAL_AWAY }
+}
 
 /// Watches a Redis that `dependency` names. `holds_queue`: it keeps jobs, so it must not evict.
 pub fn redis(
@@ -27,8 +34,9 @@ pub fn redis(
 ) {
     let stop = lifecycle.soft.clone();
     lifecycle.tasks.spawn(async move {
-        while tokio::time::timeout(INTERVAL, stop.cancelled()).await.is_err() {
-            check_redis(dependency, &connection, holds_queue, &readiness).await;
+        let mut pause = INTERVAL;
+        while tokio::time::timeout(pause, stop.cancelled()).await.is_err() {
+            pause = next_pause(check_redis(dependency, &connection, holds_queue, &readiness).await);
         }
     });
 }
@@ -59,18 +67,19 @@ pub async fn check_redis(
 pub fn postgres(pool: Pool, process_id: String, readiness: Readiness, lifecycle: &Lifecycle) {
     let stop = lifecycle.soft.clone();
     lifecycle.tasks.spawn(async move {
-        let mut round = 0;
-        while tokio::time::timeout(INTERVAL, stop.cancelled()).await.is_err() {
+        let (mut round, mut pause) = (0, INTERVAL);
+        while tokio::time::timeout(pause, stop.cancelled()).await.is_err() {
             round = (round + 1) % REGISTER_EVERY;
             let (pool, id, readiness) = (pool.clone(), process_id.clone(), readiness.clone());
             // A task of its own: no statement is dropped half way when the patience ends.
             let asking = tokio::spawn(async move {
-                check_postgres(&pool, &readiness).await;
+                let there = check_postgres(&pool, &readiness).await;
                 if round == 0 {
                     let _ = processes::register(&pool, &id, readiness.role(), pool.state().max).await;
                 }
+                there
             });
-            let _ = asking.await;
+            pause = next_pause(asking.await.unwrap_or(false));
         }
         let _ = processes::unregister(&pool, &process_id).await;
     });

@@ -7,7 +7,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use super::one_of;
+use super::{Took, one_of};
 use crate::bench::rig::Role;
 use crate::chaos::ChaosError;
 use crate::chaos::plan::Kind;
@@ -45,8 +45,11 @@ const POINTS: [(&str, Role, By); 9] = [
 
 impl World {
     /// Arms every process of a role with a crash point, waits until one died there, and starts all of them again.
-    pub(super) async fn crash(&mut self, random: &mut StdRng) -> Result<(), ChaosError> {
-        let (point, role, by) = one_of(random, &POINTS);
+    pub(super) async fn crash(&mut self, random: &mut StdRng) -> Result<Took, ChaosError> {
+        // Periods do not close while clocks are set ahead of the time at which events were received.
+        let ahead = self.scenario.ahead > 0;
+        let points: Vec<_> = POINTS.into_iter().filter(|(.., by)| !(ahead && *by == By::Time)).collect();
+        let (point, role, by) = one_of(random, &points);
         let skip = if by == By::Load { random.random_range(0..4) } else { 0 };
         let armed = if skip == 0 { format!("{point}=return") } else { format!("{point}={skip}*off->return") };
         let names = self.named(role);
@@ -56,37 +59,31 @@ impl World {
             self.spawn(name, &[("FAILPOINTS", &armed)])?;
         }
         let since = Instant::now();
-        let mut garbage = 0;
+        let (mut garbage, mut hopeless) = (0, false);
         match by {
             By::Garbage => {
                 self.push_garbage().await?;
                 garbage = 1;
             }
-            By::Board => {
-                self.order_board().await?;
-            }
+            By::Board => hopeless = !self.order_board().await?,
             By::Load | By::Time => {}
         }
         let limit = if by == By::Time { PATIENCE + REACHED_WITHIN } else { REACHED_WITHIN };
-        // Periods do not close while clocks are set ahead of the time at which events were received.
-        let hopeless = by == By::Time && self.scenario.ahead > 0;
         let mut died = false;
         while !died && !hopeless && since.elapsed() < limit {
             self.sleep(Duration::from_millis(20)).await?;
             died = !self.rig.dead().is_empty();
         }
-        if !died {
-            *self.report.not_reached.entry(point).or_default() += 1;
-        }
-        self.end_armed(point, &names).await?;
+        let crashed = self.end_armed(point, &names).await?;
+        let restarted = Instant::now();
         for name in &names {
             self.spawn(name, &[])?;
         }
         for name in &names {
-            self.rig.ready(name).await?;
+            self.ready(name).await?;
         }
         self.report.restarts += names.len() as u64;
-        self.follow_a_probe(Kind::CrashPoint.name(), since, None).await?;
+        self.follow_a_probe(Kind::CrashPoint.name(), restarted, None).await?;
         if garbage > 0 {
             let there = async |world: &Self| Ok(world.quiet_letters().await);
             if self.holds_within(PATIENCE, there).await?.is_none() {
@@ -94,21 +91,23 @@ impl World {
             }
             self.decide_letters(garbage).await?;
         }
-        Ok(())
+        Ok(if crashed { Took::Place } else { Took::No(point) })
     }
 
-    /// Ends armed processes; those that died must have died at the point.
-    async fn end_armed(&mut self, point: &'static str, names: &[&'static str]) -> Result<(), ChaosError> {
+    /// Ends armed processes; those that died must have died at the point. Whether one did.
+    async fn end_armed(&mut self, point: &'static str, names: &[&'static str]) -> Result<bool, ChaosError> {
+        let mut crashed = false;
         for name in names {
             let dead = self.rig.dead().iter().any(|dead| dead == name);
             let status = if dead { self.rig.ended(name).await? } else { self.rig.stop(name).await? };
             if status.signal() == Some(SIGABRT) {
                 *self.report.crashes.entry(point).or_default() += 1;
+                crashed = true;
             } else if !status.success() {
                 self.report.violated(format!("{name}, armed with {point}, ended with {status}"));
             }
         }
-        Ok(())
+        Ok(crashed)
     }
 
     /// Whether the one dead letter has been moved and forgotten.

@@ -16,6 +16,15 @@ use super::ChaosError;
 use super::plan::{Kind, Step};
 use super::world::World;
 
+/// Whether a fault happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Took {
+    /// It did.
+    Place,
+    /// What it needs was not there; what was wanted, by the name that the report uses.
+    No(&'static str),
+}
+
 /// Latency of every way during a rough step.
 const ROUGH_LATENCY: Duration = Duration::from_millis(3);
 
@@ -26,22 +35,32 @@ impl World {
     /// [`ChaosError`]: the run cannot go on.
     pub async fn take(&mut self, step: &Step) -> Result<(), ChaosError> {
         self.sleep(step.pause).await?;
-        *self.report.faults.entry(step.kind.name()).or_default() += 1;
         self.make_rough(step.rough);
         let mut random = step.random();
         let done = self.fault(step.kind, &mut random).await;
         self.make_rough(false);
-        done?;
+        match done? {
+            Took::Place => *self.report.faults.entry(step.kind.name()).or_default() += 1,
+            Took::No(wanted) => *self.report.not_reached.entry(wanted).or_default() += 1,
+        }
         self.find_the_dead().await
     }
 
-    async fn fault(&mut self, kind: Kind, random: &mut StdRng) -> Result<(), ChaosError> {
-        match kind {
+    async fn fault(&mut self, kind: Kind, random: &mut StdRng) -> Result<Took, ChaosError> {
+        let done = match kind {
+            Kind::KillWorker => return self.kill_a_worker(random).await,
+            Kind::KillWorkers => return self.kill_the_workers().await,
+            Kind::FreezeWorker => return self.freeze_a_worker(random).await,
+            Kind::FreezeCron => return self.freeze_the_leader(random).await,
+            Kind::PostgresSlow
+            | Kind::NetworkLatency
+            | Kind::NetworkReset
+            | Kind::NetworkHole
+            | Kind::NetworkHalfClose
+            | Kind::NetworkSlices => return self.disturb_network(kind, random).await,
+            Kind::CrashPoint => return self.crash(random).await,
+            Kind::NewBoard => return self.make_board().await,
             Kind::KillIngest | Kind::KillCron | Kind::KillApi => self.kill_and_start(kind, random).await,
-            Kind::KillWorker => self.kill_a_worker(random).await,
-            Kind::KillWorkers => self.kill_the_workers().await,
-            Kind::FreezeWorker => self.freeze_a_worker(random).await,
-            Kind::FreezeCron => self.freeze_the_leader(random).await,
             Kind::Terminate => self.terminate_one(random).await,
             Kind::ClockJump => self.jump_a_clock(random).await,
             Kind::RedisKill => self.kill_redis(random).await,
@@ -52,16 +71,9 @@ impl World {
             Kind::PostgresTerminate => self.terminate_backends(random).await,
             Kind::PostgresExhausted => self.exhaust_postgres(random).await,
             Kind::PostgresLocked => self.lock_events(random).await,
-            Kind::PostgresSlow
-            | Kind::NetworkLatency
-            | Kind::NetworkReset
-            | Kind::NetworkHole
-            | Kind::NetworkHalfClose
-            | Kind::NetworkSlices => self.disturb_network(kind, random).await,
-            Kind::CrashPoint => self.crash(random).await,
             Kind::DeservedDeadLetters => self.deserve_dead_letters().await,
-            Kind::NewBoard => self.make_board().await,
-        }
+        };
+        done.map(|()| Took::Place)
     }
 
     fn make_rough(&self, rough: bool) {
@@ -72,7 +84,10 @@ impl World {
     }
 
     /// No process may end but by our hand; one that did is started again, so that the run goes on.
-    async fn find_the_dead(&mut self) -> Result<(), ChaosError> {
+    ///
+    /// # Errors
+    /// It cannot be started again.
+    pub async fn find_the_dead(&mut self) -> Result<(), ChaosError> {
         for name in self.rig.dead() {
             let status = self.rig.ended(&name).await?;
             self.report.violated(format!("{name} ended by itself: {status}"));

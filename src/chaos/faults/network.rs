@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use tokio::time::Instant;
 
-use super::between;
+use super::{Took, between};
 use crate::bench::rig::Role;
 use crate::chaos::ChaosError;
 use crate::chaos::plan::Kind;
@@ -17,9 +17,12 @@ use crate::chaos::world::{Link, World};
 
 impl World {
     /// Disturbs some ways for a while, heals them, and looks how soon work goes on.
-    pub(super) async fn disturb_network(&mut self, kind: Kind, random: &mut StdRng) -> Result<(), ChaosError> {
+    pub(super) async fn disturb_network(&mut self, kind: Kind, random: &mut StdRng) -> Result<Took, ChaosError> {
         let links = if kind == Kind::PostgresSlow { to_postgres() } else { some_links(random) };
         tracing::info!(?kind, ?links, "disturbing");
+        // Of both ends: what comes meanwhile is disturbed as well.
+        let mut open = 0;
+        self.each(&links, |proxy| open += proxy.open());
         let cut = match kind {
             Kind::NetworkReset | Kind::NetworkHalfClose => self.cut(kind, &links, random).await,
             Kind::NetworkHole => self.open_a_hole(&links, random).await,
@@ -31,8 +34,14 @@ impl World {
             proxy.slice(false);
         });
         let count = cut?;
-        *self.report.cuts.entry(kind.name()).or_default() += count;
-        self.follow_a_probe(kind.name(), Instant::now(), Some(DEPENDENCY_BOUND)).await
+        let healed = Instant::now();
+        self.each(&links, |proxy| open += proxy.open());
+        if count > 0 {
+            *self.report.cuts.entry(kind.name()).or_default() += count;
+        }
+        let cuts = matches!(kind, Kind::NetworkReset | Kind::NetworkHalfClose);
+        self.follow_a_probe(kind.name(), healed, Some(DEPENDENCY_BOUND)).await?;
+        Ok(if count > 0 || (!cuts && open > 0) { Took::Place } else { Took::No(kind.name()) })
     }
 
     fn each(&self, links: &[Link], act: impl FnMut(&Proxy)) {

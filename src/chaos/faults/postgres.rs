@@ -26,7 +26,7 @@ impl World {
         let mut taken = true;
         let seen = async {
             if down >= DOOR_OPEN_AFTER {
-                taken = self.send_probe(uuid::Uuid::new_v4(), "level_progress", "p", Instant::now()).await?;
+                taken = self.send_probe(uuid::Uuid::new_v4(), "level_progress", "p").await?;
             }
             self.sleep(down).await
         }

@@ -290,6 +290,13 @@ fn every_threat_on_the_page_has_tests_that_exist() {
 }
 
 #[test]
+fn the_reliability_page_names_only_tests_that_exist() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md");
+    let named = tests_named_in(&std::fs::read_to_string(page).unwrap());
+    assert!(named >= 10, "{named} tests were found on the page");
+}
+
+#[test]
 fn the_architecture_page_names_every_folder_and_only_tests_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();

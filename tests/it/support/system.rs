@@ -1,13 +1,14 @@
 //! The whole system as its real binaries, on a private database and a private Redis.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use scoreline::bench::load::Connection;
 use scoreline::bench::rig::{Rig, Role, Services};
 use scoreline::chaos::accounts::{Account, Load};
+use scoreline::chaos::shown::{Place, shown};
+use scoreline::domain::clock::Micros;
 use scoreline::store::pool::Pool;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -173,59 +174,39 @@ impl System {
         }
     }
 
-    /// The whole board as the api pages it equals what plain SQL makes of the stored events.
+    /// The whole board as the api pages it, in its order, equals what plain SQL makes of the stored events.
     pub async fn check_board(&self, slug: &str, aggregate: Aggregate) {
-        let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT player_id, (payload->>'score')::bigint FROM events WHERE type = 'game_ended'")
-                .fetch_all(&self.pool)
-                .await
-                .unwrap();
-        let mut expected: BTreeMap<String, i64> = BTreeMap::new();
-        for (player, score) in rows {
-            let so_far = expected.get(&player).copied();
-            let entry = match (aggregate, so_far) {
-                (Aggregate::Best, Some(best)) => best.max(score),
-                (Aggregate::Sum, Some(sum)) => sum + score,
-                (_, None) => score,
-            };
-            expected.insert(player, entry);
-        }
+        let moment = "(extract(epoch FROM occurred_at) * 1000000)::bigint";
+        // Of equal scores the first counts; a sum was reached with the last event.
+        let by_player = match aggregate {
+            Aggregate::Best => format!(
+                "SELECT DISTINCT ON (player_id) player_id, score, {moment} AS reached_at FROM scores
+                                         ORDER BY player_id, score DESC, occurred_at"
+            ),
+            Aggregate::Sum => format!(
+                "SELECT player_id, sum(score)::bigint AS score, max({moment}) AS reached_at FROM scores
+                                        GROUP BY player_id"
+            ),
+        };
+        let ranked = format!(
+            "WITH scores AS (SELECT player_id, occurred_at, (payload->>'score')::bigint AS score
+                               FROM events WHERE type = 'game_ended')
+             SELECT player_id, score, reached_at FROM ({by_player}) players
+              ORDER BY score DESC, reached_at, player_id COLLATE \"C\""
+        );
+        let rows: Vec<(String, i64, i64)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(ranked)).fetch_all(&self.pool).await.unwrap();
+        let place = |((player, score, at), rank)| Place { rank, player, score, reached_at: Micros(at) };
+        let expected: Vec<Place> = rows.into_iter().zip(1..).map(place).collect();
         // The notice of the last publication may still be on its way to the api.
         let started = std::time::Instant::now();
         loop {
-            match self.shown(slug).await {
+            match shown(self.rig.api, &self.client_key, slug, None).await {
                 Ok(shown) if shown == expected => return,
                 shown if started.elapsed() > Duration::from_secs(5) => {
                     assert_eq!(shown.as_ref(), Ok(&expected), "board {slug} differs from the stored events");
                 }
                 _ => super::look_again().await,
-            }
-        }
-    }
-
-    /// Everyone on a board with their score, page by page; the error says what was not right.
-    async fn shown(&self, slug: &str) -> Result<BTreeMap<String, i64>, String> {
-        let mut api = Connection::open(self.rig.api).await.map_err(|e| e.to_string())?;
-        let mut shown = BTreeMap::new();
-        let mut path = format!("/v1/leaderboards/{slug}/entries?limit=100");
-        let mut last = (0, i64::MAX);
-        loop {
-            let (status, body) = api.get(&path, &self.client_key).await.map_err(|e| e.to_string())?;
-            if status != 200 {
-                return Err(format!("{status}: {}", String::from_utf8_lossy(body)));
-            }
-            let page: Value = serde_json::from_slice(body).map_err(|e| e.to_string())?;
-            for entry in page["entries"].as_array().unwrap() {
-                let (rank, score) = (entry["rank"].as_u64().unwrap(), entry["score"].as_i64().unwrap());
-                if rank != last.0 + 1 || score > last.1 {
-                    return Err(format!("{entry} after {last:?}"));
-                }
-                last = (rank, score);
-                shown.insert(entry["player_id"].as_str().unwrap().to_owned(), score);
-            }
-            match page["next_cursor"].as_str() {
-                Some(cursor) => path = format!("/v1/leaderboards/{slug}/entries?limit=100&cursor={cursor}"),
-                None => return Ok(shown),
             }
         }
     }
