@@ -17,7 +17,7 @@ use crate::domain::ids::BoardGenerationId;
 use crate::domain::ranking_key::Standing;
 use crate::ranking::{BoardPeriod, Ranking, ReadError};
 use crate::store::audit::{self, AuditPeriod};
-use crate::store::{definitions, entries};
+use crate::store::{definitions, entries, markers};
 use crate::telemetry::metrics as names;
 
 /// Entries compared at once; what one look-up may ask.
@@ -229,10 +229,8 @@ async fn stored(pool: &Pool, period: &AuditPeriod, players: &[&str]) -> Result<H
 async fn wait_for_markers(pool: &Pool, stop: &CancellationToken) -> Result<(), JobError> {
     let began = tokio::time::Instant::now();
     let mut connection = pool.acquire().await?;
-    let (newest, _) = audit::markers_up_to(&mut connection, None).await?;
-    while began.elapsed() < PATIENCE
-        && !stop.is_cancelled()
-        && !audit::markers_up_to(&mut connection, Some(newest)).await?.1
+    let (newest, _) = markers::up_to(&mut connection, None).await?;
+    while began.elapsed() < PATIENCE && !stop.is_cancelled() && !markers::up_to(&mut connection, Some(newest)).await?.1
     {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -6,6 +6,7 @@
 
 mod access;
 mod admin;
+mod ahead;
 mod answer;
 mod boards;
 mod body;

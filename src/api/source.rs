@@ -1,5 +1,6 @@
 //! Where an answer comes from (fine print 10): Redis; the final standings of a closed period that Redis no longer
-//! has; a small board from Postgres while Redis does not have it; otherwise `503`, never an empty `200`.
+//! has; a small board from Postgres while Redis does not have it, and until Redis shows as much again; otherwise `503`,
+//! never an empty `200`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +8,13 @@ use std::time::Duration;
 use moka::future::Cache;
 
 use super::boards::rebuilding;
+use super::cache::BoardKey;
 use super::final_board::FinalBoard;
 use super::problem::Problem;
 use super::sorted_board::SortedBoard;
 use super::state::ApiState;
 use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, ReadError, SortKey, StandingAnswer};
+use crate::store::markers;
 use crate::store::periods::StoredPeriod;
 use crate::store::standings::small_board;
 
@@ -20,7 +23,7 @@ const SMALL: i64 = 1_000;
 
 /// Small boards from Postgres, for a second: while Redis is away, Postgres is asked once per board and second.
 #[derive(Debug)]
-pub struct SmallBoards(Cache<(i32, i64, crate::domain::board::TiePolicy), Option<Arc<SortedBoard>>>);
+pub struct SmallBoards(Cache<BoardKey, Option<Arc<SortedBoard>>>);
 
 impl Default for SmallBoards {
     fn default() -> Self {
@@ -49,9 +52,10 @@ enum Instead<'a> {
 impl<'a> Source<'a> {
     /// As [`crate::ranking::Ranking::page`].
     pub async fn page(self, limit: usize, from: Option<&SortKey>, direction: Direction) -> Result<Page, Problem> {
-        match self.state.ranking.page(self.board, limit, from, direction).await {
-            Ok(page) if page.published || !self.period.closed => Ok(page),
-            other => match Box::pin(self.instead(other.err())).await? {
+        let asked = self.state.ranking.page(self.board, limit, from, direction);
+        match self.ask_redis(asked, |page| page.published).await {
+            Ok(page) => Ok(page),
+            Err(why) => match Box::pin(self.instead(why)).await? {
                 Instead::Final(board) => Ok(Box::pin(board.page(limit, from, direction)).await?),
                 Instead::Small(board) => Ok(board.page(limit, from, direction)),
             },
@@ -60,9 +64,10 @@ impl<'a> Source<'a> {
 
     /// As [`crate::ranking::Ranking::around`].
     pub async fn around(self, player: &str, limit: usize) -> Result<Page, Problem> {
-        match self.state.ranking.around(self.board, player, limit).await {
-            Ok(page) if page.published || !self.period.closed => Ok(page),
-            other => match Box::pin(self.instead(other.err())).await? {
+        let asked = self.state.ranking.around(self.board, player, limit);
+        match self.ask_redis(asked, |page| page.published).await {
+            Ok(page) => Ok(page),
+            Err(why) => match Box::pin(self.instead(why)).await? {
                 Instead::Final(board) => Ok(Box::pin(board.around(player, limit)).await?),
                 Instead::Small(board) => Ok(board.around(player, limit)),
             },
@@ -71,9 +76,10 @@ impl<'a> Source<'a> {
 
     /// As [`crate::ranking::Ranking::standing`].
     pub async fn standing(self, player: &str) -> Result<StandingAnswer, Problem> {
-        match self.state.ranking.standing(self.board, player).await {
-            Ok(answer) if answer.published || !self.period.closed => Ok(answer),
-            other => match Box::pin(self.instead(other.err())).await? {
+        let asked = self.state.ranking.standing(self.board, player);
+        match self.ask_redis(asked, |answer| answer.published).await {
+            Ok(answer) => Ok(answer),
+            Err(why) => match Box::pin(self.instead(why)).await? {
                 Instead::Final(board) => Ok(Box::pin(board.standing(player)).await?),
                 Instead::Small(board) => Ok(board.standing(player)),
             },
@@ -82,12 +88,34 @@ impl<'a> Source<'a> {
 
     /// As [`crate::ranking::Ranking::lookup`].
     pub async fn lookup(self, players: &[&str]) -> Result<LookedUp, Problem> {
-        match self.state.ranking.lookup(self.board, players).await {
-            Ok(answer) if answer.published || !self.period.closed => Ok(answer),
-            other => match Box::pin(self.instead(other.err())).await? {
+        let asked = self.state.ranking.lookup(self.board, players);
+        match self.ask_redis(asked, |answer| answer.published).await {
+            Ok(answer) => Ok(answer),
+            Err(why) => match Box::pin(self.instead(why)).await? {
                 Instead::Final(board) => Ok(Box::pin(board.lookup(players)).await?),
                 Instead::Small(board) => Ok(board.lookup(self.board, players)),
             },
+        }
+    }
+
+    /// Redis's answer, unless somebody else has to answer: it failed, it does not hold this closed period, or Postgres has
+    /// shown more of the board than is published.
+    async fn ask_redis<T>(
+        self,
+        asked: impl Future<Output = Result<T, ReadError>>,
+        published: impl FnOnce(&T) -> bool,
+    ) -> Result<T, Option<ReadError>> {
+        let (ahead, key) = (&self.state.ahead, BoardKey::from(self.board));
+        if ahead.is_known(key) {
+            if Box::pin(ahead.waits(key, &self.state.pool)).await {
+                return Err(None);
+            }
+            // What Redis answers from now on may be newer than what was kept.
+            self.state.small_boards.0.invalidate(&key).await;
+        }
+        match asked.await {
+            Ok(answer) if published(&answer) || !self.period.closed => Ok(answer),
+            other => Err(other.err()),
         }
     }
 
@@ -95,9 +123,13 @@ impl<'a> Source<'a> {
         if self.period.closed {
             return Ok(Instead::Final(FinalBoard::new(&self.state.history, self.board, self.period)));
         }
-        let key = (self.board.generation.0, self.board.period_start.0, self.board.tie_policy);
+        let key = BoardKey::from(self.board);
         let read = async {
             let small = small_board(&self.state.pool, self.period.id, SMALL).await?;
+            // Asked after the entries were read: whatever of them is not published has a marker that waits now.
+            let mut connection = self.state.pool.acquire().await?;
+            let (newest, _) = markers::up_to(&mut connection, None).await?;
+            self.state.ahead.showed(key, newest);
             Ok::<_, sqlx::Error>(small.map(|small| Arc::new(SortedBoard::new(self.board, small))))
         };
         match self.state.small_boards.0.try_get_with(key, read).await {

@@ -6,6 +6,7 @@ use crate::store::pool::Pool;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 
+use super::ahead::Ahead;
 use super::boards::Boards;
 use super::cache::PageCache;
 use super::history::History;
@@ -72,6 +73,7 @@ pub struct Shared {
     pub(super) boards: Boards,
     pub(super) pages: PageCache,
     pub(super) small_boards: SmallBoards,
+    pub(super) ahead: Ahead,
     pub(super) public_cache_control: axum::http::HeaderValue,
     pub(super) http: HttpConfig,
     pub(super) times: RouteTimes,
@@ -115,6 +117,7 @@ impl ApiState {
             boards: Boards::default(),
             pages: PageCache::default(),
             small_boards: SmallBoards::default(),
+            ahead: Ahead::default(),
             public_cache_control: axum::http::HeaderValue::try_from(public)
                 .unwrap_or(axum::http::HeaderValue::from_static("public, max-age=1")),
             http: settings.http,

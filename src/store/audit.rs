@@ -116,19 +116,6 @@ pub async fn waiting_facts(
         .await
 }
 
-/// The highest id of a marker that waits, and whether markers up to an id are all published.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn markers_up_to(connection: &mut PgConnection, id: Option<i64>) -> Result<(i64, bool), sqlx::Error> {
-    sqlx::query_as(
-        "SELECT coalesce(max(id), 0), NOT EXISTS (SELECT 1 FROM dirty_entries WHERE id <= $1) FROM dirty_entries",
-    )
-    .bind(id.unwrap_or(i64::MAX))
-    .fetch_one(connection)
-    .await
-}
-
 /// Freezes what the rest of the transaction sees, and lets its statements and pauses take long.
 ///
 /// # Errors

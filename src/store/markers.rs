@@ -67,3 +67,16 @@ pub async fn delete(pool: &Pool, ids: &[i64]) -> Result<(), sqlx::Error> {
 pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM dirty_entries LIMIT 10000) AS few").fetch_one(pool).await
 }
+
+/// The highest id of a marker that waits, and whether markers up to an id are all published.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn up_to(connection: &mut PgConnection, id: Option<i64>) -> Result<(i64, bool), sqlx::Error> {
+    sqlx::query_as(
+        "SELECT coalesce(max(id), 0), NOT EXISTS (SELECT 1 FROM dirty_entries WHERE id <= $1) FROM dirty_entries",
+    )
+    .bind(id.unwrap_or(i64::MAX))
+    .fetch_one(connection)
+    .await
+}

@@ -8,5 +8,6 @@ mod directory;
 mod document;
 mod pages;
 mod reading;
+mod redis_away;
 mod replica;
 pub mod world;

@@ -1,0 +1,57 @@
+//! A Redis that is away and comes back.
+
+use std::time::Duration;
+
+use hyper::Method;
+use scoreline::domain::clock::Micros;
+use scoreline::domain::period::Period;
+use scoreline::store::{markers, periods};
+use serde_json::json;
+
+use super::world::{Game, World, board};
+use crate::support::eventually;
+
+const EPOCH: Micros = Micros::EPOCH;
+
+/// How much each route shows of the board, of the player c above all.
+async fn shown_of_c(world: &World, game: &Game) -> (usize, u16, usize, usize) {
+    let base = "/v1/leaderboards/global/entries";
+    let page = world.get(base, Some(&game.client)).await;
+    let standing = world.get(&format!("{base}/c"), Some(&game.client)).await;
+    let around = world.get(&format!("{base}/c/around"), Some(&game.client)).await;
+    let wanted = json!({"player_ids": ["c"]});
+    let friends = world.send(Method::POST, &format!("{base}/lookup"), Some(&game.client), &wanted).await;
+    (page.players().len(), standing.status.as_u16(), around.players().len(), friends.players().len())
+}
+
+#[tokio::test]
+async fn fine_print_10_what_postgres_showed_while_redis_was_away_does_not_go_back_when_redis_returns() {
+    let mut world = World::new().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    let period = Period { starts_at: EPOCH, ends_at: None };
+    let period = periods::ensure(&world.db.pool, generation, &period).await.unwrap();
+    // Two are published. The third is folded, and its marker waits for a publisher that does not reach Redis either.
+    world.store(generation, period, &[("a", 3), ("b", 2)]).await;
+    world.publish(generation, EPOCH, 1, &[("a", 3), ("b", 2)]).await;
+    world.store(generation, period, &[("c", 1)]).await;
+    let mut transaction = world.db.pool.begin().await.unwrap();
+    let marker = markers::insert(&mut transaction, 0, b"of c").await.unwrap();
+    transaction.commit().await.unwrap();
+    world.redis.written().await;
+    world.redis.kill();
+    let all = (3, 200, 3, 1);
+    assert_eq!(shown_of_c(&world, &game).await, all, "from Postgres");
+    world.redis.start();
+    eventually("Redis is reached again", Duration::from_secs(5), async || world.ranking.ping().await.is_ok()).await;
+    // Longer than anything is cached.
+    let looked = std::time::Instant::now();
+    while looked.elapsed() < Duration::from_millis(1_500) {
+        assert_eq!(shown_of_c(&world, &game).await, all, "Redis has not got it yet");
+    }
+    // Published at last: Redis answers again, with what only it has.
+    world.publish(generation, EPOCH, 2, &[("c", 1), ("only-redis", 9)]).await;
+    markers::delete(&world.db.pool, &[marker]).await.unwrap();
+    eventually("Redis answers", Duration::from_secs(5), async || shown_of_c(&world, &game).await == (4, 200, 4, 1))
+        .await;
+}
