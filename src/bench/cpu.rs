@@ -11,6 +11,9 @@ pub struct Usage {
     pub resident_mib: f64,
 }
 
+/// What the processes of each role, Postgres and Redis used.
+pub type ByProcess = BTreeMap<&'static str, Usage>;
+
 /// Reads the usage of `pid` and all its descendants (Postgres works in children).
 pub fn usage_of_tree(pid: u32) -> Usage {
     let stats = read_all();
@@ -24,6 +27,17 @@ pub fn usage_of_tree(pid: u32) -> Usage {
         open.extend(stats.iter().filter(|(_, s)| s.parent == pid).map(|(child, _)| *child));
     }
     total
+}
+
+/// What each used between two looks; memory as at the later one.
+pub fn difference(after: &ByProcess, before: &ByProcess) -> ByProcess {
+    after
+        .iter()
+        .map(|(name, now)| {
+            let then = before.get(name).copied().unwrap_or_default();
+            (*name, Usage { cpu_seconds: now.cpu_seconds - then.cpu_seconds, resident_mib: now.resident_mib })
+        })
+        .collect()
 }
 
 #[derive(Debug)]

@@ -62,7 +62,19 @@ pub async fn grow(pool: &Pool, options: &Options) -> Result<(), BenchError> {
     }
     // The retired generation's clean-up and the first visit of fresh pages belong to no figure.
     sqlx::query("VACUUM (ANALYZE) leaderboard_entries").execute(pool).await?;
+    visit_entries_after_a_checkpoint(pool).await
+}
+
+/// After a checkpoint the first change of a page logs the whole page. A running system has that behind it for most of
+/// the time between two checkpoints; measured right after one, a fold would seem to cost a fifth more than it does.
+async fn visit_entries_after_a_checkpoint(pool: &Pool) -> Result<(), BenchError> {
     sqlx::query("CHECKPOINT").execute(pool).await?;
+    let one_row_a_page = "
+        UPDATE leaderboard_entries AS e SET plays = e.plays
+          FROM (SELECT tableoid, min(ctid) AS first FROM leaderboard_entries
+                 GROUP BY tableoid, (ctid::text::point)[0]) AS page
+         WHERE e.tableoid = page.tableoid AND e.ctid = page.first";
+    sqlx::query(one_row_a_page).execute(pool).await?;
     Ok(())
 }
 

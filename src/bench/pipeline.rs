@@ -6,8 +6,9 @@ use crate::store::pool::Pool;
 use tokio::time::Instant;
 
 use super::compare::LimitProcess;
+use super::cpu::{self, ByProcess};
 use super::load::{Posted, Target, flood};
-use super::report::Figure;
+use super::report::{self, Figure};
 use super::rig::{Rig, Role};
 use super::stored::Stored;
 use super::{BenchError, Options};
@@ -23,9 +24,9 @@ struct Rates {
     accept: Vec<f64>,
     bare_drain: Vec<f64>,
     drain: Vec<f64>,
-    drain_cpu: Vec<f64>,
+    drain_cpu: Vec<(ByProcess, f64)>,
     fold: Vec<f64>,
-    fold_cpu: Vec<f64>,
+    fold_cpu: Vec<(ByProcess, f64)>,
 }
 
 /// Runs the steps one after the other, `options.rounds` times. No role may run; none does afterwards.
@@ -57,17 +58,18 @@ pub async fn run(
         before.grew_by(posted.accepted, posted.scores, pool).await?;
     }
     limit.stop().await;
-    Ok(vec![
+    let mut figures = vec![
         Figure::new("accept", "ingest; limit: bare axum + EVALSHA", "events/s", rates.accept)
             .with_limit(rates.bare_accept)
             .with_target("≥ 70 %"),
         Figure::new("drain", "worker; limit: take, decode, COPY", "events/s", rates.drain)
             .with_limit(rates.bare_drain)
             .with_target("≥ 75 %"),
-        Figure::new("drain", "CPU, worker + postgres + redis", "s/1M events", rates.drain_cpu),
-        Figure::new("fold", "fold and publish", "facts/s", rates.fold).with_target("≥ 150,000"),
-        Figure::new("fold", "CPU, cron + postgres + redis", "s/1M facts", rates.fold_cpu),
-    ])
+    ];
+    figures.extend(report::cpu_per_million("drain", "s/1M events", &rates.drain_cpu, None));
+    figures.push(Figure::new("fold", "fold and publish", "facts/s", rates.fold).with_target("≥ 150,000"));
+    figures.extend(report::cpu_per_million("fold", "s/1M facts", &rates.fold_cpu, None));
+    Ok(figures)
 }
 
 fn rate(posted: &Posted) -> f64 {
@@ -87,12 +89,12 @@ async fn drain(rig: &mut Rig, queue: &Queue, options: &Options, rates: &mut Rate
     // What is measured begins when a running worker sees the backlog, not when a process starts.
     queue.pause().await.map_err(failed)?;
     rig.start(Role::Worker).await?;
-    let before = rig.cpu_seconds();
+    let before = rig.usage();
     let started = Instant::now();
     queue.resume().await.map_err(failed)?;
     wait_until("the queue is empty", async || Ok(queue.status().await.map_err(failed)?.jobs == 0)).await?;
     rates.drain.push(options.events as f64 / started.elapsed().as_secs_f64());
-    rates.drain_cpu.push((rig.cpu_seconds() - before) * 1e6 / options.events as f64);
+    rates.drain_cpu.push((cpu::difference(&rig.usage(), &before), options.events as f64));
     rig.stop("worker").await?;
     Ok(())
 }
@@ -107,12 +109,12 @@ async fn fold(rig: &mut Rig, pool: &Pool, queue: &Queue, rates: &mut Rates) -> R
     let back = "WITH taken AS (DELETE FROM bench_facts RETURNING *)
                 INSERT INTO score_facts OVERRIDING SYSTEM VALUE SELECT * FROM taken ORDER BY id";
     sqlx::query(back).execute(pool).await?;
-    let before = rig.cpu_seconds();
+    let before = rig.usage();
     let started = Instant::now();
     queue.announce_facts().await;
     wait_until("every fact is on the board", async || Ok(!super::whole::folding(pool).await?)).await?;
     rates.fold.push(facts as f64 / started.elapsed().as_secs_f64());
-    rates.fold_cpu.push((rig.cpu_seconds() - before) * 1e6 / facts as f64);
+    rates.fold_cpu.push((cpu::difference(&rig.usage(), &before), facts as f64));
     rig.stop("cron").await?;
     Ok(())
 }

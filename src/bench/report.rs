@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::cpu::ByProcess;
+
 /// One measured figure over several rounds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
@@ -44,6 +46,26 @@ impl Figure {
         let ratios: Vec<f64> = self.rounds.iter().zip(&self.limit).map(|(r, l)| r / l).collect();
         (!ratios.is_empty()).then(|| median(&ratios))
     }
+}
+
+/// CPU seconds for a million of what each round did (how many is beside what it used): all of it, and by process.
+pub fn cpu_per_million(
+    stage: &str,
+    unit: &'static str,
+    rounds: &[(ByProcess, f64)],
+    target: Option<&str>,
+) -> Vec<Figure> {
+    let each = |seconds: &dyn Fn(&ByProcess) -> f64| {
+        rounds.iter().map(|(used, count)| seconds(used) * 1e6 / count).collect::<Vec<_>>()
+    };
+    let mut all = Figure::new(stage, "CPU, all processes", unit, each(&|u| u.values().map(|u| u.cpu_seconds).sum()));
+    all.target = target.map(ToOwned::to_owned);
+    let mut figures = vec![all];
+    for process in rounds.first().map(|(used, _)| used.keys().copied().collect::<Vec<_>>()).unwrap_or_default() {
+        let of_one = each(&|u| u.get(process).map_or(0.0, |u| u.cpu_seconds));
+        figures.push(Figure::new(stage, &format!("CPU, {process}"), unit, of_one));
+    }
+    figures
 }
 
 /// The median (0 of nothing).

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use super::cpu::{Usage, usage_of_tree};
+use super::cpu::{ByProcess, usage_of_tree};
 use super::load::Connection;
 use crate::stack::ReservedPort;
 
@@ -279,14 +279,9 @@ impl Rig {
         Ok(())
     }
 
-    /// CPU seconds of everything that runs, Postgres and Redis among them.
-    pub fn cpu_seconds(&self) -> f64 {
-        self.usage().values().map(|u| u.cpu_seconds).sum()
-    }
-
     /// What each role has used so far, Postgres and Redis among them.
-    pub fn usage(&self) -> BTreeMap<&'static str, Usage> {
-        let mut total: BTreeMap<&'static str, Usage> = BTreeMap::new();
+    pub fn usage(&self) -> ByProcess {
+        let mut total = ByProcess::new();
         let roles = self.running.values().filter_map(|r| Some((r.role.name(), r.child.id()?)));
         let services = [("postgres", self.services.postgres_pid), ("redis", self.services.redis_pid)];
         for (name, pid) in roles.chain(services) {

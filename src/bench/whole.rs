@@ -1,14 +1,13 @@
 //! The whole path: batches over HTTP until every score is on the board, with the CPU of every process.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::store::pool::Pool;
 use tokio::time::Instant;
 
-use super::cpu::Usage;
+use super::cpu::{self, ByProcess, Usage};
 use super::load::{Posted, Target, flood, paced};
-use super::report::Figure;
+use super::report::{self, Figure};
 use super::rig::Rig;
 use super::stored::Stored;
 use super::{BenchError, Options, latency};
@@ -20,7 +19,7 @@ struct Round {
     posted: Posted,
     /// From the first post until the last score was on the board.
     to_rank: Duration,
-    cpu: BTreeMap<&'static str, Usage>,
+    cpu: ByProcess,
 }
 
 /// Floods the system with `options.events` events a round; every role runs.
@@ -40,20 +39,14 @@ pub async fn run(
     for _ in 0..options.rounds {
         rounds.push(flood_round(rig, pool, queue, target, options).await?);
     }
-    let per_million = |round: &Round, name: &str| {
-        round.cpu.get(name).map_or(0.0, |u| u.cpu_seconds) * 1e6 / round.posted.accepted as f64
-    };
     let each = |f: &dyn Fn(&Round) -> f64| rounds.iter().map(f).collect::<Vec<_>>();
-    let total = each(&|r| r.cpu.keys().map(|name| per_million(r, name)).sum());
     let mut figures = vec![
         Figure::new(name, "accepted", "events/s", each(&|r| r.posted.accepted as f64 / r.posted.wall.as_secs_f64())),
         Figure::new(name, "HTTP to rank", "events/s", each(&|r| r.posted.accepted as f64 / r.to_rank.as_secs_f64()))
             .with_target("≥ 80,000 with the load on the machine"),
-        Figure::new(name, "CPU, all processes", "s/1M events", total).with_target(&format!("≤ {limit_cpu}")),
     ];
-    for process in rounds.first().map(|r| r.cpu.keys().copied().collect::<Vec<_>>()).unwrap_or_default() {
-        figures.push(Figure::new(name, &format!("CPU, {process}"), "s/1M events", each(&|r| per_million(r, process))));
-    }
+    let used: Vec<_> = rounds.iter().map(|r| (r.cpu.clone(), r.posted.accepted as f64)).collect();
+    figures.extend(report::cpu_per_million(name, "s/1M events", &used, Some(&format!("≤ {limit_cpu}"))));
     Ok(figures)
 }
 
@@ -73,7 +66,7 @@ async fn flood_round(
     }
     settle(pool, queue).await?;
     let to_rank = started.elapsed();
-    let cpu = difference(&rig.usage(), &before);
+    let cpu = cpu::difference(&rig.usage(), &before);
     stored.grew_by(posted.accepted, posted.scores, pool).await?;
     Ok(Round { posted, to_rank, cpu })
 }
@@ -97,7 +90,7 @@ pub async fn sustained(
         .map_err(BenchError::Load)?;
     let visible = probes.await.map_err(|e| BenchError::Load(std::io::Error::other(e)))??;
     settle(pool, queue).await?;
-    let used = difference(&rig.usage(), &before);
+    let used = cpu::difference(&rig.usage(), &before);
     stored.grew_by(posted.accepted + visible.len(), posted.scores + visible.len(), pool).await?;
     let quantile = |q: f64| posted.latency.value_at_quantile(q) as f64 / 1_000.0;
     let on_board = |q: f64| visible.value_at_quantile(q) as f64 / 1_000.0;
@@ -132,7 +125,7 @@ pub async fn rest(rig: &Rig, options: &Options) -> Vec<Figure> {
     tokio::time::sleep(time).await;
     let before = rig.usage();
     tokio::time::sleep(time).await;
-    let used = difference(&rig.usage(), &before);
+    let used = cpu::difference(&rig.usage(), &before);
     let percent = |u: &Usage| u.cpu_seconds * 100.0 / time.as_secs_f64();
     let all = used.values().map(percent).sum();
     let mut figures = vec![Figure::new("rest", "CPU, all processes", "% of a core", vec![all]).with_target("< 1")];
@@ -167,17 +160,4 @@ pub async fn folding(pool: &Pool) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT EXISTS (SELECT FROM score_facts) OR EXISTS (SELECT FROM dirty_entries)")
         .fetch_one(pool)
         .await
-}
-
-fn difference(
-    after: &BTreeMap<&'static str, Usage>,
-    before: &BTreeMap<&'static str, Usage>,
-) -> BTreeMap<&'static str, Usage> {
-    after
-        .iter()
-        .map(|(name, now)| {
-            let then = before.get(name).copied().unwrap_or_default();
-            (*name, Usage { cpu_seconds: now.cpu_seconds - then.cpu_seconds, resident_mib: now.resident_mib })
-        })
-        .collect()
 }
