@@ -218,12 +218,7 @@ async fn compare(
 async fn stored(pool: &Pool, period: &AuditPeriod, players: &[&str]) -> Result<HashMap<String, Standing>, JobError> {
     let mut connection = pool.acquire().await?;
     let rows = entries::read(&mut connection, &vec![period.id; players.len()], players).await?;
-    let standing = |state: &crate::domain::entry::EntryState| Standing {
-        score: state.published_score(),
-        subscore: state.published_subscore(),
-        reached_at: state.reached_at,
-    };
-    Ok(rows.iter().filter_map(|(n, entry)| Some(((*players.get(*n)?).to_owned(), standing(&entry.state)))).collect())
+    Ok(rows.iter().filter_map(|(n, entry)| Some(((*players.get(*n)?).to_owned(), entry.state.published()))).collect())
 }
 
 async fn wait_for_markers(pool: &Pool, stop: &CancellationToken) -> Result<(), JobError> {

@@ -9,8 +9,7 @@ use crate::domain::board::{GenerationState, Operator, Order};
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
 use crate::domain::fact::{self, Fact};
-use crate::domain::ranking_key::Standing;
-use crate::store::entries::{self, EntryWrite, StoredEntry, WriteEntriesError};
+use crate::store::entries::{self, FreshEntry};
 use crate::store::facts::{self, TakenFacts};
 use crate::store::leases::{self, Lease};
 use crate::store::{fold_periods, markers};
@@ -28,18 +27,6 @@ pub enum FoldError {
     /// Whatever Postgres says.
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
-    /// An entry was written by somebody else meanwhile.
-    #[error("{0} entries changed under the fold")]
-    EntriesMoved(u64),
-}
-
-impl From<WriteEntriesError> for FoldError {
-    fn from(error: WriteEntriesError) -> Self {
-        match error {
-            WriteEntriesError::Postgres(error) => Self::Postgres(error),
-            WriteEntriesError::Moved(count) => Self::EntriesMoved(count),
-        }
-    }
 }
 
 /// What a fold committed.
@@ -70,8 +57,17 @@ pub struct StoredMarker {
 struct Merged<'a> {
     /// Index into the resolved periods.
     period: usize,
+    period_id: i64,
+    rule: Rule,
     player_id: &'a str,
     state: EntryState,
+}
+
+impl Merged<'_> {
+    fn fresh(&self) -> FreshEntry<'_> {
+        let Self { period_id, rule: Rule { operator, order, .. }, player_id, ref state, .. } = *self;
+        FreshEntry { period_id, player_id, operator, order, state }
+    }
 }
 
 /// Folds about `max_facts` waiting facts of the shards that `held` are for.
@@ -135,7 +131,7 @@ fn merge<'a>(facts: &[Fact<'a>], resolved: &mut [Resolved], folded: &mut Folded)
             at += 1;
         }
         let Some(period) = resolved.get_mut(at) else { break };
-        let Some(rule) = period.rule() else { continue };
+        let Some((period_id, rule)) = period.counts() else { continue };
         if rule.state == GenerationState::Live {
             match folded.received.last_mut() {
                 Some((received, count)) if *received == fact.received_at => *count += 1,
@@ -151,7 +147,7 @@ fn merge<'a>(facts: &[Fact<'a>], resolved: &mut [Resolved], folded: &mut Folded)
             Some(last) if last.period == at && last.player_id == fact.player_id => {
                 last.state.merge(rule.operator, rule.order, state);
             }
-            _ => merged.push(Merged { period: at, player_id: fact.player_id, state }),
+            _ => merged.push(Merged { period: at, period_id, rule, player_id: fact.player_id, state }),
         }
     }
     merged
@@ -173,43 +169,25 @@ async fn write(
     transaction: &mut sqlx::PgConnection,
     lead: i16,
     resolved: &[Resolved],
-    mut merged: Vec<Merged<'_>>,
+    merged: Vec<Merged<'_>>,
 ) -> Result<Option<StoredMarker>, FoldError> {
     if merged.is_empty() {
         return Ok(None);
     }
-    let rule_of = |m: &Merged<'_>| resolved.get(m.period).and_then(|r| Some((r.found?.id, r.rule()?)));
-    let period_ids: Vec<i64> = merged.iter().map(|m| rule_of(m).map_or(0, |(id, _)| id)).collect();
-    let players: Vec<&str> = merged.iter().map(|m| m.player_id).collect();
     let version = markers::next_version(transaction).await?;
-    let stored = entries::read(transaction, &period_ids, &players).await?;
-    let mut versions = vec![(version, None); merged.len()];
-    for (n, StoredEntry { state, version: stored_version, at }) in stored {
-        let Some(entry) = merged.get_mut(n) else { continue };
-        let Some((_, rule)) = rule_of(entry) else { continue };
-        let fresh = std::mem::replace(&mut entry.state, state);
-        // A play that improves nothing is counted but is no change that anyone must be told of (fine print 15).
-        let changed = entry.state.merge(rule.operator, rule.order, fresh);
-        versions[n] = (if changed { version } else { stored_version }, Some(at));
-    }
-    let mut writes = Vec::with_capacity(merged.len());
+    let fresh: Vec<FreshEntry<'_>> = merged.iter().map(Merged::fresh).collect();
+    let changed = entries::merge(transaction, version, &fresh).await?;
     let mut marker = MarkerWriter::new(version);
     let mut marked_period = None;
-    for (entry, (version_now, at)) in merged.iter().zip(versions) {
-        let Some((period_id, rule)) = rule_of(entry) else { continue };
-        let sums = matches!(rule.operator, Operator::Incr | Operator::Decr);
-        let state = &entry.state;
-        writes.push(EntryWrite { period_id, player_id: entry.player_id, state, version: version_now, sums, at });
-        if version_now != version {
-            continue;
-        }
+    for (entry, standing) in merged.iter().zip(&changed) {
+        // A play that improves nothing is counted but is no change that anyone must be told of (fine print 15).
+        let Some(standing) = standing else { continue };
         if marked_period.replace(entry.period) != Some(entry.period) {
             let (generation, start) = resolved[entry.period].place();
-            marker.period(generation, start, rule.order);
+            marker.period(generation, start, entry.rule.order);
         }
-        marker.push(entry.player_id, Some(&published(state)));
+        marker.push(entry.player_id, Some(standing));
     }
-    entries::write(transaction, &writes).await?;
     match marker.finish() {
         None => Ok(None),
         Some(bytes) => {
@@ -217,10 +195,6 @@ async fn write(
             Ok(Some(StoredMarker { id, bytes }))
         }
     }
-}
-
-fn published(state: &EntryState) -> Standing {
-    Standing { score: state.published_score(), subscore: state.published_subscore(), reached_at: state.reached_at }
 }
 
 /// How a generation counts.

@@ -17,7 +17,7 @@ use super::extract::fact_of;
 use super::rebuild::{RebuildBoardError, rebuild_board};
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
-use crate::domain::board::{CompiledBoard, Operator};
+use crate::domain::board::{CompiledBoard, Definition};
 use crate::domain::clock::Micros;
 use crate::domain::fact::{FOLD_SHARDS, FactPacker, shard_of};
 use crate::domain::ids::BoardGenerationId;
@@ -25,7 +25,7 @@ use crate::domain::month::Month;
 use crate::lifecycle::crash_point;
 use crate::ranking::RebuildError;
 use crate::store::baseline::{self, Covered, EntryKey};
-use crate::store::entries::{self, EntryWrite};
+use crate::store::entries::{self, FreshEntry};
 use crate::store::event_scan::{self, GameScan, ScanKey, StoredEvent};
 use crate::store::recompute_steps::{self as steps, Building, Swap};
 use crate::store::{facts, fold_periods, markers, partitions};
@@ -211,25 +211,13 @@ impl<'a> Builder<'a> {
         let ends_at = self.board.schedule.period_at(start).ends_at;
         fold_periods::create(transaction, &[id.0], &[start], &[ends_at]).await?;
         let Some(period_id) = steps::lock_period(transaction, id, start).await? else { return Ok(()) };
-        let (keys, mut states): (Vec<EntryKey>, Vec<_>) = rows.into_iter().unzip();
-        let players: Vec<&str> = keys.iter().map(|key| key.2.as_str()).collect();
-        let mut places = vec![None; players.len()];
-        for (n, stored) in entries::read(transaction, &vec![period_id; players.len()], &players).await? {
-            if let (Some(state), Some(at)) = (states.get_mut(n), places.get_mut(n)) {
-                let fresh = std::mem::replace(state, stored.state);
-                state.merge(definition.operator, definition.order, fresh);
-                *at = Some(stored.at);
-            }
-        }
-        let version = markers::next_version(transaction).await?;
-        let sums = matches!(definition.operator, Operator::Incr | Operator::Decr);
-        let writes: Vec<EntryWrite<'_>> = players
+        let Definition { operator, order, .. } = *definition;
+        let fresh: Vec<FreshEntry<'_>> = rows
             .iter()
-            .zip(&states)
-            .zip(places)
-            .map(|((player_id, state), at)| EntryWrite { period_id, player_id, state, version, sums, at })
+            .map(|((_, _, player_id), state)| FreshEntry { period_id, player_id, operator, order, state })
             .collect();
-        entries::write(transaction, &writes).await?;
+        let version = markers::next_version(transaction).await?;
+        entries::merge(transaction, version, &fresh).await?;
         Ok(())
     }
 

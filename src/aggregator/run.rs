@@ -170,7 +170,7 @@ impl Folder {
                     }
                     false
                 }
-                Err(error @ (FoldError::Postgres(_) | FoldError::EntriesMoved(_))) => {
+                Err(error @ FoldError::Postgres(_)) => {
                     tracing::warn!(%error, "a fold failed; its facts wait");
                     metrics::counter!(names::FOLD_FAILURES, "role" => "cron").increment(1);
                     // A connection that broke during COMMIT leaves it open whether the fold and its marker are there.

@@ -31,9 +31,6 @@ pub enum JobError {
     /// The swap of a recomputed leaderboard was refused.
     #[error(transparent)]
     Change(#[from] crate::store::recompute::ChangeError),
-    /// Entries could not be written.
-    #[error(transparent)]
-    Entries(#[from] crate::store::entries::WriteEntriesError),
     /// The queue did not say how far it is.
     #[error("the queue's low-water mark is unknown: {0}")]
     LowWater(String),

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::board::{Operator, Order};
 use super::clock::Micros;
 use super::fact::Fact;
+use super::ranking_key::Standing;
 
 /// The state of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +80,11 @@ impl EntryState {
         };
         self.plays = plays;
         changed
+    }
+
+    /// The standing as published.
+    pub fn published(&self) -> Standing {
+        Standing { score: self.published_score(), subscore: self.published_subscore(), reached_at: self.reached_at }
     }
 
     /// The score as published: clamped to `i64` (sums may leave it).

@@ -1,13 +1,12 @@
-//! Entries: what the fold reads and writes.
+//! Entries: what the fold writes.
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
-use uuid::Uuid;
 
 use crate::store::pool::Pool;
 
-use super::place::Place;
 use super::sums::Sum;
+use crate::domain::board::{Operator, Order};
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
 use crate::domain::ranking_key::{Standing, VersionedStanding};
@@ -19,75 +18,47 @@ pub struct StoredEntry {
     pub state: EntryState,
     /// The version of its standing.
     pub version: i64,
-    /// Where it lies.
-    pub at: EntryPlace,
 }
 
-/// Where an entry lies: partition and place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EntryPlace {
-    partition: Option<i32>,
-    place: Place,
-}
-
-/// An entry to store.
+/// What is new about an entry.
 #[derive(Debug, Clone, Copy)]
-pub struct EntryWrite<'a> {
+pub struct FreshEntry<'a> {
     /// `leaderboard_periods.id`.
     pub period_id: i64,
     /// Whose.
     pub player_id: &'a str,
-    /// Its state.
+    /// How its leaderboard counts.
+    pub operator: Operator,
+    /// Which scores are better.
+    pub order: Order,
+    /// The state that its new facts alone would give.
     pub state: &'a EntryState,
-    /// The version of its standing.
-    pub version: i64,
-    /// Whether the operator sums: then the exact sums are stored beside the clamped values.
-    pub sums: bool,
-    /// Where it lies, if it is stored already.
-    pub at: Option<EntryPlace>,
 }
 
-/// Writing entries failed.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteEntriesError {
-    /// Whatever Postgres says.
-    #[error(transparent)]
-    Postgres(#[from] sqlx::Error),
-    /// Somebody else wrote an entry of this shard; the transaction must be rolled back.
-    #[error("{0} entries changed between being read and being written")]
-    Moved(u64),
-}
-
-/// Reads entries by key, in the transaction that will write them. Returns the position of each that exists in
-/// `players`, with the entry.
+/// Reads entries by key. Returns the position of each that exists in `players`, with the entry.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn read(
-    transaction: &mut PgConnection,
+    connection: &mut PgConnection,
     period_ids: &[i64],
     players: &[&str],
 ) -> Result<Vec<(usize, StoredEntry)>, sqlx::Error> {
     // OFFSET 0 keeps the planner from turning the look-ups into a hash join over the whole table.
     let rows = sqlx::query(
         "SELECT wanted.n, e.score, e.subscore, e.reached_at, e.event_id, e.plays, e.version,
-                e.sum_score, e.sum_subscore, e.metadata,
-                CASE e.tableoid WHEN 'leaderboard_entries_0'::regclass THEN 0
-                                WHEN 'leaderboard_entries_1'::regclass THEN 1
-                                WHEN 'leaderboard_entries_2'::regclass THEN 2
-                                WHEN 'leaderboard_entries_3'::regclass THEN 3 END AS partition,
-                e.ctid AS place
+                e.sum_score, e.sum_subscore, e.metadata
            FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY AS wanted (period_id, player_id, n)
           CROSS JOIN LATERAL (
                 SELECT score, subscore, reached_at, event_id, plays, version, sum_score, sum_subscore,
-                       metadata::text AS metadata, tableoid, ctid
+                       metadata::text AS metadata
                   FROM leaderboard_entries
                  WHERE period_id = wanted.period_id AND player_id = wanted.player_id
                 OFFSET 0) AS e",
     )
     .bind(period_ids)
     .bind(players)
-    .fetch_all(transaction)
+    .fetch_all(connection)
     .await?;
     rows.iter().map(stored).collect()
 }
@@ -104,100 +75,211 @@ fn stored(row: &PgRow) -> Result<(usize, StoredEntry), sqlx::Error> {
         plays: row.try_get(5)?,
         metadata: row.try_get::<Option<&str>, _>(9)?.map(Into::into),
     };
-    let at = EntryPlace { partition: row.try_get(10)?, place: row.try_get(11)? };
     let n: i64 = row.try_get(0)?;
-    Ok(((n - 1) as usize, StoredEntry { state, version: row.try_get(6)?, at }))
+    Ok(((n - 1) as usize, StoredEntry { state, version: row.try_get(6)? }))
 }
 
-/// Writes entries: those that were read in this transaction where they lie, the others as new. No key may occur twice.
+/// Merges fresh states into entries, those that do not exist yet are made; says for each whether its standing changed,
+/// and to what. One that changed gets `version`, one that was only played again keeps its own. No key may occur
+/// twice, and the transaction must keep others from making the same entries (fine print 11). To be planned as
+/// [`markers::next_version`](super::markers::next_version) sees to.
 ///
 /// # Errors
-/// [`WriteEntriesError`].
-pub async fn write(transaction: &mut PgConnection, writes: &[EntryWrite<'_>]) -> Result<(), WriteEntriesError> {
-    let mut elsewhere = Vec::new();
-    let mut by_partition: [Vec<EntryWrite<'_>>; UPDATES.len()] = Default::default();
-    for write in writes {
-        let partition = write.at.and_then(|at| by_partition.get_mut(usize::try_from(at.partition?).ok()?));
-        partition.unwrap_or(&mut elsewhere).push(*write);
-    }
-    for (statement, writes) in UPDATES.iter().zip(&by_partition).filter(|(_, writes)| !writes.is_empty()) {
-        let places: Vec<Place> = writes.iter().filter_map(|w| Some(w.at?.place)).collect();
-        let done = bind_columns(sqlx::query(*statement), writes).bind(places).execute(&mut *transaction).await?;
-        let moved = (writes.len() as u64).saturating_sub(done.rows_affected());
-        if moved > 0 {
-            return Err(WriteEntriesError::Moved(moved));
+/// Whatever Postgres says; the transaction must be rolled back.
+pub async fn merge(
+    transaction: &mut PgConnection,
+    version: i64,
+    fresh: &[FreshEntry<'_>],
+) -> Result<Vec<Option<Standing>>, sqlx::Error> {
+    let mut changed: Vec<Option<Standing>> = fresh.iter().map(|entry| Some(entry.state.published())).collect();
+    let mut unknown = vec![true; fresh.len()];
+    for kind in Merging::ALL {
+        let places: Vec<usize> = (0..fresh.len()).filter(|n| Merging::of(&fresh[*n]) == kind).collect();
+        if places.is_empty() {
+            continue;
+        }
+        let columns = Columns::of(places.iter().map(|n| &fresh[*n]));
+        let rows = columns.bind_deltas(kind, sqlx::query(kind.statement())).bind(version).fetch_all(&mut *transaction);
+        for row in rows.await? {
+            let n: i64 = row.try_get(0)?;
+            let Some(place) = places.get((n - 1) as usize).copied() else { continue };
+            unknown[place] = false;
+            if !row.try_get::<bool, _>(1)? {
+                changed[place] = None;
+            } else if kind == Merging::Sum {
+                let (score, subscore, reached_at) = (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+                changed[place] = Some(Standing { score, subscore, reached_at });
+            }
         }
     }
-    if !elsewhere.is_empty() {
-        bind_columns(sqlx::query(UPSERT), &elsewhere).execute(transaction).await?;
+    if unknown.contains(&true) {
+        let first = fresh.iter().zip(unknown).filter_map(|(entry, unknown)| unknown.then_some(entry));
+        Columns::of(first).bind_whole(sqlx::query(INSERT)).bind(version).execute(transaction).await?;
     }
-    Ok(())
+    Ok(changed)
 }
 
-/// Going by place spares the second descent of the index and the arbitration that `ON CONFLICT` does for each row:
-/// measured, about a fifth of the fold. The key is compared too, so that a place can never hit another row.
-macro_rules! update_partition {
-    ($partition:literal) => {
+/// How two states become one: [`EntryState::merge`] for rows in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Merging {
+    Highest,
+    Lowest,
+    Latest,
+    Sum,
+}
+
+/// One pass finds an entry, decides and writes it. Reading entries, merging them here and writing them back costs a
+/// second look for each row and its way to and fro: measured, a third of the fold.
+macro_rules! keep_one {
+    ($fresh_wins:literal) => {
         concat!(
-            "UPDATE leaderboard_entries_",
-            $partition,
-            " AS e SET score = w.score, subscore = w.subscore, reached_at = w.reached_at, event_id = w.event_id,
-                    plays = w.plays, version = w.version, sum_score = w.sum_score, sum_subscore = w.sum_subscore,
-                    metadata = w.metadata::json
+            "UPDATE leaderboard_entries AS e
+                SET score = CASE WHEN ",
+            $fresh_wins,
+            " THEN f.score ELSE e.score END,
+                    subscore = CASE WHEN ",
+            $fresh_wins,
+            " THEN f.subscore ELSE e.subscore END,
+                    reached_at = CASE WHEN ",
+            $fresh_wins,
+            " THEN f.reached_at ELSE e.reached_at END,
+                    event_id = CASE WHEN ",
+            $fresh_wins,
+            " THEN f.event_id ELSE e.event_id END,
+                    metadata = CASE WHEN ",
+            $fresh_wins,
+            " THEN f.metadata::json ELSE e.metadata END,
+                    version = CASE WHEN ",
+            $fresh_wins,
+            " THEN $9 ELSE e.version END,
+                    plays = e.plays + f.plays
                FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::uuid[],
-                           $7::bigint[], $8::bigint[], $9::numeric[], $10::numeric[], $11::text[], $12::tid[])
-                    AS w (period_id, player_id, score, subscore, reached_at, event_id, plays, version,
-                          sum_score, sum_subscore, metadata, place)
-              WHERE e.ctid = w.place AND e.period_id = w.period_id AND e.player_id = w.player_id"
+                           $7::bigint[], $8::text[]) WITH ORDINALITY
+                    AS f (period_id, player_id, score, subscore, reached_at, event_id, plays, metadata, n)
+              WHERE e.period_id = f.period_id AND e.player_id = f.player_id
+          RETURNING f.n, e.version = $9"
         )
     };
 }
 
-const UPDATES: [&str; 4] =
-    [update_partition!("0"), update_partition!("1"), update_partition!("2"), update_partition!("3")];
+/// The better score; of equal ones the earlier.
+const KEEP_HIGHEST: &str =
+    keep_one!("(f.score, f.subscore, e.reached_at, e.event_id) > (e.score, e.subscore, f.reached_at, f.event_id)");
+const KEEP_LOWEST: &str =
+    keep_one!("(e.score, e.subscore, e.reached_at, e.event_id) > (f.score, f.subscore, f.reached_at, f.event_id)");
+const KEEP_LATEST: &str = keep_one!("(f.reached_at, f.event_id) > (e.reached_at, e.event_id)");
 
-const UPSERT: &str = "
-    INSERT INTO leaderboard_entries (period_id, player_id, score, subscore, reached_at, event_id, plays, version,
-                                     sum_score, sum_subscore, metadata)
-    SELECT w.period_id, w.player_id, w.score, w.subscore, w.reached_at, w.event_id, w.plays, w.version,
-           w.sum_score, w.sum_subscore, w.metadata::json
+/// Exact sums, and beside them what is published: clamped to `bigint`.
+const ADD: &str = "
+    UPDATE leaderboard_entries AS e
+       SET score = greatest(-9223372036854775808, least(9223372036854775807,
+                            coalesce(e.sum_score, e.score) + f.score))::bigint,
+           subscore = greatest(-9223372036854775808, least(9223372036854775807,
+                               coalesce(e.sum_subscore, e.subscore) + f.subscore))::bigint,
+           sum_score = coalesce(e.sum_score, e.score) + f.score,
+           sum_subscore = coalesce(e.sum_subscore, e.subscore) + f.subscore,
+           reached_at = CASE WHEN (f.reached_at, f.event_id) > (e.reached_at, e.event_id)
+                             THEN f.reached_at ELSE e.reached_at END,
+           event_id = CASE WHEN (f.reached_at, f.event_id) > (e.reached_at, e.event_id)
+                           THEN f.event_id ELSE e.event_id END,
+           metadata = CASE WHEN (f.reached_at, f.event_id) > (e.reached_at, e.event_id)
+                           THEN f.metadata::json ELSE e.metadata END,
+           version = CASE WHEN f.score <> 0 OR f.subscore <> 0
+                            OR (f.reached_at, f.event_id) > (e.reached_at, e.event_id)
+                          THEN $9 ELSE e.version END,
+           plays = e.plays + f.plays
+      FROM unnest($1::bigint[], $2::text[], $3::numeric[], $4::numeric[], $5::timestamptz[], $6::uuid[],
+                  $7::bigint[], $8::text[]) WITH ORDINALITY
+           AS f (period_id, player_id, score, subscore, reached_at, event_id, plays, metadata, n)
+     WHERE e.period_id = f.period_id AND e.player_id = f.player_id
+ RETURNING f.n, e.version = $9, e.score, e.subscore, e.reached_at";
+
+const INSERT: &str = "
+    INSERT INTO leaderboard_entries (period_id, player_id, score, subscore, reached_at, event_id, plays, metadata,
+                                     sum_score, sum_subscore, version)
+    SELECT f.period_id, f.player_id, f.score, f.subscore, f.reached_at, f.event_id, f.plays, f.metadata::json,
+           f.sum_score, f.sum_subscore, $11
       FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::timestamptz[], $6::uuid[],
-                  $7::bigint[], $8::bigint[], $9::numeric[], $10::numeric[], $11::text[])
-           AS w (period_id, player_id, score, subscore, reached_at, event_id, plays, version,
-                 sum_score, sum_subscore, metadata)
-    ON CONFLICT (period_id, player_id) DO UPDATE
-       SET score = excluded.score, subscore = excluded.subscore, reached_at = excluded.reached_at,
-           event_id = excluded.event_id, plays = excluded.plays, version = excluded.version,
-           sum_score = excluded.sum_score, sum_subscore = excluded.sum_subscore, metadata = excluded.metadata";
+                  $7::bigint[], $8::text[], $9::numeric[], $10::numeric[])
+           AS f (period_id, player_id, score, subscore, reached_at, event_id, plays, metadata,
+                 sum_score, sum_subscore)";
+
+impl Merging {
+    const ALL: [Self; 4] = [Self::Highest, Self::Lowest, Self::Latest, Self::Sum];
+
+    fn of(entry: &FreshEntry<'_>) -> Self {
+        match (entry.operator, entry.order) {
+            (Operator::Best, Order::Descending) => Self::Highest,
+            (Operator::Best, Order::Ascending) => Self::Lowest,
+            (Operator::Set, _) => Self::Latest,
+            (Operator::Incr | Operator::Decr, _) => Self::Sum,
+        }
+    }
+
+    fn statement(self) -> &'static str {
+        match self {
+            Self::Highest => KEEP_HIGHEST,
+            Self::Lowest => KEEP_LOWEST,
+            Self::Latest => KEEP_LATEST,
+            Self::Sum => ADD,
+        }
+    }
+}
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-/// Binds $1 to $11.
-fn bind_columns<'q>(query: Query<'q>, writes: &[EntryWrite<'q>]) -> Query<'q> {
-    let column = |value: fn(&EntryWrite<'_>) -> i64| writes.iter().map(value).collect::<Vec<i64>>();
-    let players: Vec<&'q str> = writes.iter().map(|w| w.player_id).collect();
-    let reached: Vec<Micros> = writes.iter().map(|w| w.state.reached_at).collect();
-    let events: Vec<Uuid> = writes.iter().map(|w| w.state.event_id).collect();
-    let sum = |value: fn(&EntryState) -> i128| sparse(writes, |w| w.sums.then(|| Sum(value(w.state))));
-    let metadata: Vec<Option<&'q str>> = sparse(writes, |w| w.state.metadata.as_deref());
-    query
-        .bind(column(|w| w.period_id))
-        .bind(players)
-        .bind(column(|w| w.state.published_score()))
-        .bind(column(|w| w.state.published_subscore()))
-        .bind(reached)
-        .bind(events)
-        .bind(column(|w| w.state.plays))
-        .bind(column(|w| w.version))
-        .bind(sum(|s| s.score))
-        .bind(sum(|s| s.subscore))
-        .bind(metadata)
-}
+/// Fresh entries as the arrays that statements unnest.
+struct Columns<'a>(Vec<&'a FreshEntry<'a>>);
 
-/// A column that is mostly absent: when it is absent everywhere the array stays empty, and `unnest` fills in NULLs.
-fn sparse<'q, T>(writes: &[EntryWrite<'q>], value: impl Fn(&EntryWrite<'q>) -> Option<T>) -> Vec<Option<T>> {
-    let column: Vec<Option<T>> = writes.iter().map(value).collect();
-    if column.iter().all(Option::is_none) { Vec::new() } else { column }
+impl<'a> Columns<'a> {
+    fn of(entries: impl Iterator<Item = &'a FreshEntry<'a>>) -> Self {
+        Self(entries.collect())
+    }
+
+    fn column<T>(&self, value: impl Fn(&'a FreshEntry<'a>) -> T) -> Vec<T> {
+        self.0.iter().map(|entry| value(entry)).collect()
+    }
+
+    /// A column that is mostly absent: when it is absent everywhere the array stays empty, and `unnest` fills in NULLs.
+    fn sparse<T>(&self, value: impl Fn(&'a FreshEntry<'a>) -> Option<T>) -> Vec<Option<T>> {
+        let column = self.column(value);
+        if column.iter().all(Option::is_none) { Vec::new() } else { column }
+    }
+
+    /// Binds $1 to $8 of an update.
+    fn bind_deltas(&self, kind: Merging, query: Query<'a>) -> Query<'a> {
+        let query = self.bind_key(query);
+        let query = if kind == Merging::Sum {
+            query.bind(self.column(|e| Sum(e.state.score))).bind(self.column(|e| Sum(e.state.subscore)))
+        } else {
+            self.bind_published(query)
+        };
+        self.bind_rest(query)
+    }
+
+    /// Binds $1 to $10 of the insert.
+    fn bind_whole(&self, query: Query<'a>) -> Query<'a> {
+        let sum = |value: fn(&EntryState) -> i128| {
+            self.sparse(|e| (Merging::of(e) == Merging::Sum).then(|| Sum(value(e.state))))
+        };
+        self.bind_rest(self.bind_published(self.bind_key(query))).bind(sum(|s| s.score)).bind(sum(|s| s.subscore))
+    }
+
+    fn bind_key(&self, query: Query<'a>) -> Query<'a> {
+        query.bind(self.column(|e| e.period_id)).bind(self.column(|e| e.player_id))
+    }
+
+    fn bind_published(&self, query: Query<'a>) -> Query<'a> {
+        query.bind(self.column(|e| e.state.published_score())).bind(self.column(|e| e.state.published_subscore()))
+    }
+
+    fn bind_rest(&self, query: Query<'a>) -> Query<'a> {
+        query
+            .bind(self.column(|e| e.state.reached_at))
+            .bind(self.column(|e| e.state.event_id))
+            .bind(self.column(|e| e.state.plays))
+            .bind(self.sparse(|e| e.state.metadata.as_deref()))
+    }
 }
 
 /// The next entries of a period in the order of players, after `after` (exclusive; empty: from the first).

@@ -1,23 +1,25 @@
 //! Markers: what Redis has not been told yet, one row per fold (`aggregator/marker.rs` knows the inside).
 
 use crate::store::pool::Pool;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row};
 
 /// The version of the entries that a fold changes. Taken once per fold, after its leases are locked, so that it grows
 /// with every fold of a shard. Also settles how the fold's statements are planned: once and for all, without the
-/// arrays' lengths. Seeing twenty thousand keys the planner would scan whole tables; and caching look-ups of keys that
-/// never repeat costs more than the look-ups.
+/// arrays' lengths, and as look-ups by key. Seeing twenty thousand keys, or a table that is small when the plan is
+/// made, the planner would scan whole tables; and caching look-ups of keys that never repeat costs more than the
+/// look-ups.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn next_version(transaction: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    let (version, _, _): (i64, String, String) = sqlx::query_as(
+    let row = sqlx::query(
         "SELECT nextval('entry_version'), set_config('plan_cache_mode', 'force_generic_plan', true),
-                set_config('enable_memoize', 'off', true)",
+                set_config('enable_memoize', 'off', true), set_config('enable_hashjoin', 'off', true),
+                set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true)",
     )
     .fetch_one(transaction)
     .await?;
-    Ok(version)
+    row.try_get(0)
 }
 
 /// Stores a marker; returns its id. Whoever holds `shard` sees to its publication.

@@ -28,7 +28,6 @@ pub mod processes;
 /// What Postgres or the way to it answered instead of a result.
 pub use sqlx::Error as StoreError;
 pub mod periods;
-mod place;
 pub mod recompute;
 pub mod recompute_steps;
 pub mod retention;

@@ -32,9 +32,9 @@ impl Resolved {
         (self.generation, self.period_start)
     }
 
-    /// How its facts count; `None`: not at all.
-    pub(super) fn rule(&self) -> Option<Rule> {
-        self.found.and(self.rule)
+    /// In which row and how its facts count; `None`: not at all.
+    pub(super) fn counts(&self) -> Option<(i64, Rule)> {
+        Some((self.found?.id, self.rule?))
     }
 
     /// Late by the pure rule (fine print 6), or frozen: nothing may change standings that were settled.

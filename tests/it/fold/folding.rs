@@ -236,32 +236,3 @@ async fn fine_print_9_a_fold_takes_a_bounded_number_of_facts() {
     assert!((4..=6).contains(&rounds), "{rounds}");
     assert_eq!(arena.entries(board).await.len(), 500);
 }
-
-#[tokio::test]
-async fn an_entry_that_somebody_else_wrote_rolls_the_fold_back_instead_of_being_overwritten() {
-    use scoreline::store::entries::{EntryWrite, WriteEntriesError, read, write};
-    let arena = Arena::new().await;
-    let board = arena.board("b", json!({})).await;
-    arena.score(board, &[play("a", 1, 0), play("b", 2, 0)]).await;
-    let mut folding = arena.pool().begin().await.unwrap();
-    let period = arena.count("SELECT id FROM leaderboard_periods").await;
-    let found = read(&mut folding, &[period, period, period], &["a", "nobody", "b"]).await.unwrap();
-    assert_eq!(found.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [0, 2]);
-    sqlx::query("UPDATE leaderboard_entries SET plays = 7 WHERE player_id = 'b'").execute(arena.pool()).await.unwrap();
-    let writes: Vec<EntryWrite<'_>> = ["a", "b"]
-        .into_iter()
-        .zip(&found)
-        .map(|(player_id, (_, e))| EntryWrite {
-            period_id: period,
-            player_id,
-            state: &e.state,
-            version: 99,
-            sums: false,
-            at: Some(e.at),
-        })
-        .collect();
-    let result = write(&mut folding, &writes).await;
-    assert!(matches!(result, Err(WriteEntriesError::Moved(1))), "{result:?}");
-    folding.rollback().await.unwrap();
-    assert_eq!(arena.entries(board).await["b"].2, 7);
-}

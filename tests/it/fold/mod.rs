@@ -3,6 +3,7 @@
 mod arena;
 mod crash;
 mod folding;
+mod merging;
 mod property;
 mod reading;
 mod rebuilding;

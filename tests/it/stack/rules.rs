@@ -237,7 +237,8 @@ fn literals(text: &str) -> Vec<String> {
 fn is_statement(literal: &str) -> bool {
     let mut words = literal.split_whitespace();
     let first = words.next().unwrap_or_default();
-    ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].contains(&first) && words.count() > 2 && !literal.ends_with('_')
+    let goes_on = ["_", " WHEN "].iter().any(|end| literal.ends_with(end));
+    ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].contains(&first) && words.count() > 2 && !goes_on
 }
 
 #[tokio::test]

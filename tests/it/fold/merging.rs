@@ -1,0 +1,185 @@
+//! Entries are merged by the database: as the domain says, and by look-ups.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use scoreline::domain::board::{Operator, Order};
+use scoreline::domain::clock::Micros;
+use scoreline::domain::entry::EntryState;
+use scoreline::domain::fact::Fact;
+use scoreline::domain::ids::BoardGenerationId;
+use scoreline::store::entries::{FreshEntry, StoredEntry, merge, read};
+use scoreline::store::markers::next_version;
+use scoreline::store::pool::{Pool, PoolTransaction};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::arena::{Arena, play};
+use crate::support::eventually;
+
+const PLAYERS: [&str; 4] = ["a", "b", "c", "d"];
+const WAYS: [(Operator, Order); 5] = [
+    (Operator::Best, Order::Descending),
+    (Operator::Best, Order::Ascending),
+    (Operator::Set, Order::Descending),
+    (Operator::Incr, Order::Descending),
+    (Operator::Decr, Order::Ascending),
+];
+
+/// Player, score, subscore, time, event, metadata: full of ties, and with the extremes.
+type RawFact = (usize, i64, i64, i64, u128, Option<&'static str>);
+
+fn raw_fact() -> impl Strategy<Value = RawFact> {
+    let number = || prop_oneof![-2i64..3, Just(i64::MAX), Just(i64::MIN), any::<i64>()];
+    let metadata = prop_oneof![Just(None), Just(Some("{\"x\":1}")), Just(Some("[ 1e3 ]"))];
+    (0..PLAYERS.len(), number(), number(), 0i64..3, prop_oneof![0u128..3, any::<u128>()], metadata)
+}
+
+fn state((_, score, subscore, at, event, metadata): &RawFact, operator: Operator) -> EntryState {
+    let fact = Fact {
+        generation: BoardGenerationId(1),
+        period_start: Micros(0),
+        player_id: "",
+        score: *score,
+        subscore: *subscore,
+        occurred_at: Micros(*at),
+        event_id: Uuid::from_u128(*event),
+        received_at: Micros(0),
+        metadata: *metadata,
+    };
+    EntryState::from_fact(operator, &fact)
+}
+
+/// A period for each of the ways in which entries merge.
+async fn periods(arena: &Arena) -> Vec<i64> {
+    let mut ids = Vec::new();
+    for (n, _) in WAYS.iter().enumerate() {
+        let board = arena.board(&format!("way-{n}"), json!({})).await;
+        let id = sqlx::query_scalar(
+            "INSERT INTO leaderboard_periods (generation_id, starts_at) VALUES ($1, 'epoch') RETURNING id",
+        );
+        ids.push(id.bind(board.0).fetch_one(arena.pool()).await.unwrap());
+    }
+    ids
+}
+
+#[tokio::test]
+async fn fine_print_14_the_database_merges_entries_as_the_domain_does() {
+    let arena = Arena::new().await;
+    let periods = periods(&arena).await;
+    let mut runner = TestRunner::deterministic();
+    let mut transaction = arena.pool().begin().await.unwrap();
+    let mut model: Vec<Vec<Option<StoredEntry>>> = vec![vec![None; PLAYERS.len()]; WAYS.len()];
+    for _ in 0..150 {
+        // One group: at most one state of each player, in every way at once.
+        let group = proptest::collection::vec(raw_fact(), 1..4).new_tree(&mut runner).unwrap().current();
+        let mut states = Vec::new();
+        for (way, (operator, order)) in WAYS.iter().enumerate() {
+            let mut taken = [false; PLAYERS.len()];
+            for raw in group.iter().filter(|raw| !std::mem::replace(&mut taken[raw.0], true)) {
+                states.push((way, *operator, *order, raw.0, state(raw, *operator)));
+            }
+        }
+        let fresh: Vec<FreshEntry<'_>> = states
+            .iter()
+            .map(|(way, operator, order, player, state)| FreshEntry {
+                period_id: periods[*way],
+                player_id: PLAYERS[*player],
+                operator: *operator,
+                order: *order,
+                state,
+            })
+            .collect();
+        let version = next_version(&mut transaction).await.unwrap();
+        let changed = merge(&mut transaction, version, &fresh).await.unwrap();
+        for ((way, operator, order, player, state), changed) in states.iter().zip(changed) {
+            let entry = &mut model[*way][*player];
+            let moved = match entry {
+                None => {
+                    *entry = Some(StoredEntry { state: state.clone(), version });
+                    true
+                }
+                Some(entry) => entry.state.merge(*operator, *order, state.clone()),
+            };
+            let entry = entry.as_mut().unwrap();
+            entry.version = if moved { version } else { entry.version };
+            assert_eq!(changed, moved.then(|| entry.state.published()), "{operator:?} {order:?} {group:?}");
+        }
+    }
+    for ((period, entries), way) in periods.iter().zip(model).zip(WAYS) {
+        let stored = read(&mut transaction, &[*period; PLAYERS.len()], &PLAYERS).await.unwrap();
+        let expected: Vec<(usize, StoredEntry)> =
+            entries.into_iter().enumerate().filter_map(|(n, entry)| Some((n, entry?))).collect();
+        assert_eq!(stored, expected, "{way:?}");
+    }
+    transaction.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fold_looks_entries_up_however_small_the_table_was_when_it_was_planned() {
+    let arena = Arena::new().await;
+    let periods = periods(&arena).await;
+    sqlx::query("ANALYZE leaderboard_entries").execute(arena.pool()).await.unwrap();
+    let mut transaction = arena.pool().begin().await.unwrap();
+    let version = next_version(&mut transaction).await.unwrap();
+    let states: Vec<EntryState> = WAYS.iter().map(|way| state(&(0, 1, 1, 1, 1, None), way.0)).collect();
+    let fresh: Vec<FreshEntry<'_>> = (0..WAYS.len())
+        .map(|n| FreshEntry {
+            period_id: periods[n],
+            player_id: "a",
+            operator: WAYS[n].0,
+            order: WAYS[n].1,
+            state: &states[n],
+        })
+        .collect();
+    merge(&mut transaction, version, &fresh).await.unwrap();
+    let updates: Vec<String> = sqlx::query_scalar(
+        "SELECT format('EXPLAIN EXECUTE %I (''{}'',''{}'',''{}'',''{}'',''{}'',''{}'',''{}'',''{}'',1)', name)
+           FROM pg_prepared_statements WHERE statement ~ '^\\s*UPDATE leaderboard_entries'",
+    )
+    .fetch_all(&mut *transaction)
+    .await
+    .unwrap();
+    assert_eq!(updates.len(), 4, "one for each way to merge");
+    for explain in updates {
+        let plan: Vec<String> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut *transaction).await.unwrap();
+        let plan = plan.join("\n");
+        assert!(plan.contains("Nested Loop") && plan.matches("Index Scan").count() == 4, "{plan}");
+        assert!(!plan.contains("Seq Scan") && !plan.contains("Memoize"), "{plan}");
+    }
+    transaction.rollback().await.unwrap();
+}
+
+/// An open transaction that has made an entry of b's.
+async fn make_entry(pool: &Pool, period_id: i64) -> Result<PoolTransaction, sqlx::Error> {
+    let state = &state(&(0, 5, 0, 9, 1, None), Operator::Best);
+    let (operator, order) = (Operator::Best, Order::Descending);
+    let mut transaction = pool.begin().await?;
+    let version = next_version(&mut transaction).await?;
+    merge(&mut transaction, version, &[FreshEntry { period_id, player_id: "b", operator, order, state }]).await?;
+    Ok(transaction)
+}
+
+#[tokio::test]
+async fn an_entry_that_somebody_else_made_meanwhile_rolls_the_fold_back_and_the_next_one_counts_both() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.score(board, &[play("a", 1, 0)]).await;
+    let period = arena.count("SELECT id FROM leaderboard_periods").await;
+    // Two transactions that both see no entry of b's; leases keep that from happening.
+    let first = make_entry(arena.pool(), period).await.unwrap();
+    let (pool, waits) = (arena.pool().clone(), period);
+    let second = tokio::spawn(async move { make_entry(&pool, waits).await.map(drop) });
+    eventually("the second waits for the first", Duration::from_secs(10), async || {
+        arena.count("SELECT count(*) FROM pg_locks WHERE NOT granted").await > 0
+    })
+    .await;
+    first.commit().await.unwrap();
+    let refused = second.await.unwrap().unwrap_err();
+    assert_eq!(refused.as_database_error().and_then(|e| e.code()).as_deref(), Some("23505"), "{refused}");
+    arena.score(board, &[play("b", 3, 9)]).await;
+    assert_eq!(arena.entries(board).await["b"].2, 2, "plays");
+}
