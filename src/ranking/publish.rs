@@ -3,6 +3,8 @@
 
 use std::sync::LazyLock;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
 use redis::Script;
 
 use super::connection::{Ranking, RankingError};
@@ -16,6 +18,10 @@ static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sc
 
 /// Most entries of one script call: a few milliseconds in a board of a million.
 pub(super) const ENTRIES_PER_CALL: usize = 500;
+
+/// Calls of one publication that are under way together, so that Redis has the next one when it has done one. They are
+/// shorter for it: whoever else asks Redis waits for both.
+const CALLS_AT_ONCE: usize = 2;
 
 /// A standing to publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,29 +59,38 @@ impl Ranking {
         entries: &[PublishedEntry<'_>],
     ) -> Result<PublishOutcome, RankingError> {
         let base = self.base(generation);
-        let (rank, member) = period_keys(&base, period_start);
-        let (shadow_rank, shadow_member) = shadow_keys(&base, period_start);
+        let ((rank, member), (shadow_rank, shadow_member)) =
+            (period_keys(&base, period_start), shadow_keys(&base, period_start));
         let mut outcome = PublishOutcome::Live;
-        for chunk in entries.chunks(ENTRIES_PER_CALL) {
-            let mut call = PUBLISH.prepare_invoke();
-            call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}rebuild"));
-            call.key(format!("{base}periods")).key(&rank).key(&member);
-            call.key(format!("{base}shadow:periods")).key(&shadow_rank).key(&shadow_member);
-            call.arg(generation.0).arg(period_start.0).arg(version).arg(self.channel());
-            for entry in chunk {
-                call.arg(entry.player_id);
-                match &entry.standing {
-                    Some(standing) => call.arg(prefix_text(&encode_prefix(standing, order))),
-                    None => call.arg(""),
-                };
+        let mut under_way = FuturesOrdered::new();
+        let mut chunks = entries.chunks(ENTRIES_PER_CALL / CALLS_AT_ONCE);
+        loop {
+            while under_way.len() < CALLS_AT_ONCE
+                && let Some(chunk) = chunks.next()
+            {
+                let mut call = PUBLISH.prepare_invoke();
+                call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}rebuild"));
+                call.key(format!("{base}periods")).key(&rank).key(&member);
+                call.key(format!("{base}shadow:periods")).key(&shadow_rank).key(&shadow_member);
+                call.arg(generation.0).arg(period_start.0).arg(version).arg(self.channel());
+                for entry in chunk {
+                    call.arg(entry.player_id);
+                    match &entry.standing {
+                        Some(standing) => call.arg(prefix_text(&encode_prefix(standing, order))),
+                        None => call.arg(""),
+                    };
+                }
+                under_way.push_back(async move { self.call::<i64>(&call).await });
             }
-            outcome = match self.call::<i64>(&call).await? {
-                1 => PublishOutcome::Live,
-                2 => PublishOutcome::Shadow,
-                _ => return Ok(PublishOutcome::NotReady),
+            outcome = match under_way.next().await {
+                None => return Ok(outcome),
+                Some(written) => match written? {
+                    1 => PublishOutcome::Live,
+                    2 => PublishOutcome::Shadow,
+                    _ => return Ok(PublishOutcome::NotReady),
+                },
             };
         }
-        Ok(outcome)
     }
 }
 

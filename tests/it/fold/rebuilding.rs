@@ -21,6 +21,22 @@ fn entry(player_id: &str, score: i64) -> PublishedEntry<'_> {
 }
 
 #[tokio::test]
+async fn a_publication_of_many_calls_arrives_whole() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    let players: Vec<String> = (0..1_100).map(|n| format!("p-{n}")).collect();
+    for round in 0..2 {
+        let plays: Vec<_> = players.iter().enumerate().map(|(n, p)| play(p, n as i64 + round, round)).collect();
+        arena.score(board, &plays).await;
+        let published = arena.redis_state(board);
+        arena.rebuild(board).await;
+        assert_eq!(arena.redis_state(board), published, "round {round}");
+        assert!(published.values().any(|values| values.len() == players.len()), "round {round}");
+    }
+}
+
+#[tokio::test]
 async fn invariant_5_a_rebuild_gives_what_publishing_gave_byte_for_byte() {
     let arena = Arena::new().await;
     let board = arena.board("daily", json!({"reset": "daily", "operator": "incr"})).await;
