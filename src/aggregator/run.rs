@@ -149,7 +149,11 @@ impl Folder {
                     () = stop.cancelled() => return,
                     () = self.wake.notified() => {}
                     Ok(()) = held.changed() => {}
-                    () = tokio::time::sleep(Duration::from_millis(self.config.fold_idle_millis)) => {}
+                    () = tokio::time::sleep(Duration::from_millis(self.config.fold_idle_millis)) => {
+                        if !self.facts_wait().await {
+                            continue;
+                        }
+                    }
                 }
                 // The first fold after a pause begins at once; later ones wait for company.
                 if let Some(began) = last_began {
@@ -183,9 +187,19 @@ impl Folder {
         }
     }
 
+    fn held(&self) -> Vec<Lease> {
+        shards::of_lane(self.shards.held(), self.lane)
+    }
+
+    /// Whether it is worth a fold's transaction to look: asked when nobody gave notice, once a second, for ever. If
+    /// Postgres does not say, the fold finds out why.
+    async fn facts_wait(&self) -> bool {
+        facts::any(&self.pool, &shards::numbers(&self.held())).await.unwrap_or(true)
+    }
+
     /// One fold; says whether another should follow at once.
     async fn fold(&self, committed: &mpsc::Sender<Committed>, began: Instant) -> Result<bool, FoldError> {
-        let held: Vec<Lease> = shards::of_lane(self.shards.held(), self.lane);
+        let held = self.held();
         if held.is_empty() {
             return Ok(false);
         }

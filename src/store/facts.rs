@@ -49,6 +49,17 @@ pub async fn take(
     Ok(rows.into_iter().map(taken).collect())
 }
 
+/// Whether facts of these shards wait.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn any(pool: &Pool, shards: &[i16]) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM score_facts WHERE shard = ANY ($1))")
+        .bind(shards)
+        .fetch_one(pool)
+        .await
+}
+
 /// Puts a row that cannot be read aside, under a negative shard: it blocks nothing, is not lost, and still holds back
 /// the closing of periods.
 ///
