@@ -3,7 +3,7 @@
 //! tokio-cron-scheduler only nudges. Its ticks may come twice, may be lost when the process sleeps, and run a job again
 //! while it still runs; so a tick does nothing but wake the job's own loop, which runs one at a time, takes the lease
 //! `job-<name>` (several crons may run) and looks for what is due instead of trusting the time of the tick. Every job
-//! also runs at start, and when no tick came for long.
+//! also runs at start, unless it ran not long before, and when no tick came for long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +66,9 @@ impl std::fmt::Debug for Context {
     }
 }
 
+/// The outcome of a job that did what it had to.
+const DONE: &str = "done";
+
 type Run = for<'a> fn(&'a Context, &'a Tenure) -> BoxFuture<'a, Result<u64, JobError>>;
 
 /// One row of the table.
@@ -77,6 +80,8 @@ pub struct ScheduledJob {
     pub cadence: &'static str,
     /// It runs no less often than this, ticks or not.
     pub at_latest: Duration,
+    /// A process that starts leaves it to the next tick when it succeeded so short a time ago.
+    pub fresh_for: Duration,
     /// What it does, for people.
     pub what: &'static str,
     run: Run,
@@ -89,6 +94,7 @@ pub const JOBS: [ScheduledJob; 7] = [
         name: "make-partitions",
         cadence: "0 */10 * * * *",
         at_latest: Duration::from_secs(1_200),
+        fresh_for: Duration::ZERO,
         what: "makes the monthly partitions of events, to two months ahead",
         run: |context, tenure| Box::pin(make_partitions(context, tenure)),
     },
@@ -96,6 +102,7 @@ pub const JOBS: [ScheduledJob; 7] = [
         name: "drop-old-months",
         cadence: "30 */5 * * * *",
         at_latest: Duration::from_secs(600),
+        fresh_for: Duration::ZERO,
         what: "folds months past RETENTION_DAYS into the baseline, detaches and drops them",
         run: |context, tenure| Box::pin(retention::drop_old_months(context, tenure)),
     },
@@ -103,6 +110,7 @@ pub const JOBS: [ScheduledJob; 7] = [
         name: "ensure-periods",
         cadence: "0 * * * * *",
         at_latest: Duration::from_secs(120),
+        fresh_for: Duration::ZERO,
         what: "makes the current period of every leaderboard",
         run: |context, tenure| Box::pin(close_periods::ensure_current(context, tenure)),
     },
@@ -110,6 +118,7 @@ pub const JOBS: [ScheduledJob; 7] = [
         name: "close-periods",
         cadence: "*/5 * * * * *",
         at_latest: Duration::from_secs(15),
+        fresh_for: Duration::ZERO,
         what: "freezes periods that are over and writes their final standings",
         run: |context, tenure| Box::pin(close_periods::close_due(context, tenure)),
     },
@@ -117,6 +126,7 @@ pub const JOBS: [ScheduledJob; 7] = [
         name: "unpublish-closed",
         cadence: "15 * * * * *",
         at_latest: Duration::from_secs(120),
+        fresh_for: Duration::ZERO,
         what: "removes periods from Redis CLOSED_PERIOD_REDIS_TTL after they were closed",
         run: |context, tenure| Box::pin(close_periods::unpublish_closed(context, tenure)),
     },
@@ -124,6 +134,7 @@ pub const JOBS: [ScheduledJob; 7] = [
         name: "clean-up",
         cadence: "45 */5 * * * *",
         at_latest: Duration::from_secs(600),
+        fresh_for: Duration::ZERO,
         what: "removes retired generations, old logs, decided dead letters and dead processes",
         run: |context, tenure| Box::pin(retention::clean_up(context, tenure)),
     },
@@ -131,6 +142,8 @@ pub const JOBS: [ScheduledJob; 7] = [
         name: "audit-boards",
         cadence: "20 7 * * * *",
         at_latest: Duration::from_secs(7_200),
+        // It reads whole boards: not with every restart.
+        fresh_for: Duration::from_secs(3_600),
         what: "compares samples of every leaderboard in Redis with Postgres and repairs",
         run: |context, tenure| Box::pin(audit::audit_all_samples(context, tenure)),
     },
@@ -193,14 +206,27 @@ async fn start_ticks(nudges: Vec<(ScheduledJob, Arc<Notify>)>) -> Result<JobSche
 }
 
 async fn drive(context: Arc<Context>, job: ScheduledJob, nudge: Arc<Notify>) {
+    let mut due = !is_fresh(&context, &job).await;
     while !context.stop.is_cancelled() {
-        run_once(&context, &job).await;
+        if due {
+            run_once(&context, &job).await;
+        }
+        due = true;
         tokio::select! {
             () = context.stop.cancelled() => {}
             () = nudge.notified() => {}
             () = tokio::time::sleep(job.at_latest) => {}
         }
     }
+}
+
+async fn is_fresh(context: &Context, job: &ScheduledJob) -> bool {
+    if job.fresh_for.is_zero() {
+        return false;
+    }
+    let last = scheduled_runs::last(&context.pool, job.name).await;
+    let fresh_since = Micros(context.clock.now().0 - job.fresh_for.as_micros() as i64);
+    last.is_ok_and(|last| last.is_some_and(|run| run.outcome == DONE && run.ended_at > fresh_since))
 }
 
 /// Runs a job once if no other process is at it; logs and measures how it went. Returns whether it ran and succeeded.
@@ -221,7 +247,7 @@ pub async fn run_once(context: &Arc<Context>, job: &ScheduledJob) -> bool {
         Ok(Ok(None)) => return false,
         Ok(Ok(Some(done))) => {
             tracing::debug!(job = job.name, done, "scheduled job done");
-            ("done", done)
+            (DONE, done)
         }
         Ok(Err(error)) => {
             tracing::warn!(job = job.name, %error, "scheduled job failed; it runs again");
@@ -235,7 +261,7 @@ pub async fn run_once(context: &Arc<Context>, job: &ScheduledJob) -> bool {
     metrics::histogram!(names::SCHEDULED_SECONDS, "role" => "cron", "job" => job.name)
         .record(began.elapsed().as_secs_f64());
     metrics::counter!(names::SCHEDULED_RUNS, "role" => "cron", "job" => job.name, "outcome" => outcome).increment(1);
-    if outcome == "done" {
+    if outcome == DONE {
         let now = context.clock.now().0 as f64 / 1e6;
         metrics::gauge!(names::SCHEDULED_LAST_SUCCESS, "role" => "cron", "job" => job.name).set(now);
     }
@@ -244,5 +270,5 @@ pub async fn run_once(context: &Arc<Context>, job: &ScheduledJob) -> bool {
     if let Err(error) = scheduled_runs::record(&context.pool, job.name, &run).await {
         tracing::debug!(job = job.name, %error, "how a scheduled job ended was not recorded");
     }
-    outcome == "done"
+    outcome == DONE
 }

@@ -58,3 +58,33 @@ async fn fine_print_11_a_job_runs_in_one_process_at_a_time() {
     held.sign_off().await;
     assert!(run_once(&other, job).await);
 }
+
+#[tokio::test]
+async fn the_audit_reads_every_board_with_a_start_only_if_it_did_not_lately() {
+    let stage = Stage::new("2026-11-20T12:00:00Z").await;
+    stage.live("daily", json!({"reset": "daily"})).await;
+    let record = async |ended_at: &'static str, outcome: &'static str| {
+        sqlx::query("DELETE FROM scheduled_runs").execute(stage.pool()).await.unwrap();
+        let insert = "INSERT INTO scheduled_runs (job, ended_at, outcome, did) VALUES ('audit-boards', $1::text::timestamptz, $2, 77)";
+        sqlx::query(insert).bind(ended_at).bind(outcome).execute(stage.pool()).await.unwrap();
+    };
+    let others = i64::try_from(JOBS.len()).unwrap() - 1;
+    for (ended_at, outcome, audits) in [
+        ("2026-11-20T11:30:00Z", "done", false),
+        ("2026-11-20T10:30:00Z", "done", true),
+        ("2026-11-20T11:30:00Z", "failed", true),
+    ] {
+        record(ended_at, outcome).await;
+        let lifecycle = Lifecycle::default();
+        let running = tokio::spawn(schedule::run((*stage.context).clone(), lifecycle.clone()));
+        eventually("the jobs have run", Duration::from_secs(10), async || {
+            let ran = stage.count("SELECT count(*) FROM scheduled_runs WHERE did <> 77").await;
+            ran == others + i64::from(audits)
+        })
+        .await;
+        lifecycle.soft.cancel();
+        running.await.unwrap();
+        let kept = stage.count("SELECT count(*) FROM scheduled_runs WHERE did = 77").await;
+        assert_eq!(kept, i64::from(!audits), "{ended_at} {outcome}");
+    }
+}
