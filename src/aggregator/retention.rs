@@ -1,12 +1,13 @@
 //! What is dropped, and when (`docs/operations/cleanup.md`).
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 
 use super::baseline::{self, Step};
 use super::close_periods::low_water_mark;
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
-use crate::domain::clock::Micros;
 use crate::domain::month::Month;
 use crate::lifecycle::crash_point;
 use crate::store::{partitions, retention};
@@ -14,9 +15,9 @@ use crate::store::{partitions, retention};
 /// Rows of one clean-up transaction.
 const CHUNK: i64 = 5_000;
 /// A process that was not seen for this long has died.
-const DEAD_PROCESS_SECONDS: i64 = 3_600;
+const DEAD_PROCESS: Duration = Duration::from_secs(3_600);
 /// Retired generations are kept this long: api processes may still be reading them.
-const RETIRED_SECONDS: i64 = 60;
+const RETIRED: Duration = Duration::from_secs(60);
 const DAY_SECONDS: i64 = 86_400;
 
 /// Settings under which an accepted event could be dropped before it is counted.
@@ -127,23 +128,22 @@ async fn drop_detached(context: &Context, tenure: &Tenure) -> Result<u64, JobErr
 /// # Errors
 /// [`JobError`].
 pub async fn clean_up(context: &Context, tenure: &Tenure) -> Result<u64, JobError> {
-    let now = context.clock.now();
-    let logs = now.plus_seconds(-i64::from(context.retention.log_retention_days) * DAY_SECONDS);
-    let dead = now.plus_seconds(-DEAD_PROCESS_SECONDS);
+    let logs = Duration::from_secs(u64::from(context.retention.log_retention_days) * DAY_SECONDS.cast_unsigned());
+    let closed = context.clock.now().plus_seconds(-(DEAD_PROCESS.as_secs().cast_signed()));
     let mut removed = 0;
     removed += all(context, tenure, |c| Box::pin(retention::dead_letters(c, logs, CHUNK))).await?;
     removed += all(context, tenure, |c| Box::pin(retention::audit_log(c, logs, CHUNK))).await?;
-    removed += all(context, tenure, |c| Box::pin(retention::processes(c, dead, CHUNK))).await?;
-    removed += all(context, tenure, |c| Box::pin(retention::recompute_leases(c, dead, CHUNK))).await?;
-    removed += all(context, tenure, |c| Box::pin(retention::closed_baseline(c, dead, CHUNK))).await?;
-    removed += clean_retired(context, tenure, now.plus_seconds(-RETIRED_SECONDS)).await?;
+    removed += all(context, tenure, |c| Box::pin(retention::processes(c, DEAD_PROCESS, CHUNK))).await?;
+    removed += all(context, tenure, |c| Box::pin(retention::recompute_leases(c, DEAD_PROCESS, CHUNK))).await?;
+    removed += all(context, tenure, |c| Box::pin(retention::closed_baseline(c, closed, CHUNK))).await?;
+    removed += clean_retired(context, tenure).await?;
     Ok(removed)
 }
 
-async fn clean_retired(context: &Context, tenure: &Tenure, before: Micros) -> Result<u64, JobError> {
+async fn clean_retired(context: &Context, tenure: &Tenure) -> Result<u64, JobError> {
     let retired = {
         let mut connection = context.pool.acquire().await?;
-        retention::retired_generations(&mut connection, before).await?
+        retention::retired_generations(&mut connection, RETIRED).await?
     };
     let mut removed = 0;
     for generation in retired {

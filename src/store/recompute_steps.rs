@@ -278,11 +278,10 @@ pub async fn swap(
         .await?;
     let Some(closed) = hand_over_closed(transaction, old, id, now).await? else { return Ok(Swap::Closing) };
     sqlx::query(
-        "UPDATE leaderboard_generations SET state = 'retired', retired_at = $2
+        "UPDATE leaderboard_generations SET state = 'retired', retired_at = now()
           WHERE leaderboard_id = $1 AND state = 'live'",
     )
     .bind(leaderboard)
-    .bind(now)
     .execute(&mut *transaction)
     .await?;
     sqlx::query("UPDATE leaderboard_generations SET state = 'live', live_at = $2 WHERE id = $1")

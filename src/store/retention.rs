@@ -1,5 +1,8 @@
 //! Clean-ups in bounded chunks. Each function removes at most `limit` rows and says how many went, so that its caller
-//! repeats it until nothing is left and no transaction lives long.
+//! repeats it until nothing is left and no transaction lives long. What Postgres stamped it compares with its own time:
+//! a cron whose clock is ahead must not remove what lives.
+
+use std::time::Duration;
 
 use sqlx::PgConnection;
 
@@ -9,62 +12,63 @@ use crate::domain::ids::BoardGenerationId;
 async fn delete(
     connection: &mut PgConnection,
     statement: &'static str,
-    before: Micros,
+    age: Duration,
     limit: i64,
 ) -> Result<u64, sqlx::Error> {
-    Ok(sqlx::query(statement).bind(before).bind(limit).execute(connection).await?.rows_affected())
+    Ok(sqlx::query(statement).bind(age.as_secs_f64()).bind(limit).execute(connection).await?.rows_affected())
 }
 
-/// Dead letters that were decided before `before`. Undecided ones stay for ever.
+/// Dead letters that were decided `age` ago. Undecided ones stay for ever.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn dead_letters(connection: &mut PgConnection, before: Micros, limit: i64) -> Result<u64, sqlx::Error> {
+pub async fn dead_letters(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
     const SQL: &str = "DELETE FROM dead_letters WHERE id IN (
-        SELECT id FROM dead_letters WHERE state <> 'waiting' AND decided_at < $1 LIMIT $2)";
-    delete(connection, SQL, before, limit).await
+        SELECT id FROM dead_letters WHERE state <> 'waiting' AND decided_at < now() - make_interval(secs => $1) LIMIT $2)";
+    delete(connection, SQL, age, limit).await
 }
 
-/// Audit log entries older than `before`.
+/// Audit log entries older than `age`.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn audit_log(connection: &mut PgConnection, before: Micros, limit: i64) -> Result<u64, sqlx::Error> {
-    const SQL: &str = "DELETE FROM audit_log WHERE id IN (SELECT id FROM audit_log WHERE at < $1 ORDER BY at LIMIT $2)";
-    delete(connection, SQL, before, limit).await
+pub async fn audit_log(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
+    const SQL: &str = "DELETE FROM audit_log WHERE id IN (SELECT id FROM audit_log WHERE at < now() - make_interval(secs => $1) ORDER BY at LIMIT $2)";
+    delete(connection, SQL, age, limit).await
 }
 
-/// Processes that were last seen before `before`: they died without signing off.
+/// Processes that were last seen `age` ago: they died without signing off.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn processes(connection: &mut PgConnection, before: Micros, limit: i64) -> Result<u64, sqlx::Error> {
-    const SQL: &str = "DELETE FROM processes WHERE id IN (SELECT id FROM processes WHERE seen_at < $1 LIMIT $2)";
-    delete(connection, SQL, before, limit).await
+pub async fn processes(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
+    const SQL: &str = "DELETE FROM processes WHERE id IN (SELECT id FROM processes WHERE seen_at < now() - make_interval(secs => $1) LIMIT $2)";
+    delete(connection, SQL, age, limit).await
 }
 
-/// Leases that ended before `before` and are made for one purpose only: those of recomputes.
+/// Leases that ended `age` ago and are made for one purpose only: those of recomputes.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn recompute_leases(connection: &mut PgConnection, before: Micros, limit: i64) -> Result<u64, sqlx::Error> {
+pub async fn recompute_leases(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
     const SQL: &str = "DELETE FROM leases WHERE name IN (
-        SELECT name FROM leases WHERE name LIKE 'recompute-%' AND expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
-    delete(connection, SQL, before, limit).await
+        SELECT name FROM leases WHERE name LIKE 'recompute-%' AND expires_at < now() - make_interval(secs => $1) LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    delete(connection, SQL, age, limit).await
 }
 
-/// Generations that were retired before `before` and still have something.
+/// Generations that were retired `age` ago and still have something.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn retired_generations(
     connection: &mut PgConnection,
-    before: Micros,
+    age: Duration,
 ) -> Result<Vec<BoardGenerationId>, sqlx::Error> {
     let ids: Vec<i32> = sqlx::query_scalar(
-        "SELECT id FROM leaderboard_generations WHERE state = 'retired' AND retired_at < $1 ORDER BY id LIMIT 100",
+        "SELECT id FROM leaderboard_generations WHERE state = 'retired' AND retired_at < now() - make_interval(secs => $1)
+          ORDER BY id LIMIT 100",
     )
-    .bind(before)
+    .bind(age.as_secs_f64())
     .fetch_all(connection)
     .await?;
     Ok(ids.into_iter().map(BoardGenerationId).collect())
@@ -108,7 +112,7 @@ pub async fn retired_generation(
     Ok(removed.rows_affected())
 }
 
-/// Baseline of periods that are closed: frozen standings need none.
+/// Baseline of periods that were closed before `before` (cron's time, as `closed_at` is): frozen standings need none.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -120,5 +124,5 @@ pub async fn closed_baseline(connection: &mut PgConnection, before: Micros, limi
                 WHERE p.state = 'closed' AND p.closed_at < $1 LIMIT $2) AS few
         WHERE (b.generation_id, b.period_start, b.player_id)
             = (few.generation_id, few.period_start, few.player_id)";
-    delete(connection, SQL, before, limit).await
+    Ok(sqlx::query(SQL).bind(before).bind(limit).execute(connection).await?.rows_affected())
 }
