@@ -31,7 +31,7 @@ pub struct Options {
     #[arg(long, default_value_t = 3)]
     pub rounds: u32,
     /// Events a round.
-    #[arg(long, default_value_t = 400_000)]
+    #[arg(long, default_value_t = 1_600_000)]
     pub events: u64,
     /// Connections of the load generator.
     #[arg(long, default_value_t = 16)]
