@@ -4,18 +4,22 @@ use crate::store::pool::Pool;
 use sqlx::{PgConnection, Row};
 
 /// The version of the entries that a fold changes. Taken once per fold, after its leases are locked, so that it grows
-/// with every fold of a shard. Also settles how the fold's statements are planned: once and for all, without the
-/// arrays' lengths, and as look-ups by key. Seeing twenty thousand keys, or a table that is small when the plan is
-/// made, the planner would scan whole tables; and caching look-ups of keys that never repeat costs more than the
-/// look-ups.
+/// with every fold of a shard. Also settles how the fold's statements are planned: as look-ups by key. Seeing twenty
+/// thousand keys the planner would scan whole tables, and caching look-ups of keys that never repeat costs more than the
+/// look-ups. One plan serves all folds, without the arrays' lengths; but while the table is small, or nobody has counted
+/// it, each is planned anew: a plan that was made for a small table walks all of it, however large it has become.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn next_version(transaction: &mut PgConnection) -> Result<i64, sqlx::Error> {
     let row = sqlx::query(
-        "SELECT nextval('entry_version'), set_config('plan_cache_mode', 'force_generic_plan', true),
-                set_config('enable_memoize', 'off', true), set_config('enable_hashjoin', 'off', true),
-                set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true)",
+        "SELECT nextval('entry_version'),
+                set_config('plan_cache_mode',
+                           CASE WHEN reltuples < 10000 THEN 'force_custom_plan' ELSE 'force_generic_plan' END, true),
+                set_config('random_page_cost', '0.1', true), set_config('enable_memoize', 'off', true),
+                set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+                set_config('enable_seqscan', 'off', true)
+           FROM pg_class WHERE oid = 'leaderboard_entries'::regclass",
     )
     .fetch_one(transaction)
     .await?;
