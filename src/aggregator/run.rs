@@ -21,10 +21,11 @@ use crate::store::leases::Lease;
 use crate::store::{facts, markers};
 use crate::telemetry::metrics as names;
 
-/// Folds that may be on their way to Redis while the next one runs.
-const IN_FLIGHT: usize = 4;
+/// Folds that may wait for Redis while the next ones run. With more of them folds would run ahead and take the cores from
+/// Redis, players would see scores later, and at the end of a backlog Redis would be busy alone.
+const IN_FLIGHT: usize = 1;
 /// How long a fold waits for Redis to catch up before the marker is left in Postgres alone.
-const CATCH_UP: Duration = Duration::from_millis(250);
+const CATCH_UP: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// How often the outbox is measured.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(2);
