@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::rfc3339;
+
 /// Microseconds since the Unix epoch, UTC. The resolution of `occurred_at`, `received_at` and `reached_at`, and
 /// of Postgres's `timestamptz`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -52,6 +54,11 @@ impl Micros {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// RFC 3339 in UTC, with as many fractional digits as it needs.
+    pub fn rfc3339(self) -> rfc3339::Text {
+        rfc3339::write(self)
+    }
+
     /// The same moment for calendar arithmetic. Out of jiff's range (year ±9999): clamped to it.
     pub fn to_timestamp(self) -> jiff::Timestamp {
         jiff::Timestamp::from_microsecond(self.0).unwrap_or(if self.0 < 0 {
@@ -71,13 +78,13 @@ impl From<jiff::Timestamp> for Micros {
 /// RFC 3339 in UTC, with as many fractional digits as it needs.
 impl std::fmt::Display for Micros {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.to_timestamp().fmt(f)
+        f.write_str(&self.rfc3339())
     }
 }
 
 impl serde::Serialize for Micros {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
+        s.serialize_str(&self.rfc3339())
     }
 }
 

@@ -1,4 +1,7 @@
-//! RFC 3339 moments, read without allocation in about 20 ns (a general parser takes five times that, for each event).
+//! RFC 3339 moments, read and written without allocation in about 20 ns (a general parser takes five times that, for each
+//! event; so does a general printer, for each entry of an answer).
+
+use std::io::Write as _;
 
 use super::clock::Micros;
 
@@ -93,6 +96,85 @@ const fn days_from_epoch(year: i64, month: u32, day: u32) -> i64 {
     era * 146_097 + day_of_era - 719_468
 }
 
+/// Year, month and day of a day since 1970-01-01 (the same, `civil_from_days`).
+const fn date_of(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted - era * 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (year_of_era, month + 3) } else { (year_of_era + 1, month - 9) };
+    (era * 400 + year, month, day)
+}
+
+/// The longest text is that of a year before 0, with all digits of the second.
+const LONGEST: usize = 40;
+
+/// A moment in UTC with as many fractional digits as it needs: `2026-11-21T10:00:00.123Z`.
+#[derive(Debug, Clone, Copy)]
+pub struct Text {
+    bytes: [u8; LONGEST],
+    len: usize,
+}
+
+impl std::ops::Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+/// Writes a moment; as [`Micros::to_timestamp`] it knows no others than those of the years ±9999.
+pub fn write(moment: Micros) -> Text {
+    const YEAR_0: i64 = -62_167_219_200_000_000;
+    const END: i64 = 253_402_207_200_000_000;
+    let mut bytes = [0; LONGEST];
+    if !(YEAR_0..END).contains(&moment.0) {
+        let mut rest = &mut bytes[..];
+        // It is long enough.
+        let _ = write!(rest, "{}", moment.to_timestamp());
+        let len = LONGEST - rest.len();
+        return Text { bytes, len };
+    }
+    let (seconds, micros) = (moment.0.div_euclid(1_000_000), moment.0.rem_euclid(1_000_000));
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = date_of(days);
+    bytes[..20].copy_from_slice(b"0000-00-00T00:00:00Z");
+    for (at, value) in [
+        (0, year / 100),
+        (2, year % 100),
+        (5, month),
+        (8, day),
+        (11, second / 3_600),
+        (14, second / 60 % 60),
+        (17, second % 60),
+    ] {
+        put_two(&mut bytes, at, value);
+    }
+    let mut len = 20;
+    if micros != 0 {
+        bytes[19] = b'.';
+        for (at, value) in [(20, micros / 10_000), (22, micros / 100 % 100), (24, micros % 100)] {
+            put_two(&mut bytes, at, value);
+        }
+        len = 26;
+        while bytes[len - 1] == b'0' {
+            len -= 1;
+        }
+        bytes[len] = b'Z';
+        len += 1;
+    }
+    Text { bytes, len }
+}
+
+fn put_two(bytes: &mut [u8; LONGEST], at: usize, value: i64) {
+    bytes[at] = b'0' + (value / 10) as u8;
+    bytes[at + 1] = b'0' + (value % 10) as u8;
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -145,8 +227,16 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_jiff(micros in -62_135_596_800_000_000i64..253_402_207_200_000_000) {
-            let text = Micros(micros).to_string();
+            let text = Micros(micros).to_timestamp().to_string();
             prop_assert_eq!(parse(&text), Some(Micros(micros)));
+        }
+
+        #[test]
+        fn writes_what_jiff_writes(micros in prop_oneof![
+            any::<i64>(), -62_300_000_000_000_000i64..253_403_000_000_000_000,
+            (-62_300_000_000i64..253_403_000_000).prop_map(|s| s * 1_000_000), (0i64..2_000_000_000_000).prop_map(|ms| ms * 1_000),
+        ]) {
+            prop_assert_eq!(&*write(Micros(micros)), Micros(micros).to_timestamp().to_string());
         }
 
         #[test]
