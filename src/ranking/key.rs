@@ -18,10 +18,11 @@ impl SortKey {
         Some(Self(text.to_owned()))
     }
 
-    /// Takes a member that Redis holds. `None` when it is no sort key (someone else wrote there).
-    pub(super) fn from_member(member: String) -> Option<Self> {
-        decode(member.as_bytes(), Order::Ascending)?;
-        Some(Self(member))
+    /// Takes a member that Redis holds, and what it encodes on a board of this order. `None` when it is no sort key
+    /// (someone else wrote there).
+    pub(super) fn from_member(member: String, order: Order) -> Option<(Self, Standing)> {
+        let (standing, _) = decode(member.as_bytes(), order)?;
+        Some((Self(member), standing))
     }
 
     /// The text.

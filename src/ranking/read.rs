@@ -219,8 +219,8 @@ const fn tie_code(policy: TiePolicy) -> &'static str {
 }
 
 fn ranked(board: &BoardPeriod, member: String, rank: u64) -> Option<RankedEntry> {
-    let key = SortKey::from_member(member)?;
-    Some(RankedEntry { rank, standing: key.standing(board.order), key })
+    let (key, standing) = SortKey::from_member(member, board.order)?;
+    Some(RankedEntry { rank, standing, key })
 }
 
 /// The rank of an entry that stands at `position` (from 1) right behind `previous`.
