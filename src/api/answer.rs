@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use sha2::Digest as _;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128, xxh3_128_with_seed};
 
 use super::cursor::Cursor;
 use super::problem::Problem;
@@ -17,6 +18,11 @@ use crate::domain::clock::Micros;
 use crate::ranking::{BoardPeriod, Direction, Page, RankedEntry, SortKey};
 use crate::store::periods::StoredPeriod;
 use crate::store::standings::Extras;
+
+/// `as_of` is within the first so many bytes of an answer.
+const AS_OF_WITHIN: usize = 1_024;
+/// Most headers of an answer.
+const MOST_HEADERS: usize = 12;
 
 /// A period.
 #[derive(Debug, Clone, Copy, Serialize, utoipa::ToSchema)]
@@ -196,21 +202,23 @@ pub fn entries_answer<'a>(
 
 /// JSON and the tag of everything in it but `as_of`: two answers with the same tag say the same, read at different
 /// times, hence a weak tag.
+///
+/// The tag tells apart answers that differ by themselves, for which 128 bits are plenty, and is the same in every process.
+/// It need not withstand somebody who looks for two answers with one tag: who finds them keeps a client, for as long as
+/// the second lasts, on the first, which was true as well. Nothing else is decided by it.
 pub fn encode(answer: &impl Serialize, as_of: Micros) -> (Bytes, HeaderValue) {
     let body = serde_json::to_vec(answer).unwrap_or_default();
-    let moment = as_of.to_string();
-    let mut digest = sha2::Sha256::new();
+    let moment = as_of.rfc3339();
     // No text from outside stands before it, so the first match is the field.
-    match body.windows(moment.len()).take(1_024).position(|window| window == moment.as_bytes()) {
+    let begin = body.get(..AS_OF_WITHIN).unwrap_or(&body);
+    let hash = match memchr::memmem::find(begin, moment.as_bytes()) {
         Some(at) => {
-            digest.update(&body[..at]);
-            digest.update(&body[at + moment.len()..]);
+            let (before, after) = (&body[..at], &body[at + moment.len()..]);
+            xxh3_128_with_seed(after, xxh3_64(before))
         }
-        None => digest.update(&body),
-    }
-    let hash = digest.finalize();
-    let tag = format!("W/\"{}\"", hex::encode(hash.get(..12).unwrap_or_default()));
-    let tag = HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("W/\"0\""));
+        None => xxh3_128(&body),
+    };
+    let tag = HeaderValue::try_from(format!("W/\"{hash:032x}\"")).unwrap_or(HeaderValue::from_static("W/\"0\""));
     (Bytes::from(body), tag)
 }
 
@@ -237,20 +245,22 @@ impl Caching {
 
 /// The response: the bytes, or `304` when the client has them already.
 pub fn respond(request: &HeaderMap, caching: Caching, body: Bytes, etag: &HeaderValue, gzipped: bool) -> Response {
-    let mut response = if is_known(request, etag) {
-        StatusCode::NOT_MODIFIED.into_response()
+    let known = is_known(request, etag);
+    let mut response = Response::new(if known { Body::empty() } else { Body::from(body) });
+    // With those that every answer gets, so that the table does not grow on the way.
+    let mut headers = HeaderMap::with_capacity(MOST_HEADERS);
+    if known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
     } else {
-        let mut response = Response::new(axum::body::Body::from(body));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if gzipped {
-            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        response
-    };
-    let headers = response.headers_mut();
+    }
     headers.insert(header::ETAG, etag.clone());
     headers.insert(header::CACHE_CONTROL, caching.control);
     headers.insert(header::VARY, caching.vary);
+    *response.headers_mut() = headers;
     response
 }
 
