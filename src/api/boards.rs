@@ -34,31 +34,25 @@ pub struct Reading {
     pub game: Arc<GameEntry>,
     /// Whether it came without a key, under `/v1/public/{game}`.
     pub public: bool,
-    slug: String,
-    player: Option<String>,
+    path: RawPathParams,
 }
 
 impl FromRequestParts<ApiState> for Reading {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-        let params = RawPathParams::from_request_parts(parts, state).await;
-        let params = params.map_err(|_| path::unreadable())?;
-        let (mut game, mut slug, mut player) = (None, String::new(), None);
-        for (name, value) in &params {
-            match name {
-                "game" => game = Some(state.directory.load().games.get(value).cloned().ok_or_else(no_such_game)?),
-                "slug" => value.clone_into(&mut slug),
-                "player" => player = Some(value.to_owned()),
-                _ => {}
-            }
-        }
-        if let Some(game) = game {
-            return Ok(Self { game, public: true, slug, player });
+        let path = RawPathParams::from_request_parts(parts, state).await.map_err(|_| path::unreadable())?;
+        if let Some(slug) = named(&path, "game") {
+            let game = state.directory.load().games.get(slug).cloned().ok_or_else(no_such_game)?;
+            return Ok(Self { game, public: true, path });
         }
         let Reader(game) = Reader::from_request_parts(parts, state).await?;
-        Ok(Self { game, public: false, slug, player })
+        Ok(Self { game, public: false, path })
     }
+}
+
+fn named<'a>(path: &'a RawPathParams, part: &str) -> Option<&'a str> {
+    path.iter().find(|(name, _)| *name == part).map(|(_, value)| value)
 }
 
 impl Reading {
@@ -69,7 +63,7 @@ impl Reading {
     pub fn leaderboard(&self) -> Result<&LeaderboardEntry, Problem> {
         self.game
             .leaderboards
-            .get(self.slug.as_str())
+            .get(named(&self.path, "slug").unwrap_or_default())
             .filter(|entry| entry.public || !self.public)
             .ok_or_else(|| Problem::not_found("leaderboard_not_found", "There is no such leaderboard."))
     }
@@ -89,7 +83,7 @@ impl Reading {
     /// `400 player_id_invalid`.
     pub fn player(&self) -> Result<PlayerId, Problem> {
         // The route without a parameter is `…/entries/lookup`: a player may be called that.
-        PlayerId::parse(self.player.as_deref().unwrap_or("lookup")).map_err(|problem| {
+        PlayerId::parse(named(&self.path, "player").unwrap_or("lookup")).map_err(|problem| {
             Problem::bad_request("player_id_invalid", format!("A player id {problem}.")).at("player_id")
         })
     }

@@ -14,6 +14,7 @@ use super::body::RawBody;
 use super::cache::{CachedPage, PageKey};
 use super::compression::accepts_gzip;
 use super::cursor::{self, Cursor};
+use super::path::Asked;
 use super::problem::Problem;
 use super::query::{ReadingQuery, WhichPeriod};
 use super::source::Source;
@@ -43,13 +44,8 @@ const MAX_LOOKUP: usize = 500;
     ),
     responses((status = 200, body = EntriesAnswer<'static>), )
 )]
-pub async fn page(
-    State(state): State<ApiState>,
-    reading: Reading,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
+pub async fn page(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, Problem> {
+    let query = ReadingQuery::parse(asked.query())?;
     let (entry, live) = reading.live()?;
     let seen = state.boards.seen(&state, live.generation.id);
     let (period, from) = place(&state, live, &query).await?;
@@ -62,13 +58,13 @@ pub async fn page(
         None => Box::pin(make_page(&state, live, &board, &period, key)).await?,
     };
     let caching = Caching::new(&state, reading.public);
-    if !is_known(&headers, &page.etag)
-        && accepts_gzip(&headers)
+    if !is_known(&asked.headers, &page.etag)
+        && accepts_gzip(&asked.headers)
         && let Some(compressed) = Box::pin(page.gzip()).await
     {
-        return Ok(respond(&headers, caching, compressed, &page.etag, true));
+        return Ok(respond(&asked.headers, caching, compressed, &page.etag, true));
     }
-    Ok(respond(&headers, caching, page.body.clone(), &page.etag, false))
+    Ok(respond(&asked.headers, caching, page.body.clone(), &page.etag, false))
 }
 
 /// Makes a page and keeps it; many who want the same one share one making.
@@ -152,13 +148,8 @@ fn no_entry(player: &PlayerId) -> Problem {
     ),
     responses((status = 200, body = StandingAnswer<'static>))
 )]
-pub async fn standing(
-    State(state): State<ApiState>,
-    reading: Reading,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
+pub async fn standing(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, Problem> {
+    let query = ReadingQuery::parse(asked.query())?;
     let place = Place::of(&state, &reading, query.period).await?;
     let player = reading.player()?;
     let found = place.source(&state).standing(player.as_str()).await?;
@@ -174,7 +165,7 @@ pub async fn standing(
         entry: extras.entry(&entry, None, query.include),
     };
     let (body, etag) = encode(&answer, as_of);
-    Ok(respond(&headers, Caching::new(&state, reading.public), body, &etag, false))
+    Ok(respond(&asked.headers, Caching::new(&state, reading.public), body, &etag, false))
 }
 
 /// The entries around a player.
@@ -189,13 +180,8 @@ pub async fn standing(
     ),
     responses((status = 200, body = EntriesAnswer<'static>))
 )]
-pub async fn around(
-    State(state): State<ApiState>,
-    reading: Reading,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
+pub async fn around(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, Problem> {
+    let query = ReadingQuery::parse(asked.query())?;
     let place = Place::of(&state, &reading, query.period).await?;
     let player = reading.player()?;
     let limit = query.limit.unwrap_or(DEFAULT_AROUND);
@@ -207,7 +193,7 @@ pub async fn around(
     let extras = ExtrasOf::read(&state, &place.period, query.include, page.entries.iter()).await?;
     let answer = entries_answer(place.slug, &place.board, &place.period, as_of, &page, (&extras, query.include));
     let (body, etag) = encode(&answer, as_of);
-    Ok(respond(&headers, Caching::new(&state, reading.public), body, &etag, false))
+    Ok(respond(&asked.headers, Caching::new(&state, reading.public), body, &etag, false))
 }
 
 /// The players to look up.

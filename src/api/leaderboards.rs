@@ -1,12 +1,12 @@
 //! Leaderboards: the list, one's definition, its periods.
 
-use axum::extract::{RawQuery, State};
-use axum::http::HeaderMap;
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
 use super::answer::{Caching, PeriodAnswer, encode, respond};
 use super::boards::{Reading, board_period};
+use super::path::Asked;
 use super::problem::Problem;
 use super::query::{ReadingQuery, WhichPeriod};
 use super::source::Source;
@@ -72,12 +72,12 @@ pub struct LeaderboardList<'a> {
     get, path = "/v1/leaderboards", tag = "leaderboards", security(("key" = [])),
     responses((status = 200, body = LeaderboardList<'static>))
 )]
-pub async fn list(State(state): State<ApiState>, reading: Reading, headers: HeaderMap) -> Response {
+pub async fn list(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Response {
     let visible = reading.game.leaderboards.values().filter(|entry| entry.public || !reading.public);
     let mut leaderboards: Vec<LeaderboardSummary<'_>> = visible.map(Into::into).collect();
     leaderboards.sort_unstable_by_key(|summary| summary.slug);
     let (body, etag) = encode(&LeaderboardList { leaderboards }, Micros::EPOCH);
-    respond(&headers, Caching::new(&state, reading.public), body, &etag, false)
+    respond(&asked.headers, Caching::new(&state, reading.public), body, &etag, false)
 }
 
 /// One leaderboard.
@@ -106,11 +106,7 @@ pub struct LeaderboardAnswer<'a> {
     params(("slug" = String, Path, description = "The leaderboard")),
     responses((status = 200, body = LeaderboardAnswer<'static>))
 )]
-pub async fn definition(
-    State(state): State<ApiState>,
-    reading: Reading,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub async fn definition(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, Problem> {
     let entry = reading.leaderboard()?;
     let mut answer = LeaderboardAnswer {
         summary: entry.into(),
@@ -133,7 +129,7 @@ pub async fn definition(
         }
     }
     let (body, etag) = encode(&answer, Micros::EPOCH);
-    Ok(respond(&headers, Caching::new(&state, reading.public), body, &etag, false))
+    Ok(respond(&asked.headers, Caching::new(&state, reading.public), body, &etag, false))
 }
 
 /// A period in the archive.
@@ -175,13 +171,8 @@ pub struct PeriodsAnswer<'a> {
     ),
     responses((status = 200, body = PeriodsAnswer<'static>))
 )]
-pub async fn periods_of(
-    State(state): State<ApiState>,
-    reading: Reading,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let text = query.as_deref().unwrap_or_default();
+pub async fn periods_of(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, Problem> {
+    let text = asked.query();
     let (limit, before) = (ReadingQuery::parse(text)?.limit, super::query::before(text)?);
     let limit = limit.unwrap_or(DEFAULT_PERIODS);
     let (entry, live) = reading.live()?;
@@ -201,5 +192,5 @@ pub async fn periods_of(
         .collect();
     let answer = PeriodsAnswer { leaderboard: entry.spec.slug.as_str(), periods, next_before };
     let (body, etag) = encode(&answer, Micros::EPOCH);
-    Ok(respond(&headers, Caching::new(&state, reading.public), body, &etag, false))
+    Ok(respond(&asked.headers, Caching::new(&state, reading.public), body, &etag, false))
 }

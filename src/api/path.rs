@@ -1,7 +1,10 @@
-//! What a path names.
+//! What a path names, and what else a handler reads of a request without a body.
 
-use axum::extract::{FromRequestParts, RawPathParams};
+use std::convert::Infallible;
+
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Uri};
 
 use super::problem::Problem;
 use super::state::ApiState;
@@ -17,6 +20,30 @@ impl FromRequestParts<ApiState> for Named {
         let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| unreadable())?;
         let named = params.iter().next().map(|(_, value)| value.to_owned());
         named.map(Self).ok_or_else(unreadable)
+    }
+}
+
+/// The headers and the query of a request whose body nobody reads. It takes the request apart instead of copying them,
+/// hence comes last.
+pub struct Asked {
+    /// The headers.
+    pub headers: HeaderMap,
+    uri: Uri,
+}
+
+impl Asked {
+    /// What stands behind `?`; empty: nothing.
+    pub fn query(&self) -> &str {
+        self.uri.query().unwrap_or_default()
+    }
+}
+
+impl FromRequest<ApiState> for Asked {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, _: &ApiState) -> Result<Self, Infallible> {
+        let (Parts { headers, uri, .. }, _) = request.into_parts();
+        Ok(Self { headers, uri })
     }
 }
 
