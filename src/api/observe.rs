@@ -1,14 +1,14 @@
 //! What every answer gets: its time is measured, and browsers are told to trust nothing in it.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use metrics::Histogram;
@@ -16,27 +16,29 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::problem::Problem;
-use super::state::ApiState;
 use crate::telemetry::metrics::HTTP_REQUEST_SECONDS;
 
-/// Histograms by status and route, so that a request looks up a handle instead of registering labels.
+/// One route's histograms by status, so that a request looks up a handle instead of registering labels.
 #[derive(Default)]
-pub struct RouteTimes(ArcSwap<HashMap<u16, HashMap<Box<str>, Histogram>>>);
+struct RouteTimes(ArcSwap<Vec<(StatusCode, Histogram)>>);
 
 impl RouteTimes {
-    fn record(&self, route: &str, status: u16, seconds: f64) {
-        if let Some(histogram) = self.0.load().get(&status).and_then(|routes| routes.get(route)) {
+    fn record(&self, route: &str, status: StatusCode, seconds: f64) {
+        if let Some((_, histogram)) = self.0.load().iter().find(|(known, _)| *known == status) {
             histogram.record(seconds);
             return;
         }
         // Both labels are from closed sets: the patterns of routes, and the statuses that we send.
         let histogram = metrics::histogram!(
-            HTTP_REQUEST_SECONDS, "role" => "api", "route" => route.to_owned(), "status" => status.to_string()
+            HTTP_REQUEST_SECONDS, "role" => "api", "route" => route.to_owned(), "status" => status.as_str().to_owned()
         );
         histogram.record(seconds);
         self.0.rcu(|times| {
-            let mut times = HashMap::clone(times);
-            times.entry(status).or_default().insert(route.into(), histogram.clone());
+            let mut times = Vec::clone(times);
+            // Somebody else may have been first.
+            if times.iter().all(|(known, _)| *known != status) {
+                times.push((status, histogram.clone()));
+            }
             times
         });
     }
@@ -44,13 +46,13 @@ impl RouteTimes {
 
 /// The one layer around every route: each layer of a router boxes the request's future once more, so what every answer
 /// needs is done here together.
-#[derive(Clone)]
-pub struct Observe(pub ApiState);
+#[derive(Debug, Clone)]
+pub struct Observe;
 
-/// A route under observation.
+/// A route under observation: each is wrapped on its own, so its times are its own.
 #[derive(Clone)]
 pub struct Observed<S> {
-    state: ApiState,
+    times: Arc<RouteTimes>,
     route: S,
 }
 
@@ -58,7 +60,7 @@ impl<S> Layer<S> for Observe {
     type Service = Observed<S>;
 
     fn layer(&self, route: S) -> Observed<S> {
-        Observed { state: self.0.clone(), route }
+        Observed { times: Arc::default(), route }
     }
 }
 
@@ -80,7 +82,7 @@ where
         let route = request.extensions().get::<MatchedPath>().cloned();
         // A bug costs its own request only, whether it strikes here or while the future runs.
         let answer = std::panic::catch_unwind(AssertUnwindSafe(|| self.route.call(request)));
-        let state = self.state.clone();
+        let times = Arc::clone(&self.times);
         Box::pin(async move {
             let answer = match answer {
                 Ok(answer) => AssertUnwindSafe(answer).catch_unwind().await,
@@ -100,7 +102,7 @@ where
             }
             headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
             let route = route.as_ref().map_or("none", MatchedPath::as_str);
-            state.times.record(route, response.status().as_u16(), started.elapsed().as_secs_f64());
+            times.record(route, response.status(), started.elapsed().as_secs_f64());
             Ok(response)
         })
     }

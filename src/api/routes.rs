@@ -72,7 +72,7 @@ pub fn router(state: ApiState) -> Router {
             let detail = "This route exists, but not with this method; see /docs.";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         })
-        .layer(Observe(state.clone()));
+        .layer(Observe);
     if !state.http.cors_origins.is_empty() {
         router = router.layer(cors(&state.http.cors_origins));
     }

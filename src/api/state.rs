@@ -10,7 +10,6 @@ use super::ahead::Ahead;
 use super::boards::Boards;
 use super::cache::PageCache;
 use super::history::History;
-use super::observe::RouteTimes;
 use super::source::SmallBoards;
 use crate::config::{ApiConfig, HttpConfig};
 use crate::directory::{Directory, KeyHash, SharedDirectory, hash_key};
@@ -76,7 +75,6 @@ pub struct Shared {
     pub(super) ahead: Ahead,
     pub(super) public_cache_control: axum::http::HeaderValue,
     pub(super) http: HttpConfig,
-    pub(super) times: RouteTimes,
 }
 
 impl std::ops::Deref for ApiState {
@@ -121,7 +119,6 @@ impl ApiState {
             public_cache_control: axum::http::HeaderValue::try_from(public)
                 .unwrap_or(axum::http::HeaderValue::from_static("public, max-age=1")),
             http: settings.http,
-            times: RouteTimes::default(),
         })))
     }
 
