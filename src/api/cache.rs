@@ -3,14 +3,19 @@
 //! A page is kept under the version of its board that this process was last told of, so a notice makes it
 //! unfindable at once; one second is only the upper bound should notices fail. Many requests for a page that is not
 //! there yet wait for one that makes it. Bounded in bytes.
+//!
+//! Most requests are for a page that was just made, so the latest ones stand in a few places of their own in front of
+//! the cache: they are found by a comparison, without hashing the key or noting who asked.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use axum::http::HeaderValue;
 use bytes::Bytes;
 use moka::future::Cache;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::problem::Problem;
 use super::query::Include;
@@ -25,6 +30,11 @@ const MAX_AGE: Duration = Duration::from_secs(1);
 const OVERHEAD: usize = 512;
 /// Shorter pages are not worth compressing.
 const MIN_COMPRESSED: usize = 1_024;
+
+/// Places for the latest pages; a board has one of them, by its generation.
+const LATEST: usize = 64;
+/// Longer pages are only in the cache, so that the places before it hold a few megabytes at most.
+const MAX_LATEST_BYTES: usize = 64 * 1024;
 
 /// What a page depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -78,9 +88,18 @@ impl CachedPage {
     }
 }
 
+/// A page that was made lately.
+#[derive(Debug)]
+struct Latest {
+    key: PageKey,
+    page: Arc<CachedPage>,
+    made: Instant,
+}
+
 /// Encoded pages.
 #[derive(Debug)]
 pub struct PageCache {
+    latest: [ArcSwapOption<Latest>; LATEST],
     pages: Cache<PageKey, Arc<CachedPage>>,
 }
 
@@ -90,14 +109,26 @@ impl Default for PageCache {
             // With its compressed form, which is made later.
             u32::try_from(page.body.len() * 5 / 4 + OVERHEAD).unwrap_or(u32::MAX)
         };
-        Self { pages: Cache::builder().max_capacity(MAX_BYTES).weigher(weigh).time_to_live(MAX_AGE).build() }
+        let latest = std::array::from_fn(|_| ArcSwapOption::empty());
+        Self { latest, pages: Cache::builder().max_capacity(MAX_BYTES).weigher(weigh).time_to_live(MAX_AGE).build() }
     }
 }
 
 impl PageCache {
     /// The page, if it is there.
     pub async fn get(&self, key: &PageKey) -> Option<Arc<CachedPage>> {
-        self.pages.get(key).await
+        if let Some(latest) = &*self.place(key).load()
+            && latest.key == *key
+            && latest.made.elapsed() < MAX_AGE
+        {
+            return Some(Arc::clone(&latest.page));
+        }
+        Box::pin(self.pages.get(key)).await
+    }
+
+    fn place(&self, key: &PageKey) -> &ArcSwapOption<Latest> {
+        let BoardKey(generation, ..) = key.board;
+        &self.latest[generation.unsigned_abs() as usize % LATEST]
     }
 
     /// The page, made by `make` unless it is there; concurrent callers share one making.
@@ -109,6 +140,15 @@ impl PageCache {
         key: PageKey,
         make: impl Future<Output = Result<CachedPage, Problem>>,
     ) -> Result<Arc<CachedPage>, Problem> {
-        self.pages.try_get_with(key, async { make.await.map(Arc::new) }).await.map_err(|r: Arc<Problem>| (*r).clone())
+        let latest = key.clone();
+        let make = async {
+            let page = Arc::new(make.await?);
+            if page.body.len() <= MAX_LATEST_BYTES {
+                let made = Latest { key: latest, page: Arc::clone(&page), made: Instant::now() };
+                self.place(&made.key).store(Some(Arc::new(made)));
+            }
+            Ok(page)
+        };
+        self.pages.try_get_with(key, make).await.map_err(|r: Arc<Problem>| (*r).clone())
     }
 }
