@@ -56,6 +56,14 @@ impl Phase {
         self.now.load(Ordering::Acquire) == phase
     }
 
+    /// The first bytes of a request are here; says whether the connection was idle.
+    fn begin_header(&self) -> bool {
+        self.is(IDLE) && {
+            self.now.store(HEADER, Ordering::Release);
+            true
+        }
+    }
+
     fn deadline(&self) -> Instant {
         self.deadline.lock().unwrap_or_else(PoisonError::into_inner).0
     }
@@ -92,6 +100,8 @@ pub struct Timed<S> {
     phase: Arc<Phase>,
     deadlines: Deadlines,
     reading: Pin<Box<Sleep>>,
+    /// A request has begun since its deadline was last set.
+    begun: bool,
     /// Set while an answer waits for a peer that does not read.
     writing: Option<Pin<Box<Sleep>>>,
 }
@@ -100,7 +110,7 @@ impl<S> Timed<S> {
     /// Wraps a freshly accepted stream.
     pub fn new(stream: S, phase: Arc<Phase>, deadlines: Deadlines) -> Self {
         let reading = Box::pin(tokio::time::sleep_until(phase.deadline()));
-        Self { stream, phase, deadlines, reading, writing: None }
+        Self { stream, phase, deadlines, reading, begun: false, writing: None }
     }
 
     /// Whether the peer had its time. The timer is moved only when it fires or comes too late, not with each
@@ -143,12 +153,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
         let before = buf.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
             Poll::Ready(result) => {
-                if this.phase.is(IDLE) && buf.filled().len() > before {
-                    this.phase.enter(HEADER, this.deadlines.header);
+                if buf.filled().len() > before && this.phase.begin_header() {
+                    this.begun = true;
                 }
                 Poll::Ready(result)
             }
             Poll::Pending => {
+                // Most requests come in one piece and never need the deadline of their headers.
+                if std::mem::take(&mut this.begun) && this.phase.is(HEADER) {
+                    this.phase.enter(HEADER, this.deadlines.header);
+                }
                 this.phase.reader.register(cx.waker());
                 this.poll_read_deadline(cx).map(Err)
             }

@@ -182,6 +182,8 @@ async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit:
         .serve_connection(io, service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
+        // In this order: what a connection has in hand goes on first, and no dice are thrown at every poll.
+        biased;
         ended = &mut connection => ended,
         () = shared.closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
