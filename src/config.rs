@@ -284,13 +284,13 @@ pub struct AggregatorConfig {
     #[arg(long, env = "FOLD_PACE_MILLIS", default_value_t = 100)]
     pub fold_pace_millis: u64,
     /// Without a notice, look for score facts this often.
-    #[arg(long, env = "FOLD_IDLE_MILLIS", default_value_t = 1_000)]
+    #[arg(long, env = "FOLD_IDLE_MILLIS", default_value_t = 2_000)]
     pub fold_idle_millis: u64,
 }
 
 impl Default for AggregatorConfig {
     fn default() -> Self {
-        Self { fold_max_facts: 40_000, fold_pace_millis: 100, fold_idle_millis: 1_000 }
+        Self { fold_max_facts: 40_000, fold_pace_millis: 100, fold_idle_millis: 2_000 }
     }
 }
 

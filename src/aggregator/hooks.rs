@@ -61,7 +61,7 @@ pub async fn publish_directory(
     }
 }
 
-/// Tells the aggregators of every process that facts were committed; a lost notice costs an idle wait of a second.
+/// Tells the aggregators of every process that facts were committed; a lost notice costs an idle wait of two seconds.
 pub fn announce_facts(queue: Queue) -> Announce {
     Arc::new(move || {
         let queue = queue.clone();

@@ -39,7 +39,7 @@ const MAX_FACTS_WAITING: i64 = 100_000;
 /// Pause between two looks at something that others do.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How often a new generation is looked for, should the notice that wakes this have been lost.
-pub const POLL: Duration = Duration::from_secs(1);
+pub const POLL: Duration = Duration::from_secs(3);
 /// How long to leave a generation alone that could not be built.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 

@@ -192,7 +192,7 @@ impl Folder {
         shards::of_lane(self.shards.held(), self.lane)
     }
 
-    /// Whether it is worth a fold's transaction to look: asked when nobody gave notice, once a second, for ever. If
+    /// Whether it is worth a fold's transaction to look: asked when nobody gave notice, every two seconds, for ever. If
     /// Postgres does not say, the fold finds out why.
     async fn facts_wait(&self) -> bool {
         facts::any(&self.pool, &shards::numbers(&self.held())).await.unwrap_or(true)

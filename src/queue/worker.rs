@@ -63,7 +63,7 @@ impl Default for WorkerOptions {
             lease: Duration::from_secs(6),
             grace: Duration::from_secs(20),
             spacing: Duration::from_millis(20),
-            poll: Duration::from_secs(1),
+            poll: Duration::from_secs(2),
             poll_unsubscribed: Duration::from_millis(50),
             max_crashes: 3,
             retry: Kind::retry_policy,

@@ -12,7 +12,7 @@ use crate::queue::{DeadJob, Queue};
 use crate::store::dead_letter_intake::{self, NewDeadLetter};
 
 /// How often to look: dead letters are rare, and nobody waits for one.
-const EVERY: Duration = Duration::from_millis(500);
+const EVERY: Duration = Duration::from_secs(2);
 /// Most of one round.
 const BATCH: usize = 100;
 /// Namespace of the ids of dead letters: the same job gives the same id, however often it is moved.
