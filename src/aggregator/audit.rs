@@ -187,7 +187,8 @@ async fn compare(
 ) -> Result<(), JobError> {
     let Look { pool, ranking, board, stop } = *look;
     found.compared += players.len() as u64;
-    let mut suspects: Vec<&str> = players.iter().map(String::as_str).collect();
+    let all: Vec<&str> = players.iter().map(String::as_str).collect();
+    let mut suspects = all.clone();
     for turn in 0..LOOKS {
         if suspects.is_empty() || stop.is_cancelled() {
             return Ok(());
@@ -196,16 +197,25 @@ async fn compare(
             wait_for_markers(pool, stop).await?;
         }
         let stored = stored(pool, period, &suspects).await?;
-        let published = match ranking.lookup(&period_of(board, period), &suspects).await {
+        // All of them again: an entry is in a wrong place only beside others.
+        let published = match ranking.lookup(&period_of(board, period), &all).await {
             Ok(found) => found,
             // Not in Redis at the moment; the aggregator sees to it.
             Err(ReadError::Rebuilding) => return Ok(()),
             Err(ReadError::Unavailable(error)) => return Err(error.into()),
         };
         let order = board.generation.spec.definition.order;
-        let published: HashMap<&str, Standing> =
-            published.entries.iter().map(|(_, entry)| (entry.player_id(), entry.key.standing(order))).collect();
-        suspects.retain(|player| stored.get(*player) != published.get(player));
+        // Best first by their keys; a rank that contradicts that is of an entry in a wrong place.
+        let mut last = 0;
+        let published: HashMap<&str, Option<Standing>> = published
+            .entries
+            .iter()
+            .map(|(_, entry)| {
+                let in_place = std::mem::replace(&mut last, entry.rank) < entry.rank;
+                (entry.player_id(), in_place.then(|| entry.key.standing(order)))
+            })
+            .collect();
+        suspects.retain(|player| stored.get(*player) != published.get(player).and_then(Option::as_ref));
         if turn + 1 == LOOKS {
             let missing = suspects.iter().filter(|player| !published.contains_key(**player)).count();
             found.missing += missing as u64;

@@ -71,6 +71,13 @@ async fn an_audit_finds_drift_in_redis_and_repairs_it() {
     assert!(audit.redis.repaired);
     let again = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
     assert!(again.is_clean(), "{again:?}");
+    // One whose text is right and whose place is not.
+    let moved: String = redis::cmd("HGET").arg(&member).arg("p-9").query(&mut connection).unwrap();
+    for score in ["1e18", "-1e18"] {
+        meddle(&["ZADD", &rank, "XX", score, &format!("{}:p-9", moved.split_once(':').unwrap().1)]);
+        let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
+        assert_eq!((audit.redis.missing, audit.redis.different, audit.redis.extra), (0, 1, 0), "{score} {audit:?}");
+    }
 }
 
 #[tokio::test]

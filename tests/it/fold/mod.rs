@@ -4,6 +4,7 @@ mod arena;
 mod crash;
 mod folding;
 mod merging;
+mod places;
 mod property;
 mod reading;
 mod rebuilding;

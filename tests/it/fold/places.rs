@@ -1,0 +1,90 @@
+//! Places in a period's order: extreme scores that no double tells apart, equal ones, and cursors whose entries are gone
+//! (fine print 15).
+
+use scoreline::domain::board::{Order, TiePolicy};
+use scoreline::domain::clock::Micros;
+use scoreline::domain::ranking_key::{Standing, encode};
+use scoreline::ranking::{BoardPeriod, Direction, Page, PublishedEntry, SortKey};
+use serde_json::json;
+
+use super::arena::Arena;
+
+const SCORES: [i64; 13] = [
+    i64::MIN,
+    i64::MIN + 1,
+    -(1 << 53) - 1,
+    -(1 << 53),
+    -1,
+    0,
+    1,
+    1 << 53,
+    (1 << 53) + 1,
+    (1 << 53) + 2,
+    i64::MAX - 1_024,
+    i64::MAX - 1,
+    i64::MAX,
+];
+
+/// Entries of every score with ties in all further parts; the players' bytes order otherwise than a dictionary does.
+fn entries() -> Vec<(String, Standing)> {
+    let mut entries = Vec::new();
+    for score in SCORES {
+        for (subscore, reached_at) in [(-1, 0), (0, 0), (0, 0), (0, 7), (i64::MAX, 0)] {
+            let player = format!("{}{}", ["a", "B", "_", "Z"][entries.len() % 4], entries.len());
+            entries.push((player, Standing { score, subscore, reached_at: Micros(reached_at) }));
+        }
+    }
+    entries
+}
+
+/// What a page must be: the members of `all` (best first) behind or before `from`.
+fn expected<'a>(all: &'a [String], from: &str, direction: Direction, limit: usize) -> &'a [String] {
+    let (before, at) = (all.partition_point(|m| m.as_str() < from), all.partition_point(|m| m.as_str() <= from));
+    match direction {
+        Direction::Forward => &all[at..(at + limit).min(all.len())],
+        Direction::Backward => &all[before.saturating_sub(limit)..before],
+    }
+}
+
+fn members(page: &Page) -> Vec<&str> {
+    page.entries.iter().map(|entry| entry.key.as_str()).collect()
+}
+
+#[tokio::test]
+async fn fine_print_15_places_and_ranks_are_exact_beyond_doubles() {
+    let arena = Arena::new().await;
+    for (slug, order) in [("high", Order::Descending), ("low", Order::Ascending)] {
+        let board = arena.board(slug, json!({"order": if order == Order::Ascending { "asc" } else { "desc" }})).await;
+        arena.rebuild(board).await;
+        let entries = entries();
+        let published: Vec<PublishedEntry<'_>> =
+            entries.iter().map(|(player_id, s)| PublishedEntry { player_id, standing: Some(*s) }).collect();
+        let whole = BoardPeriod { tie_policy: TiePolicy::Competition, ..arena.whole(board) };
+        assert_eq!(whole.order, order);
+        arena.ranking.publish(board, whole.period_start, order, 1, &published).await.unwrap();
+        let mut all: Vec<String> = entries.iter().map(|(player, standing)| encode(standing, player, order)).collect();
+        all.sort_unstable();
+
+        let page = arena.ranking.page(&whole, 1_000, None, Direction::Forward).await.unwrap();
+        assert_eq!(members(&page), all);
+        for entry in &page.entries {
+            let better = all.iter().filter(|other| other[..32] < entry.key.as_str()[..32]).count() as u64;
+            assert_eq!(entry.rank, better + 1, "{entry:?}");
+            let alone = arena.ranking.standing(&whole, entry.player_id()).await.unwrap();
+            assert_eq!(alone.entry.as_ref(), Some(entry));
+            let around = arena.ranking.around(&whole, entry.player_id(), 1).await.unwrap();
+            assert_eq!(around.entries, [entry.clone()]);
+        }
+        // From every entry, and from places beside every entry where nobody stands.
+        for member in &all {
+            let (prefix, player) = member.split_at(49);
+            for from in [member.clone(), format!("{prefix}!{player}"), format!("{member}0"), format!("{prefix}~")] {
+                let Some(from) = SortKey::parse(&from) else { continue };
+                for direction in [Direction::Forward, Direction::Backward] {
+                    let page = arena.ranking.page(&whole, 3, Some(&from), direction).await.unwrap();
+                    assert_eq!(members(&page), expected(&all, from.as_str(), direction, 3), "{direction:?} {from:?}");
+                }
+            }
+        }
+    }
+}
