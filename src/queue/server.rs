@@ -103,7 +103,7 @@ impl fmt::Display for ServerReport {
 /// Redis (of a cluster: every node) cannot be reached.
 pub async fn inspect(connection: &Connection) -> RedisResult<ServerReport> {
     if !connection.is_cluster() {
-        return report_of(&mut connection.clone()).await;
+        return report_of(connection.clone()).await;
     }
     let mut worst: Option<ServerReport> = None;
     let mut failure = (ErrorKind::InvalidClientConfig, "no node in the URL").into();
@@ -126,14 +126,17 @@ async fn report_of_node(client: &redis::Client, timeouts: Timeouts) -> RedisResu
     let config = redis::AsyncConnectionConfig::new()
         .set_connection_timeout(Some(timeouts.connect))
         .set_response_timeout(Some(timeouts.response));
-    report_of(&mut client.get_multiplexed_async_connection_with_config(&config).await?).await
+    report_of(client.get_multiplexed_async_connection_with_config(&config).await?).await
 }
 
-async fn report_of(connection: &mut (impl ConnectionLike + Send)) -> RedisResult<ServerReport> {
-    let text: String = redis::cmd("INFO").query_async(connection).await?;
+async fn report_of(mut connection: impl ConnectionLike + Clone + Send) -> RedisResult<ServerReport> {
+    // Asked together: every process asks for ever, and at rest it is the round trips that cost.
+    let (info, mut other) = (redis::cmd("INFO"), connection.clone());
+    let (text, fsync) = tokio::join!(info.query_async::<String>(&mut connection), fsync(&mut other));
+    let text = text?;
     let info: HashMap<&str, &str> = text.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
     let field = |name: &str| info.get(name).copied().unwrap_or_default();
-    let persistence = if field("aof_enabled") == "1" { fsync(connection).await } else { Persistence::NotDurable };
+    let persistence = if field("aof_enabled") == "1" { fsync } else { Persistence::NotDurable };
     Ok(ServerReport {
         version: field("redis_version").to_owned(),
         run_id: field("run_id").to_owned(),
