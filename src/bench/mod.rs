@@ -4,6 +4,7 @@
 //! never charged to the system. Compare ratios within one run: machines differ and drift.
 
 pub mod bare_drain;
+pub mod bare_fold;
 pub mod batch;
 pub mod command;
 pub mod compare;
