@@ -73,7 +73,7 @@ async fn fine_print_15_places_and_ranks_are_exact_beyond_doubles() {
             let alone = arena.ranking.standing(&whole, entry.player_id()).await.unwrap();
             assert_eq!(alone.entry.as_ref(), Some(entry));
             let around = arena.ranking.around(&whole, entry.player_id(), 1).await.unwrap();
-            assert_eq!(around.entries, [entry.clone()]);
+            assert_eq!(around.entries, std::slice::from_ref(entry));
         }
         // From every entry, and from places beside every entry where nobody stands.
         for member in &all {
