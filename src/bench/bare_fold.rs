@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::mpsc;
@@ -78,8 +79,8 @@ impl BareFold {
     /// # Errors
     /// [`BenchError`].
     pub async fn run(&mut self, count: usize) -> Result<f64, BenchError> {
-        let mut moves: Vec<Move> = (0..count.min(self.players.len() * 100))
-            .map(|_| (Arc::clone(&self.players[self.random.random_range(..self.players.len())]), self.random.random()))
+        let mut moves: Vec<Move> = (0..count)
+            .filter_map(|_| Some((Arc::clone(self.players.choose(&mut self.random)?), self.random.random())))
             .collect();
         let groups: Vec<Vec<Move>> = moves
             .chunks_mut(GROUP)
