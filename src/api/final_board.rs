@@ -4,7 +4,6 @@ use super::history::History;
 use super::sorted_board::{among_themselves, page_of};
 use crate::domain::board::TiePolicy;
 use crate::domain::clock::Micros;
-use crate::domain::ranking_key::encode;
 use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, SortKey, StandingAnswer};
 use crate::store::periods::StoredPeriod;
 use crate::store::standings::{FinalStanding, final_of_players, final_ranks};
@@ -53,7 +52,7 @@ impl<'a> FinalBoard<'a> {
     async fn ranks(&self, first: i64, last: i64) -> Result<Page, sqlx::Error> {
         let rows = if last < first { Vec::new() } else { self.final_ranks(first, last).await? };
         let before = rows.first().map_or(first - 1, |row| row.rank - 1).unsigned_abs();
-        let entries = rows.into_iter().filter_map(|row| self.ranked(row)).collect();
+        let entries = rows.into_iter().map(|row| self.ranked(row)).collect();
         Ok(page_of(self.version(), self.total().unsigned_abs(), before, entries))
     }
 
@@ -61,7 +60,7 @@ impl<'a> FinalBoard<'a> {
     async fn standing_before(&self, key: &SortKey, inclusive: bool) -> Result<i64, sqlx::Error> {
         let own = self.final_of_players(&[key.player_id()]).await?;
         if let Some(row) = own.first()
-            && self.key(row).as_deref() == Some(key.as_str())
+            && self.key(row) == *key
         {
             return Ok(if inclusive { row.rank } else { row.rank - 1 });
         }
@@ -70,8 +69,8 @@ impl<'a> FinalBoard<'a> {
         while low < high {
             let middle = low + (high - low) / 2 + 1;
             let row = self.final_ranks(middle, middle).await?.into_iter().next();
-            match row.and_then(|row| self.key(&row)) {
-                Some(found) if found.as_str() < key.as_str() => low = middle,
+            match row.map(|row| self.key(&row)) {
+                Some(found) if found < *key => low = middle,
                 _ => high = middle - 1,
             }
         }
@@ -97,7 +96,7 @@ impl<'a> FinalBoard<'a> {
     /// As [`crate::ranking::Ranking::lookup`].
     pub async fn lookup(&self, players: &[&str]) -> Result<LookedUp, sqlx::Error> {
         let rows = self.final_of_players(players).await?;
-        let entries = rows.into_iter().filter_map(|row| self.ranked(row)).collect();
+        let entries = rows.into_iter().map(|row| self.ranked(row)).collect();
         Ok(LookedUp {
             version: self.version(),
             total: self.total().unsigned_abs(),
@@ -118,16 +117,15 @@ impl<'a> FinalBoard<'a> {
         history.either(replica, final_of_players(history.primary(), id, players)).await
     }
 
-    fn key(&self, row: &FinalStanding) -> Option<String> {
-        Some(encode(&row.standing, &row.player_id, self.board.order))
+    fn key(&self, row: &FinalStanding) -> SortKey {
+        SortKey::new(&row.standing, &row.player_id, self.board.order)
     }
 
-    fn ranked(&self, row: FinalStanding) -> Option<RankedEntry> {
+    fn ranked(&self, row: FinalStanding) -> RankedEntry {
         let rank = match self.board.tie_policy {
             TiePolicy::Ordinal => row.rank,
             TiePolicy::Competition => row.competition_rank,
         };
-        let key = SortKey::parse(&encode(&row.standing, &row.player_id, self.board.order))?;
-        Some(RankedEntry { rank: rank.unsigned_abs(), standing: row.standing, key })
+        RankedEntry { rank: rank.unsigned_abs(), standing: row.standing, key: self.key(&row) }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::domain::board::TiePolicy;
-use crate::domain::ranking_key::{SCORE_PREFIX_LEN, encode};
+use crate::domain::ranking_key::Standing;
 use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, SortKey, StandingAnswer};
 use crate::store::standings::SmallBoard;
 
@@ -20,9 +20,9 @@ impl SortedBoard {
         let mut entries: Vec<RankedEntry> = small
             .entries
             .into_iter()
-            .filter_map(|entry| {
-                let key = SortKey::parse(&encode(&entry.standing, &entry.player_id, board.order))?;
-                Some(RankedEntry { rank: 0, standing: entry.standing, key })
+            .map(|entry| {
+                let key = SortKey::new(&entry.standing, &entry.player_id, board.order);
+                RankedEntry { rank: 0, standing: entry.standing, key }
             })
             .collect();
         entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
@@ -93,13 +93,12 @@ pub fn among_themselves(entries: Vec<RankedEntry>, policy: TiePolicy) -> Vec<(u6
 }
 
 fn assign_ranks(entries: &mut [RankedEntry], policy: TiePolicy) {
-    let mut last: Option<(u64, String)> = None;
+    let mut last: Option<(u64, Standing)> = None;
     for (entry, position) in entries.iter_mut().zip(1u64..) {
-        let score = entry.key.as_str().get(..SCORE_PREFIX_LEN).unwrap_or_default();
         entry.rank = match &last {
-            Some((rank, before)) if policy == TiePolicy::Competition && before == score => *rank,
+            Some((rank, before)) if policy == TiePolicy::Competition && before.ties(&entry.standing) => *rank,
             _ => position,
         };
-        last = Some((entry.rank, score.to_owned()));
+        last = Some((entry.rank, entry.standing));
     }
 }

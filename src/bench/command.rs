@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
@@ -15,8 +17,9 @@ use super::report::{Figure, Report};
 use super::rig::{Rig, Role, Services};
 use super::{BenchError, Options, batch::Mix, grown, latency, pipeline, whole};
 use crate::directory::KeyKind;
-use crate::domain::board::LeaderboardSpec;
+use crate::domain::board::{LeaderboardSpec, Order};
 use crate::domain::ids::Slug;
+use crate::domain::ranking_key::decode;
 use crate::lifecycle::Lifecycle;
 use crate::queue::{Queue, Timeouts};
 use crate::stack::{Stack, StackOptions};
@@ -151,9 +154,9 @@ async fn read(rig: &Rig, pool: &Pool, target: &Target, options: &Options) -> Res
     let Some(generation) = generation else {
         return Err(BenchError::NotSettled("a stage with scores ran before reading", Duration::ZERO));
     };
-    let rank_key = format!("{{sl:b:{generation}}}:p:0:rank");
+    let rank_key = format!("{{sl:b2:{generation}}}:p:0:rank");
     // Each request is about somebody else, as in a game: nothing is answered from what was just asked.
-    let members: Vec<String> = redis::Client::open(rig.services.redis_url.as_str())
+    let members: Vec<Vec<u8>> = redis::Client::open(rig.services.redis_url.as_str())
         .and_then(|client| client.get_connection())
         .and_then(|mut redis| redis::cmd("ZRANDMEMBER").arg(&rank_key).arg(READ_PLAYERS).query(&mut redis))
         .map_err(|e| BenchError::Queue(e.to_string()))?;
@@ -165,9 +168,11 @@ async fn read(rig: &Rig, pool: &Pool, target: &Target, options: &Options) -> Res
         std::fs::write(&page, body).map_err(BenchError::Load)?;
     }
     let limit = LimitProcess::start(rig, &rank_key, Some(&page)).await?;
-    let player = |member: &String| member.split_once(':').map(|(_, player)| player.to_owned()).unwrap_or_default();
+    let player =
+        |member: &Vec<u8>| decode(member, Order::Descending).map(|(_, player)| player.to_owned()).unwrap_or_default();
     let of_players = |path: &dyn Fn(String) -> String| members.iter().map(|member| path(player(member))).collect();
-    let of_members = |path: &str| members.iter().map(|member| format!("{path}/{member}")).collect();
+    let of_members =
+        |path: &str| members.iter().map(|member| format!("{path}/{}", URL_SAFE_NO_PAD.encode(member))).collect();
     let one = |path: &str| vec![path.to_owned()];
     let readings = [
         Reading {

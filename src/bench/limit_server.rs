@@ -12,10 +12,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::BenchError;
+use crate::domain::board::Order;
+use crate::domain::ranking_key::decode;
 
 /// Where the limit server listens and which Redis it uses.
 #[derive(clap::Args, Debug, Clone)]
@@ -135,11 +139,12 @@ async fn serve_rank(
     State(bare): State<Arc<Bare>>,
     axum::extract::Path(member): axum::extract::Path<String>,
 ) -> Response {
+    let Ok(key) = URL_SAFE_NO_PAD.decode(&member) else { return StatusCode::NOT_FOUND.into_response() };
     let mut redis = bare.redis.clone();
     let answer: redis::RedisResult<(Option<i64>, i64)> = redis::pipe()
         .cmd("ZRANK")
         .arg(&bare.rank_key)
-        .arg(&member)
+        .arg(&key)
         .cmd("ZCARD")
         .arg(&bare.rank_key)
         .query_async(&mut redis)
@@ -154,7 +159,7 @@ async fn serve_rank(
     }
 }
 
-/// Ten entries as `/page` has them, of which only the member is not made up.
+/// Ten entries as `/page` has them, of which only the player is not made up.
 #[derive(serde::Serialize)]
 struct BareEntry<'a> {
     rank: i64,
@@ -168,14 +173,15 @@ async fn serve_around(
     State(bare): State<Arc<Bare>>,
     axum::extract::Path(member): axum::extract::Path<String>,
 ) -> Response {
+    let Ok(key) = URL_SAFE_NO_PAD.decode(member) else { return StatusCode::NOT_FOUND.into_response() };
     let mut redis = bare.redis.clone();
-    let found: redis::RedisResult<(i64, i64, Vec<String>)> =
-        bare.around.key(&bare.rank_key).arg(&member).invoke_async(&mut redis).await;
+    let found: redis::RedisResult<(i64, i64, Vec<Vec<u8>>)> =
+        bare.around.key(&bare.rank_key).arg(key).invoke_async(&mut redis).await;
     let Ok((at, total, members)) = found else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
-    let entry = |(n, member): (i64, &String)| -> Vec<u8> {
+    let entry = |(n, member): (i64, &Vec<u8>)| -> Vec<u8> {
         let entry = BareEntry {
             rank: at + n,
-            player_id: &member[49..],
+            player_id: decode(member, Order::Descending).map_or("", |(_, player_id)| player_id),
             score: total,
             subscore: 0,
             reached_at: "2026-11-21T10:00:00.123456Z",

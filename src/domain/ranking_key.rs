@@ -1,16 +1,17 @@
-//! The sort key of an entry in a Redis leaderboard: text whose lexicographic order is the exact order of the
+//! The sort key of an entry in a Redis leaderboard: bytes whose lexicographic order is the exact order of the
 //! tuple (score, subscore, `reached_at`, player), for every `i64` (fine print 15).
 //!
-//! `hex16(score) hex16(subscore) hex16(reached_at µs)`, lower case, then `:` and the player id. Scores are
-//! order-adjusted: sign-flipped, and complemented where the highest ranks first, so that the smallest text is rank 1.
+//! Three numbers, then the player id. The numbers alone are the entry's *place*. Each is as short as it can be, because
+//! Redis spends its time on cache misses on the way through a sorted set: one byte that says its sign and length, then its bytes,
+//! the highest first, without those that say nothing. Where the highest ranks first, score and subscore are complemented,
+//! so that the smallest key is rank 1. `src/ranking/scripts/reading.lua` reads the lengths too.
 
 use super::board::Order;
 use super::clock::Micros;
 
-/// Length of the part before `:`.
-pub const PREFIX_LEN: usize = 48;
-/// Length of the part that decides a competition rank: score and subscore.
-pub const SCORE_PREFIX_LEN: usize = 32;
+/// The leading byte of 0: those of larger numbers are larger by as many bytes as they have, those of negative ones
+/// smaller by one and as many bytes as their complement has.
+const ZERO: u8 = 0x80;
 
 /// A published standing without its rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,13 @@ pub struct Standing {
     pub subscore: i64,
     /// When it was reached.
     pub reached_at: Micros,
+}
+
+impl Standing {
+    /// Whether they share a competition rank: score and subscore are equal.
+    pub fn ties(&self, other: &Self) -> bool {
+        (self.score, self.subscore) == (other.score, other.subscore)
+    }
 }
 
 /// An entry as a rebuild reads it from Postgres and writes it to Redis.
@@ -34,71 +42,61 @@ pub struct VersionedStanding {
     pub version: i64,
 }
 
-const fn flip(value: i64) -> u64 {
-    (value as u64) ^ (1 << 63)
-}
-
-const fn adjust(value: i64, order: Order) -> u64 {
+/// What is stored of a score: its complement, where the highest ranks first.
+const fn adjust(value: i64, order: Order) -> i64 {
     match order {
-        Order::Ascending => flip(value),
-        Order::Descending => !flip(value),
+        Order::Ascending => value,
+        Order::Descending => !value,
     }
 }
 
-const fn restore(key: u64, order: Order) -> i64 {
-    match order {
-        Order::Ascending => (key ^ (1 << 63)) as i64,
-        Order::Descending => (!key ^ (1 << 63)) as i64,
-    }
+/// How many bytes of `value` say something beside its sign.
+const fn significant(value: i64) -> u8 {
+    let magnitude = if value < 0 { !value } else { value };
+    (64 - magnitude.leading_zeros()).div_ceil(8) as u8
 }
 
-fn write_hex(out: &mut [u8], value: u64) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (i, slot) in out.iter_mut().enumerate() {
-        *slot = DIGITS[((value >> (60 - 4 * i)) & 15) as usize];
-    }
+fn write_number(out: &mut Vec<u8>, value: i64) {
+    let length = significant(value);
+    out.push(if value < 0 { ZERO - 1 - length } else { ZERO + length });
+    out.extend_from_slice(&value.to_be_bytes()[8 - usize::from(length)..]);
 }
 
-fn read_hex(text: &[u8]) -> Option<u64> {
-    text.iter().try_fold(0u64, |value, &b| {
-        let digit = match b {
-            b'0'..=b'9' => b - b'0',
-            b'a'..=b'f' => b - b'a' + 10,
-            _ => return None,
-        };
-        Some(value << 4 | u64::from(digit))
-    })
+/// The number at the beginning, and what follows it. Only the shortest form is one.
+fn read_number(bytes: &[u8]) -> Option<(i64, &[u8])> {
+    let (&lead, rest) = bytes.split_first()?;
+    let (length, sign) = if lead < ZERO { (ZERO - 1 - lead, 0xff) } else { (lead - ZERO, 0) };
+    let (written, rest) = rest.split_at_checked(usize::from(length))?;
+    let mut whole = [sign; 8];
+    whole.get_mut(8usize.checked_sub(written.len())?..)?.copy_from_slice(written);
+    let value = i64::from_be_bytes(whole);
+    (significant(value) == length && (value < 0) == (lead < ZERO)).then_some((value, rest))
 }
 
-/// The 48 characters before `:`.
-pub fn encode_prefix(standing: &Standing, order: Order) -> [u8; PREFIX_LEN] {
-    let mut out = [0u8; PREFIX_LEN];
-    write_hex(&mut out[..16], adjust(standing.score, order));
-    write_hex(&mut out[16..32], adjust(standing.subscore, order));
-    write_hex(&mut out[32..], flip(standing.reached_at.0));
-    out
+/// Appends an entry's place: its key without the player.
+pub fn write_place(out: &mut Vec<u8>, standing: &Standing, order: Order) {
+    write_number(out, adjust(standing.score, order));
+    write_number(out, adjust(standing.subscore, order));
+    write_number(out, standing.reached_at.0);
 }
 
-/// The whole member: prefix, `:`, player.
-pub fn encode(standing: &Standing, player_id: &str, order: Order) -> String {
-    let mut member = Vec::with_capacity(PREFIX_LEN + 1 + player_id.len());
-    member.extend_from_slice(&encode_prefix(standing, order));
-    member.push(b':');
-    member.extend_from_slice(player_id.as_bytes());
-    String::from_utf8(member).unwrap_or_default()
+/// The whole key: place and player.
+pub fn encode(standing: &Standing, player_id: &str, order: Order) -> Vec<u8> {
+    // A score and a time of our century take some fifteen bytes.
+    let mut key = Vec::with_capacity(24 + player_id.len());
+    write_place(&mut key, standing, order);
+    key.extend_from_slice(player_id.as_bytes());
+    key
 }
 
-/// Reads a member back. `None` when it is no sort key.
-pub fn decode(member: &[u8], order: Order) -> Option<(Standing, &str)> {
-    if member.get(PREFIX_LEN) != Some(&b':') {
-        return None;
-    }
-    let standing = Standing {
-        score: restore(read_hex(&member[..16])?, order),
-        subscore: restore(read_hex(&member[16..32])?, order),
-        reached_at: Micros((read_hex(&member[32..PREFIX_LEN])? ^ (1 << 63)) as i64),
-    };
-    Some((standing, std::str::from_utf8(&member[PREFIX_LEN + 1..]).ok()?))
+/// Reads a key back. `None` when it is no sort key.
+pub fn decode(key: &[u8], order: Order) -> Option<(Standing, &str)> {
+    let (score, rest) = read_number(key)?;
+    let (subscore, rest) = read_number(rest)?;
+    let (reached_at, player_id) = read_number(rest)?;
+    let standing =
+        Standing { score: adjust(score, order), subscore: adjust(subscore, order), reached_at: Micros(reached_at) };
+    Some((standing, std::str::from_utf8(player_id).ok()?))
 }
 
 #[cfg(test)]
@@ -135,15 +133,51 @@ mod tests {
         #[test]
         fn the_key_reads_back(order in order(), t in tuple()) {
             let standing = Standing { score: t.0, subscore: t.1, reached_at: Micros(t.2) };
-            let member = encode(&standing, &t.3, order);
-            prop_assert_eq!(decode(member.as_bytes(), order), Some((standing, t.3.as_str())));
+            let key = encode(&standing, &t.3, order);
+            prop_assert_eq!(decode(&key, order), Some((standing, t.3.as_str())));
+        }
+
+        #[test]
+        fn there_is_one_key_for_a_standing(order in order(), bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Some((standing, player)) = decode(&bytes, order) {
+                prop_assert_eq!(encode(&standing, player, order), bytes);
+            }
         }
     }
 
     #[test]
+    fn numbers_are_as_short_as_they_can_be() {
+        let written = |value| {
+            let mut out = Vec::new();
+            write_number(&mut out, value);
+            out
+        };
+        assert_eq!(written(0), [0x80]);
+        assert_eq!(written(-1), [0x7f]);
+        assert_eq!(written(1), [0x81, 1]);
+        assert_eq!(written(255), [0x81, 255]);
+        assert_eq!(written(256), [0x82, 1, 0]);
+        assert_eq!(written(-2), [0x7e, 0xfe]);
+        assert_eq!(written(-257), [0x7d, 0xfe, 0xff]);
+        assert_eq!(written(i64::MAX), [0x88, 0x7f, 255, 255, 255, 255, 255, 255, 255]);
+        assert_eq!(written(i64::MIN), [0x77, 0x80, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
     fn what_is_no_key_is_refused() {
-        assert_eq!(decode(b"", Order::Ascending), None);
-        assert_eq!(decode(&[b'z'; 60], Order::Ascending), None);
-        assert_eq!(decode("0".repeat(48).as_bytes(), Order::Ascending), None);
+        for (bytes, why) in [
+            (&b""[..], "empty"),
+            (b"\x80\x80", "two numbers"),
+            (b"\x80\x80\x82\x01", "a number that is cut off"),
+            (b"\x80\x80\x81\x00p", "a zero that nobody writes"),
+            (b"\x80\x80\x7e\xffp", "a sign that nobody writes"),
+            (b"\x80\x80\x88\xff\xff\xff\xff\xff\xff\xff\xffp", "beyond an i64"),
+            (b"\x80\x80\x89\x01\x01\x01\x01\x01\x01\x01\x01\x01p", "nine bytes"),
+            (b"\x80\x80\x80\xff", "no text"),
+            (b"zzzzzzzzzzzz", "text"),
+        ] {
+            assert_eq!(decode(bytes, Order::Ascending), None, "{why}");
+        }
+        assert!(decode(b"\x80\x80\x80p", Order::Ascending).is_some());
     }
 }

@@ -2,48 +2,47 @@
 
 use crate::domain::board::Order;
 use crate::domain::ids::check_identifier;
-use crate::domain::ranking_key::{PREFIX_LEN, SCORE_PREFIX_LEN, Standing, decode};
+use crate::domain::ranking_key::{Standing, decode, encode};
 
-/// A well-formed sort key: 48 hexadecimal digits, `:`, a player id. Stays a valid place in the order when its entry
-/// has moved.
+/// A well-formed sort key (`domain/ranking_key.rs`). Stays a valid place in the order when its entry has moved.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SortKey(String);
+pub struct SortKey(Vec<u8>);
 
 impl SortKey {
-    /// Parses outside text (a cursor). `None` when it is no sort key.
-    pub fn parse(text: &str) -> Option<Self> {
-        // The order decides what the digits mean, not whether they are digits.
-        let (_, player_id) = decode(text.as_bytes(), Order::Ascending)?;
+    /// The key of an entry on a board of this order.
+    pub fn new(standing: &Standing, player_id: &str, order: Order) -> Self {
+        Self(encode(standing, player_id, order))
+    }
+
+    /// Takes bytes from outside (a cursor). `None` when they are no sort key.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        // The order decides what the numbers mean, not whether they are numbers.
+        let (_, player_id) = decode(bytes, Order::Ascending)?;
         check_identifier(player_id).ok()?;
-        Some(Self(text.to_owned()))
+        Some(Self(bytes.to_owned()))
     }
 
     /// Takes a member that Redis holds, and what it encodes on a board of this order. `None` when it is no sort key
     /// (someone else wrote there).
-    pub(super) fn from_member(member: String, order: Order) -> Option<(Self, Standing)> {
-        let (standing, _) = decode(member.as_bytes(), order)?;
+    pub(super) fn from_member(member: Vec<u8>, order: Order) -> Option<(Self, Standing)> {
+        let (standing, _) = decode(&member, order)?;
         Some((Self(member), standing))
     }
 
-    /// The text.
-    pub fn as_str(&self) -> &str {
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// Whose entry it is.
     pub fn player_id(&self) -> &str {
-        self.0.get(PREFIX_LEN + 1..).unwrap_or_default()
+        decode(&self.0, Order::Ascending).map_or("", |(_, player_id)| player_id)
     }
 
     /// The standing that it encodes on a board of this order.
     pub fn standing(&self, order: Order) -> Standing {
         let none = Standing { score: 0, subscore: 0, reached_at: crate::domain::clock::Micros::EPOCH };
-        decode(self.0.as_bytes(), order).map_or(none, |(standing, _)| standing)
-    }
-
-    /// Score and subscore: equal here is equal for a competition rank.
-    pub(super) fn score_prefix(&self) -> &str {
-        self.0.get(..SCORE_PREFIX_LEN).unwrap_or_default()
+        decode(&self.0, order).map_or(none, |(standing, _)| standing)
     }
 }
 
@@ -53,13 +52,11 @@ mod tests {
 
     #[test]
     fn a_cursor_that_is_no_sort_key_is_refused() {
-        let digits = "0".repeat(48);
-        for text in
-            ["", "x", &digits, &format!("{digits}:"), &format!("{digits}:a b"), &format!("{digits}-p"), "+", "-"]
+        for bytes in
+            [&b""[..], b"x", b"\x80\x80", b"\x80\x80\x80", b"\x80\x80\x80a b", b"\x80\x80\x81\x00p", b"+", b"-"]
         {
-            assert_eq!(SortKey::parse(text), None, "{text}");
+            assert_eq!(SortKey::parse(bytes), None, "{bytes:?}");
         }
-        assert_eq!(SortKey::parse(&format!("{digits}:p:1")).unwrap().player_id(), "p:1");
-        assert_eq!(SortKey::parse(&format!("{}:p", "A".repeat(48))), None, "upper case is another text");
+        assert_eq!(SortKey::parse(b"\x80\x80\x80p:1").unwrap().player_id(), "p:1");
     }
 }

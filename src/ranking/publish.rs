@@ -12,7 +12,7 @@ use super::read::period_keys;
 use crate::domain::board::Order;
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
-use crate::domain::ranking_key::{PREFIX_LEN, Standing, encode_prefix};
+use crate::domain::ranking_key::{Standing, write_place};
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/publish.lua")));
 
@@ -63,6 +63,7 @@ impl Ranking {
             (period_keys(&base, period_start), shadow_keys(&base, period_start));
         let mut outcome = PublishOutcome::Live;
         let mut under_way = FuturesOrdered::new();
+        let mut place = Vec::new();
         let mut chunks = entries.chunks(ENTRIES_PER_CALL / CALLS_AT_ONCE);
         loop {
             while under_way.len() < CALLS_AT_ONCE
@@ -74,11 +75,11 @@ impl Ranking {
                 call.key(format!("{base}shadow:periods")).key(&shadow_rank).key(&shadow_member);
                 call.arg(generation.0).arg(period_start.0).arg(version).arg(self.channel());
                 for entry in chunk {
-                    call.arg(entry.player_id);
-                    match &entry.standing {
-                        Some(standing) => call.arg(prefix_text(&encode_prefix(standing, order))),
-                        None => call.arg(""),
-                    };
+                    place.clear();
+                    if let Some(standing) = &entry.standing {
+                        write_place(&mut place, standing, order);
+                    }
+                    call.arg(entry.player_id).arg(&place);
                 }
                 under_way.push_back(async move { self.call::<i64>(&call).await });
             }
@@ -98,9 +99,4 @@ impl Ranking {
 pub(super) fn shadow_keys(base: &str, period_start: Micros) -> (String, String) {
     let p = period_start.0;
     (format!("{base}shadow:{p}:rank"), format!("{base}shadow:{p}:member"))
-}
-
-/// The digits as text; they are ASCII by construction.
-pub(super) fn prefix_text(prefix: &[u8; PREFIX_LEN]) -> &str {
-    std::str::from_utf8(prefix).unwrap_or_default()
 }

@@ -13,9 +13,14 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::ranking_key::Standing;
 
-static PAGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/page.lua")));
-static AROUND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/around.lua")));
-static LOOKUP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/lookup.lua")));
+static PAGE: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts/page.lua")));
+static AROUND: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts/around.lua")));
+static LOOKUP: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts/lookup.lua")));
+
+/// A script that reads: what all of them need stands before it.
+fn reading(script: &str) -> Script {
+    Script::new(&[include_str!("scripts/reading.lua"), script].concat())
+}
 
 /// Most entries of one page.
 pub const MAX_PAGE: usize = 1_000;
@@ -119,9 +124,9 @@ pub enum ReadError {
 }
 
 /// ready, version, total, published, before, tied, members
-type PageReply = (i64, i64, u64, i64, u64, u64, Vec<String>);
+type PageReply = (i64, i64, u64, i64, u64, u64, Vec<Vec<u8>>);
 /// ready, version, total, published, ranks, members
-type LookupReply = (i64, i64, u64, i64, Vec<u64>, Vec<String>);
+type LookupReply = (i64, i64, u64, i64, Vec<u64>, Vec<Vec<u8>>);
 
 impl Ranking {
     /// At most `limit` (1 to [`MAX_PAGE`]) entries from the cursor `from`, exclusive; without one from the top
@@ -142,7 +147,7 @@ impl Ranking {
         call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods")).key(rank);
         call.arg(board.period_start.0).arg(limit.clamp(1, MAX_PAGE));
         call.arg(if direction == Direction::Forward { "f" } else { "b" });
-        call.arg(from.map_or("", SortKey::as_str)).arg(tie_code(board.tie_policy));
+        call.arg(from.map_or(&b""[..], SortKey::as_bytes)).arg(tie_code(board.tie_policy));
         page_of(board, self.call(&call).await?)
     }
 
@@ -197,8 +202,8 @@ impl Ranking {
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let mut entries: Vec<(u64, RankedEntry)> = Vec::with_capacity(found.len());
         for (entry, position) in found.into_iter().zip(1..) {
-            let previous = entries.last().map(|(rank, entry)| (*rank, &entry.key));
-            let among = next_rank(board.tie_policy, previous, &entry.key, position);
+            let previous = entries.last().map(|(rank, entry)| (*rank, entry.standing));
+            let among = next_rank(board.tie_policy, previous, &entry.standing, position);
             entries.push((among, entry));
         }
         Ok(LookedUp { version, total, published: published != 0, entries })
@@ -218,15 +223,15 @@ const fn tie_code(policy: TiePolicy) -> &'static str {
     }
 }
 
-fn ranked(board: &BoardPeriod, member: String, rank: u64) -> Option<RankedEntry> {
+fn ranked(board: &BoardPeriod, member: Vec<u8>, rank: u64) -> Option<RankedEntry> {
     let (key, standing) = SortKey::from_member(member, board.order)?;
     Some(RankedEntry { rank, standing, key })
 }
 
 /// The rank of an entry that stands at `position` (from 1) right behind `previous`.
-fn next_rank(policy: TiePolicy, previous: Option<(u64, &SortKey)>, key: &SortKey, position: u64) -> u64 {
+fn next_rank(policy: TiePolicy, previous: Option<(u64, Standing)>, standing: &Standing, position: u64) -> u64 {
     match previous {
-        Some((rank, before)) if policy == TiePolicy::Competition && before.score_prefix() == key.score_prefix() => rank,
+        Some((rank, before)) if policy == TiePolicy::Competition && before.ties(standing) => rank,
         _ => position,
     }
 }
@@ -241,7 +246,7 @@ fn page_of(board: &BoardPeriod, reply: PageReply) -> Result<Page, ReadError> {
         let Some(mut entry) = ranked(board, member, position) else { continue };
         entry.rank = match entries.last() {
             None if board.tie_policy == TiePolicy::Competition => tied + 1,
-            previous => next_rank(board.tie_policy, previous.map(|p| (p.rank, &p.key)), &entry.key, position),
+            previous => next_rank(board.tie_policy, previous.map(|p| (p.rank, p.standing)), &entry.standing, position),
         };
         entries.push(entry);
     }

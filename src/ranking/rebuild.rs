@@ -9,12 +9,12 @@ use std::time::Duration;
 use redis::Script;
 
 use super::connection::{Ranking, RankingError};
-use super::publish::{ENTRIES_PER_CALL, prefix_text, shadow_keys};
+use super::publish::{ENTRIES_PER_CALL, shadow_keys};
 use super::read::period_keys;
 use crate::domain::board::Order;
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
-use crate::domain::ranking_key::{VersionedStanding, encode_prefix};
+use crate::domain::ranking_key::{VersionedStanding, write_place};
 
 static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_begin.lua")));
 static WRITE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_write.lua")));
@@ -89,13 +89,15 @@ impl Ranking {
     ) -> Result<(), RebuildError> {
         let base = self.base(token.generation);
         let (rank, member) = shadow_keys(&base, period_start);
+        let mut place = Vec::new();
         for chunk in entries.chunks(ENTRIES_PER_CALL) {
             let mut call = WRITE.prepare_invoke();
             call.key(format!("{base}rebuild")).key(format!("{base}shadow:periods")).key(&rank).key(&member);
             call.arg(&token.token).arg(TOKEN_TTL.as_millis() as u64).arg(period_start.0);
             for entry in chunk {
-                let prefix = encode_prefix(&entry.standing, order);
-                call.arg(&entry.player_id).arg(entry.version).arg(prefix_text(&prefix));
+                place.clear();
+                write_place(&mut place, &entry.standing, order);
+                call.arg(&entry.player_id).arg(entry.version).arg(&place);
             }
             if self.call::<i64>(&call).await? != 1 {
                 return Err(RebuildError::Overtaken);

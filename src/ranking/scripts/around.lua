@@ -1,4 +1,3 @@
-#!lua flags=no-writes
 -- The entries around a player, who stands in the middle unless an end of the board is near.
 -- KEYS ready, version, periods, rank, member
 -- ARGV period, limit, player, tie ('o', 'c')
@@ -10,13 +9,13 @@ local rank, limit, player = KEYS[4], tonumber(ARGV[2]), ARGV[3]
 local total = redis.call('ZCARD', rank)
 local members, before = {}, 0
 local value = redis.call('HGET', KEYS[5], player)
-local at = value and redis.call('ZRANK', rank, string.sub(value, -48) .. ':' .. player)
+local at = value and redis.call('ZRANK', rank, key_of(player, value))
 if at then
   before = math.max(0, math.min(at - math.floor(limit / 2), total - limit))
   members = redis.call('ZRANGE', rank, before, before + limit - 1)
 end
 local tied = before
 if ARGV[4] == 'c' and before > 0 then
-  tied = redis.call('ZLEXCOUNT', rank, '-', '(' .. string.sub(members[1], 1, 32))
+  tied = redis.call('ZLEXCOUNT', rank, '-', '(' .. scores(members[1]))
 end
 return {1, redis.call('GET', KEYS[2]) or 0, total, redis.call('SISMEMBER', KEYS[3], ARGV[1]), before, tied, members}

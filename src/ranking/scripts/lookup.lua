@@ -1,4 +1,3 @@
-#!lua flags=no-writes
 -- The standings of some players.
 -- KEYS ready, version, periods, rank, member
 -- ARGV period, tie ('o', 'c'), players…
@@ -13,11 +12,10 @@ local ranks, members = {}, {}
 for n = 1, #players do
   local value = values[n]
   if value then
-    local prefix = string.sub(value, -48)
-    local member = prefix .. ':' .. players[n]
+    local member = key_of(players[n], value)
     local at
     if ARGV[2] == 'c' then
-      at = redis.call('ZLEXCOUNT', rank, '-', '(' .. string.sub(prefix, 1, 32))
+      at = redis.call('ZLEXCOUNT', rank, '-', '(' .. scores(member))
     else
       at = redis.call('ZRANK', rank, member)
     end

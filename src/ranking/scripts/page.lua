@@ -1,4 +1,3 @@
-#!lua flags=no-writes
 -- A page of one period.
 -- KEYS ready, version, periods, rank
 -- ARGV period, limit, direction ('f' towards higher ranks' end, 'b' back), from (sort key, '' for the end), tie ('o', 'c')
@@ -28,6 +27,6 @@ else
 end
 local tied = before
 if ARGV[5] == 'c' and before > 0 and #members > 0 then
-  tied = redis.call('ZLEXCOUNT', rank, '-', '(' .. string.sub(members[1], 1, 32))
+  tied = redis.call('ZLEXCOUNT', rank, '-', '(' .. scores(members[1]))
 end
 return {1, redis.call('GET', KEYS[2]) or 0, total, redis.call('SISMEMBER', KEYS[3], ARGV[1]), before, tied, members}

@@ -18,7 +18,7 @@ for _, p in ipairs(redis.call('SMEMBERS', KEYS[5])) do
   local live, shadow = ARGV[2] .. 'p:' .. p, ARGV[2] .. 'shadow:' .. p
   for _, player in ipairs(redis.call('SMEMBERS', shadow .. ':member:removed')) do
     local value = redis.call('HGET', shadow .. ':member', player)
-    if value and string.sub(value, -1) == ':' then
+    if value and string.find(value, ':', 1, true) == #value then
       redis.call('HDEL', shadow .. ':member', player)
     end
   end

@@ -1,6 +1,6 @@
 -- Writes entries read from Postgres into the shadow, unless a publication has written something newer.
 -- KEYS rebuild, shadow periods, shadow rank, shadow member
--- ARGV token, TTL in ms, period, then player, entry version, 48 hex, …
+-- ARGV token, TTL in ms, period, then player, entry version, place, …
 -- -> 0 this is no longer the rebuild under way; 1 written
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
@@ -18,19 +18,19 @@ end
 local current = redis.call('HMGET', KEYS[4], unpack(players))
 local leaving, joining, values = {}, {}, {}
 for n = 1, #players do
-  local player, version, prefix, was = players[n], ARGV[2 + 3 * n], ARGV[3 + 3 * n], current[n]
+  local player, version, place, was = players[n], ARGV[2 + 3 * n], ARGV[3 + 3 * n], current[n]
   local colon = was and string.find(was, ':', 1, true)
   if not was or older(string.sub(was, 1, colon - 1), version) then
     local held = was and string.sub(was, colon + 1) or ''
-    if held ~= prefix then
+    if held ~= place then
       if held ~= '' then
-        leaving[#leaving + 1] = held .. ':' .. player
+        leaving[#leaving + 1] = held .. player
       end
-      joining[#joining + 1] = 0
-      joining[#joining + 1] = prefix .. ':' .. player
+      joining[#joining + 1] = '0'
+      joining[#joining + 1] = place .. player
     end
     values[#values + 1] = player
-    values[#values + 1] = version .. ':' .. prefix
+    values[#values + 1] = version .. ':' .. place
   end
 end
 if #leaving > 0 then

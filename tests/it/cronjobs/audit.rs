@@ -6,6 +6,8 @@ use scoreline::aggregator::audit::{audit_all_samples, audit_board};
 use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::rebuild::rebuild_board;
 use scoreline::domain::board::CompiledBoard;
+use scoreline::domain::clock::Micros;
+use scoreline::domain::ranking_key::{Standing, write_place};
 use serde_json::json;
 
 use super::stage::{Happening, Stage};
@@ -40,31 +42,35 @@ async fn an_audit_of_a_sound_board_is_clean() {
 async fn an_audit_finds_drift_in_redis_and_repairs_it() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let board = published(&stage).await;
-    let base = format!("{{sl:b:{}}}:p:0", board.generation.id);
+    let base = format!("{{sl:b2:{}}}:p:0", board.generation.id);
     let mut connection = stage.redis.connection();
-    let key: String = redis::cmd("HGET").arg(format!("{base}:member")).arg("p-7").query(&mut connection).unwrap();
-    let other = key.replace('0', "1");
-    let meddle = |parts: &[&str]| {
-        let mut command = redis::cmd(parts[0]);
+    let order = board.generation.spec.definition.order;
+    let (rank, member) = (format!("{base}:rank"), format!("{base}:member"));
+    let mut place_of = |player: &str| -> Vec<u8> {
+        let value: Vec<u8> = redis::cmd("HGET").arg(&member).arg(player).query(&mut connection).unwrap();
+        let colon = value.iter().position(|b| *b == b':').unwrap();
+        value[colon + 1..].to_vec()
+    };
+    let meddle = |parts: &[&[u8]]| {
+        let mut command = redis::cmd(std::str::from_utf8(parts[0]).unwrap());
         for part in &parts[1..] {
             command.arg(*part);
         }
         command.query::<redis::Value>(&mut stage.redis.connection()).unwrap();
     };
+    let (rank, member) = (rank.as_bytes(), member.as_bytes());
     // Lost, changed, and one that nobody scored.
-    let (rank, member) = (format!("{base}:rank"), format!("{base}:member"));
-    let prefix = key.split_once(':').unwrap().1.to_owned();
-    meddle(&["ZREM", &rank, &format!("{prefix}:p-7")]);
-    meddle(&["HDEL", &member, "p-7"]);
-    let changed: String = redis::cmd("HGET").arg(&member).arg("p-8").query(&mut connection).unwrap();
-    let digits = changed.split_once(':').unwrap().1.to_owned();
-    meddle(&["ZREM", &rank, &format!("{digits}:p-8")]);
-    let forged = format!("0{}", &digits[1..]);
-    meddle(&["ZADD", &rank, "0", &format!("{forged}:p-8")]);
-    meddle(&["HSET", &member, "p-8", &format!("{}:{forged}", changed.split_once(':').unwrap().0)]);
-    for ghost in ["ghost-1", "ghost-2"] {
-        meddle(&["ZADD", &rank, "0", &format!("{digits}:{ghost}")]);
-        meddle(&["HSET", &member, ghost, &other]);
+    meddle(&[b"ZREM", rank, &[&place_of("p-7")[..], b"p-7"].concat()]);
+    meddle(&[b"HDEL", member, b"p-7"]);
+    let place = place_of("p-8");
+    meddle(&[b"ZREM", rank, &[&place[..], b"p-8"].concat()]);
+    let mut forged = Vec::new();
+    write_place(&mut forged, &Standing { score: 1_000_000, subscore: 0, reached_at: Micros(0) }, order);
+    meddle(&[b"ZADD", rank, b"0", &[&forged[..], b"p-8"].concat()]);
+    meddle(&[b"HSET", member, b"p-8", &[b"1:", &forged[..]].concat()]);
+    for ghost in [&b"ghost-1"[..], b"ghost-2"] {
+        meddle(&[b"ZADD", rank, b"0", &[&place[..], ghost].concat()]);
+        meddle(&[b"HSET", member, ghost, &[b"1:", &place[..]].concat()]);
     }
     let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
     assert_eq!((audit.redis.missing, audit.redis.different, audit.redis.extra), (1, 1, 1), "{audit:?}");
@@ -72,9 +78,9 @@ async fn an_audit_finds_drift_in_redis_and_repairs_it() {
     let again = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
     assert!(again.is_clean(), "{again:?}");
     // One whose text is right and whose place is not.
-    let moved: String = redis::cmd("HGET").arg(&member).arg("p-9").query(&mut connection).unwrap();
+    let moved = [&place_of("p-9")[..], b"p-9"].concat();
     for score in ["1e18", "-1e18"] {
-        meddle(&["ZADD", &rank, "XX", score, &format!("{}:p-9", moved.split_once(':').unwrap().1)]);
+        meddle(&[b"ZADD", rank, b"XX", score.as_bytes(), &moved]);
         let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
         assert_eq!((audit.redis.missing, audit.redis.different, audit.redis.extra), (0, 1, 0), "{score} {audit:?}");
     }

@@ -179,7 +179,7 @@ async fn fine_print_6_a_closed_period_leaves_redis_after_its_time_and_no_rebuild
     let (id, order) = (board.generation.id, board.generation.spec.definition.order);
     rebuild_board(stage.pool(), &stage.ranking, id, order, |_| {}).await.unwrap();
     let keys = || -> usize {
-        let pattern = format!("{{sl:b:{id}}}:p:*");
+        let pattern = format!("{{sl:b2:{id}}}:p:*");
         redis::cmd("KEYS").arg(pattern).query::<Vec<String>>(&mut stage.redis.connection()).unwrap().len()
     };
     assert_eq!(keys(), 4);

@@ -215,6 +215,6 @@ async fn what_nobody_needs_is_removed_in_chunks_and_nothing_else() {
     assert_eq!(stage.entries(board.id).await, []);
     assert_eq!(stage.entries(again.id).await.len(), 7);
     let keys: Vec<String> =
-        redis::cmd("KEYS").arg(format!("{{sl:b:{}}}*", board.id)).query(&mut stage.redis.connection()).unwrap();
+        redis::cmd("KEYS").arg(format!("{{sl:b2:{}}}*", board.id)).query(&mut stage.redis.connection()).unwrap();
     assert_eq!(keys, Vec::<String>::new());
 }

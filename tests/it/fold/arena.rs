@@ -179,11 +179,11 @@ impl Arena {
         rebuild_board(self.pool(), &self.ranking, generation, order, |_| {}).await.unwrap()
     }
 
-    /// Everything Redis holds of a board but its version, comparable.
+    /// Everything Redis holds of a board but its version, comparable, as printable text.
     pub fn redis_state(&self, generation: BoardGenerationId) -> BTreeMap<String, Vec<String>> {
         let mut connection = self.redis.connection();
         let keys: Vec<String> =
-            redis::cmd("KEYS").arg(format!("{{sl:b:{generation}}}:*")).query(&mut connection).unwrap();
+            redis::cmd("KEYS").arg(format!("{{sl:b2:{generation}}}:*")).query(&mut connection).unwrap();
         let mut state = BTreeMap::new();
         for key in keys {
             let kind: String = redis::cmd("TYPE").arg(&key).query(&mut connection).unwrap();
@@ -195,15 +195,16 @@ impl Arena {
             };
             let mut call = redis::cmd(command[0]);
             call.arg(&key).arg(&command[1..]);
-            let value: Vec<String> = if kind == "string" {
+            let value: Vec<Vec<u8>> = if kind == "string" {
                 vec![call.query(&mut connection).unwrap()]
             } else {
                 call.query(&mut connection).unwrap()
             };
-            let mut value: Vec<String> = match kind.as_str() {
-                "hash" => value.chunks(2).map(|pair| pair.join("=")).collect(),
+            let value: Vec<Vec<u8>> = match kind.as_str() {
+                "hash" => value.chunks(2).map(|pair| pair.join(&b'=')).collect(),
                 _ => value,
             };
+            let mut value: Vec<String> = value.iter().map(|v| v.escape_ascii().to_string()).collect();
             if sorted {
                 value.sort();
             }

@@ -3,7 +3,7 @@
 
 use scoreline::domain::board::{Order, TiePolicy};
 use scoreline::domain::clock::Micros;
-use scoreline::domain::ranking_key::{Standing, encode};
+use scoreline::domain::ranking_key::{Standing, decode, encode};
 use scoreline::ranking::{BoardPeriod, Direction, Page, PublishedEntry, SortKey};
 use serde_json::json;
 
@@ -38,16 +38,21 @@ fn entries() -> Vec<(String, Standing)> {
 }
 
 /// What a page must be: the members of `all` (best first) behind or before `from`.
-fn expected<'a>(all: &'a [String], from: &str, direction: Direction, limit: usize) -> &'a [String] {
-    let (before, at) = (all.partition_point(|m| m.as_str() < from), all.partition_point(|m| m.as_str() <= from));
+fn expected<'a>(all: &'a [Vec<u8>], from: &[u8], direction: Direction, limit: usize) -> &'a [Vec<u8>] {
+    let (before, at) = (all.partition_point(|m| &m[..] < from), all.partition_point(|m| &m[..] <= from));
     match direction {
         Direction::Forward => &all[at..(at + limit).min(all.len())],
         Direction::Backward => &all[before.saturating_sub(limit)..before],
     }
 }
 
-fn members(page: &Page) -> Vec<&str> {
-    page.entries.iter().map(|entry| entry.key.as_str()).collect()
+fn is_better(one: &Standing, other: &Standing, order: Order) -> bool {
+    let (one, other) = ((one.score, one.subscore), (other.score, other.subscore));
+    if order == Order::Ascending { one < other } else { one > other }
+}
+
+fn members(page: &Page) -> Vec<&[u8]> {
+    page.entries.iter().map(|entry| entry.key.as_bytes()).collect()
 }
 
 #[tokio::test]
@@ -62,13 +67,13 @@ async fn fine_print_15_places_and_ranks_are_exact_beyond_doubles() {
         let whole = BoardPeriod { tie_policy: TiePolicy::Competition, ..arena.whole(board) };
         assert_eq!(whole.order, order);
         arena.ranking.publish(board, whole.period_start, order, 1, &published).await.unwrap();
-        let mut all: Vec<String> = entries.iter().map(|(player, standing)| encode(standing, player, order)).collect();
+        let mut all: Vec<Vec<u8>> = entries.iter().map(|(player, standing)| encode(standing, player, order)).collect();
         all.sort_unstable();
 
         let page = arena.ranking.page(&whole, 1_000, None, Direction::Forward).await.unwrap();
         assert_eq!(members(&page), all);
         for entry in &page.entries {
-            let better = all.iter().filter(|other| other[..32] < entry.key.as_str()[..32]).count() as u64;
+            let better = entries.iter().filter(|(_, other)| is_better(other, &entry.standing, order)).count() as u64;
             assert_eq!(entry.rank, better + 1, "{entry:?}");
             let alone = arena.ranking.standing(&whole, entry.player_id()).await.unwrap();
             assert_eq!(alone.entry.as_ref(), Some(entry));
@@ -77,12 +82,12 @@ async fn fine_print_15_places_and_ranks_are_exact_beyond_doubles() {
         }
         // From every entry, and from places beside every entry where nobody stands.
         for member in &all {
-            let (prefix, player) = member.split_at(49);
-            for from in [member.clone(), format!("{prefix}!{player}"), format!("{member}0"), format!("{prefix}~")] {
-                let Some(from) = SortKey::parse(&from) else { continue };
+            let (standing, player) = decode(member, order).unwrap();
+            for player in [player, &format!("-{player}"), &format!("{player}0"), "zz"] {
+                let from = SortKey::parse(&encode(&standing, player, order)).unwrap();
                 for direction in [Direction::Forward, Direction::Backward] {
                     let page = arena.ranking.page(&whole, 3, Some(&from), direction).await.unwrap();
-                    assert_eq!(members(&page), expected(&all, from.as_str(), direction, 3), "{direction:?} {from:?}");
+                    assert_eq!(members(&page), expected(&all, from.as_bytes(), direction, 3), "{direction:?} {from:?}");
                 }
             }
         }

@@ -86,9 +86,12 @@ async fn seen(arena: &Arena, board: BoardGenerationId) -> Seen {
     let entries = arena.entries(board).await.into_iter().map(|(p, (s, b, plays, _, sum))| (p, s, b, plays, sum));
     let redis = arena.redis_state(board).into_iter().map(|(key, values)| {
         let key = key.rsplit_once("}:").unwrap().1.to_owned();
+        if !key.ends_with(":member") {
+            return (key, values);
+        }
         let strip = |v: String| {
-            v.split_once('=')
-                .map_or(v.clone(), |(player, rest)| format!("{player}={}", rest.split_once(':').unwrap().1))
+            let (player, rest) = v.split_once('=').unwrap();
+            format!("{player}={}", rest.split_once(':').unwrap().1)
         };
         (key, values.into_iter().map(strip).collect())
     });

@@ -94,10 +94,18 @@ async fn fine_print_10_a_removal_during_a_rebuild_leaves_a_tombstone_until_the_s
     let gone = [PublishedEntry { player_id: "a", standing: None }];
     let publish = |version, entries| arena.ranking.publish(board, Micros::EPOCH, Order::Descending, version, entries);
     assert_eq!(publish(newer, &gone).await.unwrap(), PublishOutcome::Live);
+    // One that left and came back has a place again, also when that ends as a tombstone does.
+    let left = [PublishedEntry { player_id: "c", standing: None }];
+    publish(newer, &left).await.unwrap();
+    let back = Standing { reached_at: Micros(i64::from(b':')), ..standing(1) };
+    let back = [PublishedEntry { player_id: "c", standing: Some(back) }];
+    publish(newer + 1, &back).await.unwrap();
     // What the rebuild read before must not bring it back.
     arena.ranking.write_rebuild(&token, Micros::EPOCH, Order::Descending, &read).await.unwrap();
     arena.ranking.finish_rebuild(&token).await.unwrap();
-    assert_eq!(arena.top(board).await, [(1, "b".into(), 2)]);
+    assert_eq!(arena.top(board).await, [(1, "b".into(), 2), (2, "c".into(), 1)]);
+    assert_eq!(arena.ranking.lookup(&arena.whole(board), &["c"]).await.unwrap().entries.len(), 1);
+    publish(newer + 2, &left).await.unwrap();
     assert!(arena.redis_state(board).keys().all(|k| !k.contains("removed") && !k.contains("shadow")));
     // The last one leaves: nothing stays behind.
     assert_eq!(
@@ -126,7 +134,7 @@ async fn fine_print_10_an_older_version_never_overwrites_a_newer_one() {
     assert_eq!(arena.ranking.version(board).await.unwrap(), version, "nothing changed, nothing is announced");
     publish(11, 1).await;
     assert_eq!(arena.top(board).await, [(1, "a".into(), 1)]);
-    assert_eq!(arena.redis_state(board).values().filter(|v| v.iter().any(|x| x.ends_with(":a"))).count(), 1);
+    assert_eq!(arena.redis_state(board).values().filter(|v| v.iter().any(|x| x.ends_with("a"))).count(), 1);
 }
 
 #[tokio::test]
@@ -139,7 +147,7 @@ async fn fine_print_10_the_swap_is_fenced_by_the_rebuilds_token() {
     arena.ranking.write_rebuild(&frozen, Micros::EPOCH, Order::Descending, &stale).await.unwrap();
     assert!(matches!(arena.ranking.begin_rebuild(board).await, Err(RebuildError::Busy)));
     // Its token expires while it is frozen; another begins and swaps.
-    redis::cmd("DEL").arg(format!("{{sl:b:{board}}}:rebuild")).exec(&mut arena.redis.connection()).unwrap();
+    redis::cmd("DEL").arg(format!("{{sl:b2:{board}}}:rebuild")).exec(&mut arena.redis.connection()).unwrap();
     let other = arena.ranking.begin_rebuild(board).await.unwrap();
     let late = arena.ranking.write_rebuild(&frozen, Micros::EPOCH, Order::Descending, &stale).await;
     assert!(matches!(late, Err(RebuildError::Overtaken)));
@@ -227,7 +235,7 @@ async fn fine_print_10_another_run_of_redis_is_doubted_and_rebuilt() {
     arena.score(board, &[play("a", 1, 0)]).await;
     assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Ready]);
     // What Redis acknowledged within the last second may be gone after a crash.
-    redis::cmd("DEL").arg(format!("{{sl:b:{board}}}:p:0:rank")).exec(&mut arena.redis.connection()).unwrap();
+    redis::cmd("DEL").arg(format!("{{sl:b2:{board}}}:p:0:rank")).exec(&mut arena.redis.connection()).unwrap();
     arena.redis.written().await;
     arena.redis.kill();
     arena.redis.start();
