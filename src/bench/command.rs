@@ -136,7 +136,7 @@ async fn stages(
         figures.extend(read(rig, pool, target, options).await?);
     }
     if wanted("rest") {
-        figures.extend(whole::rest(rig, options).await);
+        figures.extend(whole::rest(rig, pool, options).await?);
     }
     Ok(())
 }

@@ -116,12 +116,18 @@ pub async fn sustained(
 }
 
 /// Seconds over which an idle system is watched.
-const REST_SECONDS: u64 = 10;
+const REST_SECONDS: u64 = 30;
 
 /// What the system uses when nothing happens.
-pub async fn rest(rig: &Rig, options: &Options) -> Vec<Figure> {
+///
+/// # Errors
+/// Postgres is away.
+pub async fn rest(rig: &Rig, pool: &Pool, options: &Options) -> Result<Vec<Figure>, BenchError> {
     let time = Duration::from_secs(options.seconds.min(REST_SECONDS));
-    // What the stages before left to do (vacuum, AOF rewrite) is not rest.
+    // What the stages before left to do (vacuum, a checkpoint, AOF rewrite) is not rest.
+    for work in ["VACUUM (ANALYZE)", "CHECKPOINT"] {
+        sqlx::query(work).execute(pool).await?;
+    }
     tokio::time::sleep(time).await;
     let before = rig.usage();
     tokio::time::sleep(time).await;
@@ -133,7 +139,7 @@ pub async fn rest(rig: &Rig, options: &Options) -> Vec<Figure> {
         figures.push(Figure::new("rest", &format!("CPU, {process}"), "% of a core", vec![percent(usage)]));
         figures.push(Figure::new("rest", &format!("memory, {process}"), "MiB", vec![usage.resident_mib]));
     }
-    figures
+    Ok(figures)
 }
 
 /// How long the tail of a run may take.

@@ -10,15 +10,15 @@ use crate::redis_connection::Connection;
 use crate::store::pool::Pool;
 use crate::store::processes;
 
-/// Time between two questions.
-const INTERVAL: Duration = Duration::from_secs(2);
+/// Time between two questions. Work does not wait for the answer: whoever needs a dependency finds out by using it.
+const INTERVAL: Duration = Duration::from_secs(5);
 /// Time between two questions to a dependency that is away: with the patience it must stay below the 5 s within which
 /// work goes on after it is back.
 const INTERVAL_AWAY: Duration = Duration::from_millis(500);
 /// Longest wait for an answer before a dependency counts as lost.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A process says that it is alive each so many questions.
-const REGISTER_EVERY: u32 = 5;
+const REGISTER_EVERY: u32 = 2;
 
 const fn next_pause(there: bool) -> Duration {
     if there { INTERVAL } else { INTERVAL_AWAY }
