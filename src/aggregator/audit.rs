@@ -204,7 +204,6 @@ async fn compare(
             Err(ReadError::Rebuilding) => return Ok(()),
             Err(ReadError::Unavailable(error)) => return Err(error.into()),
         };
-        let order = board.generation.spec.definition.order;
         // Best first by their keys; a rank that contradicts that is of an entry in a wrong place.
         let mut last = 0;
         let published: HashMap<&str, Option<Standing>> = published
@@ -212,7 +211,7 @@ async fn compare(
             .iter()
             .map(|(_, entry)| {
                 let in_place = std::mem::replace(&mut last, entry.rank) < entry.rank;
-                (entry.player_id(), in_place.then(|| entry.key.standing(order)))
+                (entry.player_id(), in_place.then_some(entry.standing))
             })
             .collect();
         suspects.retain(|player| stored.get(*player) != published.get(player).and_then(Option::as_ref));

@@ -159,11 +159,12 @@ impl ExtrasOf {
 
     /// An entry as answered.
     pub fn entry<'a>(&'a self, ranked: &'a RankedEntry, among: Option<u64>, include: Include) -> EntryAnswer<'a> {
-        let extras = self.0.get(ranked.player_id());
+        let player_id = ranked.player_id();
+        let extras = self.0.get(player_id);
         EntryAnswer {
             rank: ranked.rank,
             rank_among: among,
-            player_id: ranked.player_id(),
+            player_id,
             score: ranked.standing.score,
             subscore: ranked.standing.subscore,
             reached_at: ranked.standing.reached_at,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::domain::board::TiePolicy;
 use crate::domain::ranking_key::Standing;
-use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, SortKey, StandingAnswer};
+use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, SortKey, StandingAnswer, next_rank};
 use crate::store::standings::SmallBoard;
 
 /// All entries of a period, ranked.
@@ -95,10 +95,7 @@ pub fn among_themselves(entries: Vec<RankedEntry>, policy: TiePolicy) -> Vec<(u6
 fn assign_ranks(entries: &mut [RankedEntry], policy: TiePolicy) {
     let mut last: Option<(u64, Standing)> = None;
     for (entry, position) in entries.iter_mut().zip(1u64..) {
-        entry.rank = match &last {
-            Some((rank, before)) if policy == TiePolicy::Competition && before.ties(&entry.standing) => *rank,
-            _ => position,
-        };
+        entry.rank = next_rank(policy, last, &entry.standing, position);
         last = Some((entry.rank, entry.standing));
     }
 }

@@ -74,7 +74,7 @@ pub fn postgres(pool: Pool, process_id: String, readiness: Readiness, lifecycle:
             // A task of its own: no statement is dropped half way when the patience ends.
             let asking = tokio::spawn(async move {
                 let there = check_postgres(&pool, &readiness).await;
-                if round == 0 {
+                if there && round == 0 {
                     let _ = processes::register(&pool, &id, readiness.role(), pool.state().max).await;
                 }
                 there

@@ -6,12 +6,16 @@ use crate::domain::ranking_key::{Standing, decode, encode};
 
 /// A well-formed sort key (`domain/ranking_key.rs`). Stays a valid place in the order when its entry has moved.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SortKey(Vec<u8>);
+pub struct SortKey {
+    bytes: Vec<u8>,
+    /// Where the player begins. It follows from the bytes, so keys compare as their bytes do.
+    player_at: usize,
+}
 
 impl SortKey {
     /// The key of an entry on a board of this order.
     pub fn new(standing: &Standing, player_id: &str, order: Order) -> Self {
-        Self(encode(standing, player_id, order))
+        Self::of(encode(standing, player_id, order), player_id.len())
     }
 
     /// Takes bytes from outside (a cursor). `None` when they are no sort key.
@@ -19,30 +23,30 @@ impl SortKey {
         // The order decides what the numbers mean, not whether they are numbers.
         let (_, player_id) = decode(bytes, Order::Ascending)?;
         check_identifier(player_id).ok()?;
-        Some(Self(bytes.to_owned()))
+        Some(Self::of(bytes.to_owned(), player_id.len()))
     }
 
     /// Takes a member that Redis holds, and what it encodes on a board of this order. `None` when it is no sort key
     /// (someone else wrote there).
     pub(super) fn from_member(member: Vec<u8>, order: Order) -> Option<(Self, Standing)> {
-        let (standing, _) = decode(&member, order)?;
-        Some((Self(member), standing))
+        let (standing, player_id) = decode(&member, order)?;
+        let length = player_id.len();
+        Some((Self::of(member, length), standing))
+    }
+
+    fn of(bytes: Vec<u8>, player_length: usize) -> Self {
+        let player_at = bytes.len() - player_length;
+        Self { bytes, player_at }
     }
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     /// Whose entry it is.
     pub fn player_id(&self) -> &str {
-        decode(&self.0, Order::Ascending).map_or("", |(_, player_id)| player_id)
-    }
-
-    /// The standing that it encodes on a board of this order.
-    pub fn standing(&self, order: Order) -> Standing {
-        let none = Standing { score: 0, subscore: 0, reached_at: crate::domain::clock::Micros::EPOCH };
-        decode(&self.0, order).map_or(none, |(standing, _)| standing)
+        std::str::from_utf8(&self.bytes[self.player_at..]).unwrap_or_default()
     }
 }
 

@@ -19,5 +19,5 @@ pub mod subscription;
 pub use connection::{Ranking, RankingError};
 pub use key::SortKey;
 pub use publish::{PublishOutcome, PublishedEntry};
-pub use read::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, ReadError, StandingAnswer};
+pub use read::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, ReadError, StandingAnswer, next_rank};
 pub use rebuild::{BoardStatus, RebuildError, RebuildToken};

@@ -228,8 +228,8 @@ fn ranked(board: &BoardPeriod, member: Vec<u8>, rank: u64) -> Option<RankedEntry
     Some(RankedEntry { rank, standing, key })
 }
 
-/// The rank of an entry that stands at `position` (from 1) right behind `previous`.
-fn next_rank(policy: TiePolicy, previous: Option<(u64, Standing)>, standing: &Standing, position: u64) -> u64 {
+/// The rank of an entry that stands at `position` (from 1) right behind `previous` (its rank and standing).
+pub fn next_rank(policy: TiePolicy, previous: Option<(u64, Standing)>, standing: &Standing, position: u64) -> u64 {
     match previous {
         Some((rank, before)) if policy == TiePolicy::Competition && before.ties(standing) => rank,
         _ => position,

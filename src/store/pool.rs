@@ -14,8 +14,8 @@ use sqlx::{Either, Execute, Executor, PgConnection, Postgres, SqlStr, Transactio
 use crate::config::PostgresConfig;
 
 /// A connection that was idle for longer is asked for a sign of life before it is used; a younger one is not, because
-/// that costs each statement a round trip, also those that a process at rest sends every second or three.
-const CHECK_AFTER_IDLE: Duration = Duration::from_secs(5);
+/// that costs each statement a round trip, also those that a process at rest sends every few seconds.
+const CHECK_AFTER_IDLE: Duration = Duration::from_secs(7);
 
 /// Connections of a process by role (fine print 19). Two nearly saturate a writer; the server's default is 100 in all.
 pub const fn default_max(role: &str) -> u32 {

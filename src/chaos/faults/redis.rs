@@ -11,7 +11,7 @@ use crate::chaos::plan::Kind;
 use crate::chaos::probe::DEPENDENCY_BOUND;
 use crate::chaos::world::{PATIENCE, World};
 
-/// Within this time a process says what it found: it looks every 2 s and waits 3 s for an answer.
+/// Within this time a process says what it found: it looks every 5 s and waits 3 s for an answer.
 const SAID_WITHIN: Duration = Duration::from_secs(10);
 
 impl World {

@@ -1,9 +1,10 @@
 #!lua flags=no-writes
 -- What the scripts that read have before them (src/ranking/read.rs). Keys are those of src/domain/ranking_key.rs.
 
--- How many bytes the number takes that begins at byte `at` of a key: the first says how many follow.
+-- How many bytes the number takes that begins at byte `at` of a key: the first says how many follow. What is no key
+-- (someone else wrote it) must not fail the script: it is left out by whoever reads the answer.
 local function width(key, at)
-  local lead = string.byte(key, at)
+  local lead = string.byte(key, at) or 128
   return lead < 128 and 128 - lead or lead - 127
 end
 
@@ -15,6 +16,6 @@ end
 
 -- The key of a player, from what the hash holds: '<entry version>:<place>'.
 local function key_of(player, value)
-  return string.sub(value, string.find(value, ':', 1, true) + 1) .. player
+  return string.sub(value, (string.find(value, ':', 1, true) or 0) + 1) .. player
 end
 

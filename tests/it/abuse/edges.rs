@@ -16,7 +16,7 @@ fn cursor(generation: i32, period_start: i64) -> String {
     let mut bytes = generation.to_le_bytes().to_vec();
     bytes.extend_from_slice(&period_start.to_le_bytes());
     bytes.push(0);
-    bytes.extend_from_slice(format!("{}:p", "0".repeat(48)).as_bytes());
+    bytes.extend_from_slice(b"\x80\x80\x80p");
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 

@@ -7,7 +7,7 @@ use scoreline::domain::ranking_key::{Standing, decode, encode};
 use scoreline::ranking::{BoardPeriod, Direction, Page, PublishedEntry, SortKey};
 use serde_json::json;
 
-use super::arena::Arena;
+use super::arena::{Arena, play};
 
 const SCORES: [i64; 13] = [
     i64::MIN,
@@ -92,4 +92,24 @@ async fn fine_print_15_places_and_ranks_are_exact_beyond_doubles() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn what_someone_else_wrote_on_a_board_is_left_out_and_costs_nobody_else() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({"tie_policy": "competition"})).await;
+    arena.rebuild(board).await;
+    arena.score(board, &[play("a", 3, 0), play("b", 2, 0), play("c", 1, 0)]).await;
+    let keys = format!("{{sl:b2:{board}}}:p:0");
+    let mut redis = arena.redis.connection();
+    redis::cmd("ZADD").arg(format!("{keys}:rank")).arg(0).arg(b"\x82").exec(&mut redis).unwrap();
+    redis::cmd("HSET").arg(format!("{keys}:member")).arg("x").arg("nonsense").exec(&mut redis).unwrap();
+    let whole = arena.whole(board);
+    let first = arena.ranking.page(&whole, 3, None, Direction::Forward).await.unwrap();
+    assert_eq!(first.entries.len(), 3);
+    let second = arena.ranking.page(&whole, 3, first.next.as_ref(), Direction::Forward).await.unwrap();
+    assert!(second.entries.is_empty());
+    let found = arena.ranking.lookup(&whole, &["a", "x", "c"]).await.unwrap();
+    let ranks: Vec<(u64, &str)> = found.entries.iter().map(|(_, entry)| (entry.rank, entry.player_id())).collect();
+    assert_eq!(ranks, [(1, "a"), (3, "c")]);
 }

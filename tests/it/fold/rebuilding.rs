@@ -134,7 +134,9 @@ async fn fine_print_10_an_older_version_never_overwrites_a_newer_one() {
     assert_eq!(arena.ranking.version(board).await.unwrap(), version, "nothing changed, nothing is announced");
     publish(11, 1).await;
     assert_eq!(arena.top(board).await, [(1, "a".into(), 1)]);
-    assert_eq!(arena.redis_state(board).values().filter(|v| v.iter().any(|x| x.ends_with("a"))).count(), 1);
+    let state = arena.redis_state(board);
+    let (_, rank) = state.iter().find(|(key, _)| key.ends_with(":rank")).unwrap();
+    assert_eq!(rank.iter().filter(|member| member.ends_with("a")).count(), 1, "{rank:?}");
 }
 
 #[tokio::test]
