@@ -125,6 +125,18 @@ impl Connection {
         Ok(subscriber)
     }
 
+    /// A connection of its own, for what one connection has to do (`WATCH`). It is not replaced when it breaks: from then on
+    /// all its calls fail.
+    ///
+    /// # Errors
+    /// A cluster; or the server cannot be reached in time.
+    pub async fn alone(&self) -> RedisResult<MultiplexedConnection> {
+        match tokio::time::timeout(self.0.timeouts.connect, self.make()).await.map_err(timed_out)?? {
+            Link::Single(connection) => Ok(connection),
+            Link::Cluster(_) => Err((ErrorKind::InvalidClientConfig, "a cluster has no one connection").into()),
+        }
+    }
+
     async fn link(&self) -> RedisResult<Arc<Link>> {
         match &*self.0.current.load() {
             Some(link) => Ok(Arc::clone(link)),

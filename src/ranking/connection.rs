@@ -106,7 +106,11 @@ impl Ranking {
         self.bounded(async { pipeline.query_async(&mut self.inner.connection.clone()).await }).await
     }
 
-    async fn bounded<T>(&self, call: impl Future<Output = redis::RedisResult<T>>) -> Result<T, RankingError> {
+    /// No call waits longer than `CALL_TIMEOUT`.
+    pub(super) async fn bounded<T>(
+        &self,
+        call: impl Future<Output = redis::RedisResult<T>>,
+    ) -> Result<T, RankingError> {
         Ok(tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|_| RankingError::TimedOut)??)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A period is a sorted set in which every score is 0 and the member is the sort key of an entry
 //! (`domain/ranking_key.rs`), so Redis keeps the exact order of the tuple; and a hash from player to
-//! `<entry version>:<place>`. Every operation is one script call, so what it answers or changes is of one moment.
+//! `<entry version>:<place>`. Every operation is one script call or one `MULTI`, so what it answers or changes is of one moment.
 //!
 //! * [`read`](Ranking::page): pages, standings, around, lookup, for the api;
 //! * [`publish`](Ranking::publish): what a fold changed, guarded by entry versions;
@@ -12,6 +12,7 @@ mod connection;
 mod gather;
 mod key;
 mod publish;
+mod publish_many;
 mod read;
 mod rebuild;
 pub mod subscription;

@@ -8,6 +8,7 @@ use futures_util::stream::FuturesOrdered;
 use redis::Script;
 
 use super::connection::{Ranking, RankingError};
+use super::publish_many::MANY;
 use super::read::period_keys;
 use crate::domain::board::Order;
 use crate::domain::clock::Micros;
@@ -58,9 +59,19 @@ impl Ranking {
         version: i64,
         entries: &[PublishedEntry<'_>],
     ) -> Result<PublishOutcome, RankingError> {
-        let base = self.base(generation);
-        let ((rank, member), (shadow_rank, shadow_member)) =
-            (period_keys(&base, period_start), shadow_keys(&base, period_start));
+        let target = Target::new(&self.base(generation), generation, period_start, order, version);
+        let mut rest = entries;
+        if entries.len() >= MANY {
+            rest = &entries[self.publish_many(&target, entries).await?..];
+        }
+        self.publish_by_script(&target, rest).await
+    }
+
+    async fn publish_by_script(
+        &self,
+        target: &Target,
+        entries: &[PublishedEntry<'_>],
+    ) -> Result<PublishOutcome, RankingError> {
         let mut outcome = PublishOutcome::Live;
         let mut under_way = FuturesOrdered::new();
         let mut place = Vec::new();
@@ -70,14 +81,14 @@ impl Ranking {
                 && let Some(chunk) = chunks.next()
             {
                 let mut call = PUBLISH.prepare_invoke();
-                call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}rebuild"));
-                call.key(format!("{base}periods")).key(&rank).key(&member);
-                call.key(format!("{base}shadow:periods")).key(&shadow_rank).key(&shadow_member);
-                call.arg(generation.0).arg(period_start.0).arg(version).arg(self.channel());
+                call.key(&target.ready).key(&target.version).key(&target.rebuild);
+                call.key(&target.periods).key(&target.rank).key(&target.member);
+                call.key(&target.shadow_periods).key(&target.shadow_rank).key(&target.shadow_member);
+                call.arg(target.generation.0).arg(target.period_start.0).arg(target.entry_version).arg(self.channel());
                 for entry in chunk {
                     place.clear();
                     if let Some(standing) = &entry.standing {
-                        write_place(&mut place, standing, order);
+                        write_place(&mut place, standing, target.order);
                     }
                     call.arg(entry.player_id).arg(&place);
                 }
@@ -91,6 +102,47 @@ impl Ranking {
                     _ => return Ok(PublishOutcome::NotReady),
                 },
             };
+        }
+    }
+}
+
+/// Where a publication goes: the period, and the names of all keys that it may touch.
+pub(super) struct Target {
+    pub(super) generation: BoardGenerationId,
+    pub(super) period_start: Micros,
+    pub(super) order: Order,
+    /// What the entries' version becomes.
+    pub(super) entry_version: i64,
+    pub(super) ready: String,
+    /// The board's version.
+    pub(super) version: String,
+    pub(super) rebuild: String,
+    pub(super) periods: String,
+    pub(super) rank: String,
+    pub(super) member: String,
+    shadow_periods: String,
+    shadow_rank: String,
+    shadow_member: String,
+}
+
+impl Target {
+    fn new(base: &str, generation: BoardGenerationId, period_start: Micros, order: Order, entry_version: i64) -> Self {
+        let ((rank, member), (shadow_rank, shadow_member)) =
+            (period_keys(base, period_start), shadow_keys(base, period_start));
+        Self {
+            generation,
+            period_start,
+            order,
+            entry_version,
+            ready: format!("{base}ready"),
+            version: format!("{base}version"),
+            rebuild: format!("{base}rebuild"),
+            periods: format!("{base}periods"),
+            rank,
+            member,
+            shadow_periods: format!("{base}shadow:periods"),
+            shadow_rank,
+            shadow_member,
         }
     }
 }

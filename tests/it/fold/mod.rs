@@ -3,6 +3,7 @@
 mod arena;
 mod crash;
 mod folding;
+mod many;
 mod merging;
 mod places;
 mod property;
