@@ -271,9 +271,15 @@ async fn conditions(pool: &Pool, redis_url: &str, options: &Options) -> Result<V
         condition(
             "load",
             format!(
-                "{} events a batch of about 340 bytes each, {} connections, {} events a round, {} rounds, {} players, \
+                "{} events a batch of about 340 bytes each, {} connections ({} that read), {} events a round, {} rounds, {} players, \
                  a quarter of the events carry a score; stored before: a score of every player, {} events more",
-                options.batch, options.connections, options.events, options.rounds, options.players, options.history
+                options.batch,
+                options.connections,
+                options.read_connections,
+                options.events,
+                options.rounds,
+                options.players,
+                options.history
             ),
         ),
     ])

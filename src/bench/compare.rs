@@ -116,7 +116,7 @@ async fn get_rate(address: SocketAddr, paths: &[String], key: &str, options: &Op
     let left = Arc::new(AtomicU64::new(options.reads));
     let paths: Arc<[String]> = paths.into();
     let started = Instant::now();
-    let tasks: Vec<_> = (0..options.connections)
+    let tasks: Vec<_> = (0..options.read_connections)
         .map(|_| tokio::spawn(get_until_done(address, Arc::clone(&paths), key.to_owned(), Arc::clone(&left))))
         .collect();
     for task in tasks {

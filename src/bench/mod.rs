@@ -44,8 +44,12 @@ pub struct Options {
     #[arg(long, default_value_t = 1_000_000)]
     pub players: u32,
     /// Requests a round of reading.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 200_000)]
     pub reads: u64,
+    /// Connections that read. With few of them everybody waits for the slowest hop and cores are idle: that would
+    /// compare latencies, not what a machine carries.
+    #[arg(long, default_value_t = 64)]
+    pub read_connections: usize,
     /// Samples of the idle latency.
     #[arg(long, default_value_t = 100)]
     pub samples: u32,

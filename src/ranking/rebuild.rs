@@ -138,21 +138,19 @@ impl Ranking {
     /// # Errors
     /// Redis is away.
     pub async fn status(&self, boards: &[BoardGenerationId]) -> Result<Vec<BoardStatus>, RankingError> {
-        let run_id = self.run_id().await?;
-        if boards.is_empty() {
-            return Ok(Vec::new());
-        }
         let mut pipeline = redis::pipe();
+        pipeline.cmd("INFO").arg("server");
         for generation in boards {
             pipeline.get(format!("{}ready", self.base(*generation)));
         }
-        let built_on: Vec<Option<String>> = self.pipe(&pipeline).await?;
+        let mut replies = self.pipe::<Vec<Option<String>>>(&pipeline).await?.into_iter();
+        let run_id = run_id_of(&replies.next().flatten().unwrap_or_default());
         let status = |built_on: Option<String>| match built_on {
             None => BoardStatus::Missing,
             Some(id) if id == run_id => BoardStatus::Ready,
             Some(_) => BoardStatus::Doubtful,
         };
-        Ok(built_on.into_iter().map(status).collect())
+        Ok(replies.map(status).collect())
     }
 
     /// Marks a board as doubtful, so that it is rebuilt; it stays readable.
@@ -228,7 +226,11 @@ impl Ranking {
         let mut pipeline = redis::pipe();
         pipeline.cmd("INFO").arg("server");
         let (info,): (String,) = self.pipe(&pipeline).await?;
-        let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-        Ok(run_id.unwrap_or_default().trim().to_owned())
+        Ok(run_id_of(&info))
     }
+}
+
+fn run_id_of(info: &str) -> String {
+    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+    run_id.unwrap_or_default().trim().to_owned()
 }

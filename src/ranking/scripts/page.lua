@@ -3,7 +3,8 @@
 -- ARGV period, limit, direction ('f' towards higher ranks' end, 'b' back), from (sort key, '' for the end), tie ('o', 'c')
 -- -> {ready, version, total, published, before, tied, members}: `before` entries precede the first member, `tied`
 --    of them have a score other than its own.
-if redis.call('EXISTS', KEYS[1]) == 0 then
+local version = readable()
+if not version then
   return {0, 0, 0, 0, 0, 0, {}}
 end
 local rank, limit, from = KEYS[4], tonumber(ARGV[2]), ARGV[4]
@@ -12,7 +13,7 @@ local members, before
 if ARGV[3] == 'f' then
   if from == '' then
     before = 0
-    members = redis.call('ZRANGE', rank, 0, limit - 1)
+    members = between(rank, 0, limit - 1)
   else
     before = redis.call('ZLEXCOUNT', rank, '-', '[' .. from)
     members = redis.call('ZRANGE', rank, '(' .. from, '+', 'BYLEX', 'LIMIT', 0, limit)
@@ -23,10 +24,10 @@ else
     stop = redis.call('ZLEXCOUNT', rank, '-', '(' .. from)
   end
   before = math.max(0, stop - limit)
-  members = stop > 0 and redis.call('ZRANGE', rank, before, stop - 1) or {}
+  members = stop > 0 and between(rank, before, stop - 1) or {}
 end
 local tied = before
 if ARGV[5] == 'c' and before > 0 and #members > 0 then
   tied = redis.call('ZLEXCOUNT', rank, '-', '(' .. scores(members[1]))
 end
-return {1, redis.call('GET', KEYS[2]) or 0, total, redis.call('SISMEMBER', KEYS[3], ARGV[1]), before, tied, members}
+return {1, version, total, published(total), before, tied, members}

@@ -1,6 +1,22 @@
 #!lua flags=no-writes
 -- What the scripts that read have before them (src/ranking/read.rs). Keys are those of src/domain/ranking_key.rs.
 
+-- The board's version; nothing when it is not ready. One command for both keys: each costs most of a microsecond.
+local function readable()
+  local ready, version = unpack(redis.call('MGET', KEYS[1], KEYS[2]))
+  return ready and (version or 0)
+end
+
+-- Whether Redis holds the period: who has entries is among the board's periods.
+local function published(total)
+  return total > 0 and 1 or redis.call('SISMEMBER', KEYS[3], ARGV[1])
+end
+
+-- Entries from position `first` to `last`. Numbers as arguments would be written with 17 digits, which is slow.
+local function between(rank, first, last)
+  return redis.call('ZRANGE', rank, string.format('%d', first), string.format('%d', last))
+end
+
 -- How many bytes the number takes that begins at byte `at` of a key: the first says how many follow. What is no key
 -- (someone else wrote it) must not fail the script: it is left out by whoever reads the answer.
 local function width(key, at)
