@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use redis::{ErrorKind, FromRedisValue, ScriptInvocation};
 
+use super::around::Around;
 use super::gather::Desk;
+use super::read::BoardPeriod;
 use crate::domain::ids::BoardGenerationId;
 use crate::redis_connection::{Connection, Timeouts};
 
@@ -41,7 +43,8 @@ struct Inner {
     prefix: String,
     channel: String,
     connection: Connection,
-    desk: Desk,
+    standings: Desk<BoardPeriod>,
+    arounds: Desk<Around>,
 }
 
 impl std::fmt::Debug for Ranking {
@@ -65,7 +68,7 @@ impl Ranking {
             ));
         }
         let (prefix, channel) = (prefix.to_owned(), format!("{prefix}:boards"));
-        let inner = Inner { prefix, channel, connection, desk: Desk::default() };
+        let inner = Inner { prefix, channel, connection, standings: Desk::default(), arounds: Desk::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -82,8 +85,12 @@ impl Ranking {
         &self.inner.connection
     }
 
-    pub(super) fn desk(&self) -> &Desk {
-        &self.inner.desk
+    pub(super) fn standings(&self) -> &Desk<BoardPeriod> {
+        &self.inner.standings
+    }
+
+    pub(super) fn arounds(&self) -> &Desk<Around> {
+        &self.inner.arounds
     }
 
     pub(super) fn channel(&self) -> &str {

@@ -1,45 +1,70 @@
-//! Standings, gathered: while a call about a period of a board is under way, standings that are asked for meanwhile wait
-//! for the next call, which answers all of them. A quiet board is asked at once; a busy one costs Redis and this process
-//! one call for many requests, and nobody waits longer than for one call before his own.
+//! Questions about players of one period, gathered: while a call is under way, what is asked meanwhile waits for the next
+//! call, which answers all of it. A quiet board is asked at once; a busy one costs Redis and this process one call for
+//! many requests, and nobody waits longer than for one call before his own.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
 use super::connection::{Ranking, RankingError};
-use super::read::{BoardPeriod, LookedUp, MAX_LOOKUP, RankedEntry, ReadError, StandingAnswer};
+use super::read::ReadError;
 
-type Answer = Result<StandingAnswer, ReadError>;
+/// What can be asked for many players in one call.
+pub(super) trait Question: Copy + Eq + Hash + Send + Sync + 'static {
+    /// The answer for one player.
+    type Answer: Send + 'static;
+
+    /// Where those wait who ask this.
+    fn desk(ranking: &Ranking) -> &Desk<Self>;
+
+    /// Most players of one call.
+    fn most(&self) -> usize;
+
+    /// Asks Redis; the answers are in the players' order.
+    fn ask(
+        &self,
+        ranking: &Ranking,
+        players: &[&str],
+    ) -> impl Future<Output = Result<Vec<Self::Answer>, ReadError>> + Send;
+}
+
+type Answer<Q> = Result<<Q as Question>::Answer, ReadError>;
 
 /// A player, and who wants to know.
-type Question = (String, oneshot::Sender<Answer>);
+type Asker<Q> = (String, oneshot::Sender<Answer<Q>>);
 
-/// Periods with a call under way, and who waits for the next. Bounded by the requests in hand.
-#[derive(Default)]
-pub(super) struct Desk(Mutex<HashMap<BoardPeriod, VecDeque<Question>>>);
+/// Questions with a call under way, and who waits for the next. Bounded by the requests in hand.
+pub(super) struct Desk<Q: Question>(Mutex<HashMap<Q, VecDeque<Asker<Q>>>>);
 
-impl Desk {
-    fn lock(&self) -> MutexGuard<'_, HashMap<BoardPeriod, VecDeque<Question>>> {
+impl<Q: Question> Default for Desk<Q> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<Q: Question> Desk<Q> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Q, VecDeque<Asker<Q>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The questions of the next call, without those that were given up. When there are none the turn ends with this.
-    fn take(&self, board: &BoardPeriod) -> Vec<Question> {
+    /// Who is answered by the next call, without those who gave up. When there are none the turn ends with this.
+    fn take(&self, question: &Q) -> Vec<Asker<Q>> {
         let mut desk = self.lock();
         let mut taken = Vec::new();
-        if let Some(waiting) = desk.get_mut(board) {
-            while taken.len() < MAX_LOOKUP
-                && let Some(question) = waiting.pop_front()
+        if let Some(waiting) = desk.get_mut(question) {
+            while taken.len() < question.most()
+                && let Some(asker) = waiting.pop_front()
             {
-                if !question.1.is_closed() {
-                    taken.push(question);
+                if !asker.1.is_closed() {
+                    taken.push(asker);
                 }
             }
         }
         if taken.is_empty() {
-            desk.remove(board);
+            desk.remove(question);
         }
         taken
     }
@@ -49,8 +74,8 @@ impl Desk {
 ///
 /// # Errors
 /// What the call says.
-pub(super) async fn standing(ranking: &Ranking, board: &BoardPeriod, player_id: &str) -> Answer {
-    let answer = match ranking.desk().lock().entry(*board) {
+pub(super) async fn ask<Q: Question>(ranking: &Ranking, question: Q, player_id: &str) -> Answer<Q> {
+    let answer = match Q::desk(ranking).lock().entry(question) {
         Entry::Occupied(mut waiting) => {
             let (asker, answer) = oneshot::channel();
             waiting.get_mut().push_back((player_id.to_owned(), asker));
@@ -64,51 +89,43 @@ pub(super) async fn standing(ranking: &Ranking, board: &BoardPeriod, player_id: 
     match answer {
         Some(answer) => answer.await.unwrap_or(Err(ReadError::Unavailable(RankingError::Abandoned))),
         None => {
-            let _turn = Turn { ranking: ranking.clone(), board: *board };
-            let found = ranking.lookup(board, &[player_id]).await?;
-            Ok(standing_of(&found, found.entries.first().map(|(_, entry)| entry)))
+            let _turn = Turn { ranking: ranking.clone(), question };
+            let mut answers = question.ask(ranking, &[player_id]).await?;
+            answers.pop().ok_or(ReadError::Unavailable(RankingError::Abandoned))
         }
     }
 }
 
-/// The right to call about a period. Whoever has it gives it to those who waited meanwhile, however its own call ended:
-/// the request may have been given up by its client.
-struct Turn {
+/// The right to call. Whoever has it gives it to those who waited meanwhile, however its own call ended: the request may
+/// have been given up by its client.
+struct Turn<Q: Question> {
     ranking: Ranking,
-    board: BoardPeriod,
+    question: Q,
 }
 
-impl Drop for Turn {
+impl<Q: Question> Drop for Turn<Q> {
     fn drop(&mut self) {
-        let questions = self.ranking.desk().take(&self.board);
-        if questions.is_empty() {
+        let askers = Q::desk(&self.ranking).take(&self.question);
+        if askers.is_empty() {
             return;
         }
-        let next = Self { ranking: self.ranking.clone(), board: self.board };
+        let next = Self { ranking: self.ranking.clone(), question: self.question };
         // Without a runtime, or on one that stops, both are dropped: whoever waits is told, and the next ones' turn comes.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(next.answer(questions));
+            runtime.spawn(next.answer(askers));
         }
     }
 }
 
-impl Turn {
-    async fn answer(self, questions: Vec<Question>) {
-        let players: Vec<&str> = questions.iter().map(|(player_id, _)| player_id.as_str()).collect();
-        let found = self.ranking.lookup(&self.board, &players).await;
-        let entries = found.iter().flat_map(|found| &found.entries);
-        let entry_of: HashMap<&str, &RankedEntry> = entries.map(|(_, entry)| (entry.player_id(), entry)).collect();
-        for (player_id, asker) in questions {
-            let answer = match &found {
-                Ok(found) => Ok(standing_of(found, entry_of.get(player_id.as_str()).copied())),
-                Err(error) => Err(error.clone()),
-            };
-            // Who has gone does not want it.
-            let _ = asker.send(answer);
+impl<Q: Question> Turn<Q> {
+    async fn answer(self, askers: Vec<Asker<Q>>) {
+        let players: Vec<&str> = askers.iter().map(|(player_id, _)| player_id.as_str()).collect();
+        // Who has gone does not want his answer: sending it fails, and that is all.
+        match self.question.ask(&self.ranking, &players).await {
+            Ok(answers) => {
+                askers.into_iter().zip(answers).for_each(|((_, asker), answer)| drop(asker.send(Ok(answer))))
+            }
+            Err(error) => askers.into_iter().for_each(|(_, asker)| drop(asker.send(Err(error.clone())))),
         }
     }
-}
-
-fn standing_of(found: &LookedUp, entry: Option<&RankedEntry>) -> StandingAnswer {
-    StandingAnswer { version: found.version, total: found.total, published: found.published, entry: entry.cloned() }
 }

@@ -8,6 +8,7 @@
 //! * [`publish`](Ranking::publish): what a fold changed, guarded by entry versions;
 //! * [`rebuild`](Ranking::begin_rebuild): a whole board, written aside and swapped in.
 
+mod around;
 mod connection;
 mod gather;
 mod key;

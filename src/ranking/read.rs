@@ -1,12 +1,13 @@
 //! Reading: pages, a standing, around, lookup. Each is one script call, so that its parts agree with each other;
-//! standings that are asked for at the same time share one (`gather`).
+//! standings, and neighbours, that are asked for at the same time share one (`gather`).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use redis::Script;
 
 use super::connection::{Ranking, RankingError};
+use super::gather::{self, Desk, Question};
 use super::key::SortKey;
 use crate::domain::board::{Order, TiePolicy};
 use crate::domain::clock::Micros;
@@ -14,11 +15,10 @@ use crate::domain::ids::BoardGenerationId;
 use crate::domain::ranking_key::Standing;
 
 static PAGE: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts/page.lua")));
-static AROUND: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts/around.lua")));
 static LOOKUP: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts/lookup.lua")));
 
 /// A script that reads: what all of them need stands before it.
-fn reading(script: &str) -> Script {
+pub(super) fn reading(script: &str) -> Script {
     Script::new(&[include_str!("scripts/reading.lua"), script].concat())
 }
 
@@ -124,7 +124,7 @@ pub enum ReadError {
 }
 
 /// ready, version, total, published, before, tied, members
-type PageReply = (i64, i64, u64, i64, u64, u64, Vec<Vec<u8>>);
+pub(super) type PageReply = (i64, i64, u64, i64, u64, u64, Vec<Vec<u8>>);
 /// ready, version, total, published, ranks, members
 type LookupReply = (i64, i64, u64, i64, Vec<u64>, Vec<Vec<u8>>);
 
@@ -151,27 +151,12 @@ impl Ranking {
         page_of(board, self.call(&call).await?)
     }
 
-    /// The entries around a player: `limit` of them, with the player in the middle unless an end is near. No entries
-    /// when the player has none.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn around(&self, board: &BoardPeriod, player_id: &str, limit: usize) -> Result<Page, ReadError> {
-        let base = self.base(board.generation);
-        let (rank, member) = period_keys(&base, board.period_start);
-        let mut call = AROUND.prepare_invoke();
-        call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods"));
-        call.key(rank).key(member);
-        call.arg(board.period_start.0).arg(limit.clamp(1, MAX_PAGE)).arg(player_id).arg(tie_code(board.tie_policy));
-        page_of(board, self.call(&call).await?)
-    }
-
     /// One player's standing.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn standing(&self, board: &BoardPeriod, player_id: &str) -> Result<StandingAnswer, ReadError> {
-        super::gather::standing(self, board, player_id).await
+        gather::ask(self, *board, player_id).await
     }
 
     /// Some players' standings. At most [`MAX_LOOKUP`] are looked up; the caller refuses more. A player named twice
@@ -210,13 +195,37 @@ impl Ranking {
     }
 }
 
+/// A standing, asked for by many at once.
+impl Question for BoardPeriod {
+    type Answer = StandingAnswer;
+
+    fn desk(ranking: &Ranking) -> &Desk<Self> {
+        ranking.standings()
+    }
+
+    fn most(&self) -> usize {
+        MAX_LOOKUP
+    }
+
+    async fn ask(&self, ranking: &Ranking, players: &[&str]) -> Result<Vec<StandingAnswer>, ReadError> {
+        let LookedUp { version, total, published, entries } = ranking.lookup(self, players).await?;
+        let entry_of: HashMap<&str, &RankedEntry> =
+            entries.iter().map(|(_, entry)| (entry.player_id(), entry)).collect();
+        let standing = |player: &&str| {
+            let entry = entry_of.get(player).map(|entry| (*entry).clone());
+            StandingAnswer { version, total, published, entry }
+        };
+        Ok(players.iter().map(standing).collect())
+    }
+}
+
 /// Names of a period's sorted set and hash.
 pub(super) fn period_keys(base: &str, period_start: Micros) -> (String, String) {
     let p = period_start.0;
     (format!("{base}p:{p}:rank"), format!("{base}p:{p}:member"))
 }
 
-const fn tie_code(policy: TiePolicy) -> &'static str {
+pub(super) const fn tie_code(policy: TiePolicy) -> &'static str {
     match policy {
         TiePolicy::Ordinal => "o",
         TiePolicy::Competition => "c",
@@ -236,7 +245,7 @@ pub fn next_rank(policy: TiePolicy, previous: Option<(u64, Standing)>, standing:
     }
 }
 
-fn page_of(board: &BoardPeriod, reply: PageReply) -> Result<Page, ReadError> {
+pub(super) fn page_of(board: &BoardPeriod, reply: PageReply) -> Result<Page, ReadError> {
     let (ready, version, total, published, before, tied, members) = reply;
     if ready == 0 {
         return Err(ReadError::Rebuilding);

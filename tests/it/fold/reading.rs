@@ -5,7 +5,7 @@ use std::time::Duration;
 use scoreline::domain::board::{Order, TiePolicy};
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ranking_key::Standing;
-use scoreline::ranking::{BoardPeriod, Direction, Ranking, ReadError, SortKey};
+use scoreline::ranking::{BoardPeriod, Direction, Page, Ranking, ReadError, SortKey};
 use serde_json::json;
 
 use super::arena::{Arena, play};
@@ -201,6 +201,16 @@ async fn what_is_asked_at_the_same_time_is_answered_by_one_call_and_as_if_asked_
             let entry = all.entries.iter().find(|entry| entry.player_id() == player);
             assert_eq!((standing.entry.as_ref(), standing.total, standing.version), (entry, 23, all.version));
         }
+        let mut alone = Vec::new();
+        for player in &players {
+            alone.push(arena.ranking.around(&board, player, 4).await.unwrap());
+        }
+        let before = calls(&arena);
+        let together = futures_util::future::join_all(players.iter().map(|p| arena.ranking.around(&board, p, 4))).await;
+        assert_eq!(calls(&arena) - before, 2, "the first alone, all others together");
+        let together: Vec<Page> = together.into_iter().map(Result::unwrap).collect();
+        assert_eq!(together, alone);
+        assert!(alone.iter().any(|page| page.entries.is_empty()) && alone.iter().any(|page| page.entries.len() == 4));
     }
 }
 

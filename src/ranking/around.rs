@@ -1,0 +1,62 @@
+//! The entries around a player.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+use super::connection::Ranking;
+use super::gather::{self, Desk, Question};
+use super::read::{BoardPeriod, MAX_PAGE, Page, ReadError, page_of, period_keys, reading, tie_code};
+
+static AROUND: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts/around.lua")));
+
+/// Most entries that one call reads for many players: about a millisecond of Redis.
+const MAX_TOGETHER: usize = 1_000;
+
+/// `limit` entries with some player in the middle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Around {
+    board: BoardPeriod,
+    limit: usize,
+}
+
+/// ready, version, total, published, then for each player: before, tied, members
+type AroundReply = (i64, i64, u64, i64, Vec<(u64, u64, Vec<Vec<u8>>)>);
+
+impl Ranking {
+    /// The entries around a player: `limit` of them, with the player in the middle unless an end is near. No entries
+    /// when the player has none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn around(&self, board: &BoardPeriod, player_id: &str, limit: usize) -> Result<Page, ReadError> {
+        gather::ask(self, Around { board: *board, limit: limit.clamp(1, MAX_PAGE) }, player_id).await
+    }
+}
+
+impl Question for Around {
+    type Answer = Page;
+
+    fn desk(ranking: &Ranking) -> &Desk<Self> {
+        ranking.arounds()
+    }
+
+    fn most(&self) -> usize {
+        (MAX_TOGETHER / self.limit).max(1)
+    }
+
+    async fn ask(&self, ranking: &Ranking, players: &[&str]) -> Result<Vec<Page>, ReadError> {
+        let Self { board, limit } = self;
+        let base = ranking.base(board.generation);
+        let (rank, member) = period_keys(&base, board.period_start);
+        let mut call = AROUND.prepare_invoke();
+        call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods"));
+        call.key(rank).key(member).arg(board.period_start.0).arg(*limit).arg(tie_code(board.tie_policy)).arg(players);
+        let (ready, version, total, published, parts): AroundReply = ranking.call(&call).await?;
+        if ready == 0 {
+            return Err(ReadError::Rebuilding);
+        }
+        let page = |(before, tied, members)| page_of(board, (ready, version, total, published, before, tied, members));
+        parts.into_iter().map(page).collect()
+    }
+}
