@@ -10,8 +10,11 @@ use super::read::{BoardPeriod, MAX_PAGE, Page, ReadError, page_of, period_keys, 
 
 static AROUND: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts/around.lua")));
 
-/// Most entries that one call reads for many players: about a millisecond of Redis.
-const MAX_TOGETHER: usize = 1_000;
+/// Most players whose neighbours one call reads, and most neighbours: some milliseconds of Redis.
+const MAX_PLAYERS: usize = 100;
+const MAX_TOGETHER: usize = 2_000;
+/// From how many neighbours on everybody asks alone: there is little to share.
+const LARGE: usize = 100;
 
 /// `limit` entries with some player in the middle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,7 +45,7 @@ impl Question for Around {
     }
 
     fn most(&self) -> usize {
-        (MAX_TOGETHER / self.limit).max(1)
+        if self.limit < LARGE { (MAX_TOGETHER / self.limit).min(MAX_PLAYERS) } else { 1 }
     }
 
     async fn ask(&self, ranking: &Ranking, players: &[&str]) -> Result<Vec<Page>, ReadError> {

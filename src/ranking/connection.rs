@@ -33,7 +33,8 @@ pub enum RankingError {
     Abandoned,
 }
 
-/// Leaderboards in Redis. Cheap to clone; one multiplexed connection that reconnects by itself.
+/// Leaderboards in Redis. Cheap to clone; one multiplexed connection that reconnects by itself, and for large publications
+/// one of their own.
 #[derive(Clone)]
 pub struct Ranking {
     inner: Arc<Inner>,

@@ -1,6 +1,6 @@
 //! Questions about players of one period, gathered: while a call is under way, what is asked meanwhile waits for the next
-//! call, which answers all of it. A quiet board is asked at once; a busy one costs Redis and this process one call for
-//! many requests, and nobody waits longer than for one call before his own.
+//! call, which answers as much of it as one call may. A quiet board is asked at once; a busy one costs Redis and this process
+//! one call for many requests.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -20,7 +20,7 @@ pub(super) trait Question: Copy + Eq + Hash + Send + Sync + 'static {
     /// Where those wait who ask this.
     fn desk(ranking: &Ranking) -> &Desk<Self>;
 
-    /// Most players of one call.
+    /// Most players of one call; with few of them waiting would cost more than it saves, so let it be dozens or 1.
     fn most(&self) -> usize;
 
     /// Asks Redis; the answers are in the players' order.
@@ -75,6 +75,9 @@ impl<Q: Question> Desk<Q> {
 /// # Errors
 /// What the call says.
 pub(super) async fn ask<Q: Question>(ranking: &Ranking, question: Q, player_id: &str) -> Answer<Q> {
+    if question.most() == 1 {
+        return alone(ranking, question, player_id).await;
+    }
     let answer = match Q::desk(ranking).lock().entry(question) {
         Entry::Occupied(mut waiting) => {
             let (asker, answer) = oneshot::channel();
@@ -90,10 +93,14 @@ pub(super) async fn ask<Q: Question>(ranking: &Ranking, question: Q, player_id: 
         Some(answer) => answer.await.unwrap_or(Err(ReadError::Unavailable(RankingError::Abandoned))),
         None => {
             let _turn = Turn { ranking: ranking.clone(), question };
-            let mut answers = question.ask(ranking, &[player_id]).await?;
-            answers.pop().ok_or(ReadError::Unavailable(RankingError::Abandoned))
+            alone(ranking, question, player_id).await
         }
     }
+}
+
+async fn alone<Q: Question>(ranking: &Ranking, question: Q, player_id: &str) -> Answer<Q> {
+    let mut answers = question.ask(ranking, &[player_id]).await?;
+    answers.pop().ok_or(ReadError::Unavailable(RankingError::Abandoned))
 }
 
 /// The right to call. Whoever has it gives it to those who waited meanwhile, however its own call ended: the request may

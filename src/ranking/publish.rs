@@ -61,7 +61,7 @@ impl Ranking {
     ) -> Result<PublishOutcome, RankingError> {
         let target = Target::new(&self.base(generation), generation, period_start, order, version);
         let mut rest = entries;
-        if entries.len() >= MANY {
+        if entries.len() >= MANY && entries.iter().all(|entry| entry.standing.is_some()) {
             rest = &entries[self.publish_many(&target, entries).await?..];
         }
         self.publish_by_script(&target, rest).await

@@ -13,15 +13,16 @@ use super::connection::{Ranking, RankingError};
 use super::publish::{PublishedEntry, Target};
 use crate::domain::ranking_key::write_place;
 
-/// From how many entries on a connection is worth it: making one costs a few tens of entries.
-pub(super) const MANY: usize = 500;
+/// From how many entries on a connection is worth it: making one costs a few tens of entries. Under faults and tests
+/// both ways shall be taken often.
+pub(super) const MANY: usize = if cfg!(feature = "failpoints") { 50 } else { 500 };
 /// Entries of one `MULTI`: a millisecond in a board of a million. What reading them brought into the processor's cache is
 /// still there when they are written: 9.4 µs an entry with 100, 11.1 with 250.
 const ENTRIES_PER_EXEC: usize = 100;
 
 impl Ranking {
-    /// Publishes entries from the front of `entries`, which all have a standing. Returns how many were written before
-    /// the script was needed: somebody else writes this board, it is not ready or it is being rebuilt.
+    /// Publishes entries from the front of `entries`. Returns how many were written before the script was needed: somebody
+    /// else writes this board, it is not ready or being rebuilt, one is to be removed, or Redis refuses this way.
     ///
     /// # Errors
     /// [`RankingError`]: it may have happened in part; repeat it.
@@ -30,17 +31,24 @@ impl Ranking {
         target: &Target,
         entries: &[PublishedEntry<'_>],
     ) -> Result<usize, RankingError> {
-        let mut connection = match self.bounded(self.connection().alone()).await {
-            Ok(connection) => connection,
-            Err(RankingError::Redis(error)) if !error.is_timeout() => return Ok(0),
-            Err(error) => return Err(error),
-        };
         let mut chunks = entries.chunks(ENTRIES_PER_EXEC);
         let mut written = 0;
         let Some(mut chunk) = chunks.next() else { return Ok(written) };
         let mut pipeline = redis::pipe();
+        // Who may not do this must find out before there is something between the two: it would be written at once.
+        pipeline.cmd("MULTI").ignore().cmd("EXEC").ignore();
         look(&mut pipeline, target, chunk);
-        let mut replies = self.send(&mut connection, &pipeline).await?.into_iter();
+        let begun = async {
+            let mut connection = self.bounded(self.connection().alone()).await?;
+            let replies = self.send(&mut connection, &pipeline).await?;
+            Ok((connection, replies.into_iter()))
+        };
+        let (mut connection, mut replies) = match begun.await {
+            Ok(begun) => begun,
+            // No more connections, or a user who may not do this: the script needs neither.
+            Err(RankingError::Redis(error)) if !error.is_timeout() => return Ok(written),
+            Err(error) => return Err(error),
+        };
         while let Some((version, held)) = seen(&mut replies)?
             && let Some(changes) = Changes::of(target, chunk, &held)
         {
@@ -51,7 +59,12 @@ impl Ranking {
                 // Travels with the write, so that Redis is not waiting while this process reads its answer.
                 look(&mut pipeline, target, next);
             }
-            replies = self.send(&mut connection, &pipeline).await?.into_iter();
+            replies = match self.send(&mut connection, &pipeline).await {
+                Ok(replies) => replies.into_iter(),
+                // Memory is full: nothing was written, but the script may move entries within what it frees.
+                Err(RankingError::Redis(error)) if !error.is_io_error() => break,
+                Err(error) => return Err(error),
+            };
             if replies.next().is_none_or(|done| done == Value::Nil) {
                 break;
             }
@@ -107,7 +120,7 @@ struct Changes {
 }
 
 impl Changes {
-    /// Decides as `publish.lua` does. `None`: the hash holds what is no entry, or a removal is among them.
+    /// Decides as `publish.lua` does. `None`: the hash holds what is no entry, or an entry is to be removed.
     fn of(target: &Target, chunk: &[PublishedEntry<'_>], held: &Held) -> Option<Self> {
         let command = |name: &str, key: &str| {
             let mut command = redis::cmd(name);
@@ -122,6 +135,9 @@ impl Changes {
             joined: 0,
             changed: 0,
         };
+        if held.len() != chunk.len() {
+            return None;
+        }
         let mut place = Vec::new();
         let prefix = format!("{}:", target.entry_version);
         for (entry, held) in chunk.iter().zip(held) {

@@ -27,7 +27,7 @@ local function write(periods, rank, member, shadow)
     local held, newer = '', true
     if was then
       -- Versions are decimal numbers without leading zeros; as text they are exact beyond 2^53. What has none was written
-      -- by someone else, and is replaced.
+      -- by someone else, and is replaced here; the sorted set is the audit's.
       local digits = (find(was, ':', 1, true) or 1) - 1
       newer = digits < #version or (digits == #version and sub(was, 1, digits) < version)
       held = sub(was, digits + 2)
@@ -80,6 +80,7 @@ if not ready then
   return 2
 end
 if write(KEYS[4], KEYS[5], KEYS[6], false) then
+  -- Who watches the version (publish_many.rs) must see every change.
   local board = redis.call('INCR', KEYS[2])
   redis.call('PUBLISH', ARGV[4], ARGV[1] .. ' ' .. string.format('%.0f', board))
 end

@@ -74,7 +74,7 @@ async fn many_entries_leave_what_few_at_a_time_would() {
             assert_eq!(calls(&arena, "evalsha"), scripts, "many entries need no script");
             let moved = arena.ranking.version(at_once).await.unwrap() > before;
             assert_eq!(moved, round != 2, "round {round}: what repeats itself changes nothing and is no news");
-            for few in published(&changes).chunks(90) {
+            for few in published(&changes).chunks(40) {
                 arena.ranking.publish(by_few, start, order, version, few).await.unwrap();
             }
             assert!(calls(&arena, "evalsha") > scripts);
@@ -223,5 +223,30 @@ async fn what_someone_else_wrote_beside_the_players_is_replaced() {
         arena.ranking.publish(board, Micros::EPOCH, Order::Descending, version, &published).await.unwrap();
         let found = arena.ranking.standing(&arena.whole(board), &changes[1].0).await.unwrap();
         assert_eq!(found.entry.unwrap().standing, changes[1].1);
+    }
+}
+
+#[tokio::test]
+async fn many_entries_are_published_where_redis_refuses_the_short_way() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    let players = players();
+    let memory_full = ["CONFIG", "SET", "maxmemory", "1"];
+    for (version, refusal) in
+        [(1, &["ACL", "SETUSER", "default", "-watch"][..]), (2, &["ACL", "SETUSER", "default", "+watch", "-multi"])]
+            .into_iter()
+            .chain([(3, &["ACL", "SETUSER", "default", "+multi"][..]), (4, &memory_full)])
+    {
+        redis::cmd(refusal[0]).arg(&refusal[1..]).exec(&mut arena.redis.connection()).unwrap();
+        let changes = changes(&players, version, PLAYERS);
+        let (scripts, whole) = (calls(&arena, "evalsha"), arena.whole(board));
+        let outcome =
+            arena.ranking.publish(board, Micros::EPOCH, whole.order, version as i64, &published(&changes)).await;
+        assert_eq!(outcome.unwrap(), PublishOutcome::Live, "{refusal:?}");
+        assert_eq!(calls(&arena, "evalsha") > scripts, version != 3, "{refusal:?}");
+        let state = state(&arena, board);
+        assert_eq!(state["p:0:rank"].len(), 2 * PLAYERS, "{refusal:?}");
+        assert!(state["p:0:member"].iter().all(|value| value.contains(&format!("={version}:"))), "{refusal:?}");
     }
 }

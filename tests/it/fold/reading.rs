@@ -201,8 +201,9 @@ async fn what_is_asked_at_the_same_time_is_answered_by_one_call_and_as_if_asked_
             let entry = all.entries.iter().find(|entry| entry.player_id() == player);
             assert_eq!((standing.entry.as_ref(), standing.total, standing.version), (entry, 23, all.version));
         }
+        let players = &players[..100];
         let mut alone = Vec::new();
-        for player in &players {
+        for player in players {
             alone.push(arena.ranking.around(&board, player, 4).await.unwrap());
         }
         let before = calls(&arena);
