@@ -123,8 +123,8 @@ impl Changes {
     /// Decides as `publish.lua` does. `None`: the hash holds what is no entry, or an entry is to be removed.
     fn of(target: &Target, chunk: &[PublishedEntry<'_>], held: &Held) -> Option<Self> {
         let command = |name: &str, key: &str| {
-            let mut command = redis::cmd(name);
-            command.arg(key);
+            let mut command = Cmd::with_capacity(2 * chunk.len() + 2, 64 * chunk.len());
+            command.arg(name).arg(key);
             command
         };
         let mut changes = Self {
@@ -138,7 +138,7 @@ impl Changes {
         if held.len() != chunk.len() {
             return None;
         }
-        let mut place = Vec::new();
+        let (mut place, mut text) = (Vec::new(), Vec::new());
         let prefix = format!("{}:", target.entry_version);
         for (entry, held) in chunk.iter().zip(held) {
             let player = entry.player_id.as_bytes();
@@ -156,13 +156,13 @@ impl Changes {
             }
             if was != place {
                 if !was.is_empty() {
-                    changes.leaving.arg([was, player].concat());
+                    changes.leaving.arg(joined(&mut text, was, player));
                     changes.left += 1;
                 }
-                changes.joining.arg(0).arg([&place, player].concat());
+                changes.joining.arg(0).arg(joined(&mut text, &place, player));
                 changes.joined += 1;
             }
-            changes.values.arg(player).arg([prefix.as_bytes(), &place].concat());
+            changes.values.arg(player).arg(joined(&mut text, prefix.as_bytes(), &place));
             changes.changed += 1;
         }
         Some(changes)
@@ -185,4 +185,12 @@ impl Changes {
         pipeline.cmd("PUBLISH").arg(channel).arg(format!("{} {version}", target.generation)).ignore();
         pipeline.cmd("EXEC");
     }
+}
+
+/// Both in one text, in a buffer that is used again.
+fn joined<'a>(text: &'a mut Vec<u8>, first: &[u8], second: &[u8]) -> &'a [u8] {
+    text.clear();
+    text.extend_from_slice(first);
+    text.extend_from_slice(second);
+    text
 }
