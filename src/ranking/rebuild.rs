@@ -182,9 +182,9 @@ impl Ranking {
     pub async fn version(&self, generation: BoardGenerationId) -> Result<Option<i64>, RankingError> {
         let base = self.base(generation);
         let mut pipeline = redis::pipe();
-        pipeline.atomic().exists(format!("{base}ready")).get(format!("{base}version"));
-        let (ready, version): (bool, Option<i64>) = self.pipe(&pipeline).await?;
-        Ok(version.filter(|_| ready))
+        pipeline.cmd("MGET").arg(&[format!("{base}ready"), format!("{base}version")]);
+        let ((ready, version),): ((Option<String>, Option<i64>),) = self.pipe(&pipeline).await?;
+        Ok(version.filter(|_| ready.is_some()))
     }
 
     /// Removes the keys of a closed period that Postgres answers for from now on. Says whether there were any.

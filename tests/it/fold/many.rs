@@ -232,6 +232,8 @@ async fn many_entries_are_published_where_redis_refuses_the_short_way() {
     let board = arena.board("b", json!({})).await;
     arena.rebuild(board).await;
     let players = players();
+    // How often the version moves when the script alone writes.
+    let mut by_script = None;
     let memory_full = ["CONFIG", "SET", "maxmemory", "1"];
     for (version, refusal) in
         [(1, &["ACL", "SETUSER", "default", "-watch"][..]), (2, &["ACL", "SETUSER", "default", "+watch", "-multi"])]
@@ -241,10 +243,15 @@ async fn many_entries_are_published_where_redis_refuses_the_short_way() {
         redis::cmd(refusal[0]).arg(&refusal[1..]).exec(&mut arena.redis.connection()).unwrap();
         let changes = changes(&players, version, PLAYERS);
         let (scripts, whole) = (calls(&arena, "evalsha"), arena.whole(board));
+        let before = arena.ranking.version(board).await.unwrap().unwrap();
         let outcome =
             arena.ranking.publish(board, Micros::EPOCH, whole.order, version as i64, &published(&changes)).await;
         assert_eq!(outcome.unwrap(), PublishOutcome::Live, "{refusal:?}");
         assert_eq!(calls(&arena, "evalsha") > scripts, version != 3, "{refusal:?}");
+        if version != 3 {
+            let steps = arena.ranking.version(board).await.unwrap().unwrap() - before;
+            assert_eq!(*by_script.get_or_insert(steps), steps, "{refusal:?}: something was written without a guard");
+        }
         let state = state(&arena, board);
         assert_eq!(state["p:0:rank"].len(), 2 * PLAYERS, "{refusal:?}");
         assert!(state["p:0:member"].iter().all(|value| value.contains(&format!("={version}:"))), "{refusal:?}");

@@ -212,6 +212,10 @@ async fn what_is_asked_at_the_same_time_is_answered_by_one_call_and_as_if_asked_
         let together: Vec<Page> = together.into_iter().map(Result::unwrap).collect();
         assert_eq!(together, alone);
         assert!(alone.iter().any(|page| page.entries.is_empty()) && alone.iter().any(|page| page.entries.len() == 4));
+        let before = calls(&arena);
+        let large = players[..5].iter().map(|p| arena.ranking.around(&board, p, 100));
+        assert!(futures_util::future::join_all(large).await.iter().all(Result::is_ok));
+        assert_eq!(calls(&arena) - before, 5, "many neighbours keep nobody waiting");
     }
 }
 
