@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::store::pool::Pool;
 use sqlx::PgConnection;
 
-use super::extract::timely_fact_of;
 use super::tenure::JobError;
 use crate::domain::board::CompiledBoard;
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
-use crate::domain::fact::{self, Fact};
+use crate::domain::fact::{Fact, timely_fact_of};
+use crate::domain::packed_facts;
 use crate::store::audit::{self, Place};
 use crate::store::baseline::{self, Covered};
 use crate::store::event_scan::{self, GameScan, ScanKey};
@@ -155,7 +155,7 @@ async fn pass(
         loop {
             let chunk = event_scan::next_of_game(connection, &scan, after).await?;
             for event in &chunk.events {
-                if let Some(fact) = timely_fact_of(board, event)
+                if let Some(fact) = timely_fact_of(board, &event.occurrence())
                     && !frozen.contains(&fact.period_start)
                 {
                     add(board, &fact, &mut computed);
@@ -183,7 +183,7 @@ async fn add_waiting(
         let rows = audit::waiting_facts(connection, after, FACT_ROWS).await?;
         let Some((last, _)) = rows.last() else { return Ok(()) };
         after = *last;
-        let facts = rows.iter().flat_map(|(_, packed)| fact::unpack(packed).unwrap_or_default());
+        let facts = rows.iter().flat_map(|(_, packed)| packed_facts::unpack(packed).unwrap_or_default());
         let grace = board.generation.spec.definition.grace_seconds;
         let mine: Vec<Fact<'_>> = facts
             .filter(|fact| fact.generation == board.generation.id && !frozen.contains(&fact.period_start))

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::extract::timely_fact_of;
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::board::{CompiledBoard, GenerationState};
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
+use crate::domain::fact::timely_fact_of;
 use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::domain::month::Month;
 use crate::store::baseline::{self, Covered, EntryKey};
@@ -103,7 +103,7 @@ fn merge(
     let mut states: HashMap<EntryKey, EntryState> = HashMap::new();
     for event in events {
         for board in feeds.get(&(event.game_id, event.event_type.as_str())).into_iter().flatten() {
-            let Some(fact) = timely_fact_of(board, event) else { continue };
+            let Some(fact) = timely_fact_of(board, &event.occurrence()) else { continue };
             if is_frozen(&(fact.generation, fact.period_start)) {
                 continue;
             }

@@ -8,7 +8,8 @@ use super::shards;
 use crate::domain::board::{GenerationState, Operator, Order};
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
-use crate::domain::fact::{self, Fact};
+use crate::domain::fact::Fact;
+use crate::domain::packed_facts::{self, PackedError};
 use crate::store::entries::{self, FreshEntry};
 use crate::store::facts::{self, TakenFacts};
 use crate::store::leases::{self, Lease};
@@ -89,7 +90,7 @@ pub async fn fold_once(pool: &Pool, rules: &Rules, held: &[Lease], max_facts: u3
     let mut folded = Folded::default();
     let mut unfolded = Vec::new();
     for row in &rows {
-        match fact::unpack(&row.facts) {
+        match packed_facts::unpack(&row.facts) {
             Ok(mut unpacked) => unfolded.append(&mut unpacked),
             Err(error) => set_aside(&mut transaction, row, error).await?,
         }
@@ -110,7 +111,7 @@ pub async fn fold_once(pool: &Pool, rules: &Rules, held: &[Lease], max_facts: u3
 async fn set_aside(
     transaction: &mut sqlx::PgConnection,
     row: &TakenFacts,
-    error: fact::PackedError,
+    error: PackedError,
 ) -> Result<(), sqlx::Error> {
     tracing::error!(shard = row.shard, facts = row.count, %error, "a row of facts cannot be read; put aside");
     metrics::counter!(crate::telemetry::metrics::FACTS_SET_ASIDE, "role" => "cron").increment(1);

@@ -13,7 +13,6 @@ pub mod audit;
 pub mod audit_events;
 pub mod baseline;
 pub mod close_periods;
-pub mod extract;
 pub mod fold;
 pub mod hooks;
 pub mod marker;

@@ -13,15 +13,15 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::extract::fact_of;
 use super::rebuild::{RebuildBoardError, rebuild_board};
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::board::{CompiledBoard, Definition};
 use crate::domain::clock::Micros;
-use crate::domain::fact::{FOLD_SHARDS, FactPacker, shard_of};
+use crate::domain::fact::fact_of;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::month::Month;
+use crate::domain::packed_facts::{FactPacker, PackedFacts};
 use crate::lifecycle::crash_point;
 use crate::ranking::RebuildError;
 use crate::store::baseline::{self, Covered, EntryKey};
@@ -276,11 +276,7 @@ impl<'a> Builder<'a> {
         let mut transaction = self.tenure.begin().await?;
         let chunk = event_scan::next_of_game(&mut transaction, &scan, after).await?;
         let Some(reached) = chunk.reached else { return Ok(Scanned::MonthDone) };
-        for (shard, facts) in self.pack(&chunk.events).into_iter().enumerate() {
-            if let Some((bytes, count, oldest)) = facts.finish() {
-                steps::insert_facts(&mut transaction, shard as i16, count as i32, oldest, &bytes).await?;
-            }
-        }
+        facts::insert(&mut transaction, &self.pack(&chunk.events)).await?;
         let saved =
             steps::save_cursor(&mut transaction, generation.id, month, Some(reached), chunk.looked_at, total).await?;
         if !saved {
@@ -291,18 +287,16 @@ impl<'a> Builder<'a> {
         Ok(Scanned::More(reached))
     }
 
-    fn pack(&self, events: &[StoredEvent]) -> Vec<FactPacker> {
-        let mut shards: Vec<FactPacker> = (0..FOLD_SHARDS).map(|_| FactPacker::default()).collect();
+    /// No period waits for these facts: what players see is the live generation, which has counted their events.
+    fn pack(&self, events: &[StoredEvent]) -> Vec<PackedFacts> {
+        let mut packer = FactPacker::default();
         for event in events {
-            let Some((fact, _)) = fact_of(&self.board, event) else { continue };
-            if self.frozen.contains(&fact.period_start) {
-                continue;
-            }
-            if let Some(packer) = shards.get_mut(usize::from(shard_of(fact.generation, fact.player_id))) {
-                packer.push(&fact);
+            let Some((fact, _)) = fact_of(&self.board, &event.occurrence()) else { continue };
+            if !self.frozen.contains(&fact.period_start) {
+                packer.push(&fact, None);
             }
         }
-        shards
+        packer.finish()
     }
 
     async fn yield_to_workers(&self) -> Result<(), JobError> {

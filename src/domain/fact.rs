@@ -2,9 +2,11 @@
 
 use uuid::Uuid;
 
-use super::byte_reader::{ByteReader, DamagedAt};
+use super::board::CompiledBoard;
 use super::clock::Micros;
 use super::ids::BoardGenerationId;
+use super::period::Period;
+use super::score::Extraction;
 
 /// How many fold shards there are. A shard is folded by one cron at a time; the number is part of the stored
 /// data (`score_facts.shard`), so changing it needs a migration that re-shards waiting facts.
@@ -46,149 +48,61 @@ pub fn shard_of(generation: BoardGenerationId, player_id: &str) -> u16 {
     ((hash ^ (hash >> 16)) % u32::from(FOLD_SHARDS)) as u16
 }
 
-/// The version byte that begins a packed group of facts.
-const PACKED_VERSION: u8 = 1;
-
-/// Why a packed group could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PackedError {
-    /// Written by a newer program.
-    #[error("packed facts have the unknown version {0}")]
-    UnknownVersion(u8),
-    /// Cut short, or not UTF-8 where text must stand.
-    #[error("packed facts are damaged at byte {0}")]
-    Damaged(usize),
+/// What of an event matters to leaderboards, whether it is on its way into the table or was read from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Occurrence<'a> {
+    /// Its identity.
+    pub event_id: Uuid,
+    /// Its type.
+    pub event_type: &'a str,
+    /// Who did it.
+    pub player_id: &'a str,
+    /// The payload's JSON text.
+    pub payload: &'a str,
+    /// When it happened.
+    pub occurred_at: Micros,
+    /// When ingest enqueued it (Redis time).
+    pub received_at: Micros,
+    /// Whether a server key sent it.
+    pub from_server: bool,
 }
 
-/// Appends facts to a packed group: `version:u8`, then per fact `generation:i32 period:i64 score:i64 subscore:i64
-/// occurred:i64 event:16 received:i64 player_len:u8 player metadata_len:u16 metadata`, little-endian. A group is one
-/// row of `score_facts` (fine print 9): Postgres stores it without looking inside, which costs it a fraction of
-/// eight arrays.
-#[derive(Debug, Default)]
-pub struct FactPacker {
-    bytes: Vec<u8>,
-    count: u32,
-    oldest: Option<Micros>,
-}
-
-impl FactPacker {
-    /// Appends one fact. Its player id must be a valid identifier and its metadata within [`MAX_METADATA_BYTES`].
-    pub fn push(&mut self, fact: &Fact<'_>) {
-        if self.bytes.is_empty() {
-            self.bytes.push(PACKED_VERSION);
-        }
-        let b = &mut self.bytes;
-        b.extend_from_slice(&fact.generation.0.to_le_bytes());
-        b.extend_from_slice(&fact.period_start.0.to_le_bytes());
-        b.extend_from_slice(&fact.score.to_le_bytes());
-        b.extend_from_slice(&fact.subscore.to_le_bytes());
-        b.extend_from_slice(&fact.occurred_at.0.to_le_bytes());
-        b.extend_from_slice(fact.event_id.as_bytes());
-        b.extend_from_slice(&fact.received_at.0.to_le_bytes());
-        debug_assert!(fact.player_id.len() <= u8::MAX as usize, "player ids are at most 128 bytes");
-        b.push(fact.player_id.len() as u8);
-        b.extend_from_slice(fact.player_id.as_bytes());
-        let metadata = fact.metadata.unwrap_or_default();
-        b.extend_from_slice(&(metadata.len() as u16).to_le_bytes());
-        b.extend_from_slice(metadata.as_bytes());
-        self.count += 1;
-        self.oldest = Some(self.oldest.map_or(fact.received_at, |o| o.min(fact.received_at)));
-    }
-
-    /// How many facts it holds.
-    pub fn count(&self) -> u32 {
-        self.count
-    }
-
-    /// The packed bytes and the smallest `received_at`, or `None` when nothing was pushed.
-    pub fn finish(self) -> Option<(Vec<u8>, u32, Micros)> {
-        self.oldest.map(|oldest| (self.bytes, self.count, oldest))
-    }
-}
-
-/// Reads a packed group back, borrowing from it.
+/// The fact that an event of the board's game gives, and its period; `None`: it does not count for the board.
 ///
-/// # Errors
-/// [`PackedError`] when it was written by a newer program or is damaged.
-pub fn unpack(bytes: &[u8]) -> Result<Vec<Fact<'_>>, PackedError> {
-    let mut reader = ByteReader::new(bytes, 0);
-    let version = reader.u8()?;
-    if version != PACKED_VERSION {
-        return Err(PackedError::UnknownVersion(version));
+/// The one place where an event becomes a fact: the worker, the recompute, the baseline and the audit all ask here.
+pub fn fact_of<'a>(board: &CompiledBoard, event: &Occurrence<'a>) -> Option<(Fact<'a>, Period)> {
+    if event.event_type != board.generation.spec.definition.event_type.as_str() {
+        return None;
     }
-    let mut facts = Vec::with_capacity(bytes.len() / 80);
-    while !reader.is_done() {
-        let generation = BoardGenerationId(reader.i32()?);
-        let period_start = Micros(reader.i64()?);
-        let score = reader.i64()?;
-        let subscore = reader.i64()?;
-        let occurred_at = Micros(reader.i64()?);
-        let event_id = Uuid::from_bytes(reader.take()?);
-        let received_at = Micros(reader.i64()?);
-        let player_id = reader.short_text()?;
-        let metadata_len = usize::from(u16::from_le_bytes(reader.take()?));
-        let metadata = reader.text(metadata_len)?;
-        facts.push(Fact {
-            generation,
-            period_start,
-            player_id,
-            score,
-            subscore,
-            occurred_at,
-            event_id,
-            received_at,
-            metadata: (!metadata.is_empty()).then_some(metadata),
-        });
-    }
-    Ok(facts)
+    let Extraction::Score { score, subscore, metadata } = board.extractor.extract(event.payload, event.from_server)
+    else {
+        return None;
+    };
+    let period = board.schedule.period_at(event.occurred_at);
+    let fact = Fact {
+        generation: board.generation.id,
+        period_start: period.starts_at,
+        player_id: event.player_id,
+        score,
+        subscore,
+        occurred_at: event.occurred_at,
+        event_id: event.event_id,
+        received_at: event.received_at,
+        metadata,
+    };
+    Some((fact, period))
 }
 
-impl From<DamagedAt> for PackedError {
-    fn from(DamagedAt(at): DamagedAt) -> Self {
-        Self::Damaged(at)
-    }
+/// Likewise, without what came too late for its period.
+pub fn timely_fact_of<'a>(board: &CompiledBoard, event: &Occurrence<'a>) -> Option<Fact<'a>> {
+    let (fact, period) = fact_of(board, event)?;
+    let grace = board.generation.spec.definition.grace_seconds;
+    (!period.is_late(event.received_at, grace)).then_some(fact)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn packed_facts_read_back_as_they_were() {
-        let facts = [
-            Fact {
-                generation: BoardGenerationId(7),
-                period_start: Micros(-5),
-                player_id: "p-1",
-                score: i64::MIN,
-                subscore: i64::MAX,
-                occurred_at: Micros(1),
-                event_id: Uuid::from_u128(9),
-                received_at: Micros(20),
-                metadata: Some("{\"a\":1}"),
-            },
-            Fact {
-                generation: BoardGenerationId(8),
-                period_start: Micros(0),
-                player_id: "p-2",
-                score: 0,
-                subscore: 0,
-                occurred_at: Micros(2),
-                event_id: Uuid::from_u128(10),
-                received_at: Micros(10),
-                metadata: None,
-            },
-        ];
-        let mut packer = FactPacker::default();
-        for fact in &facts {
-            packer.push(fact);
-        }
-        let (bytes, count, oldest) = packer.finish().unwrap();
-        assert_eq!((count, oldest), (2, Micros(10)));
-        assert_eq!(unpack(&bytes).unwrap(), facts);
-        assert!(matches!(unpack(&bytes[..bytes.len() - 1]), Err(PackedError::Damaged(_))));
-        assert_eq!(unpack(&[9]), Err(PackedError::UnknownVersion(9)));
-    }
 
     #[test]
     fn shards_are_spread_evenly_and_never_change() {

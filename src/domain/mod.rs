@@ -13,6 +13,7 @@ pub mod ids;
 pub mod json;
 pub mod month;
 pub mod name;
+pub mod packed_facts;
 pub mod payload_check;
 pub mod period;
 pub mod ranking_key;

@@ -4,6 +4,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::domain::clock::Micros;
+use crate::domain::fact::Occurrence;
 use crate::domain::ids::GameId;
 
 /// What of a stored event matters to leaderboards.
@@ -31,6 +32,19 @@ impl StoredEvent {
     /// Where a scan that stopped after this event goes on.
     pub fn key(&self) -> ScanKey {
         ScanKey { game_id: self.game_id, event_id: self.event_id, occurred_at: self.occurred_at }
+    }
+
+    /// What of it matters to leaderboards.
+    pub fn occurrence(&self) -> Occurrence<'_> {
+        Occurrence {
+            event_id: self.event_id,
+            event_type: &self.event_type,
+            player_id: &self.player_id,
+            payload: &self.payload,
+            occurred_at: self.occurred_at,
+            received_at: self.received_at,
+            from_server: self.from_server,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::clock::Micros;
 use crate::domain::event::Event;
+use crate::domain::fact::Occurrence;
 use crate::domain::ids::GameId;
 
 /// One row of `events`, borrowing from the job that carried it.
@@ -24,10 +25,23 @@ pub struct EventRow<'a> {
     pub from_server: bool,
 }
 
-impl EventRow<'_> {
+impl<'a> EventRow<'a> {
     /// The primary key: the event's identity (invariant 2).
     pub fn key(&self) -> (GameId, Uuid, Micros) {
         (self.game_id, self.event.event_id, self.event.occurred_at)
+    }
+
+    /// What of it matters to leaderboards.
+    pub fn occurrence(&self) -> Occurrence<'a> {
+        Occurrence {
+            event_id: self.event.event_id,
+            event_type: self.event.event_type,
+            player_id: self.event.player_id,
+            payload: self.event.payload,
+            occurred_at: self.event.occurred_at,
+            received_at: self.received_at,
+            from_server: self.from_server,
+        }
     }
 }
 
@@ -152,38 +166,4 @@ pub async fn lock_definitions_generations(
             .fetch_all(connection)
             .await?;
     Ok(rows.into_iter().map(|(id, generation)| (GameId(id), generation)).collect())
-}
-
-/// One packed group of facts of one fold shard, ready for `score_facts`.
-#[derive(Debug)]
-pub struct PackedFacts {
-    /// Fold shard.
-    pub shard: i16,
-    /// How many facts are packed.
-    pub count: i32,
-    /// The smallest `received_at` among them.
-    pub min_received_at: Micros,
-    /// See [`crate::domain::fact::FactPacker`].
-    pub bytes: Vec<u8>,
-}
-
-/// Puts packed facts into the outbox.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn insert_facts(connection: &mut PgConnection, groups: &[PackedFacts]) -> Result<(), sqlx::Error> {
-    if groups.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "INSERT INTO score_facts (shard, fact_count, min_received_at, facts)
-         SELECT * FROM unnest($1::smallint[], $2::int[], $3::timestamptz[], $4::bytea[])",
-    )
-    .bind(groups.iter().map(|g| g.shard).collect::<Vec<_>>())
-    .bind(groups.iter().map(|g| g.count).collect::<Vec<_>>())
-    .bind(groups.iter().map(|g| g.min_received_at).collect::<Vec<_>>())
-    .bind(groups.iter().map(|g| g.bytes.as_slice()).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
-    Ok(())
 }

@@ -4,6 +4,41 @@ use crate::store::pool::Pool;
 use sqlx::PgConnection;
 
 use crate::domain::clock::Micros;
+use crate::domain::ids::GameId;
+use crate::domain::packed_facts::{MAX_ROW_BYTES, PackedFacts};
+
+/// Bytes of facts in one statement, about: what Postgres takes as one message is bounded by this and a row.
+const STATEMENT_BYTES: usize = 16 << 20;
+
+/// Puts rows of facts into the outbox.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn insert(transaction: &mut PgConnection, rows: &[PackedFacts]) -> Result<(), sqlx::Error> {
+    let at_once = STATEMENT_BYTES / MAX_ROW_BYTES;
+    for rows in rows.chunks(at_once) {
+        sqlx::query(
+            "INSERT INTO score_facts (shard, fact_count, min_received_at, games, facts)
+             SELECT shard, fact_count, min_received_at, games::int[], facts
+               FROM unnest($1::smallint[], $2::int[], $3::timestamptz[], $4::text[], $5::bytea[])
+                    AS r (shard, fact_count, min_received_at, games, facts)",
+        )
+        .bind(rows.iter().map(|r| r.shard).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.count).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.min_received_at).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| array_text(&r.games)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|r| r.bytes.as_slice()).collect::<Vec<_>>())
+        .execute(&mut *transaction)
+        .await?;
+    }
+    Ok(())
+}
+
+/// An array as Postgres writes it: a parameter cannot be an array of arrays of different lengths.
+fn array_text(games: &[GameId]) -> String {
+    let numbers: Vec<String> = games.iter().map(|game| game.0.to_string()).collect();
+    format!("{{{}}}", numbers.join(","))
+}
 
 /// One consumed row.
 #[derive(Debug)]
@@ -14,7 +49,9 @@ pub struct TakenFacts {
     pub count: i32,
     /// The smallest `received_at` among them.
     pub min_received_at: Micros,
-    /// Packed (`domain::fact::unpack`).
+    /// The games whose periods must not close before it is folded; `None`: written by a program that did not say.
+    pub games: Option<Vec<i32>>,
+    /// Packed (`domain::packed_facts::unpack`).
     pub facts: Vec<u8>,
 }
 
@@ -31,21 +68,22 @@ pub async fn take(
     max_facts: i64,
 ) -> Result<Vec<TakenFacts>, sqlx::Error> {
     // The ids are chosen in a sub-select that becomes an array, so that the delete is always by primary key.
-    let rows: Vec<(i16, i32, Micros, Vec<u8>)> = sqlx::query_as(
+    let rows: Vec<(i16, i32, Micros, Option<Vec<i32>>, Vec<u8>)> = sqlx::query_as(
         "DELETE FROM score_facts WHERE id = ANY (ARRAY(
              SELECT id FROM (
                  SELECT id, sum(fact_count) OVER (ORDER BY id) - fact_count AS before
                    FROM (SELECT id, fact_count FROM score_facts
                           WHERE shard = ANY ($1) ORDER BY id LIMIT $3) AS oldest
              ) AS counted WHERE before < $2))
-         RETURNING shard, fact_count, min_received_at, facts",
+         RETURNING shard, fact_count, min_received_at, games, facts",
     )
     .bind(shards)
     .bind(max_facts)
     .bind(MAX_ROWS)
     .fetch_all(transaction)
     .await?;
-    let taken = |(shard, count, min_received_at, facts)| TakenFacts { shard, count, min_received_at, facts };
+    let taken =
+        |(shard, count, min_received_at, games, facts)| TakenFacts { shard, count, min_received_at, games, facts };
     Ok(rows.into_iter().map(taken).collect())
 }
 
@@ -66,13 +104,16 @@ pub async fn any(pool: &Pool, shards: &[i16]) -> Result<bool, sqlx::Error> {
 /// # Errors
 /// Whatever Postgres says.
 pub async fn set_aside(transaction: &mut PgConnection, row: &TakenFacts) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO score_facts (shard, fact_count, min_received_at, facts) VALUES ($1, $2, $3, $4)")
-        .bind(-1 - row.shard)
-        .bind(row.count)
-        .bind(row.min_received_at)
-        .bind(&row.facts)
-        .execute(transaction)
-        .await?;
+    sqlx::query(
+        "INSERT INTO score_facts (shard, fact_count, min_received_at, games, facts) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(-1 - row.shard)
+    .bind(row.count)
+    .bind(row.min_received_at)
+    .bind(&row.games)
+    .bind(&row.facts)
+    .execute(transaction)
+    .await?;
     Ok(())
 }
 

@@ -129,27 +129,6 @@ pub async fn finish_scan(connection: &mut PgConnection, id: BoardGenerationId, n
     .map(|_| ())
 }
 
-/// Hands facts to the aggregator: one row of packed facts.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn insert_facts(
-    transaction: &mut PgConnection,
-    shard: i16,
-    count: i32,
-    min_received_at: Micros,
-    facts: &[u8],
-) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO score_facts (shard, fact_count, min_received_at, facts) VALUES ($1, $2, $3, $4)")
-        .bind(shard)
-        .bind(count)
-        .bind(min_received_at)
-        .bind(facts)
-        .execute(transaction)
-        .await
-        .map(|_| ())
-}
-
 /// The highest id of a waiting row of facts. Taken after the scan's last commit it is at or above every row that the
 /// scan wrote and that is not folded yet, also the rows of a process that died before: all are committed.
 ///

@@ -8,8 +8,8 @@ use clap::Parser;
 use scoreline::config::WorkerConfig;
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::event::Event;
-use scoreline::domain::fact;
 use scoreline::domain::ids::GameId;
+use scoreline::domain::packed_facts;
 use scoreline::lifecycle::Lifecycle;
 use scoreline::queue::payload::PersistEventsEncoder;
 use scoreline::queue::{Lane, Queue, Timeouts, WorkerOptions, run_worker};
@@ -110,7 +110,7 @@ impl Bench {
     async fn facts(&self) -> Vec<(String, i64)> {
         let groups: Vec<Vec<u8>> =
             sqlx::query_scalar("SELECT facts FROM score_facts ORDER BY id").fetch_all(self.pool()).await.unwrap();
-        let facts = groups.iter().flat_map(|g| fact::unpack(g).unwrap());
+        let facts = groups.iter().flat_map(|g| packed_facts::unpack(g).unwrap());
         let mut facts: Vec<_> = facts.map(|f| (f.player_id.to_owned(), f.score)).collect();
         facts.sort();
         facts

@@ -6,11 +6,10 @@
 //!
 //! `group.rs` decodes and sorts, `transaction.rs` is one attempt, `writer.rs` decides what an error means,
 //! `copy_rest.rs` when COPY is not worth trying,
-//! `facts.rs` says what new rows mean to leaderboards, `dead_event.rs` keeps the one event that cannot be stored.
+//! `transaction.rs` is one attempt at both, `dead_event.rs` keeps the one event that cannot be stored.
 
 mod copy_rest;
 mod dead_event;
-mod facts;
 mod group;
 mod seen;
 mod transaction;

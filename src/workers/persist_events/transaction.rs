@@ -6,12 +6,14 @@ use crate::store::pool::Pool;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::facts::FactMaker;
 use crate::domain::clock::Micros;
+use crate::domain::fact::fact_of;
 use crate::domain::ids::GameId;
+use crate::domain::packed_facts::{FactPacker, PackedFacts};
 use crate::lifecycle::crash_point;
 use crate::store::definitions::Definitions;
 use crate::store::events::{self, EventRow};
+use crate::store::facts;
 use crate::store::failure::{Failure, classify};
 
 /// How to write a group.
@@ -49,11 +51,10 @@ pub async fn store(
     rows: &mut [EventRow<'_>],
     way: Way,
     definitions: &Definitions,
-    facts: &mut FactMaker,
 ) -> Result<Attempt, sqlx::Error> {
     let games = stamp(rows, definitions);
     let mut connection = pool.acquire().await?;
-    let result = attempt(&mut connection, rows, &games, way, definitions, facts).await;
+    let result = attempt(&mut connection, rows, &games, way, definitions).await;
     if let Err(error) = &result
         && classify(error) != Failure::UniqueViolation
     {
@@ -83,7 +84,6 @@ async fn attempt(
     games: &[GameId],
     way: Way,
     definitions: &Definitions,
-    facts: &mut FactMaker,
 ) -> Result<Attempt, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     // COPY comes first: locking before it would hold the games' rows for the whole of a write that may fail.
@@ -107,11 +107,28 @@ async fn attempt(
         return Ok(Attempt::StaleDefinitions);
     }
     let (count, packed) = match &new {
-        None => (rows.len(), facts.make(rows.iter(), definitions)),
-        Some(new) => (new.len(), facts.make(rows.iter().filter(|r| new.contains(&r.key())), definitions)),
+        None => (rows.len(), make_facts(rows.iter(), definitions)),
+        Some(new) => (new.len(), make_facts(rows.iter().filter(|r| new.contains(&r.key())), definitions)),
     };
-    events::insert_facts(&mut transaction, &packed).await?;
+    facts::insert(&mut transaction, &packed).await?;
     crash_point("persist_events::before_commit");
     transaction.commit().await?;
     Ok(Attempt::Stored { new: count, facts: !packed.is_empty() })
+}
+
+/// What `rows`, all newly stored, mean to the leaderboards they feed.
+fn make_facts<'a>(rows: impl Iterator<Item = &'a EventRow<'a>>, definitions: &Definitions) -> Vec<PackedFacts> {
+    let mut packer = FactPacker::default();
+    for row in rows {
+        let Some(boards) = definitions.feeds.get(&row.game_id).and_then(|f| f.get(row.event.event_type)) else {
+            continue;
+        };
+        let event = row.occurrence();
+        for board in boards {
+            if let Some((fact, _)) = fact_of(board, &event) {
+                packer.push(&fact, Some(row.game_id));
+            }
+        }
+    }
+    packer.finish()
 }

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::copy_rest::CopyRest;
 use super::dead_event;
-use super::facts::FactMaker;
 use super::group::{Group, Rows};
 use super::seen::Seen;
 use super::transaction::{self, Attempt, Way};
@@ -46,7 +45,6 @@ pub struct Shared {
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
-    facts: FactMaker,
     copy: CopyRest,
 }
 
@@ -57,7 +55,7 @@ struct Stopped;
 impl Writer {
     /// A writer on what the process shares.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, facts: FactMaker::default(), copy: CopyRest::default() }
+        Self { shared, copy: CopyRest::default() }
     }
 
     /// Stores what the jobs carry and says how each is to be settled, and whether score facts were written.
@@ -119,7 +117,7 @@ impl Writer {
                 return Ok(None);
             }
             let definitions = self.shared.definitions.load_full();
-            let attempt = transaction::store(&self.shared.pool, &mut kept, way, &definitions, &mut self.facts).await;
+            let attempt = transaction::store(&self.shared.pool, &mut kept, way, &definitions).await;
             if way == Way::Copy {
                 let met_stored = attempt.as_ref().is_err_and(|e| classify(e) == Failure::UniqueViolation);
                 self.copy.note(met_stored, Instant::now());

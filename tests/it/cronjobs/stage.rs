@@ -1,7 +1,6 @@
 //! A game with leaderboards, a worker that stores events and makes their facts, a clock that the test moves, and the
 //! context of scheduled jobs.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
@@ -13,14 +12,14 @@ use scoreline::aggregator::tenure::Tenure;
 use scoreline::config::RetentionConfig;
 use scoreline::domain::board::{BoardGeneration, CompiledBoard, GenerationState, LeaderboardSpec};
 use scoreline::domain::clock::{Clock, Micros};
-use scoreline::domain::fact::{Fact, FactPacker, shard_of};
+use scoreline::domain::fact::{Occurrence, fact_of};
 use scoreline::domain::ids::{BoardGenerationId, GameId};
-use scoreline::domain::score::Extraction;
+use scoreline::domain::packed_facts::FactPacker;
 use scoreline::ranking::Ranking;
 use scoreline::store::audit_log::Actor;
 use scoreline::store::leaderboards::{self, Applied, ApplyError};
 use scoreline::store::pool::Pool;
-use scoreline::store::{definitions, partitions, recompute};
+use scoreline::store::{definitions, facts, partitions, recompute};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +51,20 @@ pub struct Happening {
     pub occurred_at: Micros,
     pub received_at: Micros,
     pub payload: String,
+}
+
+impl Happening {
+    fn occurrence(&self) -> Occurrence<'_> {
+        Occurrence {
+            event_id: self.event_id,
+            event_type: &self.event_type,
+            player_id: &self.player,
+            payload: &self.payload,
+            occurred_at: self.occurred_at,
+            received_at: self.received_at,
+            from_server: false,
+        }
+    }
 }
 
 pub fn at(text: &str) -> Micros {
@@ -229,7 +242,7 @@ impl Stage {
             .await
             .unwrap();
         let definitions = definitions::load(&mut transaction).await.unwrap();
-        let mut packers: BTreeMap<u16, FactPacker> = BTreeMap::new();
+        let mut packer = FactPacker::default();
         for event in events {
             let inserted = sqlx::query(
                 "INSERT INTO events (game_id, event_id, occurred_at, received_at, definitions_generation, from_server,
@@ -249,21 +262,13 @@ impl Stage {
             .unwrap();
             if inserted.rows_affected() == 1 {
                 for board in definitions.boards.values().filter(|b| b.generation.since_generation <= stamp) {
-                    push_fact(&mut packers, board, event);
+                    if let Some((fact, _)) = fact_of(board, &event.occurrence()) {
+                        packer.push(&fact, Some(self.game));
+                    }
                 }
             }
         }
-        for (shard, packer) in packers {
-            let (bytes, count, oldest) = packer.finish().unwrap();
-            sqlx::query("INSERT INTO score_facts (shard, fact_count, min_received_at, facts) VALUES ($1, $2, $3, $4)")
-                .bind(shard as i16)
-                .bind(count as i32)
-                .bind(oldest)
-                .bind(bytes)
-                .execute(&mut *transaction)
-                .await
-                .unwrap();
-        }
+        facts::insert(&mut transaction, &packer.finish()).await.unwrap();
         transaction.commit().await.unwrap();
     }
 
@@ -299,24 +304,4 @@ impl Stage {
     pub async fn count(&self, query: &'static str) -> i64 {
         sqlx::query_scalar(query).fetch_one(self.pool()).await.unwrap()
     }
-}
-
-fn push_fact(packers: &mut BTreeMap<u16, FactPacker>, board: &CompiledBoard, event: &Happening) {
-    if event.event_type != board.generation.spec.definition.event_type.as_str() {
-        return;
-    }
-    let Extraction::Score { score, subscore, metadata } = board.extractor.extract(&event.payload, false) else {
-        return;
-    };
-    packers.entry(shard_of(board.generation.id, &event.player)).or_default().push(&Fact {
-        generation: board.generation.id,
-        period_start: board.schedule.period_at(event.occurred_at).starts_at,
-        player_id: &event.player,
-        score,
-        subscore,
-        occurred_at: event.occurred_at,
-        event_id: event.event_id,
-        received_at: event.received_at,
-        metadata,
-    });
 }

@@ -12,10 +12,12 @@ use scoreline::aggregator::shards::Shards;
 use scoreline::aggregator::{Aggregator, run};
 use scoreline::config::AggregatorConfig;
 use scoreline::domain::clock::{Clock, Micros};
-use scoreline::domain::fact::{Fact, FactPacker, shard_of};
-use scoreline::domain::ids::BoardGenerationId;
+use scoreline::domain::fact::Fact;
+use scoreline::domain::ids::{BoardGenerationId, GameId};
+use scoreline::domain::packed_facts::FactPacker;
 use scoreline::lifecycle::Lifecycle;
 use scoreline::ranking::{BoardPeriod, Ranking};
+use scoreline::store::facts;
 use scoreline::store::pool::Pool;
 use serde_json::{Value, json};
 use sqlx::Row;
@@ -111,10 +113,10 @@ impl Arena {
     /// Writes facts as a worker does: one row per shard.
     pub async fn facts(&self, generation: BoardGenerationId, plays: &[Play<'_>]) {
         let board = self.rules.board(generation).expect("a known board");
-        let mut packers: BTreeMap<u16, FactPacker> = BTreeMap::new();
+        let mut packer = FactPacker::default();
         for play in plays {
             let occurred_at = seconds(play.at);
-            packers.entry(shard_of(generation, play.player)).or_default().push(&Fact {
+            let fact = Fact {
                 generation,
                 period_start: board.schedule.period_at(occurred_at).starts_at,
                 player_id: play.player,
@@ -124,12 +126,11 @@ impl Arena {
                 event_id: Uuid::from_u128(play.event),
                 received_at: seconds(play.received),
                 metadata: play.metadata,
-            });
+            };
+            packer.push(&fact, Some(GameId(self.game)));
         }
-        for (shard, packer) in packers {
-            let (bytes, count, oldest) = packer.finish().unwrap();
-            self.raw_facts(shard as i16, count as i32, oldest, bytes).await;
-        }
+        let mut connection = self.pool().acquire().await.unwrap();
+        facts::insert(&mut connection, &packer.finish()).await.unwrap();
     }
 
     pub async fn raw_facts(&self, shard: i16, count: i32, oldest: Micros, bytes: Vec<u8>) {
