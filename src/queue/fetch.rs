@@ -22,8 +22,15 @@ const PAUSED_POLL: Duration = Duration::from_secs(1);
 /// Payloads asked for at once, on the connection that carries the heartbeat too: 12 MiB of the largest ones by default.
 const SLICE: usize = 25;
 
+/// The fetch script's state when a fetch of this number was served, or refused, before.
+const OVERTAKEN: u8 = 3;
+
 /// What the fetch script answers: state, ms to the next due job, suspects waiting, alone, ids, troubles.
 type Answer = (u8, i64, usize, bool, Vec<String>, Vec<Option<String>>);
+
+fn overtaken() -> redis::RedisError {
+    (redis::ErrorKind::Client, "this fetch ran before, and its answer was lost").into()
+}
 
 /// Fetches for one apalis worker.
 pub(super) struct Fetcher {
@@ -103,6 +110,7 @@ impl Fetcher {
             _ if let Some(error) = &lost => self.failed(plan, error),
             0 => state.given_up(tenure),
             1 => state.pacing().idle(now, PAUSED_POLL),
+            OVERTAKEN => self.failed(plan, &overtaken()),
             _ => {
                 let due_in = u64::try_from(due_in).ok().map(Duration::from_millis);
                 let brought = Brought { jobs: ids.len(), suspects_waiting, due_in };

@@ -22,8 +22,6 @@ pub mod status;
 mod wake;
 pub mod worker;
 
-use redis::aio::ConnectionLike;
-
 pub use self::dead::DeadJob;
 pub use self::job::{Delivery, JobId, Settlement};
 pub use self::keys::{Keys, Lane};
@@ -81,7 +79,7 @@ impl Queue {
     /// As [`Queue::open`], or Redis cannot be reached.
     pub async fn connect(url: &str, prefix: &str, name: &str, timeouts: Timeouts) -> Result<Self, QueueError> {
         let queue = Self::open(url, prefix, name, timeouts)?;
-        queue.connection.clone().req_packed_command(&redis::cmd("PING")).await?;
+        queue.connection.send_to_owner(&queue.keys.jobs(), &redis::cmd("PING")).await?;
         Ok(queue)
     }
 
@@ -111,9 +109,7 @@ impl Queue {
 
     /// Tells aggregators that score facts were committed. Best effort: they also look by themselves.
     pub async fn announce_facts(&self) {
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(self.keys.facts_channel()).arg("1");
-        if let Err(error) = command.exec_async(&mut self.connection.clone()).await {
+        if let Err(error) = self.publish(&self.keys.facts_channel()).await {
             tracing::debug!(%error, "could not announce facts");
         }
     }
@@ -135,7 +131,14 @@ impl Queue {
     pub async fn resume(&self) -> Result<(), QueueError> {
         let mut connection = self.connection.clone();
         redis::cmd("DEL").arg(self.keys.paused()).exec_async(&mut connection).await?;
-        Ok(redis::cmd("PUBLISH").arg(self.keys.wake_channel()).arg("1").exec_async(&mut connection).await?)
+        Ok(self.publish(&self.keys.wake_channel()).await?)
+    }
+
+    /// Announces on `channel`. Any node of a cluster would do; that of the queue is there if the queue is.
+    async fn publish(&self, channel: &str) -> redis::RedisResult<()> {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(channel).arg("1");
+        self.connection.send_to_owner(&self.keys.jobs(), &command).await.map(drop)
     }
 }
 

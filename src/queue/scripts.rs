@@ -8,14 +8,16 @@ use std::sync::LazyLock;
 use redis::aio::ConnectionLike;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, ToRedisArgs};
 
-/// A script with its hash.
-pub struct Script(LazyLock<redis::Script>);
+use crate::redis_connection::with_source;
+
+/// A script's text, and its hash.
+pub struct Script(&'static str, LazyLock<redis::Script>);
 
 macro_rules! script {
     ($name:ident, $file:literal) => {
         #[doc = concat!("`scripts/", $file, "`")]
         pub static $name: Script =
-            Script(LazyLock::new(|| redis::Script::new(include_str!(concat!("scripts/", $file)))));
+            Script(include_str!(concat!("scripts/", $file)), LazyLock::new(|| redis::Script::new($name.0)));
     };
 }
 
@@ -42,7 +44,7 @@ impl Script {
     pub fn keys<K: AsRef<str>>(&'static self, keys: impl IntoIterator<Item = K, IntoIter: ExactSizeIterator>) -> Call {
         let keys = keys.into_iter();
         let mut command = redis::cmd("EVALSHA");
-        command.arg(self.0.get_hash()).arg(keys.len());
+        command.arg(self.1.get_hash()).arg(keys.len());
         for key in keys {
             command.arg(key.as_ref());
         }
@@ -62,15 +64,14 @@ impl Call {
         self.command.arg(argument);
     }
 
-    /// Calls the script, loading it first where the server does not know it (it was restarted, or is new).
+    /// Calls the script, by its text where the server does not know it (it was restarted, or is new).
     ///
     /// # Errors
     /// Redis cannot be reached, or says no.
     pub async fn run<T: FromRedisValue>(&self, connection: &mut impl ConnectionLike) -> RedisResult<T> {
         match self.command.query_async(connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.script.0.load_async(connection).await?;
-                self.command.query_async(connection).await
+                with_source(&self.command, self.script.0).query_async(connection).await
             }
             answer => answer,
         }

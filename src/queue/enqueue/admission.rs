@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use redis::Value;
 use tokio::sync::Notify;
 
 use crate::lifecycle::Lifecycle;
@@ -161,29 +160,19 @@ async fn probe_wanted(admission: &Admission, interval: Duration) {
 
 /// Jobs stored, memory used, `maxmemory`.
 async fn read(connection: &Connection, jobs_key: &str) -> Option<(u64, u64, u64)> {
-    let mut connection = connection.clone();
-    let jobs: u64 = redis::cmd("HLEN").arg(jobs_key).query_async(&mut connection).await.ok()?;
-    let info: Value = redis::cmd("INFO").arg("memory").query_async(&mut connection).await.ok()?;
-    let (used, max) = memory(&info)?;
+    let jobs: u64 = redis::cmd("HLEN").arg(jobs_key).query_async(&mut connection.clone()).await.ok()?;
+    // Of the node that holds the queue: what another one has to say of itself does not matter here.
+    let info = connection.send_to_owner(jobs_key, redis::cmd("INFO").arg("memory")).await.ok()?;
+    let (used, max) = memory(&redis::from_redis_value::<String>(info).ok()?)?;
     Some((jobs, used, max))
 }
 
-/// `used_memory` and `maxmemory` of the answer to `INFO`; of a cluster's many, those of the fullest node.
-fn memory(info: &Value) -> Option<(u64, u64)> {
-    let fullest = |nodes: Vec<(u64, u64)>| {
-        nodes.into_iter().max_by(|a, b| (u128::from(a.0) * u128::from(b.1)).cmp(&(u128::from(b.0) * u128::from(a.1))))
+/// `used_memory` and `maxmemory` of the answer to `INFO`.
+fn memory(text: &str) -> Option<(u64, u64)> {
+    let field = |name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<u64>().ok())
     };
-    match info {
-        Value::Map(nodes) => fullest(nodes.iter().filter_map(|(_, text)| memory(text)).collect()),
-        Value::Array(nodes) => fullest(nodes.iter().filter_map(memory).collect()),
-        text => {
-            let text: String = redis::from_redis_value_ref(text).ok()?;
-            let field = |name: &str| {
-                text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<u64>().ok())
-            };
-            Some((field("used_memory")?, field("maxmemory")?))
-        }
-    }
+    Some((field("used_memory")?, field("maxmemory")?))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use keys::{Keys, LimitKeys};
 use script::Parts;
 
 use crate::lifecycle::Lifecycle;
-use crate::redis_connection::{Connection, Timeouts};
+use crate::redis_connection::{Connection, Timeouts, with_source};
 
 /// The longest waits of a request. Beyond them the outcome is unknown: the client is told to send again.
 const TIMEOUTS: Timeouts = Timeouts { response: Duration::from_millis(1_500), connect: Duration::from_millis(1_000) };
@@ -136,14 +136,9 @@ impl Enqueuer {
     ) -> Result<EnqueueReply, EnqueueError> {
         let command = script::command(self.script.get_hash(), &self.keys, request, parts, self.admission.max_jobs());
         let answered = match command.query_async(&mut connection.clone()).await {
+            // A fresh or flushed server: it ran nothing, so this is safe to repeat.
             Err(error) if error.code() == Some("NOSCRIPT") => {
-                // A fresh or flushed server: it ran nothing, so this is safe to repeat.
-                let mut load = redis::cmd("SCRIPT");
-                load.arg("LOAD").arg(script::SOURCE);
-                match load.query_async::<redis::Value>(&mut connection.clone()).await {
-                    Ok(_) => command.query_async(&mut connection.clone()).await,
-                    Err(error) => Err(error),
-                }
+                with_source(&command, script::SOURCE).query_async(&mut connection.clone()).await
             }
             answered => answered,
         };

@@ -1,6 +1,7 @@
 //! The ingest door through a real port and a real Redis.
 
 mod batches;
+mod cluster;
 pub mod door;
 mod limits;
 mod receipts;

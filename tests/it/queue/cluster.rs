@@ -42,6 +42,61 @@ async fn point_14_queues_work_on_a_redis_cluster_and_spread_over_it() {
     assert!(with_keys.count() > 1, "the queues spread over the nodes");
 }
 
+/// The node of a cluster that owns the queue, and those that have nothing to do with it.
+pub fn owner_and_others<'n>(nodes: &'n [TestRedis], queue: &str) -> (&'n TestRedis, Vec<&'n TestRedis>) {
+    let key = format!("{{sl:{queue}}}:jobs");
+    // Only the owner answers; the others say where it is.
+    let owns = |node: &&TestRedis| redis::cmd("EXISTS").arg(&key).query::<u32>(&mut node.connection()).is_ok();
+    let (mut owners, others): (Vec<_>, Vec<_>) = nodes.iter().partition(owns);
+    (owners.pop().unwrap(), others)
+}
+
+/// The server answers nobody for so long; the cluster takes it for healthy all the same.
+pub fn silence(node: &TestRedis, time: Duration) {
+    redis::cmd("CLIENT").arg("PAUSE").arg(time.as_millis() as u64).arg("ALL").exec(&mut node.connection()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_do_not_wait_for_a_silent_node_without_the_queue() {
+    let (nodes, url) = cluster().await;
+    let (owner, others) = owner_and_others(&nodes, "q0");
+    silence(others[0], Duration::from_secs(60));
+    let timeouts = Timeouts { response: Duration::from_millis(500), connect: Duration::from_millis(500) };
+    let queue = Queue::connect(&url, "sl", "q0", timeouts).await.unwrap();
+    let worker = Worker::start(&queue, options(), async |job| settle(&job, Settlement::Done).await);
+    for name in ["before", "after"] {
+        // The owner knows no script, as after a restart; the silent node could not be told any.
+        redis::cmd("SCRIPT").arg("FLUSH").exec(&mut owner.connection()).unwrap();
+        assert!(queue.push(Lane::High, name, &payload(name)).await.unwrap());
+        eventually("it has run", SOON, async || queue.status().await.is_ok_and(|s| s.jobs == 0)).await;
+    }
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_goes_on_while_its_slot_moves_to_another_node() {
+    let (nodes, url) = cluster().await;
+    let queue = Queue::connect(&url, "sl", "q0", Timeouts::default()).await.unwrap();
+    let (from, others) = owner_and_others(&nodes, "q0");
+    let to = others[0];
+    let name =
+        |node: &TestRedis| -> String { redis::cmd("CLUSTER").arg("MYID").query(&mut node.connection()).unwrap() };
+    let slot: u16 = redis::cmd("CLUSTER").arg("KEYSLOT").arg("{sl:q0}").query(&mut from.connection()).unwrap();
+    let set = |node: &TestRedis, state: &str, other: &TestRedis| {
+        let mut command = redis::cmd("CLUSTER");
+        command.arg("SETSLOT").arg(slot).arg(state).arg(name(other)).exec(&mut node.connection()).unwrap();
+    };
+    set(to, "IMPORTING", from);
+    set(from, "MIGRATING", to);
+    // None of its keys is with the old owner any more, which says who is to be asked.
+    assert!(queue.push(Lane::High, "asked", &payload("")).await.unwrap());
+    set(to, "NODE", to);
+    set(from, "NODE", to);
+    assert!(queue.push(Lane::High, "moved", &payload("")).await.unwrap());
+    assert!(!queue.push(Lane::High, "moved", &payload("")).await.unwrap(), "sent again, it was queued once");
+    assert_eq!(queue.status().await.unwrap().jobs, 2);
+}
+
 async fn every_state_works(queue: &Queue, cluster: &mut redis::cluster::ClusterConnection) {
     fill(cluster, queue, Lane::Low, 500, &payload("low"));
     assert!(queue.push(Lane::High, "named", &payload("retry")).await.unwrap());

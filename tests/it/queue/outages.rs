@@ -149,3 +149,24 @@ async fn fine_print_17_a_full_redis_lets_a_dead_workers_jobs_be_rescued() {
     assert_eq!(worker.runs(), 200);
     worker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_that_ran_before_costs_no_tenure_and_no_job() {
+    let rig = rig().await;
+    let long = WorkerOptions { lease: Duration::from_secs(60), ..options() };
+    let worker = Worker::start(&rig.queue, long, async |job| settle(&job, Settlement::Done).await);
+    rig.queue.push(Lane::High, "first", &payload("")).await.unwrap();
+    rig.drained().await;
+    // As if its next fetches had run, brought a job and got no answer: the library of a cluster's client sent them twice.
+    let (key, held) = (rig.queue.keys().fetches(), rig.fill(Lane::Low, 1, &payload("")));
+    let mut connection = rig.redis.connection();
+    let name: String = redis::cmd("HKEYS").arg(&key).query::<Vec<String>>(&mut connection).unwrap().remove(0);
+    redis::cmd("HSET").arg(&key).arg(&name).arg(1_000_000).exec(&mut connection).unwrap();
+    rig.fill(Lane::High, 50, &payload(""));
+    rig.drained().await;
+    assert_eq!(worker.counts().get(&held[0]), Some(&1));
+    assert!(worker.seen().iter().all(|job| !job.suspect), "nobody was given up");
+    let names: Vec<String> = redis::cmd("HKEYS").arg(&key).query(&mut connection).unwrap();
+    assert_eq!(names, [name], "under the same name");
+    worker.stop().await;
+}

@@ -4,6 +4,8 @@
 //! The redis crate's own `ConnectionManager` does not replace a connection whose answers time out, so after a black
 //! hole it waits for TCP's retransmissions (up to two minutes). Here a timeout counts as a broken connection.
 
+mod cluster;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +54,12 @@ struct Shared {
 
 enum Target {
     Single(redis::Client),
-    Cluster { client: Box<ClusterClient>, nodes: Vec<redis::Client> },
+    /// `credentials`: `[user:password@]`, the same for every node.
+    Cluster {
+        client: Box<ClusterClient>,
+        nodes: Vec<redis::Client>,
+        credentials: String,
+    },
 }
 
 #[derive(Clone)]
@@ -76,7 +83,8 @@ impl Connection {
         let target = match url.strip_prefix(CLUSTER_SCHEME) {
             None => Target::Single(redis::Client::open(url)?),
             Some(rest) => {
-                let urls = cluster_nodes(rest);
+                let (credentials, hosts) = cluster_hosts(rest);
+                let urls: Vec<String> = hosts.map(|host| format!("redis://{credentials}{host}")).collect();
                 if urls.is_empty() {
                     return Err((ErrorKind::InvalidClientConfig, "the cluster's URL names no node").into());
                 }
@@ -84,9 +92,9 @@ impl Connection {
                 let client = ClusterClient::builder(urls)
                     .response_timeout(timeouts.response)
                     .connection_timeout(timeouts.connect)
-                    .retries(3)
+                    .retries(0)
                     .build()?;
-                Target::Cluster { client: Box::new(client), nodes }
+                Target::Cluster { client: Box::new(client), nodes, credentials: credentials.to_owned() }
             }
         };
         let attempts = Mutex::default();
@@ -104,6 +112,28 @@ impl Connection {
             Target::Single(client) => std::slice::from_ref(client),
             Target::Cluster { nodes, .. } => nodes,
         }
+    }
+
+    /// Sends a command that names no key to the server that owns `key`: in a cluster the crate would send it to any node,
+    /// or to all of them, and one that is silent and has nothing to do with `key` would be waited for.
+    ///
+    /// # Errors
+    /// Redis cannot be reached, or says no.
+    pub async fn send_to_owner(&self, key: &str, command: &Cmd) -> RedisResult<Value> {
+        self.send(command, Some(key)).await
+    }
+
+    async fn send(&self, command: &Cmd, key: Option<&str>) -> RedisResult<Value> {
+        let link = self.link().await?;
+        let result = match ((*link).clone(), &self.0.target) {
+            (Link::Single(mut connection), _) => connection.req_packed_command(command).await,
+            (Link::Cluster(connection), target) => {
+                let credentials = if let Target::Cluster { credentials, .. } = target { credentials } else { "" };
+                cluster::send(connection, command, key, credentials, self.0.timeouts).await
+            }
+        };
+        self.observe(&link, &result);
+        result
     }
 
     /// The timeouts it was opened with.
@@ -131,7 +161,7 @@ impl Connection {
     /// # Errors
     /// A cluster; or the server cannot be reached in time.
     pub async fn alone(&self) -> RedisResult<MultiplexedConnection> {
-        match tokio::time::timeout(self.0.timeouts.connect, self.make()).await.map_err(timed_out)?? {
+        match tokio::time::timeout(self.longest_connect(), self.make()).await.map_err(timed_out)?? {
             Link::Single(connection) => Ok(connection),
             Link::Cluster(_) => Err((ErrorKind::InvalidClientConfig, "a cluster has no one connection").into()),
         }
@@ -152,7 +182,7 @@ impl Connection {
         if attempts.not_before.is_some_and(|t| Instant::now() < t) {
             return Err((ErrorKind::Io, "Redis cannot be reached; pausing before the next attempt").into());
         }
-        let made = tokio::time::timeout(self.0.timeouts.connect, self.make()).await.map_err(timed_out);
+        let made = tokio::time::timeout(self.longest_connect(), self.make()).await.map_err(timed_out);
         match made.and_then(|made| made) {
             Ok(link) => {
                 *attempts = Attempts::default();
@@ -167,6 +197,11 @@ impl Connection {
                 Err(error)
             }
         }
+    }
+
+    /// A cluster with a silent node waits for it twice: among the nodes of the URL, and among those that own slots.
+    fn longest_connect(&self) -> Duration {
+        if self.is_cluster() { self.0.timeouts.connect * 3 } else { self.0.timeouts.connect }
     }
 
     async fn make(&self) -> RedisResult<Link> {
@@ -205,25 +240,28 @@ fn timed_out(_: tokio::time::error::Elapsed) -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-/// `[credentials@]a:1,b:2` → a `redis://` URL per node.
-fn cluster_nodes(rest: &str) -> Vec<String> {
-    let (credentials, hosts) = rest.rsplit_once('@').map_or(("", rest), |(c, h)| (c, h));
-    let at = if credentials.is_empty() { "" } else { "@" };
-    let hosts = hosts.trim_end_matches('/').split(',').filter(|h| !h.is_empty());
-    hosts.map(|host| format!("redis://{credentials}{at}{host}")).collect()
+/// `[user:password@]a:1,b:2` → `user:password@` (or nothing) and the hosts.
+fn cluster_hosts(rest: &str) -> (&str, impl Iterator<Item = &str>) {
+    let (credentials, hosts) = rest.split_at(rest.rfind('@').map_or(0, |at| at + 1));
+    (credentials, hosts.trim_end_matches('/').split(',').filter(|host| !host.is_empty()))
+}
+
+/// The call of a script by its text, where `call` names it by a hash that the server does not know: it goes where `call`
+/// went, and the server knows the script from then on. `SCRIPT LOAD` would go to every node of a cluster.
+pub fn with_source(call: &Cmd, source: &str) -> Cmd {
+    let mut command = Cmd::with_capacity(call.args_iter().len(), source.len() + call.get_packed_command().len());
+    command.arg("EVAL").arg(source);
+    for argument in call.args_iter().skip(2) {
+        if let redis::Arg::Simple(bytes) = argument {
+            command.arg(bytes);
+        }
+    }
+    command
 }
 
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        Box::pin(async move {
-            let link = self.link().await?;
-            let result = match (*link).clone() {
-                Link::Single(mut c) => c.req_packed_command(cmd).await,
-                Link::Cluster(mut c) => c.req_packed_command(cmd).await,
-            };
-            self.observe(&link, &result);
-            result
-        })
+        Box::pin(self.send(cmd, None))
     }
 
     fn req_packed_commands<'a>(
@@ -260,7 +298,20 @@ mod tests {
 
     #[test]
     fn a_cluster_url_names_every_node_with_the_same_credentials() {
-        assert_eq!(cluster_nodes("a:1,b:2"), ["redis://a:1", "redis://b:2"]);
-        assert_eq!(cluster_nodes("u:p@a:1,b:2/"), ["redis://u:p@a:1", "redis://u:p@b:2"]);
+        let read = |rest| {
+            let (credentials, hosts) = cluster_hosts(rest);
+            (credentials.to_owned(), hosts.map(str::to_owned).collect::<Vec<_>>())
+        };
+        assert_eq!(read("a:1,b:2"), (String::new(), vec!["a:1".to_owned(), "b:2".to_owned()]));
+        assert_eq!(read("u:p@a:1,b:2/"), ("u:p@".to_owned(), vec!["a:1".to_owned(), "b:2".to_owned()]));
+    }
+
+    #[test]
+    fn a_script_by_its_text_has_the_same_keys_and_arguments() {
+        let mut call = redis::cmd("EVALSHA");
+        call.arg("hash").arg(1).arg("key").arg(b"\r\n").arg("");
+        let mut expected = redis::cmd("EVAL");
+        expected.arg("return 1").arg(1).arg("key").arg(b"\r\n").arg("");
+        assert_eq!(with_source(&call, "return 1").get_packed_command(), expected.get_packed_command());
     }
 }
