@@ -88,13 +88,14 @@ async fn a_queue_goes_on_while_its_slot_moves_to_another_node() {
     };
     set(to, "IMPORTING", from);
     set(from, "MIGRATING", to);
-    // None of its keys is with the old owner any more, which says who is to be asked.
-    assert!(queue.push(Lane::High, "asked", &payload("")).await.unwrap());
+    // The key is not with the old owner, which says who is to be asked. (Scripts of several keys wait: TRYAGAIN.)
+    queue.pause().await.unwrap();
     set(to, "NODE", to);
     set(from, "NODE", to);
     assert!(queue.push(Lane::High, "moved", &payload("")).await.unwrap());
     assert!(!queue.push(Lane::High, "moved", &payload("")).await.unwrap(), "sent again, it was queued once");
-    assert_eq!(queue.status().await.unwrap().jobs, 2);
+    let status = queue.status().await.unwrap();
+    assert_eq!((status.jobs, status.paused), (1, true));
 }
 
 async fn every_state_works(queue: &Queue, cluster: &mut redis::cluster::ClusterConnection) {
