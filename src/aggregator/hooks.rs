@@ -1,6 +1,7 @@
 //! What cron's parts tell each other and the rest of the system, over the queue and the directory.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -17,15 +18,18 @@ use crate::store::pool::Pool;
 /// How often the published directory is compared with Postgres, should a notice have been lost.
 const COMPARE: Duration = Duration::from_secs(1);
 
-/// The queue's low-water mark; an empty queue answers with its own time before it was asked.
+/// The queue's low-water mark; an empty queue answers with the stamp that it had before it was asked. What this answered
+/// once no job passes any more: a queue server that took over from another is told of the latest stamp.
 pub fn low_water(queue: Queue) -> QueueLowWater {
+    let latest = Arc::new(AtomicI64::new(0));
     Arc::new(move || {
-        let queue = queue.clone();
+        let (queue, latest) = (queue.clone(), Arc::clone(&latest));
         Box::pin(async move {
             let failed = |error: crate::queue::QueueError| error.to_string();
-            // Redis's clock, because that stamps `received_at`; asked first, so that nothing comes in between.
-            let asked: Micros = queue.status().await.map_err(failed)?.at;
-            Ok(queue.low_water_mark().await.map_err(failed)?.unwrap_or(asked))
+            // Asked first, so that nothing comes in between.
+            let stamp = queue.stamp(Micros(latest.load(Ordering::Relaxed))).await.map_err(failed)?;
+            latest.fetch_max(stamp.0, Ordering::Relaxed);
+            Ok(queue.low_water_mark().await.map_err(failed)?.unwrap_or(stamp))
         })
     })
 }

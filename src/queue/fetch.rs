@@ -13,7 +13,7 @@ use super::keys::Lane::{High, Low};
 use super::pacing::{Brought, Plan};
 use super::payload::kind_of;
 use super::scripts::{FETCH, RECONCILE};
-use super::settle::Settler;
+use super::settle::{LONGEST_DELAY, Settler};
 use super::worker::WorkerState;
 
 /// How often a held queue is looked at, should no announcement tell that it goes on.
@@ -101,7 +101,8 @@ impl Fetcher {
             .arg(state.fetch_number.fetch_add(1, Ordering::Relaxed) + 1)
             .arg(plan.most)
             .arg(u8::from(plan.low_first))
-            .arg(u8::from(plan.suspect));
+            .arg(u8::from(plan.suspect))
+            .arg(LONGEST_DELAY.as_millis() as u64);
         let (served, due_in, suspects_waiting, alone, ids, troubles): Answer =
             call.run(&mut state.queue.connection().clone()).await?;
         let (bytes, lost) = self.bytes_of(&ids).await;

@@ -38,6 +38,10 @@ impl Lane {
     }
 }
 
+/// The field of [`Keys::counters`] that is no total: the latest `received_at` that was stamped, in µs. The next one is
+/// no earlier, whatever the server's clock does.
+pub const STAMP: &str = "stamp";
+
 /// The keys of one queue. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Keys {
@@ -135,7 +139,8 @@ impl Keys {
         self.key("paused")
     }
 
-    /// Hash `<what>` → running total: `pushed`, `done`, `retried`, `deferred`, `rescued`, `returned`, `dead`.
+    /// Hash `<what>` → running total: `pushed`, `done`, `retried`, `deferred`, `rescued`, `returned`, `dead`; and
+    /// [`STAMP`].
     pub fn counters(&self) -> String {
         self.key("counters")
     }

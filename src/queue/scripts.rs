@@ -31,6 +31,7 @@ script!(REPLAY, "replay.lua");
 script!(RESCUE, "rescue.lua");
 script!(SETTLE, "settle.lua");
 script!(SIGN_OFF, "sign_off.lua");
+script!(STAMP, "stamp.lua");
 script!(SURVEY, "survey.lua");
 
 /// A call being put together. Arguments go straight into the command's buffer.

@@ -16,6 +16,9 @@ const MOST_PER_CALL: usize = 250;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// The longest a job is delayed: one that claims more was delayed before Redis's clock went back, and is due.
+pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(120);
+
 /// Settles one worker's jobs. Cheap to clone; every [`super::Delivery`] carries it.
 #[derive(Clone)]
 pub struct Settler(pub(super) Arc<WorkerState>);
@@ -125,7 +128,8 @@ impl Settler {
         for settled in chunk {
             if let Verdict::Later { delay, trouble, attempt } = &settled.verdict {
                 call.push(&*settled.id.text);
-                call.push((delay.as_millis() as u64, trouble.encode(), u8::from(*attempt)));
+                let delay = delay.min(&LONGEST_DELAY).as_millis() as u64;
+                call.push((delay, trouble.encode(), u8::from(*attempt)));
             }
         }
         for settled in chunk {
@@ -221,5 +225,20 @@ fn settle_keys(keys: &super::keys::Keys, worker: &str) -> [String; 11] {
 impl std::fmt::Debug for Settler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Settler").field(&self.0.base).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::payload::Kind;
+
+    #[test]
+    fn every_kind_waits_less_than_the_longest_delay() {
+        for kind in Kind::ALL {
+            let policy = kind.retry_policy();
+            let delays = (1..policy.max_attempts).filter_map(|attempts| policy.delay_after(attempts, 1.0));
+            assert!(delays.max() < Some(LONGEST_DELAY), "{}", kind.name());
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use redis::FromRedisValue;
 
 use super::job::parse_id;
-use super::keys::Lane;
-use super::scripts::SURVEY;
+use super::keys::{self, Lane};
+use super::scripts::{STAMP, SURVEY};
 use super::{Queue, QueueError};
 use crate::domain::clock::Micros;
 
@@ -37,7 +37,7 @@ pub struct WorkerStatus {
 /// One queue at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueStatus {
-    /// When, by Redis's clock (which `received_at` is also from).
+    /// When, by what `received_at` is also from: Redis's clock, and no earlier than what it stamped last.
     pub at: Micros,
     /// The lanes, `High` first.
     pub lanes: [LaneStatus; 2],
@@ -106,6 +106,16 @@ impl Queue {
         Ok(heads.chain(survey.oldest_held).chain(survey.troubled).min())
     }
 
+    /// The time of receipt before which nothing is received any more, whatever Redis's clock does from here on. A
+    /// server that knows an earlier one than `at_least` is told.
+    ///
+    /// # Errors
+    /// Redis cannot be reached.
+    pub async fn stamp(&self, at_least: Micros) -> Result<Micros, QueueError> {
+        let call = STAMP.keys([self.keys().counters()]).arg(at_least.0);
+        Ok(Micros(call.run(&mut self.connection().clone()).await?))
+    }
+
     async fn survey(&self) -> Result<Survey, QueueError> {
         let keys = self.keys();
         let mut connection = self.connection().clone();
@@ -134,7 +144,8 @@ impl Queue {
 fn read(mut answer: Vec<redis::Value>, known: Vec<String>) -> Result<Survey, redis::RedisError> {
     let tail = answer.split_off(answer.len().min(7));
     let (complete, at, lengths, paused, high, low, troubled) = Head::from_redis_value(redis::Value::Array(answer))?;
-    let (beats, totals, held, oldest) = Tail::from_redis_value(redis::Value::Array(tail))?;
+    let (beats, mut totals, held, oldest) = Tail::from_redis_value(redis::Value::Array(tail))?;
+    totals.remove(keys::STAMP);
     let [high_fresh, high_again, low_fresh, low_again, suspect, delayed, dead, jobs] =
         Lengths::try_from(lengths).unwrap_or_default();
     let held: BTreeMap<String, u64> = known.into_iter().zip(held).collect();

@@ -8,7 +8,7 @@
 --       receipt, receipts of the game                       when ARGV[5] = 1
 -- ARGV  1 requests a window per address (0: not asked), 2 block in ms, 3 quotas, 4 enqueue, 5 idempotency,
 --       per quota: limit, counted elsewhere already, new;
---       when enqueueing: most jobs, wake channel, batch id, high bytes, low bytes;
+--       when enqueueing: most jobs, wake channel, batch id, high bytes, low bytes, the latest stamp that the caller knows;
 --       with idempotency: receipt, its time to live in ms, most receipts
 --
 -- Answers {0, received_at µs, address left, address reset ms, then per quota: used, reset ms}, {1, blocked for ms},
@@ -25,7 +25,7 @@ local quota_keys = per_address > 0 and 2 or 0
 local queue_keys = quota_keys + quotas
 local queue_args = 5 + 3 * quotas
 local receipt_keys = queue_keys + (enqueue and 4 or 0)
-local receipt_args = queue_args + (enqueue and 5 or 0)
+local receipt_args = queue_args + (enqueue and 6 or 0)
 
 -- A window of the times of the last requests: exact, and bounded by the limit.
 if per_address > 0 then
@@ -107,6 +107,15 @@ if idempotent then
   local ttl = tonumber(ARGV[receipt_args + 2])
   redis.call('SET', KEYS[receipt_keys + 1], ARGV[receipt_args + 1], 'PX', ttl)
   redis.call('ZADD', receipts, now + ttl, KEYS[receipt_keys + 1])
+end
+
+if enqueue then
+  -- Stamps never go back, whatever the server's clock does, or another server that took over: lanes stand in the order of
+  -- receipt, and what was said to be received before a moment stays all that was.
+  local counters = KEYS[queue_keys + 4]
+  local last = math.max(tonumber(redis.call('HGET', counters, 'stamp') or 0), tonumber(ARGV[queue_args + 6]))
+  if last > tonumber(received_at) then received_at = string.format('%.0f', last) end
+  redis.call('HSET', counters, 'stamp', received_at)
 end
 
 local answer = {0, received_at}

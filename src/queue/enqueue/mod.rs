@@ -9,6 +9,7 @@ mod request;
 mod script;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 pub use admission::{Admission, Closed};
@@ -39,6 +40,8 @@ pub struct Enqueuer {
     keys: Arc<Keys>,
     script: Arc<redis::Script>,
     admission: Arc<Admission>,
+    /// The latest `received_at` that Redis gave, in µs: a server that knows less is told before it stamps.
+    latest_stamp: Arc<AtomicI64>,
 }
 
 impl Enqueuer {
@@ -74,6 +77,7 @@ impl Enqueuer {
             keys: Arc::new(keys),
             script: Arc::new(redis::Script::new(script::SOURCE)),
             admission,
+            latest_stamp: Arc::default(),
         })
     }
 
@@ -134,7 +138,8 @@ impl Enqueuer {
         parts: Parts,
         address: &mut Option<Counted>,
     ) -> Result<EnqueueReply, EnqueueError> {
-        let command = script::command(self.script.get_hash(), &self.keys, request, parts, self.admission.max_jobs());
+        let (max_jobs, latest) = (self.admission.max_jobs(), self.latest_stamp.load(Ordering::Relaxed));
+        let command = script::command(self.script.get_hash(), &self.keys, request, parts, max_jobs, latest);
         let answered = match command.query_async(&mut connection.clone()).await {
             // A fresh or flushed server: it ran nothing, so this is safe to repeat.
             Err(error) if error.code() == Some("NOSCRIPT") => {
@@ -146,8 +151,12 @@ impl Enqueuer {
         let (reply, counted) = script::reply(value, parts.address && request.address.is_some())
             .ok_or_else(|| EnqueueError::Refused("unexpected answer".to_owned()))?;
         *address = address.or(counted);
-        if matches!(reply, EnqueueReply::QueueFull(_)) {
-            self.admission.filled();
+        match &reply {
+            EnqueueReply::QueueFull(_) => self.admission.filled(),
+            EnqueueReply::Done { received_at, .. } if parts.queue && request.has_jobs() => {
+                self.latest_stamp.fetch_max(received_at.0, Ordering::Relaxed);
+            }
+            _ => {}
         }
         Ok(reply)
     }

@@ -20,8 +20,15 @@ pub struct Parts {
     pub queue: bool,
 }
 
-/// The call for `parts` of `request`.
-pub fn command(hash: &str, keys: &Keys, request: &EnqueueRequest<'_>, parts: Parts, max_jobs: u64) -> Cmd {
+/// The call for `parts` of `request`. `latest_stamp`: the latest `received_at` that this process was told, in µs.
+pub fn command(
+    hash: &str,
+    keys: &Keys,
+    request: &EnqueueRequest<'_>,
+    parts: Parts,
+    max_jobs: u64,
+    latest_stamp: i64,
+) -> Cmd {
     let address = request.address.filter(|_| parts.address);
     let quotas = if parts.quotas { request.quotas } else { &[] };
     let jobs = parts.queue && request.has_jobs();
@@ -57,7 +64,7 @@ pub fn command(hash: &str, keys: &Keys, request: &EnqueueRequest<'_>, parts: Par
     if jobs {
         let mut batch = uuid::Uuid::encode_buffer();
         let batch: &str = request.batch_id.hyphenated().encode_lower(&mut batch);
-        command.arg(max_jobs).arg(&keys.wake).arg(batch).arg(request.high).arg(request.low);
+        command.arg(max_jobs).arg(&keys.wake).arg(batch).arg(request.high).arg(request.low).arg(latest_stamp);
     }
     if let Some(remember) = remember {
         command.arg(remember.receipt).arg(remember.ttl_ms).arg(remember.max);

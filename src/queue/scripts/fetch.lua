@@ -4,6 +4,7 @@
 --       10 held:<worker>  11 alone
 -- ARGV  1 worker  2 number of this fetch (grows)  3 most jobs (<= 250)  4 '1': low before high this time
 --       5 '1': the hands are empty, hand out one suspect if there is one, and nothing else with it
+--       6 the longest delay there is, in ms
 -- Returns {state, ms to the next due job or -1, suspects waiting, alone, ids, troubles}; state: 0 the worker is not
 --       registered (or was given up), 1 paused, 2 served, 3 this number was served or refused before: what it brought
 --       must be asked for. `troubles` is empty when no job has any. The bytes are
@@ -20,8 +21,15 @@ local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
 if first[2] then
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
-    if tonumber(first[2]) <= now then
+    -- Nothing is delayed for longer than ARGV[6]: what seems to be was delayed before the clock went back.
+    local longest = now + tonumber(ARGV[6])
+    local stranded = tonumber(redis.call('ZRANGE', KEYS[3], -1, -1, 'WITHSCORES')[2]) > longest
+    if stranded or tonumber(first[2]) <= now then
         local due = redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, 250)
+        if stranded and #due < 250 then
+            local more = redis.call('ZRANGE', KEYS[3], '(' .. longest, '+inf', 'BYSCORE', 'LIMIT', 0, 250 - #due)
+            for _, id in ipairs(more) do due[#due + 1] = id end
+        end
         local troubles = redis.call('HMGET', KEYS[5], unpack(due))
         local again = {{}, {}, {}}
         for i, id in ipairs(due) do

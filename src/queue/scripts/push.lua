@@ -6,7 +6,12 @@
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 if known then return {0, known} end
 local time = redis.call('TIME')
-local id = time[1] .. string.format('%06d', time[2]) .. '-n:' .. ARGV[1] .. '-' .. ARGV[2]
+local stamp = time[1] .. string.format('%06d', time[2])
+-- As in enqueue.lua: stamps never go back.
+local last = redis.call('HGET', KEYS[4], 'stamp')
+if last and tonumber(last) > tonumber(stamp) then stamp = last end
+redis.call('HSET', KEYS[4], 'stamp', stamp)
+local id = stamp .. '-n:' .. ARGV[1] .. '-' .. ARGV[2]
 redis.call('HSET', KEYS[2], id, ARGV[3])
 redis.call('HSET', KEYS[1], ARGV[1], id)
 redis.call('HINCRBY', KEYS[4], 'pushed', 1)

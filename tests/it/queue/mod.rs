@@ -2,6 +2,7 @@
 
 mod attempts;
 mod backlog;
+mod clocks;
 pub mod cluster;
 mod crashes;
 mod dead_letters;

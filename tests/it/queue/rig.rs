@@ -197,6 +197,18 @@ impl Worker {
         crate::support::eventually(&format!("{runs} runs"), SOON, async || self.runs() >= runs).await;
     }
 
+    /// Stops it as soon as its first job is delayed.
+    pub async fn stop_after_first_run(self, rig: &Rig, id: &str) {
+        crate::support::eventually("the job is delayed", SOON, async || {
+            let delayed = rig.queue.keys().delayed();
+            let due: Option<f64> =
+                redis::cmd("ZSCORE").arg(delayed).arg(id).query(&mut rig.redis.connection()).unwrap();
+            due.is_some()
+        })
+        .await;
+        self.stop().await;
+    }
+
     /// SIGTERM, and waits for the end.
     pub async fn stop(self) {
         self.lifecycle.soft.cancel();
