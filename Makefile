@@ -1,4 +1,4 @@
-.PHONY: up build test bench format
+.PHONY: up build test quick drill bench format
 
 # Everything in one process on private services under .scoreline/, with a game that plays. Ctrl-C stops it.
 up:
@@ -13,6 +13,14 @@ build:
 # Format, lint and every test, on services of its own.
 test:
 	@scripts/test
+
+# The tests that take a minute in all once they are built: for the change that is being made.
+quick:
+	@scripts/test -P quick
+
+# What is too long for every change (under an hour): ten seeds of chaos, a paired benchmark, ten million events.
+drill:
+	@scripts/drill
 
 bench:
 	@scripts/install-services

@@ -13,8 +13,9 @@ use serde_json::json;
 
 use super::compare::{self, LimitProcess, Reading};
 use super::load::{Connection, Target};
+use super::paired::{self, Comparison};
 use super::report::{Figure, Report};
-use super::rig::{Rig, Role, Services};
+use super::rig::{Rig, Role, Services, check_programs};
 use super::{BenchError, Options, batch::Mix, grown, latency, pipeline, whole};
 use crate::directory::KeyKind;
 use crate::domain::board::{LeaderboardSpec, Order};
@@ -28,6 +29,10 @@ use crate::store::{games, keys, leaderboards, migrations};
 
 /// Runs the benchmark and prints its report; exit code 1 when it could not be run.
 pub async fn run(options: Options) -> ExitCode {
+    let folders = [Some(own_folder()), options.against.clone()];
+    if let Err(error) = folders.iter().flatten().try_for_each(|folder| check_programs(folder)) {
+        return print(Err(error.into()), options.json);
+    }
     let home = std::env::temp_dir().join(format!("scoreline-bench-{}", std::process::id()));
     let stack_options =
         StackOptions { home: home.clone(), postgres: true, redis: true, durable: true, max_connections: 100 };
@@ -38,7 +43,7 @@ pub async fn run(options: Options) -> ExitCode {
             Ok(stack) => {
                 // Roles and limit servers end with the future that started them.
                 let outcome = tokio::select! {
-                    outcome = measure(&stack, &home, &options) => outcome,
+                    outcome = measured(&stack, &home, &options) => outcome,
                     () = lifecycle.soft.cancelled() => Err(BenchError::Interrupted),
                 };
                 stack.stop().await;
@@ -53,11 +58,37 @@ pub async fn run(options: Options) -> ExitCode {
     print(outcome, options.json)
 }
 
+/// The folder of the running program: the programs of its build are beside it.
+pub fn own_folder() -> PathBuf {
+    std::env::current_exe().ok().and_then(|own| own.parent().map(PathBuf::from)).unwrap_or_default()
+}
+
+/// What a run prints.
+enum Measured {
+    Figures(Report),
+    Pairs(Vec<Comparison>),
+}
+
+async fn measured(stack: &Stack, home: &Path, options: &Options) -> Result<Measured, BenchError> {
+    if options.against.is_some() {
+        return paired::run(&services(stack)?, home, options).await.map(Measured::Pairs);
+    }
+    measure(stack, home, options).await.map(Measured::Figures)
+}
+
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output")]
-fn print(outcome: Result<Report, BenchError>, as_json: bool) -> ExitCode {
+fn print(outcome: Result<Measured, BenchError>, as_json: bool) -> ExitCode {
     match outcome {
-        Ok(report) if as_json => println!("{}", json!(report)),
-        Ok(report) => print!("{}", report.table()),
+        Ok(Measured::Figures(report)) if as_json => println!("{}", json!(report)),
+        Ok(Measured::Figures(report)) => print!("{}", report.table()),
+        Ok(Measured::Pairs(pairs)) => {
+            if as_json {
+                println!("{}", json!({ "comparisons": pairs }));
+            } else {
+                print!("{}", paired::table(&pairs));
+            }
+            return ExitCode::from(paired::exit_code(&pairs));
+        }
         Err(error) => {
             eprintln!("bench: {error}");
             return ExitCode::FAILURE;
@@ -76,8 +107,7 @@ async fn measure(stack: &Stack, home: &Path, options: &Options) -> Result<Report
     let queue = Queue::connect(&services.redis_url, "sl", "q0", Timeouts::default())
         .await
         .map_err(|e| BenchError::Queue(e.to_string()))?;
-    let binaries = std::env::current_exe().ok().and_then(|own| own.parent().map(PathBuf::from)).unwrap_or_default();
-    let mut rig = Rig::new(services, binaries)?;
+    let mut rig = Rig::new(services, own_folder())?;
     // What is left there goes with the folder of all.
     rig.home = home.join("together");
     let mix = Mix { events: options.batch, players: options.players, ..Mix::default() };
@@ -238,7 +268,11 @@ async fn make_game(pool: &Pool) -> Result<String, BenchError> {
 /// How long a new leaderboard may take to become live before the benchmark gives up.
 const LIVE_WITHIN: Duration = Duration::from_secs(30);
 
-async fn wait_for_live_board(pool: &Pool) -> Result<(), BenchError> {
+/// Waits until the one leaderboard is live.
+///
+/// # Errors
+/// [`BenchError::NotSettled`], or whatever Postgres says.
+pub async fn wait_for_live_board(pool: &Pool) -> Result<(), BenchError> {
     let started = tokio::time::Instant::now();
     while started.elapsed() < LIVE_WITHIN {
         let live: bool =

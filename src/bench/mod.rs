@@ -10,22 +10,25 @@ pub mod command;
 pub mod compare;
 pub mod cpu;
 pub mod grown;
+pub mod interval;
 pub mod latency;
 pub mod limit_server;
 pub mod load;
+pub mod paired;
 pub mod pipeline;
 pub mod report;
 pub mod rig;
 pub mod stored;
 pub mod whole;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What to measure and how long.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Options {
     /// Stages: steps, whole, single (one process), stored (no scores), idle, sustained, read, rest; all when none is
-    /// named.
+    /// named. With --against: whole, single, stored; whole when none is named.
     #[arg(value_delimiter = ',')]
     pub stages: Vec<String>,
     /// Rounds of each comparison.
@@ -63,6 +66,14 @@ pub struct Options {
     /// an entry in any case.
     #[arg(long, default_value_t = 0)]
     pub history: u64,
+    /// Compare the CPU seconds of this build with those of the programs in FOLDER (another build's `target/release`), by
+    /// turns on the same services, each build on a database of its own. Exit code 3: a regression; 4: not measured,
+    /// the machine was too noisy.
+    #[arg(long, value_name = "FOLDER")]
+    pub against: Option<PathBuf>,
+    /// Turns of --against: in each, both builds do each stage once.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(8..=100))]
+    pub turns: u32,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -95,6 +106,12 @@ pub enum BenchError {
     /// The queue.
     #[error("the queue: {0}")]
     Queue(String),
+    /// A command of a build that is compared failed.
+    #[error("{0}")]
+    Command(String),
+    /// A stage that is not there, or that --against does not know.
+    #[error("there is no stage `{0}` here; see `scoreline bench --help`")]
+    UnknownStage(String),
     /// The private services.
     #[error("private services: {0}")]
     Services(String),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -102,6 +102,27 @@ pub enum RigError {
     /// No such process runs.
     #[error("no process named {0} runs")]
     Unknown(String),
+    /// The programs that are to be run are not there.
+    #[error("{folder} lacks {missing}: build all programs into it, with `cargo build --release`")]
+    NotBuilt {
+        /// Where they were looked for.
+        folder: String,
+        /// Their names.
+        missing: String,
+    },
+}
+
+/// Checks that a folder has every program of a build.
+///
+/// # Errors
+/// [`RigError::NotBuilt`] names those that are missing, and says what to do.
+pub fn check_programs(folder: &Path) -> Result<(), RigError> {
+    let names = Role::ALL.into_iter().chain([Role::Together]).map(Role::name);
+    let missing: Vec<_> = names.filter(|name| !folder.join(name).is_file()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(RigError::NotBuilt { folder: folder.display().to_string(), missing: missing.join(", ") })
 }
 
 /// How long a role may take to become ready, or to stop.

@@ -50,6 +50,24 @@ pub async fn run(
     Ok(figures)
 }
 
+/// CPU seconds a million events from HTTP to rank, of each process, in one flood of `options.events` events.
+///
+/// # Errors
+/// [`BenchError`].
+pub async fn cpu_of_a_flood(
+    rig: &Rig,
+    pool: &Pool,
+    queue: &Queue,
+    target: &Target,
+    options: &Options,
+) -> Result<ByProcess, BenchError> {
+    let mut round = flood_round(rig, pool, queue, target, options).await?;
+    for used in round.cpu.values_mut() {
+        used.cpu_seconds *= 1e6 / round.posted.accepted as f64;
+    }
+    Ok(round.cpu)
+}
+
 async fn flood_round(
     rig: &Rig,
     pool: &Pool,
