@@ -99,10 +99,11 @@ fn print(outcome: Result<Measured, BenchError>, as_json: bool) -> ExitCode {
 
 async fn measure(stack: &Stack, home: &Path, options: &Options) -> Result<Report, BenchError> {
     let services = services(stack)?;
-    let pool = sqlx::PgPool::connect(&services.database_url).await.map(Pool::new)?;
-    let mut connection = migrations::connect(&services.database_url).await?;
-    migrations::migrate(&mut connection).await.map_err(|e| BenchError::Services(e.to_string()))?;
-    drop(connection);
+    let postgres = stack.postgres().ok_or_else(|| BenchError::Services("a service is missing".to_owned()))?;
+    let migrated = migrations::update(&postgres.owner_url, &postgres.url).await;
+    migrated.map_err(|e| BenchError::Services(e.to_string()))?;
+    // Who looks also vacuums and orders checkpoints, which the role of the processes may not.
+    let pool = sqlx::PgPool::connect(&postgres.admin_url).await.map(Pool::new)?;
     let key = make_game(&pool).await?;
     let queue = Queue::connect(&services.redis_url, "sl", "q0", Timeouts::default())
         .await

@@ -49,9 +49,8 @@ impl Parts {
         let services = services(stack)?;
         let pool = sqlx::postgres::PgPoolOptions::new().max_connections(4).connect(&services.database_url).await?;
         let pool = Pool::new(pool);
-        let mut connection = migrations::connect(&services.database_url).await?;
-        migrations::migrate(&mut connection).await.map_err(|e| ChaosError::Setup(e.to_string()))?;
-        drop(connection);
+        let owner = stack.postgres().map_or(&services.database_url, |postgres| &postgres.owner_url);
+        migrations::update(owner, &services.database_url).await.map_err(|e| ChaosError::Setup(e.to_string()))?;
         // The one way to a job that deserves to die without breaking anything: a rule that ingest does not know.
         let refuse = format!("ALTER TABLE events ADD CONSTRAINT chaos_refuses CHECK (type <> '{REFUSED_TYPE}')");
         sqlx::raw_sql(sqlx::AssertSqlSafe(refuse)).execute(pool.inner()).await?;

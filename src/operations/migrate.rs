@@ -11,15 +11,30 @@ use crate::store::migrations::{self, SchemaStatus};
 /// Exit code of `status` while migrations are pending.
 const PENDING: u8 = 4;
 
+/// Who owns the schema.
+#[derive(Args, Debug, Clone, Default)]
+pub struct SchemaOwnerConfig {
+    /// The same database as `DATABASE_URL`, as the role that owns the schema: for `migrate` and `up` only, never for a
+    /// process that serves. `DATABASE_URL` where absent. Not through a transaction-mode pooler: migrations hold a session
+    /// lock.
+    #[arg(long, env = "DATABASE_MIGRATE_URL", hide_env_values = true, global = true)]
+    pub database_migrate_url: Option<SecretString>,
+}
+
 /// Bring the database's schema up to date.
+///
+/// Where DATABASE_MIGRATE_URL is another role than DATABASE_URL, gives the latter the rights that processes need.
 #[derive(Args, Debug, Clone)]
 pub struct MigrateConfig {
     /// Only tell what is pending (exit code 4 when anything is).
     #[command(subcommand)]
     pub only: Option<Only>,
-    /// Postgres, 15 or newer. Not through a transaction-mode pooler: migrations hold a session lock.
+    /// Postgres, 15 or newer, as the role that processes run as.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, default_value = "")]
     pub database_url: SecretString,
+    /// Who migrates.
+    #[command(flatten)]
+    pub owner: SchemaOwnerConfig,
     /// Answer in JSON.
     #[arg(long, global = true)]
     pub json: bool,
@@ -34,7 +49,7 @@ pub enum Only {
 
 /// Migrates, or tells the status.
 pub async fn run(config: MigrateConfig) -> ExitCode {
-    if config.database_url.expose_secret().is_empty() {
+    if config.urls().0.is_empty() {
         eprintln!("error: set DATABASE_URL or --database-url");
         return ExitCode::from(2);
     }
@@ -47,12 +62,24 @@ pub async fn run(config: MigrateConfig) -> ExitCode {
     }
 }
 
-async fn work(config: &MigrateConfig) -> Result<SchemaStatus, String> {
-    let url = config.database_url.expose_secret();
-    let mut connection = migrations::connect(url).await.map_err(|e| e.to_string())?;
-    if config.only.is_none() {
-        migrations::migrate(&mut connection).await.map_err(|e| e.to_string())?;
+impl MigrateConfig {
+    /// Whose URL migrates, and whose the processes have; the same where one of them is not set.
+    fn urls(&self) -> (&str, &str) {
+        let processes = self.database_url.expose_secret();
+        let owner = self.owner.database_migrate_url.as_ref().map_or("", |url| url.expose_secret());
+        fn or<'a>(url: &'a str, other: &'a str) -> &'a str {
+            if url.is_empty() { other } else { url }
+        }
+        (or(owner, processes), or(processes, owner))
     }
+}
+
+async fn work(config: &MigrateConfig) -> Result<SchemaStatus, String> {
+    let (owner, processes) = config.urls();
+    if config.only.is_none() {
+        return migrations::update(owner, processes).await.map_err(|e| e.to_string());
+    }
+    let mut connection = migrations::connect(owner).await.map_err(|e| e.to_string())?;
     migrations::status(&mut connection).await.map_err(|e| e.to_string())
 }
 

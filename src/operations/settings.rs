@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::migrate::SchemaOwnerConfig;
 use crate::config::{AllRolesConfig, OperationsConfig, RedisUse};
 use crate::queue::server;
 use crate::redis_connection::{Connection, Timeouts};
@@ -38,6 +39,9 @@ pub struct AllSettings {
     /// Operations listener.
     #[command(flatten)]
     pub operations: OperationsConfig,
+    /// Who migrates.
+    #[command(flatten)]
+    pub owner: SchemaOwnerConfig,
     /// Everything else.
     #[command(flatten)]
     pub roles: AllRolesConfig,

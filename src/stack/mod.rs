@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod home;
 pub mod port;
 pub mod postgres;
+pub mod postgres_roles;
 pub mod redis;
 
 use std::path::PathBuf;
@@ -122,7 +123,12 @@ impl Stack {
         &self.home
     }
 
-    /// How to reach Postgres, if one was started.
+    /// Postgres, if one was started.
+    pub fn postgres(&self) -> Option<&postgres::PrivatePostgres> {
+        self.postgres.as_ref()
+    }
+
+    /// How processes reach Postgres, if one was started.
     pub fn database_url(&self) -> Option<&str> {
         self.postgres.as_ref().map(|p| p.url.as_str())
     }

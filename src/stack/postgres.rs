@@ -13,22 +13,25 @@ use tokio::time::Instant;
 
 use super::binaries::{self, PostgresBinaries, ServiceUser};
 use super::daemon::{Daemon, Identity, Stop};
+use super::postgres_roles::{self, ADMIN, Passwords};
 use super::{Home, ReservedPort, StackError, StackOptions};
 
 /// SIGINT is Postgres's *fast* shutdown: it rolls back, writes a checkpoint and ends. (SIGTERM waits for clients.)
 pub const STOP: Stop = Stop { signal: Signal::INT, patience: Duration::from_secs(60) };
 /// How long recovery after a crash may take.
 const START: Duration = Duration::from_secs(180);
-/// The superuser and the database.
-const NAME: &str = "scoreline";
 /// Its file in the data folder says that `initdb` has finished.
 const MADE: &str = "scoreline.made";
 
 /// A Postgres that this process started.
 #[derive(Debug)]
 pub struct PrivatePostgres {
-    /// `postgres://…`, password included.
+    /// `postgres://…` as the role of the processes, password included.
     pub url: String,
+    /// The same database as the role that owns the schema.
+    pub owner_url: String,
+    /// The same database as the server's superuser.
+    pub admin_url: String,
     pub(super) daemon: Daemon,
     start: Start,
     log: PathBuf,
@@ -79,11 +82,11 @@ pub async fn start(home: &Home, options: &StackOptions) -> Result<PrivatePostgre
     let identity = Identity { program: "postgres", directory: data.clone(), pid_file: data.join("postmaster.pid") };
     identity.stop_stale(STOP).await;
     let programs = binaries::postgres(data_version(&data)).await?;
-    let password = home.secret("postgres.password")?;
+    let passwords = Passwords::of(home)?;
     let log = home.join("postgres.log");
     let not_up = |reason: String| StackError::NotUp { service: "Postgres", reason, log: log.clone() };
     if !data.join(MADE).is_file() {
-        make_data(&programs, &data, user, &password).await.map_err(not_up)?;
+        make_data(&programs, &data, user, &passwords.admin).await.map_err(not_up)?;
     }
     let lz4 = supports_lz4(&programs, &data, user).await;
     let port = ReservedPort::new().map_err(|e| not_up(e.to_string()))?;
@@ -94,18 +97,22 @@ pub async fn start(home: &Home, options: &StackOptions) -> Result<PrivatePostgre
     let admin = PgConnectOptions::new_without_pgpass()
         .host("127.0.0.1")
         .port(port.port())
-        .username(NAME)
-        .password(&password)
+        .username(ADMIN)
+        .password(&passwords.admin)
         .database("postgres");
     let program = programs.folder.join("postgres");
     let start = Start { program, arguments, data, user, admin };
     let mut daemon = start.run(&log).map_err(|e| not_up(e.to_string()))?;
-    if let Err(reason) = answers(&start.admin, &mut daemon).await {
+    let ready = match answers(&start.admin, &mut daemon).await {
+        Ok(()) => postgres_roles::prepare(&start.admin, &passwords).await.map_err(|e| e.to_string()),
+        Err(reason) => Err(reason),
+    };
+    if let Err(reason) = ready {
         daemon.stop(STOP).await;
         return Err(not_up(reason));
     }
-    let url = format!("postgres://{NAME}:{password}@{}/{NAME}", port.address());
-    Ok(PrivatePostgres { url, daemon, start, log, _port: port })
+    let [url, owner_url, admin_url] = passwords.urls(port.address());
+    Ok(PrivatePostgres { url, owner_url, admin_url, daemon, start, log, _port: port })
 }
 
 /// The machine's memory; 4 GiB where it does not tell.
@@ -218,7 +225,7 @@ async fn make_data(
     command
         .arg("-D")
         .arg(data)
-        .args(["-U", NAME, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
+        .args(["-U", ADMIN, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"])
         .arg(format!("--pwfile={}", password_file.display()))
         .current_dir("/");
     binaries::run_as(&mut command, user);
@@ -260,22 +267,12 @@ async fn answers(admin: &PgConnectOptions, daemon: &mut Daemon) -> Result<(), St
         if let Some(status) = daemon.ended() {
             return Err(format!("it ended with {status}"));
         }
-        match prepare(admin).await {
-            Ok(()) => return Ok(()),
+        match PgConnection::connect_with(admin).await {
+            Ok(_) => return Ok(()),
+            Err(error) if postgres_roles::is_unknown(&error) => return Ok(()),
             Err(error) => last = error.to_string(),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Err(last)
-}
-
-async fn prepare(admin: &PgConnectOptions) -> Result<(), sqlx::Error> {
-    let mut connection = PgConnection::connect_with(admin).await?;
-    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = 'scoreline')")
-        .fetch_one(&mut connection)
-        .await?;
-    if !exists {
-        sqlx::query("CREATE DATABASE scoreline").execute(&mut connection).await?;
-    }
-    connection.close().await
 }

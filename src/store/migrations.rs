@@ -3,6 +3,8 @@
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{Connection, PgConnection};
 
+use super::grants::{self, GrantError};
+
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// How a database's schema relates to what this program needs.
@@ -23,6 +25,57 @@ pub struct PendingMigration {
     pub version: i64,
     /// What it does.
     pub description: String,
+}
+
+/// Why a schema was not brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// Who owns the schema cannot connect.
+    #[error("{0}")]
+    Connect(sqlx::Error),
+    /// Who the processes are could not be asked.
+    #[error("as the processes, DATABASE_URL: {0}")]
+    Processes(sqlx::Error),
+    /// Somebody would migrate one database and work on another.
+    #[error("DATABASE_MIGRATE_URL leads to the database {owner}, DATABASE_URL to {processes}")]
+    OtherDatabase {
+        /// Where the schema's owner is.
+        owner: String,
+        /// Where the processes are.
+        processes: String,
+    },
+    /// A migration failed, or one that was applied has changed since.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// The processes lack rights.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+}
+
+/// Migrates as the role of the URL `owner` and, where the role of the URL `processes` is another one, gives it the rights
+/// that processes need.
+///
+/// # Errors
+/// [`UpdateError`].
+pub async fn update(owner: &str, processes: &str) -> Result<SchemaStatus, UpdateError> {
+    let mut connection = connect(owner).await.map_err(UpdateError::Connect)?;
+    let grantee = if owner == processes { None } else { other_role(&mut connection, processes).await? };
+    migrate(&mut connection).await?;
+    if let Some(role) = grantee {
+        grants::grant(&mut connection, &role).await?;
+    }
+    Ok(status(&mut connection).await?)
+}
+
+/// The role of the processes, unless it is the one that `connection` has.
+async fn other_role(connection: &mut PgConnection, processes: &str) -> Result<Option<String>, UpdateError> {
+    let own = grants::identity(connection).await.map_err(UpdateError::Connect)?;
+    let mut theirs = connect(processes).await.map_err(UpdateError::Processes)?;
+    let other = grants::identity(&mut theirs).await.map_err(UpdateError::Processes)?;
+    if own.database != other.database {
+        return Err(UpdateError::OtherDatabase { owner: own.database, processes: other.database });
+    }
+    Ok((own.role != other.role).then_some(other.role))
 }
 
 /// Applies what is pending. Safe to run from several places at once: sqlx holds an advisory lock on this session. Does

@@ -14,6 +14,7 @@ pub mod facts;
 pub mod failure;
 pub mod fold_periods;
 pub mod games;
+pub mod grants;
 pub mod keys;
 pub mod leaderboards;
 pub mod leases;

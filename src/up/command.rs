@@ -14,6 +14,7 @@ use super::roles::{self, OperationsAddresses, RoleSettings, Running};
 use crate::config::AllRolesConfig;
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
+use crate::operations::migrate::SchemaOwnerConfig;
 use crate::operations::process;
 use crate::operations::start::StartError;
 use crate::simulate::client::{Play, play};
@@ -45,6 +46,9 @@ pub struct UpConfig {
     /// Operations listeners.
     #[command(flatten)]
     pub operations: OperationsAddresses,
+    /// Who migrates.
+    #[command(flatten)]
+    pub owner: SchemaOwnerConfig,
     /// What the roles are given.
     #[command(flatten)]
     pub roles: AllRolesConfig,
@@ -130,8 +134,9 @@ async fn run_all(config: UpConfig) -> ExitCode {
 }
 
 async fn start(mut config: UpConfig, stack: &Stack, lifecycle: &Lifecycle) -> Result<(), UpError> {
-    if let Some(url) = stack.database_url() {
-        config.roles.postgres.database_url = SecretString::from(url);
+    if let Some(postgres) = stack.postgres() {
+        config.roles.postgres.database_url = SecretString::from(postgres.url.as_str());
+        config.owner.database_migrate_url = Some(SecretString::from(postgres.owner_url.as_str()));
     }
     if let Some(url) = stack.redis_url() {
         config.roles.redis.redis_url = SecretString::from(url);
@@ -140,7 +145,11 @@ async fn start(mut config: UpConfig, stack: &Stack, lifecycle: &Lifecycle) -> Re
         config.roles.api.admin_token = Some(SecretString::from(stack.home().secret(ADMIN_TOKEN)?));
     }
     let clock = Clock::system();
-    migrate(config.roles.postgres.database_url.expose_secret()).await?;
+    let processes = &config.roles.postgres.database_url;
+    let owner = config.owner.database_migrate_url.as_ref().unwrap_or(processes);
+    migrations::update(owner.expose_secret(), processes.expose_secret())
+        .await
+        .map_err(|e| UpError::Migrate(e.to_string()))?;
     let demo = demo::prepare(&config.roles.postgres, &config.roles.redis, stack.home()).await.map_err(UpError::Demo)?;
     let settings = RoleSettings::of(&config);
     let running = roles::start_all(settings, &clock, lifecycle).await?;
@@ -151,12 +160,6 @@ async fn start(mut config: UpConfig, stack: &Stack, lifecycle: &Lifecycle) -> Re
         play_demo(&running, &demo, clock, lifecycle);
     }
     Ok(())
-}
-
-async fn migrate(url: &str) -> Result<(), UpError> {
-    let failed = |e: &dyn std::fmt::Display| UpError::Migrate(e.to_string());
-    let mut connection = migrations::connect(url).await.map_err(|e| failed(&e))?;
-    migrations::migrate(&mut connection).await.map_err(|e| failed(&e))
 }
 
 fn play_demo(running: &Running, demo: &Demo, clock: Clock, lifecycle: &Lifecycle) {

@@ -11,8 +11,8 @@ use super::announce;
 use crate::lifecycle::Lifecycle;
 use crate::stack::{Stack, StackOptions};
 
-/// Start private Postgres and Redis, run a command with `DATABASE_URL`, `REDIS_URL` and
-/// `SCORELINE_TEST_DATABASE_URL` set to them, and stop them when it ends.
+/// Start private Postgres and Redis, run a command with `DATABASE_URL`, `DATABASE_MIGRATE_URL` (the schema's owner),
+/// `REDIS_URL` and `SCORELINE_TEST_DATABASE_URL` (a superuser, for tests) set to them, and stop them when it ends.
 #[derive(Args, Debug, Clone)]
 pub struct ServicesConfig {
     /// The folder that holds their data.
@@ -58,8 +58,9 @@ async fn run_command(command: &[String], stack: &Stack, lifecycle: &Lifecycle) -
     let Some((program, arguments)) = command.split_first() else { return ExitCode::FAILURE };
     let mut child = tokio::process::Command::new(program);
     child.args(arguments).kill_on_drop(true);
-    if let Some(url) = stack.database_url() {
-        child.env("DATABASE_URL", url).env("SCORELINE_TEST_DATABASE_URL", url);
+    if let Some(postgres) = stack.postgres() {
+        child.env("DATABASE_URL", &postgres.url).env("DATABASE_MIGRATE_URL", &postgres.owner_url);
+        child.env("SCORELINE_TEST_DATABASE_URL", &postgres.admin_url);
     }
     if let Some(url) = stack.redis_url() {
         child.env("REDIS_URL", url);

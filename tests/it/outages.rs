@@ -55,7 +55,7 @@ async fn redis_killed_and_restarted_under_load_loses_nothing_and_work_goes_on() 
 async fn postgres_stopped_at_once_and_restarted_under_load_loses_nothing_and_work_goes_on() {
     let mut server = PostgresServer::start().await;
     let pool = server.pool();
-    sqlx::migrate!("./migrations").run(pool.inner()).await.unwrap();
+    scoreline::store::migrations::update(&server.owner_url, &server.url).await.unwrap();
     let mut system = System::on(&server.url, pool, None);
     system.start_all().await;
     let load = system.load(2, BATCH);

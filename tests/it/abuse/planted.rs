@@ -58,11 +58,12 @@ impl Planted {
     pub async fn start() -> Self {
         let (database, redis) = (database().await, redis_with_password(SECRETS.redis));
         let user = format!("canary_{}", std::process::id());
+        let mut superuser = database.superuser().await;
         for statement in [
             format!("DROP ROLE IF EXISTS {user}"),
             format!("CREATE ROLE {user} LOGIN SUPERUSER PASSWORD '{}'", SECRETS.postgres),
         ] {
-            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&database.pool).await.unwrap();
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut superuser).await.unwrap();
         }
         let host = database.url.split_once("://").unwrap().1;
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
@@ -129,7 +130,7 @@ impl Planted {
     /// Ends every connection to Postgres and Redis, so that errors are logged.
     pub async fn break_connections(&mut self) {
         let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
-        sqlx::query(ended).bind(&self.user).execute(&self.database.pool).await.unwrap();
+        sqlx::query(ended).bind(&self.user).execute(&mut self.database.superuser().await).await.unwrap();
         self.redis.kill();
         let request = format!(
             "POST /v1/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {}\r\nContent-Length: 37\r\n\r\n{}",
@@ -205,11 +206,11 @@ impl Planted {
 impl Drop for Planted {
     fn drop(&mut self) {
         // A role belongs to the server that tests share, not to this database.
-        let (url, user) = (self.database.url.clone(), self.user.clone());
+        let (superuser, user) = (self.database.as_superuser(), self.user.clone());
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
+                let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect_with(&superuser).await.unwrap();
                 let statement = format!("DROP ROLE IF EXISTS {user}");
                 let _ = sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await;
             });

@@ -5,14 +5,14 @@ use std::time::Duration;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::period::Period;
 use scoreline::store::periods::{self, StoredPeriod};
-use scoreline::store::pool::Pool;
 
 use super::world::{World, board};
+use crate::support::postgres::TestDatabase;
 use crate::support::{eventually, postgres};
 
 /// Closes a period with one final entry. Keys of other tables are not checked: a copy has no more than this.
-async fn close(on: &Pool, period: &StoredPeriod, generation: i32, player: &str) {
-    let mut connection = on.acquire().await.unwrap();
+async fn close(on: &TestDatabase, period: &StoredPeriod, generation: i32, player: &str) {
+    let mut connection = on.superuser().await;
     for statement in [
         "SET session_replication_role = replica".to_owned(),
         format!(
@@ -32,7 +32,7 @@ async fn close(on: &Pool, period: &StoredPeriod, generation: i32, player: &str) 
         ),
         "RESET session_replication_role".to_owned(),
     ] {
-        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *connection).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
     }
 }
 
@@ -48,12 +48,12 @@ async fn history_is_read_from_a_replica_that_has_it_and_else_from_the_primary() 
     let monday = Micros::from_seconds(1_794_787_200);
     let last = Period { starts_at: monday.plus_seconds(-7 * 86_400), ends_at: Some(monday) };
     let last = periods::ensure(&world.db.pool, generation, &last).await.unwrap();
-    close(&world.db.pool, &last, generation.0, "on-primary").await;
+    close(&world.db, &last, generation.0, "on-primary").await;
     let path = "/v1/leaderboards/weekly/entries?period=previous";
     let players = || async { world.get(path, Some(&game.client)).await.players() };
     assert_eq!(players().await, ["on-primary"], "the replica lags behind");
 
-    close(&copy.pool, &last, generation.0, "on-replica").await;
+    close(&copy, &last, generation.0, "on-replica").await;
     let read_from = async |whom: &str| {
         let what = format!("{whom} answers");
         eventually(&what, Duration::from_secs(5), || async { players().await == [whom] }).await;

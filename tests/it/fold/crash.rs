@@ -48,11 +48,12 @@ async fn a_fold_that_does_not_commit_changes_nothing() {
     arena.facts(board, &[play("a", 1, 0)]).await;
     // The last statement before the commit fails, as when the connection is lost there.
     let refuse = "ALTER TABLE dirty_entries ADD CONSTRAINT refuse CHECK (false) NOT VALID";
-    sqlx::query(refuse).execute(arena.pool()).await.unwrap();
+    let mut owner = arena.database.owner().await;
+    sqlx::query(refuse).execute(&mut owner).await.unwrap();
     let held = arena.shards.held();
     assert!(scoreline::aggregator::fold::fold_once(arena.pool(), &arena.rules, &held, 100).await.is_err());
     assert_eq!(arena.entries(board).await.len(), 0);
-    sqlx::query("ALTER TABLE dirty_entries DROP CONSTRAINT refuse").execute(arena.pool()).await.unwrap();
+    sqlx::query("ALTER TABLE dirty_entries DROP CONSTRAINT refuse").execute(&mut owner).await.unwrap();
     assert_eq!(arena.fold().await.facts, 1);
     assert_eq!(arena.entries(board).await["a"].2, 1, "counted once");
 }

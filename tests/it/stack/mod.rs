@@ -6,6 +6,7 @@ mod installing;
 mod metrics;
 mod operations;
 pub mod processes;
+mod roles;
 mod rules;
 mod services;
 mod settings;

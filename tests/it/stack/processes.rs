@@ -78,6 +78,7 @@ fn up_command(home: &Path) -> Command {
         .arg(home)
         .envs(ANY_PORT)
         .env_remove("DATABASE_URL")
+        .env_remove("DATABASE_MIGRATE_URL")
         .env_remove("REDIS_URL");
     command
 }
@@ -194,7 +195,8 @@ async fn every_command_runs_without_leaving_a_core() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_scoreline"));
         command
             .args(arguments)
-            .env("DATABASE_URL", format!("postgres://someone:canary@{}/none", silent.local_addr().unwrap()));
+            .env("DATABASE_URL", format!("postgres://someone:canary@{}/none", silent.local_addr().unwrap()))
+            .env_remove("DATABASE_MIGRATE_URL");
         let program = Program::start(command, "command");
         let _connection = tokio::time::timeout(PATIENCE, silent.accept()).await.expect(arguments[0]).unwrap();
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.child.id())).unwrap();
@@ -242,14 +244,15 @@ async fn a_role_refuses_an_older_schema_and_migrate_mends_it_and_a_newer_one_is_
     assert!(refused.output().contains("scoreline migrate"), "{}", refused.output());
     let migrate = |more: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_scoreline"));
-        command.arg("migrate").args(more).env("DATABASE_URL", &database.url).output().unwrap()
+        command.arg("migrate").args(more).env("DATABASE_URL", &database.url);
+        command.env("DATABASE_MIGRATE_URL", &database.owner_url).output().unwrap()
     };
     assert_eq!(migrate(&["status"]).status.code(), Some(4));
     assert_eq!(migrate(&[]).status.code(), Some(0));
     assert_eq!(migrate(&["status"]).status.code(), Some(0));
     // A later version has been here; this one was rolled back to.
     sqlx::query("INSERT INTO _sqlx_migrations VALUES (29991231235959, 'of later', now(), true, '', 0)")
-        .execute(&database.pool)
+        .execute(&mut database.owner().await)
         .await
         .unwrap();
     let rolled_back = migrate(&[]);

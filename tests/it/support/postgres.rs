@@ -1,4 +1,5 @@
-//! A database per test, cloned from a migrated template on the server that `make test` started.
+//! A database per test, cloned from a migrated template on the server that `make test` started. The schema is one role's,
+//! tests and processes work as another, as they do elsewhere.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,7 +10,11 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A private, migrated database; dropped with this value.
 pub struct TestDatabase {
+    /// As the role of the processes.
     pub url: String,
+    /// As the role that owns the schema.
+    pub owner_url: String,
+    /// As the role of the processes.
     pub pool: scoreline::store::pool::Pool,
     name: String,
     admin: PgConnectOptions,
@@ -20,12 +25,25 @@ fn admin_url() -> String {
         .expect("run the tests through `make test`, or set SCORELINE_TEST_DATABASE_URL to a disposable server")
 }
 
+/// A role of the same server, or, where there is none, the one that may do everything.
+fn role_url(name: &str, server: &str) -> String {
+    let place = |url: &str| url.rsplit_once('@').map(|(_, place)| place.to_owned());
+    std::env::var(name).ok().filter(|url| place(url) == place(server)).unwrap_or_else(|| server.to_owned())
+}
+
+/// The same server and role with another database.
+fn with_database(url: &str, name: &str) -> String {
+    format!("{}/{name}", url.rsplit_once('/').unwrap().0)
+}
+
 /// The advisory lock under which the template is made.
 const TEMPLATE_LOCK: i64 = 0x5c04_e11e;
 
 /// Makes a private database.
 pub async fn database() -> TestDatabase {
     let server = admin_url();
+    let (owner, processes) = (role_url("DATABASE_MIGRATE_URL", &server), role_url("DATABASE_URL", &server));
+    let owner_name = owner.parse::<PgConnectOptions>().unwrap().get_username().to_owned();
     let admin: PgConnectOptions = server.parse().unwrap();
     let migrator = sqlx::migrate!("./migrations");
     let checksum = migrator
@@ -42,28 +60,43 @@ pub async fn database() -> TestDatabase {
     if !exists {
         let making = format!("{template}_making");
         run(&mut connection, format!("DROP DATABASE IF EXISTS \"{making}\"")).await;
-        run(&mut connection, format!("CREATE DATABASE \"{making}\"")).await;
-        let mut fresh = PgConnection::connect_with(&admin.clone().database(&making)).await.unwrap();
-        migrator.run_direct(None, &mut fresh, false).await.unwrap();
-        fresh.close().await.unwrap();
+        run(&mut connection, format!("CREATE DATABASE \"{making}\" OWNER \"{owner_name}\"")).await;
+        let [owner, processes] = [&owner, &processes].map(|url| with_database(url, &making));
+        scoreline::store::migrations::update(&owner, &processes).await.unwrap();
         run(&mut connection, format!("ALTER DATABASE \"{making}\" RENAME TO \"{template}\"")).await;
     }
     let name = format!("t_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     run(&mut connection, format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)")).await;
-    run(&mut connection, format!("CREATE DATABASE \"{name}\" TEMPLATE \"{template}\"")).await;
+    run(&mut connection, format!("CREATE DATABASE \"{name}\" TEMPLATE \"{template}\" OWNER \"{owner_name}\"")).await;
     connection.close().await.unwrap();
-    let options = admin.clone().database(&name);
-    let pool = PgPoolOptions::new().max_connections(8).connect_with(options).await.unwrap().into();
-    // The server's own URL with another database: it keeps the password, which the server of `make test` asks for.
-    let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
-    TestDatabase { url, pool, name, admin }
+    let [owner_url, url] = [&owner, &processes].map(|url| with_database(url, &name));
+    let pool = PgPoolOptions::new().max_connections(8).connect(&url).await.unwrap().into();
+    TestDatabase { url, owner_url, pool, name, admin }
+}
+
+impl TestDatabase {
+    /// A connection as the role that owns the schema: for what no process may do.
+    pub async fn owner(&self) -> PgConnection {
+        PgConnection::connect(&self.owner_url).await.unwrap()
+    }
+
+    /// A connection as the server's superuser.
+    pub async fn superuser(&self) -> PgConnection {
+        PgConnection::connect_with(&self.as_superuser()).await.unwrap()
+    }
+
+    /// How the server's superuser connects.
+    pub fn as_superuser(&self) -> PgConnectOptions {
+        self.admin.clone().database(&self.name)
+    }
 }
 
 /// Makes a private database without a schema.
 pub async fn empty_database() -> TestDatabase {
     let database = database().await;
+    let mut owner = database.owner().await;
     for schema in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
-        sqlx::query(schema).execute(&database.pool).await.unwrap();
+        sqlx::query(schema).execute(&mut owner).await.unwrap();
     }
     database
 }

@@ -16,7 +16,10 @@ use crate::support::system::PATIENCE;
 
 /// Stopped and removed with this value.
 pub struct PostgresServer {
+    /// As the role of the processes.
     pub url: String,
+    /// As the role that owns the schema.
+    pub owner_url: String,
     port: ReservedPort,
     child: Option<Child>,
     home: Folder,
@@ -38,9 +41,13 @@ impl PostgresServer {
             StackOptions { home: home.0.clone(), postgres: true, redis: false, durable: false, max_connections: 60 };
         let stack = Stack::start(&options).await.unwrap();
         // The same data on a port that outlives a restart.
-        let (head, tail) = stack.database_url().unwrap().rsplit_once(':').unwrap();
-        let url = format!("{head}:{}/{}", port.port(), tail.split_once('/').unwrap().1);
-        let mut server = Self { url, port, child: None, home };
+        let elsewhere = |url: &str| {
+            let (head, tail) = url.rsplit_once(':').unwrap();
+            format!("{head}:{}/{}", port.port(), tail.split_once('/').unwrap().1)
+        };
+        let postgres = stack.postgres().unwrap();
+        let (url, owner_url) = (elsewhere(&postgres.url), elsewhere(&postgres.owner_url));
+        let mut server = Self { url, owner_url, port, child: None, home };
         for (_, pid) in stack.pids() {
             kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::QUIT).unwrap();
         }
