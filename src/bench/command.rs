@@ -71,7 +71,7 @@ enum Measured {
 
 async fn measured(stack: &Stack, home: &Path, options: &Options) -> Result<Measured, BenchError> {
     if options.against.is_some() {
-        return paired::run(&services(stack)?, home, options).await.map(Measured::Pairs);
+        return paired::run(stack, home, options).await.map(Measured::Pairs);
     }
     measure(stack, home, options).await.map(Measured::Figures)
 }
@@ -236,7 +236,11 @@ async fn read(rig: &Rig, pool: &Pool, target: &Target, options: &Options) -> Res
     figures
 }
 
-fn services(stack: &Stack) -> Result<Services, BenchError> {
+/// Where the private services are.
+///
+/// # Errors
+/// One of them was not started.
+pub fn services(stack: &Stack) -> Result<Services, BenchError> {
     let missing = || BenchError::Services("a service is missing".to_owned());
     let pid = |name: &str| stack.pids().into_iter().find(|(n, _)| *n == name).map(|(_, pid)| pid);
     Ok(Services {

@@ -21,6 +21,7 @@ use super::report::median;
 use super::rig::{Rig, Role, Services};
 use super::{BenchError, Options, whole};
 use crate::queue::{Queue, Timeouts};
+use crate::stack::Stack;
 use crate::store::pool::Pool;
 
 /// Processes that are not ours.
@@ -89,7 +90,10 @@ struct Build {
 ///
 /// # Errors
 /// [`BenchError`].
-pub async fn run(services: &Services, home: &Path, options: &Options) -> Result<Vec<Comparison>, BenchError> {
+pub async fn run(stack: &Stack, home: &Path, options: &Options) -> Result<Vec<Comparison>, BenchError> {
+    let services = &super::command::services(stack)?;
+    let postgres = stack.postgres().ok_or_else(|| BenchError::Services("a service is missing".to_owned()))?;
+    make_databases(&postgres.admin_url).await?;
     let other = options.against.clone().unwrap_or_default();
     let named = options.stages.iter().map(|name| Stage::parse(name)).collect::<Result<Vec<_>, _>>()?;
     let stages = if named.is_empty() { vec![Stage::Whole] } else { named };
@@ -139,7 +143,7 @@ impl Build {
         options: &Options,
     ) -> Result<Self, BenchError> {
         let services = Services {
-            database_url: make_database(services, name).await?,
+            database_url: database_url(services, name),
             redis_url: redis_url(services, redis_database)?,
             ..services.clone()
         };
@@ -184,13 +188,18 @@ impl Build {
     }
 }
 
-/// A database of a build's own.
-async fn make_database(services: &Services, name: &str) -> Result<String, BenchError> {
-    let mut connection = PgConnection::connect(&services.database_url).await?;
-    connection.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE bench_{name}"))).await?;
+/// A database for each build. The processes' role owns it: a build of before there were two roles knows only one.
+async fn make_databases(admin_url: &str) -> Result<(), BenchError> {
+    let mut connection = PgConnection::connect(admin_url).await?;
+    connection.execute("CREATE DATABASE bench_this OWNER scoreline").await?;
+    connection.execute("CREATE DATABASE bench_other OWNER scoreline").await?;
     connection.close().await?;
+    Ok(())
+}
+
+fn database_url(services: &Services, name: &str) -> String {
     let server = services.database_url.rsplit_once('/').map_or("", |(server, _)| server);
-    Ok(format!("{server}/bench_{name}"))
+    format!("{server}/bench_{name}")
 }
 
 /// The same Redis, another of its numbered databases.
