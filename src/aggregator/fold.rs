@@ -12,12 +12,13 @@ use crate::domain::fact::Fact;
 use crate::domain::packed_facts::{self, PackedError};
 use crate::store::entries::{self, FreshEntry};
 use crate::store::facts::{self, TakenFacts};
+use crate::store::fold_periods::{self, Hold};
 use crate::store::leases::{self, Lease};
-use crate::store::{fold_periods, markers};
+use crate::store::markers;
 
 mod resolve;
 
-use resolve::{Resolved, resolve};
+use resolve::{Resolved, Resolving, resolve};
 
 /// Why a fold did not commit. It changed nothing; the facts are still there.
 #[derive(Debug, thiserror::Error)]
@@ -71,41 +72,91 @@ impl Merged<'_> {
     }
 }
 
+/// How a fold goes about it.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    /// How firmly it locks its periods, unless facts are late: then alone.
+    hold: Hold,
+    /// Whether periods that are missing can be created; not those of retired generations.
+    may_create: bool,
+}
+
+/// How an attempt ended.
+enum Ended {
+    /// Commit.
+    Folded(Folded),
+    /// Nothing was written: a rollback costs less than a commit.
+    Nothing,
+    /// Roll back, see to this, and begin again: locks that are held cannot be put in order.
+    Unlocked(Resolving),
+}
+
 /// Folds about `max_facts` waiting facts of the shards that `held` are for.
 ///
 /// # Errors
 /// [`FoldError`]: nothing was changed.
 pub async fn fold_once(pool: &Pool, rules: &Rules, held: &[Lease], max_facts: u32) -> Result<Folded, FoldError> {
+    let mut attempt = Attempt { hold: Hold::Shared, may_create: true };
+    loop {
+        let mut transaction = pool.begin().await?;
+        let ended = fold_in(&mut transaction, rules, held, max_facts, attempt).await?;
+        if let Ended::Folded(folded) = ended {
+            transaction.commit().await?;
+            return Ok(folded);
+        }
+        transaction.rollback().await?;
+        match ended {
+            Ended::Unlocked(Resolving::Late) => attempt.hold = Hold::Alone,
+            Ended::Unlocked(Resolving::Missing(missing)) => {
+                let mut connection = pool.acquire().await?;
+                let there = fold_periods::create(&mut connection, &missing.generations, &missing.starts, &missing.ends);
+                attempt.may_create = there.await? > 0;
+            }
+            _ => return Ok(Folded::default()),
+        }
+    }
+}
+
+async fn fold_in(
+    transaction: &mut sqlx::PgConnection,
+    rules: &Rules,
+    held: &[Lease],
+    max_facts: u32,
+    attempt: Attempt,
+) -> Result<Ended, FoldError> {
     let shard_numbers = shards::numbers(held);
-    let mut transaction = pool.begin().await?;
-    if !leases::lock_and_check(&mut transaction, held).await? {
+    if !leases::lock_and_check(transaction, held).await? {
         return Err(FoldError::LeaseLost);
     }
-    let rows = facts::take(&mut transaction, &shard_numbers, i64::from(max_facts)).await?;
+    let rows = facts::take(transaction, &shard_numbers, i64::from(max_facts)).await?;
     if rows.is_empty() {
-        // Nothing was written: a rollback costs less than a commit.
-        transaction.rollback().await?;
-        return Ok(Folded::default());
+        return Ok(Ended::Nothing);
     }
     let mut folded = Folded::default();
     let mut unfolded = Vec::new();
+    let mut unreadable = Vec::new();
     for row in &rows {
         match packed_facts::unpack(&row.facts) {
             Ok(mut unpacked) => unfolded.append(&mut unpacked),
-            Err(error) => set_aside(&mut transaction, row, error).await?,
+            Err(error) => unreadable.push((row, error)),
         }
     }
     folded.facts = unfolded.len() as u64;
     folded.full = folded.facts >= u64::from(max_facts) || rows.len() as i64 >= facts::MAX_ROWS;
 
     unfolded.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
-    let mut resolved = resolve(&mut transaction, rules, &unfolded).await?;
+    let mut resolved = match resolve(transaction, rules, &unfolded, attempt).await? {
+        Resolving::Done(resolved) => resolved,
+        other => return Ok(Ended::Unlocked(other)),
+    };
+    for (row, error) in unreadable {
+        set_aside(transaction, row, error).await?;
+    }
     let merged = merge(&unfolded, &mut resolved, &mut folded);
-    count_late(&mut transaction, &resolved, &mut folded).await?;
+    count_late(transaction, &resolved, &mut folded).await?;
     let lead = shard_numbers.first().copied().unwrap_or_default();
-    folded.marker = write(&mut transaction, lead, &resolved, merged).await?;
-    transaction.commit().await?;
-    Ok(folded)
+    folded.marker = write(transaction, lead, &resolved, merged).await?;
+    Ok(Ended::Folded(folded))
 }
 
 async fn set_aside(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::store::pool::Pool;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::fact::FOLD_SHARDS;
@@ -19,6 +19,8 @@ pub struct Shards {
     pool: Pool,
     holder: String,
     held: watch::Sender<Vec<Lease>>,
+    /// One changes what is held at a time: another that looked before would forget what this one has taken.
+    changing: Mutex<()>,
 }
 
 /// The lease of a shard.
@@ -40,7 +42,7 @@ pub fn of_lane(held: Vec<Lease>, lane: i16) -> Vec<Lease> {
 impl Shards {
     /// Holds nothing yet. `holder` names this process in the lease rows.
     pub fn new(pool: Pool, holder: String) -> Self {
-        Self { pool, holder, held: watch::Sender::new(Vec::new()) }
+        Self { pool, holder, held: watch::Sender::new(Vec::new()), changing: Mutex::default() }
     }
 
     /// The leases held, as last known.
@@ -58,6 +60,7 @@ impl Shards {
     /// # Errors
     /// Whatever Postgres says; what is held is then unknown, and each fold finds out for itself.
     pub async fn renew(&self) -> Result<(), sqlx::Error> {
+        let _changing = self.changing.lock().await;
         let before = self.held();
         let mut now = if before.is_empty() { Vec::new() } else { leases::renew(&self.pool, &before).await? };
         for lost in before.iter().filter(|l| !now.contains(l)) {
@@ -101,6 +104,7 @@ impl Shards {
 
     /// Signs off, so that another process takes over at once.
     pub async fn release(&self) {
+        let _changing = self.changing.lock().await;
         let held = self.held.send_replace(Vec::new());
         if !held.is_empty()
             && let Err(error) = leases::release(&self.pool, &held).await

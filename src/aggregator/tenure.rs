@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::store::pool::{Pool, PoolTransaction};
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::store::leases::{self, Lease};
@@ -44,7 +45,8 @@ pub enum JobError {
 pub struct Tenure {
     pool: Pool,
     lease: Lease,
-    _renewing: DropGuard,
+    renewing: JoinHandle<()>,
+    stop: DropGuard,
 }
 
 impl Tenure {
@@ -56,7 +58,7 @@ impl Tenure {
         let Some(lease) = leases::acquire(pool, name, holder).await? else { return Ok(None) };
         let stop = CancellationToken::new();
         let (keeper, kept, stopped) = (pool.clone(), lease.clone(), stop.clone());
-        tokio::spawn(async move {
+        let renewing = tokio::spawn(async move {
             loop {
                 tokio::select! {
                     () = stopped.cancelled() => return,
@@ -68,7 +70,7 @@ impl Tenure {
                 }
             }
         });
-        Ok(Some(Self { pool: pool.clone(), lease, _renewing: stop.drop_guard() }))
+        Ok(Some(Self { pool: pool.clone(), lease, renewing, stop: stop.drop_guard() }))
     }
 
     /// Begins a transaction in which nobody else can hold the lease.
@@ -95,8 +97,10 @@ impl Tenure {
 
     /// Gives the lease back, so that the next holder need not wait for it to expire.
     pub async fn sign_off(self) {
-        let Self { pool, lease, _renewing } = self;
-        drop(_renewing);
+        let Self { pool, lease, renewing, stop } = self;
+        drop(stop);
+        // A renewal under way must not come after this.
+        let _ = renewing.await;
         if let Err(error) = leases::release(&pool, &[lease]).await {
             tracing::debug!(%error, "lease not released; it expires by itself");
         }

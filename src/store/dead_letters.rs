@@ -199,9 +199,12 @@ pub async fn decide(
     state: &str,
 ) -> Result<Vec<Uuid>, sqlx::Error> {
     sqlx::query_scalar(
-        "UPDATE dead_letters SET state = $3, decided_at = now()
-          WHERE id = ANY($1) AND state = 'waiting' AND ($2::int IS NULL OR game_id = $2)
-         RETURNING id",
+        "UPDATE dead_letters d SET state = $3, decided_at = now()
+           FROM (SELECT id FROM dead_letters
+                  WHERE id = ANY($1) AND state = 'waiting' AND ($2::int IS NULL OR game_id = $2)
+                  ORDER BY received_at, id FOR UPDATE) AS waiting
+          WHERE d.id = waiting.id
+         RETURNING d.id",
     )
     .bind(ids)
     .bind(game.map(|g| g.0))

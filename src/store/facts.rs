@@ -122,10 +122,15 @@ pub async fn set_aside(transaction: &mut PgConnection, row: &TakenFacts) -> Resu
 /// # Errors
 /// Whatever Postgres says.
 pub async fn bring_back(pool: &Pool, shards: &[i16]) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query("UPDATE score_facts SET shard = -1 - shard WHERE shard < 0 AND -1 - shard = ANY ($1)")
-        .bind(shards)
-        .execute(pool)
-        .await?;
+    let done = sqlx::query(
+        "UPDATE score_facts f SET shard = -1 - f.shard
+           FROM (SELECT id FROM score_facts WHERE shard < 0 AND -1 - shard = ANY ($1)
+                  ORDER BY id FOR NO KEY UPDATE) AS aside
+          WHERE f.id = aside.id",
+    )
+    .bind(shards)
+    .execute(pool)
+    .await?;
     Ok(done.rows_affected())
 }
 

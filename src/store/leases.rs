@@ -17,18 +17,31 @@ pub struct Lease {
     pub token: i64,
 }
 
-/// Takes the lease if nobody holds it or its holder let it expire.
+/// Takes the lease if nobody holds it or its holder let it expire. Waits for nobody: a lease under which a transaction
+/// still acts is not free, however long ago it expired.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn acquire(pool: &Pool, name: &str, holder: &str) -> Result<Option<Lease>, sqlx::Error> {
+    // One that expires later than any renewal says was renewed before the server's clock went back.
     let token: Option<i64> = sqlx::query_scalar(
-        "INSERT INTO leases (name, holder, token, expires_at)
-         VALUES ($1, $2, nextval('lease_token'), clock_timestamp() + make_interval(secs => $3))
-         ON CONFLICT (name) DO UPDATE
-            SET holder = excluded.holder, token = excluded.token, expires_at = excluded.expires_at
-          WHERE leases.expires_at < clock_timestamp()
-         RETURNING token",
+        "WITH ended AS (
+             SELECT name FROM leases
+              WHERE name = $1 AND expires_at NOT BETWEEN clock_timestamp()
+                                                 AND clock_timestamp() + make_interval(secs => 2 * $3::float8)
+                FOR UPDATE SKIP LOCKED),
+         taken AS (
+             UPDATE leases l SET holder = $2, token = nextval('lease_token'),
+                                 expires_at = clock_timestamp() + make_interval(secs => $3)
+               FROM ended WHERE l.name = ended.name
+             RETURNING l.token),
+         made AS (
+             INSERT INTO leases (name, holder, token, expires_at)
+             SELECT $1, $2, nextval('lease_token'), clock_timestamp() + make_interval(secs => $3)
+              WHERE NOT EXISTS (SELECT 1 FROM leases WHERE name = $1)
+             ON CONFLICT (name) DO NOTHING
+             RETURNING token)
+         SELECT token FROM taken UNION ALL SELECT token FROM made",
     )
     .bind(name)
     .bind(holder)
@@ -38,23 +51,26 @@ pub async fn acquire(pool: &Pool, name: &str, holder: &str) -> Result<Option<Lea
     Ok(token.map(|token| Lease { name: name.to_owned(), token }))
 }
 
-/// Which of these leases nobody holds: a look before the leap, so that a standby does not queue for the rows that the
-/// holder locks in every transaction.
+/// Which of these leases nobody holds: one look for all that a standby waits for.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn free(pool: &Pool, names: &[String]) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT wanted.name FROM unnest($1::text[]) AS wanted (name)
-          WHERE NOT EXISTS (SELECT 1 FROM leases l WHERE l.name = wanted.name AND l.expires_at >= clock_timestamp())
+          WHERE NOT EXISTS (
+                SELECT 1 FROM leases l
+                 WHERE l.name = wanted.name AND l.expires_at BETWEEN clock_timestamp()
+                                                AND clock_timestamp() + make_interval(secs => 2 * $2::float8))
           ORDER BY wanted.name",
     )
     .bind(names)
+    .bind(LEASE_SECONDS)
     .fetch_all(pool)
     .await
 }
 
-/// Renews leases; returns those that are still held.
+/// Renews leases; returns those that are still held. Does not wait for transactions that act under them.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -62,8 +78,10 @@ pub async fn renew(pool: &Pool, leases: &[Lease]) -> Result<Vec<Lease>, sqlx::Er
     let (names, tokens) = columns(leases);
     let held: Vec<(String, i64)> = sqlx::query_as(
         "UPDATE leases l SET expires_at = clock_timestamp() + make_interval(secs => $3)
-           FROM unnest($1::text[], $2::bigint[]) AS mine (name, token)
-          WHERE l.name = mine.name AND l.token = mine.token
+           FROM (SELECT name FROM leases
+                  WHERE (name, token) IN (SELECT * FROM unnest($1::text[], $2::bigint[]))
+                  ORDER BY name FOR NO KEY UPDATE) AS mine
+          WHERE l.name = mine.name
          RETURNING l.name, l.token",
     )
     .bind(names)
@@ -82,8 +100,10 @@ pub async fn release(pool: &Pool, leases: &[Lease]) -> Result<(), sqlx::Error> {
     let (names, tokens) = columns(leases);
     sqlx::query(
         "UPDATE leases l SET expires_at = '-infinity'
-           FROM unnest($1::text[], $2::bigint[]) AS mine (name, token)
-          WHERE l.name = mine.name AND l.token = mine.token",
+           FROM (SELECT name FROM leases
+                  WHERE (name, token) IN (SELECT * FROM unnest($1::text[], $2::bigint[]))
+                  ORDER BY name FOR NO KEY UPDATE) AS mine
+          WHERE l.name = mine.name",
     )
     .bind(names)
     .bind(tokens)
@@ -93,7 +113,7 @@ pub async fn release(pool: &Pool, leases: &[Lease]) -> Result<(), sqlx::Error> {
 }
 
 /// Locks the lease rows for the rest of the transaction and says whether all are still ours. Until it ends, nobody
-/// can take them over.
+/// can take them over; we go on renewing them, however long it takes.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -102,7 +122,7 @@ pub async fn lock_and_check(transaction: &mut PgConnection, leases: &[Lease]) ->
     let held: Vec<(String,)> = sqlx::query_as(
         "SELECT l.name FROM leases l
           WHERE (l.name, l.token) IN (SELECT * FROM unnest($1::text[], $2::bigint[]))
-          ORDER BY l.name FOR SHARE OF l",
+          ORDER BY l.name FOR KEY SHARE OF l",
     )
     .bind(names)
     .bind(tokens)

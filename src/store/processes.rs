@@ -41,10 +41,14 @@ pub async fn register<'e>(
 /// # Errors
 /// Whatever Postgres says.
 pub async fn unregister<'e>(on: impl Executor<'e, Database = Postgres>, id: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM processes WHERE id = $1 OR seen_at < clock_timestamp() - interval '1 day'")
-        .bind(id)
-        .execute(on)
-        .await?;
+    sqlx::query(
+        "DELETE FROM processes WHERE id IN (
+             SELECT id FROM processes WHERE id = $1 OR seen_at < clock_timestamp() - interval '1 day'
+              ORDER BY id FOR UPDATE SKIP LOCKED)",
+    )
+    .bind(id)
+    .execute(on)
+    .await?;
     Ok(())
 }
 

@@ -24,7 +24,8 @@ async fn delete(
 /// Whatever Postgres says.
 pub async fn dead_letters(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
     const SQL: &str = "DELETE FROM dead_letters WHERE id IN (
-        SELECT id FROM dead_letters WHERE state <> 'waiting' AND decided_at < now() - make_interval(secs => $1) LIMIT $2)";
+        SELECT id FROM dead_letters WHERE state <> 'waiting' AND decided_at < now() - make_interval(secs => $1)
+         ORDER BY received_at, id LIMIT $2 FOR UPDATE SKIP LOCKED)";
     delete(connection, SQL, age, limit).await
 }
 
@@ -33,7 +34,9 @@ pub async fn dead_letters(connection: &mut PgConnection, age: Duration, limit: i
 /// # Errors
 /// Whatever Postgres says.
 pub async fn audit_log(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
-    const SQL: &str = "DELETE FROM audit_log WHERE id IN (SELECT id FROM audit_log WHERE at < now() - make_interval(secs => $1) ORDER BY at LIMIT $2)";
+    const SQL: &str = "DELETE FROM audit_log WHERE id IN (
+        SELECT id FROM audit_log WHERE at < now() - make_interval(secs => $1)
+         ORDER BY at, id LIMIT $2 FOR UPDATE SKIP LOCKED)";
     delete(connection, SQL, age, limit).await
 }
 
@@ -42,7 +45,9 @@ pub async fn audit_log(connection: &mut PgConnection, age: Duration, limit: i64)
 /// # Errors
 /// Whatever Postgres says.
 pub async fn processes(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
-    const SQL: &str = "DELETE FROM processes WHERE id IN (SELECT id FROM processes WHERE seen_at < now() - make_interval(secs => $1) LIMIT $2)";
+    const SQL: &str = "DELETE FROM processes WHERE id IN (
+        SELECT id FROM processes WHERE seen_at < now() - make_interval(secs => $1)
+         ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
     delete(connection, SQL, age, limit).await
 }
 
@@ -52,7 +57,8 @@ pub async fn processes(connection: &mut PgConnection, age: Duration, limit: i64)
 /// Whatever Postgres says.
 pub async fn recompute_leases(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
     const SQL: &str = "DELETE FROM leases WHERE name IN (
-        SELECT name FROM leases WHERE name LIKE 'recompute-%' AND expires_at < now() - make_interval(secs => $1) LIMIT $2 FOR UPDATE SKIP LOCKED)";
+        SELECT name FROM leases WHERE name LIKE 'recompute-%' AND expires_at < now() - make_interval(secs => $1)
+         ORDER BY name LIMIT $2 FOR UPDATE SKIP LOCKED)";
     delete(connection, SQL, age, limit).await
 }
 

@@ -14,6 +14,7 @@ mod crashes;
 mod cronjobs;
 mod fold;
 mod ingest;
+mod locks;
 mod outages;
 mod queue;
 mod silence;

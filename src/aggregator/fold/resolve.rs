@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::Rule;
+use super::{Attempt, Rule};
 use crate::aggregator::rules::Rules;
 use crate::domain::clock::Micros;
 use crate::domain::fact::Fact;
@@ -45,12 +45,53 @@ impl Resolved {
     }
 }
 
+/// What came of looking for a fold's periods.
+#[derive(Debug)]
+pub(super) enum Resolving {
+    /// All that there are, locked, in the order of the facts.
+    Done(Vec<Resolved>),
+    /// These must be created first.
+    Missing(NewPeriods),
+    /// Some facts are late by what the rows say (one is frozen), and late facts are counted under [`Hold::Alone`].
+    Late,
+}
+
+/// Periods to be created.
+#[derive(Debug, Default)]
+pub(super) struct NewPeriods {
+    pub(super) generations: Vec<i32>,
+    pub(super) starts: Vec<Micros>,
+    pub(super) ends: Vec<Option<Micros>>,
+}
+
 /// The periods of `facts` (sorted by generation and start), in the same order, each locked against being closed.
 pub(super) async fn resolve(
     transaction: &mut PgConnection,
     rules: &Rules,
     facts: &[Fact<'_>],
-) -> Result<Vec<Resolved>, sqlx::Error> {
+    attempt: Attempt,
+) -> Result<Resolving, sqlx::Error> {
+    let mut resolved = places(rules, facts).await?;
+    let hold = if resolved.iter().any(has_late) { Hold::Alone } else { attempt.hold };
+    let (generations, starts): (Vec<i32>, Vec<Micros>) =
+        resolved.iter().filter(|r| r.rule.is_some()).map(|r| (r.generation.0, r.period_start)).unzip();
+    for found in fold_periods::lock(transaction, hold, &generations, &starts).await? {
+        let place = (found.generation, found.period.starts_at);
+        if let Ok(at) = resolved.binary_search_by_key(&place, Resolved::place) {
+            resolved[at].found = Some(found);
+        }
+    }
+    if attempt.may_create && resolved.iter().any(is_missing) {
+        return Ok(Resolving::Missing(missing(&resolved)));
+    }
+    if hold == Hold::Shared && resolved.iter().any(|r| r.counts().is_some() && r.is_late(r.last_received)) {
+        return Ok(Resolving::Late);
+    }
+    Ok(Resolving::Done(resolved))
+}
+
+/// Where the facts count, by the definitions; not looked for yet.
+async fn places(rules: &Rules, facts: &[Fact<'_>]) -> Result<Vec<Resolved>, sqlx::Error> {
     let mut places: Vec<(BoardGenerationId, Micros, Micros)> = Vec::new();
     for fact in facts {
         match places.last_mut() {
@@ -74,13 +115,7 @@ pub(super) async fn resolve(
         found: None,
         late: 0,
     };
-    let mut resolved: Vec<Resolved> = places.into_iter().map(unresolved).collect();
-    find(transaction, &mut resolved).await?;
-    if resolved.iter().any(is_missing) {
-        create(transaction, &resolved).await?;
-        find(transaction, &mut resolved).await?;
-    }
-    Ok(resolved)
+    Ok(places.into_iter().map(unresolved).collect())
 }
 
 fn rule(definitions: &Definitions, generation: BoardGenerationId) -> Option<Rule> {
@@ -104,27 +139,12 @@ fn has_late(resolved: &Resolved) -> bool {
     resolved.rule.is_some_and(|rule| period.is_late(resolved.last_received, rule.grace_seconds))
 }
 
-async fn find(transaction: &mut PgConnection, resolved: &mut [Resolved]) -> Result<(), sqlx::Error> {
-    for hold in [Hold::Alone, Hold::Open, Hold::Closed] {
-        let wanted = |r: &&Resolved| is_missing(r) && (hold == Hold::Alone) == has_late(r);
-        let (generations, starts): (Vec<i32>, Vec<Micros>) =
-            resolved.iter().filter(wanted).map(|r| (r.generation.0, r.period_start)).unzip();
-        for found in fold_periods::lock(transaction, hold, &generations, &starts).await? {
-            let place = (found.generation, found.period.starts_at);
-            if let Ok(at) = resolved.binary_search_by_key(&place, Resolved::place) {
-                resolved[at].found = Some(found);
-            }
-        }
-    }
-    Ok(())
-}
-
-async fn create(transaction: &mut PgConnection, resolved: &[Resolved]) -> Result<(), sqlx::Error> {
-    let (mut generations, mut starts, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+fn missing(resolved: &[Resolved]) -> NewPeriods {
+    let mut periods = NewPeriods::default();
     for missing in resolved.iter().filter(|r| is_missing(r)) {
-        generations.push(missing.generation.0);
-        starts.push(missing.period_start);
-        ends.push(missing.ends_at);
+        periods.generations.push(missing.generation.0);
+        periods.starts.push(missing.period_start);
+        periods.ends.push(missing.ends_at);
     }
-    fold_periods::create(transaction, &generations, &starts, &ends).await
+    periods
 }

@@ -88,3 +88,30 @@ async fn the_audit_reads_every_board_with_a_start_only_if_it_did_not_lately() {
         assert_eq!(kept, i64::from(!audits), "{ended_at} {outcome}");
     }
 }
+
+/// A job whose one transaction takes longer than its lease lasts, as the ranking of a large period does.
+#[tokio::test]
+async fn a_long_transaction_of_a_job_neither_loses_its_lease_nor_troubles_others() {
+    let stage = Stage::new("2026-11-20T12:00:00Z").await;
+    let job = JOBS.iter().find(|job| job.name == "ensure-periods").unwrap();
+    let tenure = stage.tenure("job-ensure-periods").await;
+    let working = tenure.begin().await.unwrap();
+    let renewed = "SELECT count(*) FROM leases
+                    WHERE name = 'job-ensure-periods' AND expires_at > clock_timestamp() + interval '4.5 s'";
+    // It was renewed at its beginning, and is again a second later.
+    sqlx::query("UPDATE leases SET expires_at = clock_timestamp() + interval '2 s'")
+        .execute(stage.pool())
+        .await
+        .unwrap();
+    eventually("it is renewed", Duration::from_secs(10), async || stage.count(renewed).await == 1).await;
+    let other = Arc::new(Context { holder: "other".into(), ..(*stage.context).clone() });
+    let asked = std::time::Instant::now();
+    assert!(!run_once(&other, job).await, "somebody else is at it");
+    // Also where its renewals did not come through: the transaction goes on all the same.
+    tenure.sign_off().await;
+    assert!(!run_once(&other, job).await, "somebody else is still at it");
+    assert!(asked.elapsed() < Duration::from_secs(2), "nobody waits: {:?}", asked.elapsed());
+    assert_eq!(stage.count("SELECT count(*) FROM scheduled_runs").await, 0, "that is no failure");
+    working.commit().await.unwrap();
+    assert!(run_once(&other, job).await);
+}

@@ -174,8 +174,8 @@ async fn a_period_cannot_be_closed_while_a_fold_writes_into_it() {
     arena.score(board, &[play("a", 1, 0)]).await;
     let mut folding = arena.pool().begin().await.unwrap();
     let start = arena.rules.board(board).unwrap().schedule.period_at(seconds(0)).starts_at;
-    let open = scoreline::store::fold_periods::Hold::Open;
-    let found = scoreline::store::fold_periods::lock(&mut folding, open, &[board.0], &[start]).await.unwrap();
+    let shared = scoreline::store::fold_periods::Hold::Shared;
+    let found = scoreline::store::fold_periods::lock(&mut folding, shared, &[board.0], &[start]).await.unwrap();
     assert!(!found[0].closed);
     let close = "UPDATE leaderboard_periods SET state = 'closed' WHERE id IN (
                      SELECT id FROM leaderboard_periods FOR NO KEY UPDATE NOWAIT)";

@@ -1,6 +1,6 @@
 //! Facts become entries, entries become boards in Redis (invariants 4 to 6; fine print 9, 10, 14, 15).
 
-mod arena;
+pub mod arena;
 mod crash;
 mod folding;
 mod many;

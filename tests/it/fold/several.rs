@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use scoreline::aggregator::fold::{FoldError, fold_once};
 use scoreline::aggregator::shards::Shards;
+use scoreline::store::leases;
 use serde_json::json;
 
 use super::arena::{Arena, Play, play, stop};
@@ -39,12 +40,18 @@ async fn fine_print_11_a_shard_has_one_holder_and_a_frozen_one_can_do_nothing() 
 async fn a_fold_in_progress_cannot_lose_its_lease_before_it_commits() {
     let arena = Arena::new().await;
     let mut folding = arena.pool().begin().await.unwrap();
-    assert!(scoreline::store::leases::lock_and_check(&mut folding, &arena.shards.held()).await.unwrap());
-    // Its leases run out in the eyes of everyone else only after it has ended.
+    assert!(leases::lock_and_check(&mut folding, &arena.shards.held()).await.unwrap());
+    // Its leases run out while it goes on.
+    sqlx::query("UPDATE leases SET expires_at = '-infinity'").execute(arena.pool()).await.unwrap();
+    let other = Shards::new(arena.pool().clone(), "other".into());
+    other.renew().await.unwrap();
+    assert_eq!(other.held(), [], "and nobody waits for it to end");
+    // A process of the version before asks otherwise, and waits.
     let taking = {
         let pool = arena.pool().clone();
         tokio::spawn(async move {
-            sqlx::query("UPDATE leases SET expires_at = '-infinity'").execute(&pool).await.unwrap();
+            let take = "UPDATE leases SET holder = 'old', token = nextval('lease_token')";
+            sqlx::query(take).execute(&pool).await.unwrap();
             Instant::now()
         })
     };
@@ -54,6 +61,31 @@ async fn a_fold_in_progress_cannot_lose_its_lease_before_it_commits() {
     let ended = Instant::now();
     folding.commit().await.unwrap();
     assert!(taking.await.unwrap() >= ended);
+}
+
+#[tokio::test]
+async fn a_lease_that_expires_beyond_any_renewal_is_free() {
+    let arena = Arena::new().await;
+    // The server's clock went back by an hour after a holder renewed and died.
+    let ahead = "UPDATE leases SET expires_at = clock_timestamp() + interval '1 hour'";
+    sqlx::query(ahead).execute(arena.pool()).await.unwrap();
+    let other = Shards::new(arena.pool().clone(), "other".into());
+    other.renew().await.unwrap();
+    assert_eq!(other.held().len(), 4);
+}
+
+#[tokio::test]
+async fn renewals_at_the_same_time_forget_no_lease_that_one_of_them_took() {
+    let arena = Arena::new().await;
+    arena.shards.release().await;
+    for _ in 0..10 {
+        let renewed = futures_util::future::join_all((0..3).map(|_| arena.shards.renew())).await;
+        assert!(renewed.iter().all(Result::is_ok));
+        assert_eq!(arena.shards.held().len(), 4);
+        arena.shards.release().await;
+        let held = "SELECT count(*) FROM leases WHERE expires_at > clock_timestamp()";
+        assert_eq!(arena.count(held).await, 0, "nothing is held that nobody knows of");
+    }
 }
 
 #[tokio::test]
@@ -147,7 +179,7 @@ async fn a_period_in_which_late_facts_will_be_counted_is_locked_alone_from_the_s
     arena.score(board, &[play("a", 1, 0)]).await;
     let (generations, starts) = ([board.0], [scoreline::domain::clock::Micros::EPOCH]);
     for (first, second, waits) in
-        [(Hold::Open, Hold::Open, false), (Hold::Alone, Hold::Open, true), (Hold::Open, Hold::Alone, true)]
+        [(Hold::Shared, Hold::Shared, false), (Hold::Alone, Hold::Shared, true), (Hold::Shared, Hold::Alone, true)]
     {
         let mut one = arena.pool().begin().await.unwrap();
         let mut two = arena.pool().begin().await.unwrap();

@@ -7,6 +7,6 @@ mod metrics;
 mod operations;
 pub mod processes;
 mod roles;
-mod rules;
+pub mod rules;
 mod services;
 mod settings;

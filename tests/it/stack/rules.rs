@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support;
 
-fn sources() -> Vec<(PathBuf, String)> {
+pub fn sources() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
     let mut folders = vec![root.join("src"), root.join("tests")];
@@ -205,7 +205,7 @@ fn invariant_10_only_one_module_reads_the_clock() {
 }
 
 /// Every plain text literal outside of comments: what is passed to a query and what has a name first.
-fn literals(text: &str) -> Vec<String> {
+pub fn literals(text: &str) -> Vec<String> {
     let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).fold(
         String::with_capacity(text.len()),
         |mut code, line| {

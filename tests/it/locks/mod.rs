@@ -1,0 +1,5 @@
+//! One lock order: statements that meet on the same rows take them in one order, and docs/locks.md names them all.
+
+mod meeting;
+mod page;
+mod pairs;
