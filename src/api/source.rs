@@ -1,6 +1,6 @@
 //! Where an answer comes from (fine print 10): Redis; the final standings of a closed period that Redis no longer
-//! has; a small board from Postgres while Redis does not have it, and until Redis shows as much again; otherwise `503`,
-//! never an empty `200`.
+//! has; a small board from Postgres while Redis does not have it or has lost a part of it, and until Redis shows as much
+//! again; otherwise `503`, never an empty `200`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use super::final_board::FinalBoard;
 use super::problem::Problem;
 use super::sorted_board::SortedBoard;
 use super::state::ApiState;
-use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, ReadError, SortKey, StandingAnswer};
-use crate::store::markers;
+use crate::domain::ids::BoardGenerationId;
+use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, Ranking, ReadError, SortKey, StandingAnswer};
 use crate::store::periods::StoredPeriod;
 use crate::store::standings::small_board;
 
@@ -28,6 +28,28 @@ pub struct SmallBoards(Cache<BoardKey, Option<Arc<SortedBoard>>>);
 impl Default for SmallBoards {
     fn default() -> Self {
         Self(Cache::builder().max_capacity(200).time_to_live(Duration::from_millis(500)).build())
+    }
+}
+
+/// Boards of which Redis has lost a part: cron is told to rebuild them, each at most once a second.
+#[derive(Debug)]
+pub struct Damaged(Cache<BoardGenerationId, ()>);
+
+impl Default for Damaged {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(1_000).time_to_live(Duration::from_secs(1)).build())
+    }
+}
+
+impl Damaged {
+    async fn report(&self, ranking: Ranking, generation: BoardGenerationId) {
+        let doubted = self.0.try_get_with(generation, async {
+            tracing::warn!(%generation, "Redis has lost a part of a leaderboard; it will be rebuilt");
+            ranking.doubt(generation).await
+        });
+        if let Err(error) = doubted.await {
+            tracing::debug!(%generation, %error, "a damaged leaderboard could not be marked");
+        }
     }
 }
 
@@ -107,7 +129,7 @@ impl<'a> Source<'a> {
     ) -> Result<T, Option<ReadError>> {
         let (ahead, key) = (&self.state.ahead, BoardKey::from(self.board));
         if ahead.is_known(key) {
-            if Box::pin(ahead.waits(key, &self.state.pool)).await {
+            if Box::pin(ahead.waits(key, self.board, &self.state.ranking)).await.map_err(Some)? {
                 return Err(None);
             }
             // What Redis answers from now on may be newer than what was kept.
@@ -120,19 +142,13 @@ impl<'a> Source<'a> {
     }
 
     async fn instead(self, error: Option<ReadError>) -> Result<Instead<'a>, Problem> {
+        if matches!(error, Some(ReadError::Damaged)) {
+            self.state.damaged.report(self.state.ranking.clone(), self.board.generation).await;
+        }
         if self.period.closed {
             return Ok(Instead::Final(FinalBoard::new(&self.state.history, self.board, self.period)));
         }
-        let key = BoardKey::from(self.board);
-        let read = async {
-            let small = small_board(&self.state.pool, self.period.id, SMALL).await?;
-            // Asked after the entries were read: whatever of them is not published has a marker that waits now.
-            let mut connection = self.state.pool.acquire().await?;
-            let (newest, _) = markers::up_to(&mut connection, None).await?;
-            self.state.ahead.showed(key, newest);
-            Ok::<_, sqlx::Error>(small.map(|small| Arc::new(SortedBoard::new(self.board, small))))
-        };
-        match self.state.small_boards.0.try_get_with(key, read).await {
+        match self.small_board().await {
             Ok(Some(board)) => Ok(Instead::Small(board)),
             Ok(None) => Err(rebuilding()),
             Err(postgres) => {
@@ -140,5 +156,16 @@ impl<'a> Source<'a> {
                 Err(rebuilding())
             }
         }
+    }
+
+    /// The whole board from Postgres; `None`: it is too large for that.
+    async fn small_board(self) -> Result<Option<Arc<SortedBoard>>, Arc<sqlx::Error>> {
+        let key = BoardKey::from(self.board);
+        let read = async {
+            let Some(small) = small_board(&self.state.pool, self.period.id, SMALL).await? else { return Ok(None) };
+            self.state.ahead.showed(key, self.board.generation, &small);
+            Ok(Some(Arc::new(SortedBoard::new(self.board, small))))
+        };
+        self.state.small_boards.0.try_get_with(key, read).await
     }
 }

@@ -10,7 +10,7 @@ use super::ahead::Ahead;
 use super::boards::Boards;
 use super::cache::PageCache;
 use super::history::History;
-use super::source::SmallBoards;
+use super::source::{Damaged, SmallBoards};
 use crate::config::{ApiConfig, HttpConfig};
 use crate::directory::{Directory, KeyHash, SharedDirectory, hash_key};
 use crate::domain::clock::Clock;
@@ -72,6 +72,7 @@ pub struct Shared {
     pub(super) boards: Boards,
     pub(super) pages: PageCache,
     pub(super) small_boards: SmallBoards,
+    pub(super) damaged: Damaged,
     pub(super) ahead: Ahead,
     pub(super) public_cache_control: axum::http::HeaderValue,
     pub(super) http: HttpConfig,
@@ -115,6 +116,7 @@ impl ApiState {
             boards: Boards::default(),
             pages: PageCache::default(),
             small_boards: SmallBoards::default(),
+            damaged: Damaged::default(),
             ahead: Ahead::default(),
             public_cache_control: axum::http::HeaderValue::try_from(public)
                 .unwrap_or(axum::http::HeaderValue::from_static("public, max-age=1")),

@@ -6,7 +6,7 @@ use redis::Script;
 
 use super::connection::Ranking;
 use super::gather::{self, Desk, Question};
-use super::read::{BoardPeriod, MAX_PAGE, Page, ReadError, page_of, period_keys, reading, tie_code};
+use super::read::{BoardPeriod, MAX_PAGE, Page, ReadError, page_of, period_keys, readable, reading, tie_code};
 
 static AROUND: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts/around.lua")));
 
@@ -56,9 +56,7 @@ impl Question for Around {
         call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods"));
         call.key(rank).key(member).arg(board.period_start.0).arg(*limit).arg(tie_code(board.tie_policy)).arg(players);
         let (ready, version, total, published, parts): AroundReply = ranking.call(&call).await?;
-        if ready == 0 {
-            return Err(ReadError::Rebuilding);
-        }
+        readable(ready)?;
         let page = |(before, tied, members)| page_of(board, (ready, version, total, published, before, tied, members));
         parts.into_iter().map(page).collect()
     }

@@ -6,12 +6,14 @@
 //! board moves its version: `publish_many` relies on it.
 //!
 //! * [`read`](Ranking::page): pages, standings, around, lookup, for the api;
+//! * [`held`](Ranking::held): entries by version, for whoever compares them with Postgres;
 //! * [`publish`](Ranking::publish): what a fold changed, guarded by entry versions;
 //! * [`rebuild`](Ranking::begin_rebuild): a whole board, written aside and swapped in.
 
 mod around;
 mod connection;
 mod gather;
+mod held;
 mod key;
 mod publish;
 mod publish_many;
@@ -20,6 +22,7 @@ mod rebuild;
 pub mod subscription;
 
 pub use connection::{Ranking, RankingError};
+pub use held::{Held, HeldEntry};
 pub use key::SortKey;
 pub use publish::{PublishOutcome, PublishedEntry};
 pub use read::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, ReadError, StandingAnswer, next_rank};

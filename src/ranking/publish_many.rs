@@ -86,9 +86,11 @@ impl Ranking {
 
 /// Asks for what Redis holds; the next `EXEC` does nothing if the board has changed by then.
 fn look(pipeline: &mut Pipeline, target: &Target, chunk: &[PublishedEntry<'_>]) {
-    let Target { ready, rebuild, version, member, .. } = target;
+    let Target { ready, rebuild, version, periods, rank, member, .. } = target;
     pipeline.cmd("WATCH").arg(version).ignore();
     pipeline.cmd("MGET").arg(&[ready, rebuild, version]);
+    pipeline.cmd("ZCARD").arg(rank).cmd("HLEN").arg(member);
+    pipeline.cmd("SISMEMBER").arg(periods).arg(target.period_start.0).cmd("EXISTS").arg(periods);
     pipeline.cmd("HMGET").arg(member);
     for entry in chunk {
         pipeline.arg(entry.player_id);
@@ -98,12 +100,16 @@ fn look(pipeline: &mut Pipeline, target: &Target, chunk: &[PublishedEntry<'_>]) 
 type Held = Vec<Option<Vec<u8>>>;
 
 /// Reads the answer to [`look`]: the board's version, and what the hash holds of each player. `None`: the board is not
-/// ready, or it is being rebuilt.
+/// ready, it is being rebuilt, or a part of the period was lost, which the script sees to.
 fn seen(replies: &mut impl Iterator<Item = Value>) -> RedisResult<Option<(i64, Held)>> {
     let mut reply = || replies.next().unwrap_or(Value::Nil);
-    let (board, held) = (reply(), reply());
+    let board = reply();
+    let [ranked, known, listed, kept] = [reply(), reply(), reply(), reply()];
+    let held = reply();
     let (ready, rebuild, version): (Option<String>, Option<String>, Option<i64>) = redis::from_redis_value(board)?;
-    if ready.is_none() || rebuild.is_some() {
+    let empty = ranked == Value::Int(0);
+    let lost = ranked != known || (empty && (listed != Value::Int(0) || kept == Value::Int(0)));
+    if ready.is_none() || rebuild.is_some() || lost {
         return Ok(None);
     }
     Ok(Some((version.unwrap_or(0), redis::from_redis_value(held)?)))

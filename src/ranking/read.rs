@@ -118,9 +118,22 @@ pub enum ReadError {
     /// The board is not in Redis (yet): answer from Postgres or `503 leaderboard_rebuilding`.
     #[error("the leaderboard is being rebuilt")]
     Rebuilding,
+    /// Redis has lost a part of the board, so the rest says nothing: to be rebuilt ([`Ranking::doubt`]), and until then
+    /// answered like [`ReadError::Rebuilding`].
+    #[error("Redis has lost a part of the leaderboard")]
+    Damaged,
     /// Redis is away.
     #[error(transparent)]
     Unavailable(#[from] RankingError),
+}
+
+/// Whether a script could read the board.
+pub(super) fn readable(ready: i64) -> Result<(), ReadError> {
+    match ready {
+        0 => Err(ReadError::Rebuilding),
+        1 => Ok(()),
+        _ => Err(ReadError::Damaged),
+    }
 }
 
 /// ready, version, total, published, before, tied, members
@@ -142,9 +155,10 @@ impl Ranking {
         direction: Direction,
     ) -> Result<Page, ReadError> {
         let base = self.base(board.generation);
-        let (rank, _) = period_keys(&base, board.period_start);
+        let (rank, member) = period_keys(&base, board.period_start);
         let mut call = PAGE.prepare_invoke();
-        call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods")).key(rank);
+        call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods"));
+        call.key(rank).key(member);
         call.arg(board.period_start.0).arg(limit.clamp(1, MAX_PAGE));
         call.arg(if direction == Direction::Forward { "f" } else { "b" });
         call.arg(from.map_or(&b""[..], SortKey::as_bytes)).arg(tie_code(board.tie_policy));
@@ -179,9 +193,7 @@ impl Ranking {
             call.arg("");
         }
         let (ready, version, total, published, ranks, members): LookupReply = self.call(&call).await?;
-        if ready == 0 {
-            return Err(ReadError::Rebuilding);
-        }
+        readable(ready)?;
         let mut found: Vec<RankedEntry> =
             members.into_iter().zip(ranks).filter_map(|(member, before)| ranked(board, member, before + 1)).collect();
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
@@ -247,9 +259,7 @@ pub fn next_rank(policy: TiePolicy, previous: Option<(u64, Standing)>, standing:
 
 pub(super) fn page_of(board: &BoardPeriod, reply: PageReply) -> Result<Page, ReadError> {
     let (ready, version, total, published, before, tied, members) = reply;
-    if ready == 0 {
-        return Err(ReadError::Rebuilding);
-    }
+    readable(ready)?;
     let mut entries: Vec<RankedEntry> = Vec::with_capacity(members.len());
     for (member, position) in members.into_iter().zip(before + 1..) {
         let Some(mut entry) = ranked(board, member, position) else { continue };

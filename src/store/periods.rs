@@ -13,7 +13,7 @@ pub struct StoredPeriod {
     pub id: i64,
     /// From when to when.
     pub period: Period,
-    /// Whether its standings are final.
+    /// Whether its standings are final: written down. One that is frozen and not ranked yet is read like an open one.
     pub closed: bool,
     /// Events that came after the grace and do not count.
     pub late_count: i64,
@@ -23,11 +23,11 @@ pub struct StoredPeriod {
     pub closed_at: Option<Micros>,
 }
 
-type PeriodRow = (i64, Micros, Option<Micros>, String, i64, Option<i64>, Option<Micros>);
+type PeriodRow = (i64, Micros, Option<Micros>, i64, Option<i64>, Option<Micros>);
 
-fn from_row((id, starts_at, ends_at, state, late_count, entry_count, closed_at): PeriodRow) -> StoredPeriod {
+fn from_row((id, starts_at, ends_at, late_count, entry_count, closed_at): PeriodRow) -> StoredPeriod {
     let period = Period { starts_at, ends_at };
-    StoredPeriod { id, period, closed: state == "closed", late_count, entry_count, closed_at }
+    StoredPeriod { id, period, closed: closed_at.is_some(), late_count, entry_count, closed_at }
 }
 
 /// The row of a period, made if it is not there yet, so that the current period has an id before its first score.
@@ -60,7 +60,7 @@ pub async fn starting_at(
     starts_at: Micros,
 ) -> Result<Option<StoredPeriod>, sqlx::Error> {
     let row: Option<PeriodRow> = sqlx::query_as(
-        "SELECT id, starts_at, ends_at, state, late_count, entry_count, closed_at
+        "SELECT id, starts_at, ends_at, late_count, entry_count, closed_at
            FROM leaderboard_periods WHERE generation_id = $1 AND starts_at = $2",
     )
     .bind(generation.0)
@@ -76,7 +76,7 @@ pub async fn starting_at(
 /// Whatever Postgres says.
 pub async fn by_id(pool: &Pool, generation: BoardGenerationId, id: i64) -> Result<Option<StoredPeriod>, sqlx::Error> {
     let row: Option<PeriodRow> = sqlx::query_as(
-        "SELECT id, starts_at, ends_at, state, late_count, entry_count, closed_at
+        "SELECT id, starts_at, ends_at, late_count, entry_count, closed_at
            FROM leaderboard_periods WHERE generation_id = $1 AND id = $2",
     )
     .bind(generation.0)
@@ -97,7 +97,7 @@ pub async fn began_before(
     limit: i64,
 ) -> Result<Vec<StoredPeriod>, sqlx::Error> {
     let rows: Vec<PeriodRow> = sqlx::query_as(
-        "SELECT id, starts_at, ends_at, state, late_count, entry_count, closed_at
+        "SELECT id, starts_at, ends_at, late_count, entry_count, closed_at
            FROM leaderboard_periods WHERE generation_id = $1 AND starts_at < $2
           ORDER BY starts_at DESC LIMIT $3",
     )
@@ -109,12 +109,12 @@ pub async fn began_before(
     Ok(rows.into_iter().map(from_row).collect())
 }
 
-/// Whether this server knows a period to be closed.
+/// Whether this server has the final standings of a period: they are written in the transaction that sets `closed_at`.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn is_closed(pool: &Pool, id: i64) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leaderboard_periods WHERE id = $1 AND state = 'closed')")
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leaderboard_periods WHERE id = $1 AND closed_at IS NOT NULL)")
         .bind(id)
         .fetch_one(pool)
         .await

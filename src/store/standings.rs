@@ -7,13 +7,15 @@ use crate::store::pool::Pool;
 use crate::domain::clock::Micros;
 use crate::domain::ranking_key::Standing;
 
-/// An entry of an open period.
+/// An entry of a period that is not closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEntry {
     /// Whose it is.
     pub player_id: String,
     /// As published.
     pub standing: Standing,
+    /// The entry's version.
+    pub version: i64,
 }
 
 /// All entries of a period, and the sum of their versions (which grows with every change).
@@ -43,7 +45,7 @@ pub async fn small_board(pool: &Pool, period: i64, most: i64) -> Result<Option<S
     let mut board = SmallBoard::default();
     for (player_id, score, subscore, reached_at, version) in rows {
         board.version = board.version.wrapping_add(version);
-        board.entries.push(StoredEntry { player_id, standing: Standing { score, subscore, reached_at } });
+        board.entries.push(StoredEntry { player_id, standing: Standing { score, subscore, reached_at }, version });
     }
     Ok(Some(board))
 }

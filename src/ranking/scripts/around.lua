@@ -1,14 +1,13 @@
 -- The entries around some players: each stands in the middle unless an end of the board is near.
 -- KEYS ready, version, periods, rank, member
 -- ARGV period, limit, tie ('o', 'c'), players…
--- -> {ready, version, total, published, {{before, tied, members}, …}} in the players' order (page.lua says what these are); no
---    members when a player has no entry
-local version = readable()
-if not version then
-  return {0, 0, 0, 0, {}}
+-- -> {ready (2: a part was lost), version, total, published, {{before, tied, members}, …}} in the players'
+--    order (page.lua says what these are); no members when a player has no entry
+local total, version = readable(KEYS[4], KEYS[5])
+if not total then
+  return {version, 0, 0, 0, {}}
 end
 local rank, limit = KEYS[4], tonumber(ARGV[2])
-local total = redis.call('ZCARD', rank)
 local values = redis.call('HMGET', KEYS[5], unpack(ARGV, 4))
 local parts = {}
 for n = 1, #values do

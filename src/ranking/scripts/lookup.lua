@@ -1,10 +1,11 @@
 -- The standings of some players.
 -- KEYS ready, version, periods, rank, member
 -- ARGV period, tie ('o', 'c'), players…
--- -> {ready, version, total, published, ranks (before each, 0-based), members}; players without an entry are left out
-local version = readable()
-if not version then
-  return {0, 0, 0, 0, {}, {}}
+-- -> {ready (2: a part was lost), version, total, published, ranks (before each, 0-based), members}; players without an
+--    entry are left out
+local total, version = readable(KEYS[4], KEYS[5])
+if not total then
+  return {version, 0, 0, 0, {}, {}}
 end
 local rank = KEYS[4]
 local values = redis.call('HMGET', KEYS[5], unpack(ARGV, 3))
@@ -25,5 +26,4 @@ for n = 1, #values do
     end
   end
 end
-local total = redis.call('ZCARD', rank)
 return {1, version, total, published(total), ranks, members}

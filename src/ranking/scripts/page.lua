@@ -1,14 +1,13 @@
 -- A page of one period.
--- KEYS ready, version, periods, rank
+-- KEYS ready, version, periods, rank, member
 -- ARGV period, limit, direction ('f' towards higher ranks' end, 'b' back), from (sort key, '' for the end), tie ('o', 'c')
--- -> {ready, version, total, published, before, tied, members}: `before` entries precede the first member, `tied`
---    of them have a score other than its own.
-local version = readable()
-if not version then
-  return {0, 0, 0, 0, 0, 0, {}}
+-- -> {ready (2: a part was lost), version, total, published, before, tied, members}: `before` entries precede the
+--    first member, `tied` of them have a score other than its own.
+local total, version = readable(KEYS[4], KEYS[5])
+if not total then
+  return {version, 0, 0, 0, 0, 0, {}}
 end
 local rank, limit, from = KEYS[4], tonumber(ARGV[2]), ARGV[4]
-local total = redis.call('ZCARD', rank)
 local members, before
 if ARGV[3] == 'f' then
   if from == '' then

@@ -1,7 +1,7 @@
 -- Writes what one fold changed in one period, live and into the shadow of a rebuild under way.
 -- KEYS ready, version, rebuild, periods, rank, member, shadow periods, shadow rank, shadow member
 -- ARGV generation, period, entry version, channel, then player, place, …; '' instead of the place removes the entry
--- -> 0 nothing is there to write to; 1 written to the live board; 2 written to a shadow only
+-- -> 0 nothing is there to write to, or a part of it was lost; 1 written to the live board; 2 written to a shadow only
 local ready = redis.call('EXISTS', KEYS[1]) == 1
 local rebuilding = redis.call('EXISTS', KEYS[3]) == 1
 if not ready and not rebuilding then
@@ -78,6 +78,13 @@ if rebuilding then
 end
 if not ready then
   return 2
+end
+-- What was lost of the period (somebody evicts keys) would look whole with this in it: the board is to be rebuilt.
+local held = redis.call('ZCARD', KEYS[5])
+if held ~= redis.call('HLEN', KEYS[6]) or (held == 0
+    and (redis.call('SISMEMBER', KEYS[4], ARGV[2]) == 1 or redis.call('EXISTS', KEYS[4]) == 0)) then
+  redis.call('SET', KEYS[1], 'doubtful')
+  return rebuilding and 2 or 0
 end
 if write(KEYS[4], KEYS[5], KEYS[6], false) then
   -- Who watches the version (publish_many.rs) must see every change.

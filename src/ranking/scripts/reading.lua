@@ -1,15 +1,26 @@
 #!lua flags=no-writes
 -- What the scripts that read have before them (src/ranking/read.rs). Keys are those of src/domain/ranking_key.rs.
 
--- The board's version; nothing when it is not ready. One command for both keys: each costs most of a microsecond.
-local function readable()
+-- Entries of the period, and the board's version. Or nothing, and why: 0 the board is not ready; 2 a part of it was lost
+-- (somebody evicts keys), and what is left says nothing. One command for both keys: each costs most of a microsecond.
+local function readable(rank, member)
   local ready, version = unpack(redis.call('MGET', KEYS[1], KEYS[2]))
-  return ready and (version or 0)
+  if not ready then
+    return nil, 0
+  end
+  local total = redis.call('ZCARD', rank)
+  -- Who has entries is among the board's periods, and a board that is ready has a set of them, be it of none.
+  local lost = not version or total ~= redis.call('HLEN', member) or (total == 0
+      and (redis.call('SISMEMBER', KEYS[3], ARGV[1]) == 1 or redis.call('EXISTS', KEYS[3]) == 0))
+  if lost then
+    return nil, 2
+  end
+  return total, version
 end
 
--- Whether Redis holds the period: who has entries is among the board's periods.
+-- Whether Redis holds the period.
 local function published(total)
-  return total > 0 and 1 or redis.call('SISMEMBER', KEYS[3], ARGV[1])
+  return total > 0 and 1 or 0
 end
 
 -- Entries from position `first` to `last`. Numbers as arguments would be written with 17 digits, which is slow.

@@ -14,6 +14,8 @@ for _, p in ipairs(redis.call('SMEMBERS', KEYS[4])) do
   redis.call('UNLINK', live .. ':rank', live .. ':member')
 end
 redis.call('UNLINK', KEYS[4])
+-- No period is called so: the set of a board that is ready is there, be it of no periods, or Redis has lost it.
+redis.call('SADD', KEYS[4], '-')
 for _, p in ipairs(redis.call('SMEMBERS', KEYS[5])) do
   local live, shadow = ARGV[2] .. 'p:' .. p, ARGV[2] .. 'shadow:' .. p
   for _, player in ipairs(redis.call('SMEMBERS', shadow .. ':member:removed')) do

@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod audit_log;
 mod cli;
+mod damaged;
 mod directory;
 mod document;
 mod pages;

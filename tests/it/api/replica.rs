@@ -52,6 +52,22 @@ async fn history_is_read_from_a_replica_that_has_it_and_else_from_the_primary() 
     let path = "/v1/leaderboards/weekly/entries?period=previous";
     let players = || async { world.get(path, Some(&game.client)).await.players() };
     assert_eq!(players().await, ["on-primary"], "the replica lags behind");
+    // The freezing arrives before the standings do.
+    let mut copied = copy.superuser().await;
+    for statement in [
+        "SET session_replication_role = replica".to_owned(),
+        format!(
+            "INSERT INTO leaderboard_periods (id, generation_id, starts_at, state) OVERRIDING SYSTEM VALUE
+             VALUES ({}, {}, '-infinity', 'closed')",
+            last.id, generation.0
+        ),
+        "RESET session_replication_role".to_owned(),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut copied).await.unwrap();
+    }
+    assert_eq!(players().await, ["on-primary"], "the replica has it frozen and not ranked");
+    let included = world.get(&format!("{path}&include=plays"), Some(&game.client)).await.json();
+    assert_eq!(included["entries"][0]["plays"], 3, "what is included comes from the primary as well");
 
     close(&copy, &last, generation.0, "on-replica").await;
     let read_from = async |whom: &str| {

@@ -11,7 +11,7 @@ use scoreline::domain::board::Order;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::ranking_key::{Standing, VersionedStanding, encode};
-use scoreline::ranking::{PublishOutcome, PublishedEntry, Ranking};
+use scoreline::ranking::{BoardStatus, PublishOutcome, PublishedEntry, Ranking, ReadError};
 use serde_json::json;
 
 use super::arena::Arena;
@@ -206,23 +206,33 @@ async fn fine_print_10_writers_of_many_entries_and_rebuilds_beside_each_other_le
 }
 
 #[tokio::test]
-async fn what_someone_else_wrote_beside_the_players_is_replaced() {
+async fn a_board_beside_whose_players_someone_else_wrote_is_doubted() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
-    arena.rebuild(board).await;
     let changes = changes(&players(), 1, PLAYERS);
-    for (version, count) in [(1, PLAYERS), (2, 3)] {
-        let mut redis = arena.redis.connection();
+    let publish = async |version: i64, count: usize| {
+        let moved = |(player, standing): &(String, Standing)| {
+            (player.clone(), Standing { reached_at: Micros(version), ..*standing })
+        };
+        let changes: Vec<_> = changes[..count].iter().map(moved).collect();
+        let published = published(&changes);
+        arena.ranking.publish(board, Micros::EPOCH, Order::Descending, version, &published).await.unwrap()
+    };
+    for (version, count) in [(1, PLAYERS), (11, 3)] {
+        arena.rebuild(board).await;
+        publish(version, PLAYERS).await;
         redis::cmd("HSET")
             .arg(format!("{{sl:b2:{board}}}:p:0:member"))
             .arg(&changes[1].0)
             .arg("nonsense")
-            .exec(&mut redis)
+            .exec(&mut arena.redis.connection())
             .unwrap();
-        let published = published(&changes[..count]);
-        arena.ranking.publish(board, Micros::EPOCH, Order::Descending, version, &published).await.unwrap();
-        let found = arena.ranking.standing(&arena.whole(board), &changes[1].0).await.unwrap();
-        assert_eq!(found.entry.unwrap().standing, changes[1].1);
+        // What was there is lost: it is replaced, and its old place stays behind.
+        publish(version + 1, count).await;
+        let found = arena.ranking.standing(&arena.whole(board), &changes[1].0).await;
+        assert!(matches!(found, Err(ReadError::Damaged)), "{found:?}");
+        assert_eq!(publish(version + 2, count).await, PublishOutcome::NotReady);
+        assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Doubtful]);
     }
 }
 

@@ -112,7 +112,8 @@ async fn fine_print_10_a_removal_during_a_rebuild_leaves_a_tombstone_until_the_s
         publish(newer, &[PublishedEntry { player_id: "b", standing: None }]).await.unwrap(),
         PublishOutcome::Live
     );
-    assert_eq!(arena.redis_state(board).keys().map(|k| k.rsplit(':').next().unwrap()).collect::<Vec<_>>(), ["ready"]);
+    let left: Vec<String> = arena.redis_state(board).into_values().flatten().collect();
+    assert_eq!(left.len(), 2, "that it is ready, and that it has no periods: {left:?}");
 }
 
 #[tokio::test]
@@ -263,4 +264,37 @@ async fn publishing_goes_on_after_a_black_hole_that_never_said_goodbye() {
     proxy.swallow_nothing();
     eventually("another connection is made", Duration::from_secs(5), async || ranking.version(board).await.is_ok())
         .await;
+}
+
+#[tokio::test]
+async fn a_publication_does_not_make_a_board_look_whole_of_which_a_part_is_lost() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    let players: Vec<String> = (0..120).map(|n| format!("p-{n}")).collect();
+    let all: Vec<_> = players.iter().map(|player| play(player, 1, 0)).collect();
+    let mut redis = arena.redis.connection();
+    let mut scores = 1;
+    for lost in
+        [&["p:0:rank"][..], &["p:0:member"], &["p:0:rank", "p:0:member"], &["p:0:rank", "p:0:member", "periods"]]
+    {
+        // By the script, and as plain commands.
+        for publication in [1, 60] {
+            arena.rebuild(board).await;
+            arena.score(board, &all).await;
+            for key in lost {
+                redis::cmd("DEL").arg(format!("{{sl:b2:{board}}}:{key}")).exec(&mut redis).unwrap();
+            }
+            scores += 1;
+            let better: Vec<_> = players[..publication].iter().map(|player| play(player, scores, 1)).collect();
+            arena.score(board, &better).await;
+            assert_eq!(
+                arena.ranking.status(&[board]).await.unwrap(),
+                [BoardStatus::Doubtful],
+                "{lost:?} {publication}"
+            );
+            scoreline::aggregator::rebuild::check_boards(arena.pool(), &arena.ranking, &arena.rules).await.unwrap();
+            let top = arena.top(board).await;
+            assert_eq!((top.len(), top[0].2), (120, scores), "{lost:?} {publication}");
+        }
+    }
 }

@@ -1,0 +1,146 @@
+//! Never an empty board that is not empty: a Redis that has lost a part of one, and periods that are frozen and not ranked.
+
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use scoreline::domain::clock::Micros;
+use scoreline::domain::ids::BoardGenerationId;
+use scoreline::domain::period::Period;
+use scoreline::ranking::BoardStatus;
+use scoreline::store::{markers, periods};
+use serde_json::json;
+
+use super::world::{Game, World, board};
+use crate::support::eventually;
+
+const EPOCH: Micros = Micros::EPOCH;
+const BASE: &str = "/v1/leaderboards/global/entries";
+
+async fn period(world: &World, generation: BoardGenerationId) -> periods::StoredPeriod {
+    periods::ensure(&world.db.pool, generation, &Period { starts_at: EPOCH, ends_at: None }).await.unwrap()
+}
+
+/// More entries than are answered from Postgres.
+async fn store_many(world: &World, period: &periods::StoredPeriod) {
+    sqlx::query(
+        "INSERT INTO leaderboard_entries (period_id, player_id, score, subscore, reached_at, event_id, plays, version)
+         SELECT $1, 'p-' || n, n, 0, now(), gen_random_uuid(), 1, nextval('entry_version') FROM generate_series(1, 1200) n
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(period.id)
+    .execute(&world.db.pool)
+    .await
+    .unwrap();
+}
+
+/// What each route answers: its status, and of entries how many.
+async fn answers(world: &World, game: &Game, period: &str) -> [(u16, usize); 4] {
+    let get = async |path: String| world.get(&path, Some(&game.client)).await;
+    let body = json!({"player_ids": ["p-1"]});
+    let pages = [
+        // Each time another page: none is from a cache.
+        get(format!("{BASE}?period={period}&limit={}", 500 + u16::from(rand::random::<u8>()))).await,
+        get(format!("{BASE}/p-1/around?period={period}")).await,
+        world.send(Method::POST, &format!("{BASE}/lookup?period={period}"), Some(&game.client), &body).await,
+    ];
+    let standing = get(format!("{BASE}/p-1?period={period}")).await;
+    let [page, around, friends] = pages.map(|answer| {
+        let shown = if answer.status == StatusCode::OK { answer.players().len() } else { 0 };
+        (answer.status.as_u16(), shown)
+    });
+    [page, (standing.status.as_u16(), 1), around, friends]
+}
+
+const SMALL: [(u16, usize); 4] = [(200, 3), (200, 1), (200, 3), (200, 1)];
+const REFUSED: [(u16, usize); 4] = [(503, 0), (503, 1), (503, 0), (503, 0)];
+
+fn lose(world: &World, generation: BoardGenerationId, keys: &[&str]) {
+    for key in keys {
+        let key = format!("{{sl:b2:{generation}}}:{key}");
+        redis::cmd("DEL").arg(key).exec(&mut world.redis.connection()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_board_of_which_redis_lost_a_part_is_never_answered_as_it_is_left() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    let (small, large) = (period(&world, generation).await, world.board(&game, board("large")).await);
+    world.store(generation, small, &[("p-1", 3), ("p-2", 2), ("p-3", 1)]).await;
+    store_many(&world, &period(&world, large).await).await;
+    for lost in [
+        &["p:0:rank"][..],
+        &["p:0:member"],
+        &["p:0:rank", "p:0:member"],
+        &["p:0:rank", "p:0:member", "periods"],
+        &["version"],
+        &["ready"],
+    ] {
+        for board in [generation, large] {
+            world.make_ready(board).await;
+            lose(&world, board, lost);
+        }
+        assert_eq!(answers(&world, &game, "current").await, SMALL, "{lost:?}");
+        let refused = world.get("/v1/leaderboards/large/entries/p-1", Some(&game.client)).await;
+        assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "leaderboard_rebuilding"), "{lost:?}");
+        let doubted = if lost == ["ready"] { BoardStatus::Missing } else { BoardStatus::Doubtful };
+        eventually("cron is told", Duration::from_secs(5), async || {
+            // Whoever reads it while it is marked already need not say so again.
+            world.get("/v1/leaderboards/large/entries/p-1", Some(&game.client)).await;
+            answers(&world, &game, "current").await;
+            world.ranking.status(&[generation, large]).await.unwrap() == [doubted; 2]
+        })
+        .await;
+    }
+    world.make_ready(large).await;
+    let found = world.get("/v1/leaderboards/large/entries/p-1", Some(&game.client)).await;
+    assert_eq!(found.json()["total"], 1_200);
+}
+
+#[tokio::test]
+async fn a_period_that_is_frozen_and_not_ranked_is_read_like_an_open_one() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let mut weekly = board("global");
+    weekly["reset"] = "weekly".into();
+    let generation = world.board(&game, weekly).await;
+    // Monday, 2026-11-16.
+    let monday = Micros::from_seconds(1_794_787_200);
+    let last = Period { starts_at: monday.plus_seconds(-7 * 86_400), ends_at: Some(monday) };
+    let last = periods::ensure(&world.db.pool, generation, &last).await.unwrap();
+    world.store(generation, last, &[("p-1", 3), ("p-2", 2), ("p-3", 1)]).await;
+    world.make_ready(generation).await;
+    let freeze = "UPDATE leaderboard_periods SET state = 'closed' WHERE ends_at IS NOT NULL AND id = $1";
+    sqlx::query(freeze).bind(last.id).execute(&world.db.pool).await.unwrap();
+    let full = format!("{BASE}?period=previous&include=plays,metadata");
+    let page = world.get(&full, Some(&game.client)).await.json();
+    assert_eq!((&page["entries"][0]["plays"], &page["entries"][0]["metadata"]), (&json!(1), &json!({"car": "red"})));
+    let listed = world.get("/v1/leaderboards/global/periods", Some(&game.client)).await.json();
+    let listed = listed["periods"].as_array().unwrap().iter().find(|p| p["id"] == last.id).unwrap().clone();
+    assert_eq!((&listed["state"], &listed["entry_count"]), (&json!("open"), &json!(null)));
+    lose(&world, generation, &["ready"]);
+    assert_eq!(answers(&world, &game, "previous").await, SMALL, "from its entries");
+    store_many(&world, &last).await;
+    eventually("too many for that", Duration::from_secs(5), async || {
+        answers(&world, &game, "previous").await == REFUSED
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_large_board_waits_for_nothing_that_was_not_shown() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    store_many(&world, &period(&world, generation).await).await;
+    // An outage left something of another board to be published.
+    let mut transaction = world.db.pool.begin().await.unwrap();
+    markers::insert(&mut transaction, 0, b"of others").await.unwrap();
+    transaction.commit().await.unwrap();
+    lose(&world, generation, &["ready"]);
+    let get = async || world.get(&format!("{BASE}/p-1"), Some(&game.client)).await;
+    assert_eq!(get().await.status, StatusCode::SERVICE_UNAVAILABLE);
+    world.make_ready(generation).await;
+    assert_eq!(get().await.status, StatusCode::OK);
+}
