@@ -18,7 +18,7 @@ use crate::store::event_scan::{self, GameScan, ScanKey};
 use crate::store::{partitions, recompute_steps};
 
 /// Entries of one pass: about 50 MB.
-const ENTRIES_PER_PASS: i64 = 100_000;
+const ENTRIES_PER_PASS: u64 = 100_000;
 /// Events read at once.
 const CHUNK: i64 = 5_000;
 /// Rows of waiting facts read at once.
@@ -78,16 +78,17 @@ type States = HashMap<Place, EntryState>;
 
 /// Compares every entry of the open periods of a live leaderboard with what the events say. Scores may come in
 /// meanwhile: what differs is computed again within one snapshot of the database, in which entries and waiting facts
-/// together must be exactly what the events say.
+/// together must be exactly what the events say. `None`: another definition took its place meanwhile.
 ///
 /// # Errors
 /// [`JobError`].
-pub async fn audit_entries(pool: &Pool, board: &CompiledBoard) -> Result<EntriesAudit, JobError> {
+pub async fn audit_entries(pool: &Pool, board: &CompiledBoard) -> Result<Option<EntriesAudit>, JobError> {
     let parts = {
         let mut connection = pool.acquire().await?;
         let periods = audit::open_periods(&mut connection, board.generation.id).await?;
         let ids: Vec<i64> = periods.iter().map(|p| p.id).collect();
-        audit::count_entries(&mut connection, &ids).await? / ENTRIES_PER_PASS + 1
+        let entries: u64 = audit::counts(&mut connection, &ids).await?.values().sum();
+        entries / ENTRIES_PER_PASS + 1
     };
     let parts = i32::try_from(parts).unwrap_or(i32::MAX);
     let mut found = EntriesAudit::default();
@@ -101,11 +102,16 @@ pub async fn audit_entries(pool: &Pool, board: &CompiledBoard) -> Result<Entries
         }
         let mut snapshot = pool.begin().await?;
         audit::take_snapshot(&mut snapshot).await?;
+        // Nobody makes facts for what is not live: its entries stand still while events go on.
+        if !audit::is_live(&mut snapshot, board.generation.id).await? {
+            snapshot.rollback().await?;
+            return Ok(None);
+        }
         let (computed, stored) = pass(&mut snapshot, board, (part, parts)).await?;
         snapshot.rollback().await?;
         report(&computed, &stored, &mut found);
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 fn report(computed: &States, stored: &States, found: &mut EntriesAudit) {

@@ -11,6 +11,7 @@
 
 pub mod audit;
 pub mod audit_events;
+mod audit_redis;
 pub mod baseline;
 pub mod close_periods;
 pub mod fold;

@@ -23,15 +23,15 @@ pub struct Audit {
     redis_only: bool,
 }
 
-/// Runs `scoreline audit`: every entry in Redis against Postgres (what differs is repaired), and every entry in
-/// Postgres against the stored events (what differs is reported and never touched).
+/// Runs `scoreline audit`: every entry in Redis against Postgres, both ways (what differs is repaired), and every entry
+/// in Postgres against the stored events (what differs is reported and never touched).
 pub async fn audit(with: With<Audit>) -> Result<Answer, Failure> {
     let (pool, ranking) = (with.reach.pool()?, with.reach.ranking()?);
     let found = with.what.which.find(&with.reach, &pool).await?;
     let definitions = definitions::load(&mut *pool.acquire().await?).await?;
     // Whoever interrupts the command ends the process; nothing is left half done by that.
     let stop = CancellationToken::new();
-    let (mut audits, mut skipped) = (Vec::new(), Vec::new());
+    let (mut audits, mut skipped, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
     for (_, name, stored) in found {
         let Some(board) = stored.live.and_then(|live| definitions.boards.get(&live)) else {
             skipped.push(name);
@@ -39,12 +39,16 @@ pub async fn audit(with: With<Audit>) -> Result<Answer, Failure> {
         };
         let audited = audit_board(&pool, &ranking, board, !with.what.redis_only, &stop).await;
         let audited = audited.map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
-        audits.push((name, audited));
+        if audited.replaced {
+            replaced.push(name);
+        } else {
+            audits.push((name, audited));
+        }
     }
     let clean = audits.iter().all(|(_, audit)| audit.is_clean());
     let all: Vec<_> = audits.iter().map(|(name, audit)| as_json(name, audit)).collect();
-    let value = json!({ "clean": clean, "leaderboards": all, "not_live_yet": skipped });
-    let answer = Answer::new(&value, as_text(&audits, &skipped, clean));
+    let value = json!({ "clean": clean, "leaderboards": all, "not_live_yet": skipped, "replaced": replaced });
+    let answer = Answer::new(&value, as_text(&audits, &skipped, &replaced, clean));
     Ok(if clean { answer } else { answer.not_as_it_should_be() })
 }
 
@@ -53,7 +57,7 @@ fn as_json(name: &str, audit: &BoardAudit) -> serde_json::Value {
             "events": audit.events })
 }
 
-fn as_text(audits: &[(String, BoardAudit)], skipped: &[String], clean: bool) -> String {
+fn as_text(audits: &[(String, BoardAudit)], skipped: &[String], replaced: &[String], clean: bool) -> String {
     let rows: Vec<[String; 7]> = audits
         .iter()
         .map(|(name, audit)| {
@@ -89,6 +93,13 @@ fn as_text(audits: &[(String, BoardAudit)], skipped: &[String], clean: bool) -> 
         for difference in audit.events.iter().flat_map(|events| &events.differences) {
             text.push_str(&format!("\n{name}: {}", described(difference)));
         }
+    }
+    for (name, audit) in audits.iter().filter(|(_, audit)| audit.redis.undecided > 0) {
+        let count = audit.redis.undecided;
+        text.push_str(&format!("\n{name}: {count} entries were not judged; their publication is still on its way"));
+    }
+    for name in replaced {
+        text.push_str(&format!("\n{name}: not audited; an edit or a recompute took its place meanwhile"));
     }
     for name in skipped {
         text.push_str(&format!("\n{name}: not audited; it is computed for the first time"));

@@ -29,7 +29,7 @@ pub async fn open_periods(
 ) -> Result<Vec<AuditPeriod>, sqlx::Error> {
     let rows: Vec<(i64, Micros, Option<Micros>)> = sqlx::query_as(
         "SELECT id, starts_at, ends_at FROM leaderboard_periods
-          WHERE generation_id = $1 AND state = 'open' ORDER BY starts_at",
+          WHERE generation_id = $1 AND state = 'open' AND unpublished_at IS NULL ORDER BY starts_at",
     )
     .bind(generation.0)
     .fetch_all(connection)
@@ -38,15 +38,59 @@ pub async fn open_periods(
     Ok(rows.into_iter().map(period).collect())
 }
 
-/// How many entries a generation's open periods have.
+/// A generation's periods that belong in Redis: open, frozen, and closed ones until they are removed from it.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn count_entries(connection: &mut PgConnection, period_ids: &[i64]) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT count(*) FROM leaderboard_entries WHERE period_id = ANY ($1)")
-        .bind(period_ids)
+pub async fn published_periods(
+    connection: &mut PgConnection,
+    generation: BoardGenerationId,
+) -> Result<Vec<AuditPeriod>, sqlx::Error> {
+    let rows: Vec<(i64, Micros, Option<Micros>)> = sqlx::query_as(
+        "SELECT id, starts_at, ends_at FROM leaderboard_periods
+          WHERE generation_id = $1 AND unpublished_at IS NULL ORDER BY starts_at",
+    )
+    .bind(generation.0)
+    .fetch_all(connection)
+    .await?;
+    let period = |(id, starts_at, ends_at)| AuditPeriod { id, period: Period { starts_at, ends_at } };
+    Ok(rows.into_iter().map(period).collect())
+}
+
+/// Whether a period belongs in Redis.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn is_published(connection: &mut PgConnection, period: i64) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leaderboard_periods WHERE id = $1 AND unpublished_at IS NULL)")
+        .bind(period)
         .fetch_one(connection)
         .await
+}
+
+/// Whether a generation is what players see.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn is_live(connection: &mut PgConnection, generation: BoardGenerationId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leaderboard_generations WHERE id = $1 AND state = 'live')")
+        .bind(generation.0)
+        .fetch_one(connection)
+        .await
+}
+
+/// How many entries each of these periods has; those without any are absent.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn counts(connection: &mut PgConnection, period_ids: &[i64]) -> Result<HashMap<i64, u64>, sqlx::Error> {
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT period_id, count(*) FROM leaderboard_entries WHERE period_id = ANY ($1) GROUP BY period_id",
+    )
+    .bind(period_ids)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(period, count)| (period, count.unsigned_abs())).collect())
 }
 
 /// Names an entry within a generation: period start and player.
@@ -65,7 +109,7 @@ pub async fn entries(
         "SELECT p.starts_at, e.player_id, coalesce(e.sum_score, e.score), coalesce(e.sum_subscore, e.subscore),
                 e.reached_at, e.event_id, e.plays, e.metadata::text
            FROM leaderboard_periods p JOIN leaderboard_entries e ON e.period_id = p.id
-          WHERE p.generation_id = $1 AND p.state = 'open'
+          WHERE p.generation_id = $1 AND p.state = 'open' AND p.unpublished_at IS NULL
             AND ($3 = 1 OR ((hashtext(e.player_id) & 2147483647) % $3) = $2)",
     )
     .bind(generation.0)
@@ -89,7 +133,7 @@ pub async fn baseline(
         "SELECT b.period_start, b.player_id, b.score, b.subscore, b.reached_at, b.event_id, b.plays, b.metadata::text
            FROM entry_baseline b
            JOIN leaderboard_periods p ON p.generation_id = b.generation_id AND p.starts_at = b.period_start
-          WHERE b.generation_id = $1 AND p.state = 'open'
+          WHERE b.generation_id = $1 AND p.state = 'open' AND p.unpublished_at IS NULL
             AND ($3 = 1 OR ((hashtext(b.player_id) & 2147483647) % $3) = $2)",
     )
     .bind(generation.0)
@@ -131,7 +175,8 @@ pub async fn take_snapshot(transaction: &mut PgConnection) -> Result<(), sqlx::E
     Ok(())
 }
 
-/// A random sample of about `wanted` entries of open periods of live generations, spread over all leaderboards by size.
+/// A random sample of about `wanted` entries that belong in Redis, of live generations, spread over all leaderboards by
+/// size.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -139,15 +184,17 @@ pub async fn sample(
     connection: &mut PgConnection,
     wanted: i64,
 ) -> Result<Vec<(BoardGenerationId, AuditPeriod, String)>, sqlx::Error> {
-    // Pages at random: the share that holds about the wanted number, by the planner's estimate.
+    // Pages at random: the share that holds about the wanted number, by how many entries a page held when it was last
+    // counted and how many pages there are now. If they hold many more, chance decides which are taken, not their place.
     let rows: Vec<(i32, i64, Micros, Option<Micros>, String)> = sqlx::query_as(
         "SELECT p.generation_id, p.id, p.starts_at, p.ends_at, e.player_id
            FROM leaderboard_entries e TABLESAMPLE SYSTEM (least(100, 100.0 * $1 / greatest(1, (
-                    SELECT sum(c.reltuples) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-                     WHERE i.inhparent = 'leaderboard_entries'::regclass)))::real)
-           JOIN leaderboard_periods p ON p.id = e.period_id AND p.state = 'open'
+                    SELECT pg_relation_size(oid) / current_setting('block_size')::bigint
+                           * CASE WHEN relpages > 0 AND reltuples > 0 THEN reltuples / relpages ELSE 50 END
+                      FROM pg_class WHERE oid = 'leaderboard_entries'::regclass)))::real)
+           JOIN leaderboard_periods p ON p.id = e.period_id AND p.unpublished_at IS NULL
            JOIN leaderboard_generations g ON g.id = p.generation_id AND g.state = 'live'
-          LIMIT 3 * $1",
+          ORDER BY random() LIMIT 3 * $1",
     )
     .bind(wanted)
     .fetch_all(connection)

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use scoreline::aggregator::audit::{audit_all_samples, audit_board};
 use scoreline::aggregator::audit_events::audit_entries;
+use scoreline::aggregator::close_periods::{close_due, unpublish_closed};
 use scoreline::aggregator::rebuild::rebuild_board;
 use scoreline::domain::board::CompiledBoard;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ranking_key::{Standing, write_place};
 use serde_json::json;
 
-use super::stage::{Happening, Stage};
+use super::stage::{Happening, Stage, at};
 
 async fn published(stage: &Stage) -> Arc<CompiledBoard> {
     let board = stage.live("b", json!({})).await;
@@ -73,7 +74,7 @@ async fn an_audit_finds_drift_in_redis_and_repairs_it() {
         meddle(&[b"HSET", member, ghost, &[b"1:", &place[..]].concat()]);
     }
     let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
-    assert_eq!((audit.redis.missing, audit.redis.different, audit.redis.extra), (1, 1, 1), "{audit:?}");
+    assert_eq!((audit.redis.missing, audit.redis.different, audit.redis.extra), (1, 1, 2), "{audit:?}");
     assert!(audit.redis.repaired);
     let again = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
     assert!(again.is_clean(), "{again:?}");
@@ -97,12 +98,12 @@ async fn an_audit_reports_entries_that_are_not_what_the_events_say_and_touches_n
     ] {
         sqlx::query(statement).execute(stage.pool()).await.unwrap();
     }
-    let audit = audit_entries(stage.pool(), &board).await.unwrap();
+    let audit = audit_entries(stage.pool(), &board).await.unwrap().unwrap();
     assert_eq!(audit.differing, 3);
     let players: Vec<&str> = audit.differences.iter().map(|d| d.player_id.as_str()).collect();
     assert_eq!(players, ["p-1", "p-2", "p-ghost"]);
     assert!(audit.differences[1].stored.is_none() && audit.differences[2].computed.is_none());
-    assert_eq!(audit_entries(stage.pool(), &board).await.unwrap().differing, 3);
+    assert_eq!(audit_entries(stage.pool(), &board).await.unwrap().unwrap().differing, 3);
 }
 
 #[tokio::test]
@@ -112,6 +113,208 @@ async fn facts_that_wait_are_no_difference() {
     stage
         .accept(&[stage.event("p-1", 9_999, "2026-11-20T02:00:00Z"), stage.event("new", 1, "2026-11-20T02:00:00Z")])
         .await;
-    let audit = audit_entries(stage.pool(), &board).await.unwrap();
+    let audit = audit_entries(stage.pool(), &board).await.unwrap().unwrap();
     assert_eq!((audit.computed, audit.differing), (1_201, 0), "{audit:?}");
+}
+
+/// The keys of a period, as the ranking names them.
+fn keys(board: &CompiledBoard, start: Micros) -> [String; 2] {
+    let base = format!("{{sl:b2:{}}}:p:{}", board.generation.id, start.0);
+    ["rank", "member"].map(|name| format!("{base}:{name}"))
+}
+
+fn run(stage: &Stage, command: &mut redis::Cmd) {
+    command.exec(&mut stage.redis.connection()).unwrap();
+}
+
+/// Takes an entry out of Redis, of both keys.
+fn take_out(stage: &Stage, board: &CompiledBoard, start: Micros, player: &str) {
+    let [rank, member] = keys(board, start);
+    let value: Vec<u8> = redis::cmd("HGET").arg(&member).arg(player).query(&mut stage.redis.connection()).unwrap();
+    let place = &value[value.iter().position(|byte| *byte == b':').unwrap() + 1..];
+    run(stage, redis::cmd("ZREM").arg(&rank).arg([place, player.as_bytes()].concat()));
+    run(stage, redis::cmd("HDEL").arg(&member).arg(player));
+}
+
+/// What autovacuum does some time.
+async fn analyze(stage: &Stage) {
+    let mut owner = stage.database.owner().await;
+    sqlx::query("ANALYZE leaderboard_entries, leaderboard_periods").execute(&mut owner).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_hourly_audit_finds_what_is_missing_though_nobody_sampled_it() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let board = published(&stage).await;
+    let tenure = stage.tenure("job-audit-boards").await;
+    // Of both keys: what is left looks whole.
+    let lost = [&["rank"][..], &["member"], &["rank", "member"]];
+    for names in lost {
+        let keys = keys(&board, Micros::EPOCH);
+        for key in keys.iter().filter(|key| names.iter().any(|name| key.ends_with(name))) {
+            run(&stage, redis::cmd("DEL").arg(key));
+        }
+        assert!(audit_all_samples(&stage.context, &tenure).await.unwrap() >= 1_200, "{names:?}");
+        assert_eq!(audit_all_samples(&stage.context, &tenure).await.unwrap(), 0, "{names:?}: repaired");
+    }
+    // A table of which a sample is nearly nothing.
+    let grow = "INSERT INTO leaderboard_entries SELECT -1, 'x-' || n, 1, 0, now(), gen_random_uuid(), 1, 1
+                  FROM generate_series(1, 400000) n";
+    sqlx::query(grow).execute(stage.pool()).await.unwrap();
+    analyze(&stage).await;
+    take_out(&stage, &board, Micros::EPOCH, "p-7");
+    assert_eq!(audit_all_samples(&stage.context, &tenure).await.unwrap(), 1);
+    assert_eq!(audit_all_samples(&stage.context, &tenure).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_sample_is_of_the_whole_table_and_another_each_time() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let board = stage.live("b", json!({})).await;
+    for statement in [
+        "INSERT INTO leaderboard_periods (generation_id, starts_at) SELECT max(id), 'epoch' FROM leaderboard_generations
+         ON CONFLICT DO NOTHING",
+        "INSERT INTO leaderboard_entries
+         SELECT (SELECT max(id) FROM leaderboard_periods), 'p-' || n, n, 0, now(), gen_random_uuid(), 1, 1
+           FROM generate_series(1, 60000) n",
+    ] {
+        sqlx::query(statement).execute(stage.pool()).await.unwrap();
+    }
+    analyze(&stage).await;
+    let mut samples = Vec::new();
+    for _ in 0..6 {
+        let mut connection = stage.pool().acquire().await.unwrap();
+        let sample = scoreline::store::audit::sample(&mut connection, 500).await.unwrap();
+        assert!(sample.len() <= 1_500 && sample.iter().all(|(id, _, _)| *id == board.generation.id));
+        let mut places: Vec<i64> = sample.iter().map(|(_, _, player)| player[2..].parse().unwrap()).collect();
+        places.sort_unstable();
+        samples.push(places);
+    }
+    let all: Vec<i64> = samples.concat();
+    assert!((1_000..6_000).contains(&all.len()), "about 500 each time: {}", all.len());
+    assert!(all.iter().any(|n| *n > 45_000) && all.iter().any(|n| *n < 15_000), "of all parts of the table");
+    samples.sort_unstable();
+    samples.dedup();
+    assert!(samples.len() > 1, "each time others");
+}
+
+#[tokio::test]
+async fn an_audit_looks_at_closed_periods_for_as_long_as_redis_has_them() {
+    let stage = Stage::new("2026-11-20T12:00:00Z").await;
+    let board = stage.live("daily", json!({"reset": "daily"})).await;
+    stage.accept(&[stage.event("a", 1, "2026-11-20T01:00:00Z"), stage.event("b", 2, "2026-11-20T01:00:00Z")]).await;
+    stage.accept(&[stage.event("a", 1, "2026-11-21T01:00:00Z")]).await;
+    stage.fold().await;
+    sqlx::query("DELETE FROM dirty_entries").execute(stage.pool()).await.unwrap();
+    let (id, order) = (board.generation.id, board.generation.spec.definition.order);
+    rebuild_board(stage.pool(), &stage.ranking, id, order, |_| {}).await.unwrap();
+    stage.set_now("2026-11-21T12:00:00Z");
+    let tenure = stage.tenure("job-close-periods").await;
+    close_due(&stage.context, &tenure).await.unwrap();
+    assert_eq!(stage.count("SELECT count(*) FROM period_standings").await, 2);
+    let yesterday = at("2026-11-20T00:00:00Z");
+    let [rank, member] = keys(&board, yesterday);
+    let kept = |key: &str| -> Vec<u8> { redis::cmd("DUMP").arg(key).query(&mut stage.redis.connection()).unwrap() };
+    let copies = [kept(&rank), kept(&member)];
+    take_out(&stage, &board, yesterday, "b");
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
+    assert_eq!((audit.redis.compared, audit.redis.missing, audit.redis.repaired), (3, 1, true), "{audit:?}");
+    assert_eq!([kept(&rank), kept(&member)], copies, "as it was");
+    // Removed from Redis as its time has come, and brought back by whoever did not know.
+    stage.set_now("2026-11-22T12:00:01Z");
+    unpublish_closed(&stage.context, &tenure).await.unwrap();
+    for (key, copy) in [&rank, &member].into_iter().zip(&copies) {
+        run(&stage, redis::cmd("RESTORE").arg(key).arg(0).arg(copy.as_slice()));
+    }
+    run(&stage, redis::cmd("SADD").arg(format!("{{sl:b2:{id}}}:periods")).arg(yesterday.0));
+    let hourly = stage.tenure("job-audit-boards").await;
+    assert_eq!(audit_all_samples(&stage.context, &hourly).await.unwrap(), 2);
+    let gone: i64 = redis::cmd("EXISTS").arg(&[&rank, &member]).query(&mut stage.redis.connection()).unwrap();
+    assert_eq!((gone, audit_all_samples(&stage.context, &hourly).await.unwrap()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_not_published_yet_is_no_drift() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let board = published(&stage).await;
+    // Everybody scores, and the publisher is far behind.
+    let events: Vec<Happening> =
+        (0..1_210).map(|n| stage.event(&format!("p-{n}"), 1_000 + n, "2026-11-20T02:00:00Z")).collect();
+    stage.accept(&events).await;
+    stage.fold().await;
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
+    assert!(audit.is_clean() && !audit.redis.repaired, "{audit:?}");
+    assert_eq!((audit.redis.compared, audit.redis.undecided), (1_210, 1_210), "{audit:?}");
+    // As if it had published them, and lost one on the way.
+    rebuild_board(stage.pool(), &stage.ranking, board.generation.id, board.generation.spec.definition.order, |_| {})
+        .await
+        .unwrap();
+    take_out(&stage, &board, Micros::EPOCH, "p-3");
+    sqlx::query("DELETE FROM dirty_entries").execute(stage.pool()).await.unwrap();
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
+    assert_eq!((audit.redis.missing, audit.redis.different, audit.redis.undecided), (1, 0, 0), "{audit:?}");
+}
+
+#[tokio::test]
+async fn an_entry_of_a_later_version_than_postgres_ever_had_is_drift() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let board = published(&stage).await;
+    // What a lost future has left in Redis.
+    let [_, member] = keys(&board, Micros::EPOCH);
+    let value: String = {
+        let value: Vec<u8> = redis::cmd("HGET").arg(&member).arg("p-5").query(&mut stage.redis.connection()).unwrap();
+        let colon = value.iter().position(|byte| *byte == b':').unwrap();
+        run(&stage, redis::cmd("HSET").arg(&member).arg("p-5").arg([b"99999", &value[colon..]].concat()));
+        String::from_utf8_lossy(&value[..colon]).into_owned()
+    };
+    assert!(value.parse::<i64>().unwrap() < 99_999);
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
+    assert_eq!((audit.redis.different, audit.redis.repaired), (1, true), "{audit:?}");
+}
+
+#[tokio::test]
+async fn an_audit_of_what_was_replaced_meanwhile_finds_nothing() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let board = published(&stage).await;
+    let spec = Stage::spec("b", json!({"order": "ascending"}));
+    stage.apply(&spec, false).await.unwrap();
+    stage.build(stage.newest("b").await.0).await;
+    // Nobody makes facts for the old one any more, and its keys go.
+    stage.accept(&[stage.event("late", 1, "2026-11-20T03:00:00Z")]).await;
+    let stop = &stage.context.stop;
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, true, stop).await.unwrap();
+    assert!(audit.replaced && audit.is_clean() && !audit.redis.repaired, "{audit:?}");
+    assert!(audit_entries(stage.pool(), &board).await.unwrap().is_none());
+    run(&stage, redis::cmd("DEL").arg(&keys(&board, Micros::EPOCH)[..]));
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, stop).await.unwrap();
+    assert!(audit.replaced && audit.is_clean() && !audit.redis.repaired, "{audit:?}");
+}
+
+/// What an audit reads with each run does not grow with a board's past.
+#[tokio::test]
+async fn an_audit_reads_no_period_that_left_redis() {
+    use scoreline::store::audit;
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let board = stage.live("b", json!({"reset": "daily"})).await;
+    for statement in [
+        "INSERT INTO leaderboard_periods (generation_id, starts_at, ends_at, state, closed_at, unpublished_at)
+         SELECT (SELECT max(id) FROM leaderboard_generations), at, at + interval '1 minute', 'closed', now(), now()
+           FROM generate_series('2020-01-01', '2020-03-01', interval '1 minute') at",
+        "INSERT INTO leaderboard_periods (generation_id, starts_at) SELECT max(id), now() FROM leaderboard_generations",
+    ] {
+        sqlx::query(statement).execute(stage.pool()).await.unwrap();
+    }
+    analyze(&stage).await;
+    let mut transaction = stage.pool().begin().await.unwrap();
+    let found = audit::published_periods(&mut transaction, board.generation.id).await.unwrap();
+    audit::open_periods(&mut transaction, board.generation.id).await.unwrap();
+    audit::sample(&mut transaction, 100).await.unwrap();
+    assert!(found.len() <= 2, "{}", found.len());
+    let read: (i64, i64) = sqlx::query_as(
+        "SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'leaderboard_periods'",
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .unwrap();
+    assert!(read.0 == 0 && read.1 < 1_000, "{read:?}");
 }

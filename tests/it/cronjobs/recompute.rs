@@ -125,7 +125,7 @@ async fn fine_print_5_scores_that_come_during_a_recompute_are_neither_lost_nor_d
     tokio::join!(posting, building);
     stage.fold().await;
     let board = stage.rules.board(again.id).unwrap();
-    let audit = audit_entries(stage.pool(), &board).await.unwrap();
+    let audit = audit_entries(stage.pool(), &board).await.unwrap().unwrap();
     assert_eq!((audit.computed, audit.differing), (40, 0), "{audit:?}");
 }
 
@@ -186,7 +186,7 @@ async fn a_crash_in_the_middle_of_a_recompute_resumes() {
     let (crashes, ()) = tokio::join!(dying, stage.fold_until(&done));
     assert!(crashes > 2, "{crashes}");
     stage.rules.reload().await.unwrap();
-    let audit = audit_entries(stage.pool(), &stage.rules.board(board.id).unwrap()).await.unwrap();
+    let audit = audit_entries(stage.pool(), &stage.rules.board(board.id).unwrap()).await.unwrap().unwrap();
     assert_eq!((audit.computed, audit.differing), (90, 0), "{audit:?}");
 }
 
@@ -302,7 +302,7 @@ async fn a_recompute_equals_what_folding_as_they_came_gave() {
         let again = begin(&stage, &live.generation).await;
         stage.build(again.id).await;
         assert_eq!(stage.entries(again.id).await, came, "{spec}");
-        let audit = audit_entries(stage.pool(), &stage.rules.board(again.id).unwrap()).await.unwrap();
+        let audit = audit_entries(stage.pool(), &stage.rules.board(again.id).unwrap()).await.unwrap().unwrap();
         assert_eq!(audit.differing, 0, "{spec} {audit:?}");
     }
 }
