@@ -63,7 +63,7 @@ pub struct RedisConfig {
     /// The job queue: needs AOF and `noeviction`.
     #[arg(long, env = "REDIS_QUEUE_URL", hide_env_values = true)]
     pub redis_queue_url: Option<SecretString>,
-    /// Published leaderboards: disposable, rebuilt from Postgres.
+    /// Published leaderboards: disposable, rebuilt from Postgres; needs `noeviction`.
     #[arg(long, env = "REDIS_RANKING_URL", hide_env_values = true)]
     pub redis_ranking_url: Option<SecretString>,
     /// Rate limits: disposable. With the queue where absent, which saves a call per request.

@@ -19,7 +19,8 @@ const MIN_TOKEN: usize = 24;
 
 /// Print the settings in force, and refuse unsafe ones.
 ///
-/// Connects to Postgres and Redis to look for pools larger than the server allows and for a Redis that evicts keys.
+/// Connects to Postgres and Redis to look for pools larger than the server allows and for a Redis that evicts keys or has
+/// no memory limit.
 #[derive(Args, Debug, Clone)]
 pub struct SettingsConfig {
     /// Look at the settings only; connect to nothing.
@@ -64,20 +65,23 @@ struct Setting {
 /// Prints and checks.
 pub async fn run(config: SettingsConfig) -> ExitCode {
     let settings = in_force();
-    let mut problems = unsafe_settings(&config.all.roles);
+    let (mut problems, mut warnings) = (unsafe_settings(&config.all.roles), Vec::new());
     if !config.offline {
-        problems.extend(unsafe_servers(&config.all.roles).await);
+        problems.extend(unsafe_servers(&config.all.roles, &mut warnings).await);
     }
     // What servers and libraries say may quote a URL.
     let problems: Vec<String> = problems.iter().map(|problem| redact(problem).into_owned()).collect();
     if config.json {
-        println!("{}", serde_json::json!({ "settings": settings, "problems": problems }));
+        println!("{}", serde_json::json!({ "settings": settings, "problems": problems, "warnings": warnings }));
     } else {
         for Setting { name, value, from } in &settings {
             println!("{name}={value}  # {from}");
         }
         for problem in &problems {
             eprintln!("unsafe: {problem}");
+        }
+        for warning in &warnings {
+            eprintln!("warning: {warning}");
         }
     }
     if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -147,7 +151,8 @@ fn weak(token: &SecretString) -> bool {
     token.len() < MIN_TOKEN || different.len() < 8
 }
 
-async fn unsafe_servers(all: &AllRolesConfig) -> Vec<String> {
+/// Asks the servers. What makes them unfit; and what should be mended goes to `warnings`.
+async fn unsafe_servers(all: &AllRolesConfig, warnings: &mut Vec<String>) -> Vec<String> {
     let mut problems = Vec::new();
     match Pool::lazy(&all.postgres, "config") {
         Err(error) => problems.push(format!("DATABASE_URL: {error}")),
@@ -161,15 +166,29 @@ async fn unsafe_servers(all: &AllRolesConfig) -> Vec<String> {
             }
         },
     }
-    let queue = all.redis.url_of(RedisUse::Queue);
-    match Connection::open(queue, Timeouts::default()) {
-        Err(error) => problems.push(format!("REDIS_QUEUE_URL: {error}")),
-        Ok(connection) => match server::inspect(&connection).await {
-            Err(error) => problems.push(format!("the queue's Redis cannot be reached: {error}")),
-            Ok(report) => problems.extend(report.unsafe_for_queue()),
-        },
+    let mut uses = vec![RedisUse::Queue, RedisUse::Ranking];
+    // One server is asked once, for what demands more.
+    uses.dedup_by_key(|use_| all.redis.url_of(*use_).to_owned());
+    for use_ in uses {
+        match ask_redis(all.redis.url_of(use_), use_).await {
+            Ok(warning) => warnings.extend(warning),
+            Err(problem) => problems.push(problem),
+        }
     }
     problems
+}
+
+/// Looks at the Redis of one use. What should be mended, if anything should; or what makes it unfit.
+async fn ask_redis(url: &str, use_: RedisUse) -> Result<Option<String>, String> {
+    let name = use_.name();
+    let connection = Connection::open(url, Timeouts::default())
+        .map_err(|error| format!("the URL of {name} is unusable: {error}"))?;
+    let report = server::inspect(&connection).await.map_err(|error| format!("{name} cannot be reached: {error}"))?;
+    let unfit = if use_ == RedisUse::Queue { report.unsafe_for_queue() } else { report.unsafe_for_ranking() };
+    match unfit {
+        Some(problem) => Err(format!("{name}: {problem}")),
+        None => Ok(report.warning().map(|warning| format!("{name}: {warning}"))),
+    }
 }
 
 /// Checks that the struct and the command line agree (used by the documentation test).

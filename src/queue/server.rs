@@ -1,5 +1,5 @@
 //! What kind of Redis answers: how it persists is part of what a `202` promises and is shown by `/readyz`; one that
-//! holds the queue must not evict.
+//! holds the queue or leaderboards must not evict.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -60,13 +60,24 @@ pub struct ServerReport {
 impl ServerReport {
     /// What makes this server unfit for the job queue, if anything does.
     pub fn unsafe_for_queue(&self) -> Option<String> {
-        if self.maxmemory_policy != "noeviction" {
-            return Some(format!(
-                "Redis may evict queued jobs (maxmemory-policy {}): set it to noeviction",
-                self.maxmemory_policy
-            ));
-        }
-        self.too_old()
+        self.evicts("queued jobs").or_else(|| self.too_old())
+    }
+
+    /// What makes this server unfit for leaderboards, if anything does: of a board of which a part was evicted nobody can
+    /// tell what is left.
+    pub fn unsafe_for_ranking(&self) -> Option<String> {
+        self.evicts("parts of leaderboards").or_else(|| self.too_old())
+    }
+
+    fn evicts(&self, what: &str) -> Option<String> {
+        let policy = &self.maxmemory_policy;
+        (policy != "noeviction")
+            .then(|| format!("Redis may evict {what} (maxmemory-policy {policy}): set it to noeviction"))
+    }
+
+    /// What nobody must mend and somebody should: without a limit it grows until the system ends it.
+    pub fn warning(&self) -> Option<&'static str> {
+        (self.maxmemory == 0).then_some("no memory limit (set maxmemory)")
     }
 
     /// Whether the server is older than the scripts need.
@@ -93,7 +104,8 @@ impl ServerReport {
 
 impl fmt::Display for ServerReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Redis {}, {}, {}", self.version, self.persistence, self.maxmemory_policy)
+        write!(f, "Redis {}, {}, {}", self.version, self.persistence, self.maxmemory_policy)?;
+        self.warning().map_or(Ok(()), |warning| write!(f, ", {warning}"))
     }
 }
 
@@ -183,6 +195,22 @@ mod tests {
             assert!(worst.unsafe_for_queue().unwrap().contains("allkeys-lru"));
             assert_eq!((worst.persistence, worst.used_memory), (Persistence::AofEverySecond, 90));
         }
+    }
+
+    #[test]
+    fn a_redis_without_a_memory_limit_is_said() {
+        let mut found = report("7.2.1", "noeviction", Persistence::AofAlways, 90);
+        assert_eq!((found.warning(), found.to_string().contains("memory")), (None, false));
+        found.maxmemory = 0;
+        assert!(found.to_string().ends_with("noeviction, no memory limit (set maxmemory)"), "{found}");
+        assert_eq!(found.unsafe_for_queue(), None, "it is the default, and works");
+    }
+
+    #[test]
+    fn a_redis_that_evicts_is_unfit_for_leaderboards_too() {
+        let found = report("7.2.1", "volatile-ttl", Persistence::NotDurable, 0);
+        assert!(found.unsafe_for_ranking().unwrap().contains("parts of leaderboards (maxmemory-policy volatile-ttl)"));
+        assert!(report("6.2.1", "noeviction", Persistence::Aof, 0).unsafe_for_ranking().unwrap().contains("too old"));
     }
 
     #[test]

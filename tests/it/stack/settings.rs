@@ -88,6 +88,18 @@ async fn config_looks_at_the_servers_and_refuses_a_redis_that_evicts_and_a_pool_
         support::redis::redis(),
         support::redis::redis_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]),
     );
+    let ranking_evicts = |ranking: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scoreline"));
+        command.args(["config", "--json"]).env("DATABASE_URL", &database.url).env("REDIS_URL", &good.url);
+        let output = command.env("REDIS_RANKING_URL", ranking).output().unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.success(), answer["problems"].to_string(), answer["warnings"].to_string())
+    };
+    let (safe, problems, warnings) = ranking_evicts(&evicts.url);
+    assert!(!safe && problems.contains("parts of leaderboards"), "{problems}");
+    assert!(warnings.contains("no memory limit"), "{warnings}");
+    let (safe, problems, _) = ranking_evicts(&good.url);
+    assert!(safe, "one without a limit is not refused: {problems}");
     let config = |redis: &str, pool_max: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_scoreline"));
         command.args(["config", "--json"]).env("DATABASE_URL", &database.url).env("REDIS_URL", redis);
