@@ -7,11 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use tokio::time::{Instant, timeout, timeout_at};
-
-/// How much of a body that is too large anyway is read, so that a client that is still writing gets to see the answer.
-const DRAIN_BYTES: usize = 8 * 1024 * 1024;
-const DRAIN_TIME: Duration = Duration::from_secs(2);
+use tokio::time::{Instant, timeout_at};
 
 /// Why there is no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,14 +23,14 @@ pub enum BodyError {
     BrokeOff,
 }
 
-/// Reads a body of at most `max` bytes; `gap` bounds the wait for its next piece, three times that the whole.
+/// Reads a body of at most `max` bytes; `gap` bounds the wait for its next piece, three times that the whole. What it
+/// leaves of one that is too large is up to the listener ([`super::unread`]).
 ///
 /// # Errors
 /// [`BodyError`].
 pub async fn read(mut body: Body, headers: &HeaderMap, max: usize, gap: Duration) -> Result<Bytes, BodyError> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > max as u64) {
-        drain(body).await;
         return Err(BodyError::TooLarge);
     }
     let deadline = Instant::now() + gap * 3;
@@ -59,23 +55,8 @@ pub async fn read(mut body: Body, headers: &HeaderMap, max: usize, gap: Duration
             }
         }
         if rest.len().max(first.as_ref().map_or(0, Bytes::len)) > max {
-            drain(body).await;
             return Err(BodyError::TooLarge);
         }
     }
     Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
-}
-
-async fn drain(mut body: Body) {
-    let mut seen = 0;
-    let reading = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            seen += frame.data_ref().map_or(0, Bytes::len);
-            if seen > DRAIN_BYTES {
-                break;
-            }
-        }
-    };
-    // However it ends, the answer is the same.
-    let _ = timeout(DRAIN_TIME, reading).await;
 }

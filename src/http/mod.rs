@@ -9,3 +9,4 @@ pub mod credentials;
 pub mod failed_guesses;
 pub mod problem;
 pub mod server;
+pub mod unread;

@@ -1,6 +1,7 @@
 //! Refusals as RFC 9457 `application/problem+json`, each with a stable `code`.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -8,6 +9,7 @@ use axum::response::IntoResponse;
 use serde_json::{Map, Value};
 
 use super::body::BodyError;
+use crate::domain::clock::Micros;
 
 /// The media type of a problem.
 pub const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -70,6 +72,12 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_unknown_keys", detail).retry_after(retry_after)
     }
 
+    /// `503`: a connection over a cap, answered before anything of it was read.
+    pub fn too_many_connections() -> Self {
+        let detail = "Too many connections are open, here or from this address; close some, or try again.";
+        Self::unavailable("too_many_connections", detail, 1)
+    }
+
     /// The answer to a body that did not arrive as it should: `413`, `408` or `400`. `max`: most bytes of a body.
     pub fn no_body(error: BodyError, max: usize) -> Self {
         match error {
@@ -102,6 +110,21 @@ impl Problem {
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// The whole answer as bytes, for a connection that is refused before hyper sees it.
+    pub fn raw_answer(self, now: Micros) -> Vec<u8> {
+        let (status, body) = (self.status, self.body());
+        let mut answer = format!("HTTP/1.1 {status}\r\n");
+        for (name, value) in self.into_response().headers() {
+            let _ = write!(answer, "{name}: {}\r\n", value.to_str().unwrap_or_default());
+        }
+        let date = now.to_timestamp().strftime("%a, %d %b %Y %H:%M:%S GMT");
+        let length = body.len();
+        let _ = write!(answer, "date: {date}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+        let mut answer = answer.into_bytes();
+        answer.extend_from_slice(&body);
+        answer
     }
 
     /// The body: `{"type":"urn:scoreline:problem:<code>","title":…,"status":…,"code":…,"detail":…}` and the members.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,14 +20,18 @@ use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::connection::{Deadlines, Phase, Timed};
 use super::connections::{Connections, Full, Permit};
 use super::problem::Problem;
+use super::unread::{Lent, Unread, linger};
 use crate::config::HttpConfig;
+use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::metrics::{HTTP_CONNECTIONS, HTTP_CONNECTIONS_REFUSED};
 
@@ -34,6 +39,8 @@ use crate::telemetry::metrics::{HTTP_CONNECTIONS, HTTP_CONNECTIONS_REFUSED};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Idle connections have this long when the listener is crowded.
 const CROWDED_IDLE: Duration = Duration::from_secs(1);
+/// Refused connections that are read on for a while, so that their answer is seen; others are closed at once.
+const MAX_LINGERING: usize = 64;
 /// Headers of one request, in all.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
 
@@ -94,6 +101,8 @@ struct Shared {
     closing: CancellationToken,
     router: Router,
     open_gauge: metrics::Gauge,
+    refused: Arc<Semaphore>,
+    clock: Clock,
 }
 
 /// Serves `router` until `lifecycle` says stop. Each connection is a task of `lifecycle.tasks`: at a soft stop it
@@ -104,7 +113,16 @@ pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, 
     let open_gauge = metrics::gauge!(HTTP_CONNECTIONS, "role" => config.role);
     let closing = CancellationToken::new();
     let _closed = closing.clone().drop_guard();
-    let shared = Arc::new(Shared { config, connections, lifecycle: lifecycle.clone(), closing, router, open_gauge });
+    let shared = Arc::new(Shared {
+        config,
+        connections,
+        lifecycle: lifecycle.clone(),
+        closing,
+        router,
+        open_gauge,
+        refused: Arc::new(Semaphore::new(MAX_LINGERING)),
+        clock: Clock::system(),
+    });
     let mut drained = pin!(drained(&shared));
     loop {
         let accepted = tokio::select! {
@@ -147,62 +165,91 @@ fn take(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
             shared.open_gauge.increment(1.0);
             shared.lifecycle.tasks.spawn(drive(Arc::clone(shared), stream, peer, permit));
         }
-        Err(full) => refuse(shared.config.role, &stream, full),
+        Err(full) => refuse(shared, stream, full),
     }
 }
 
-/// Tells a client why, as far as its socket takes it at once; nobody waits for it.
-fn refuse(role: &'static str, stream: &TcpStream, full: Full) {
+/// Tells a client why, as far as its socket takes it at once; the listener waits for nobody.
+fn refuse(shared: &Shared, mut stream: TcpStream, full: Full) {
     let reason = match full {
         Full::Listener => "listener",
         Full::Address => "address",
     };
-    metrics::counter!(HTTP_CONNECTIONS_REFUSED, "role" => role, "reason" => reason).increment(1);
-    let body = r#"{"type":"about:blank","title":"Too many connections","status":503,"code":"too_many_connections"}"#;
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n\
-         Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let _ = stream.try_write(answer.as_bytes());
+    metrics::counter!(HTTP_CONNECTIONS_REFUSED, "role" => shared.config.role, "reason" => reason).increment(1);
+    let _ = stream.try_write(&Problem::too_many_connections().raw_answer(shared.clock.now()));
+    if let Ok(permit) = Arc::clone(&shared.refused).try_acquire_owned() {
+        let hard = shared.lifecycle.hard.clone();
+        tokio::spawn(async move {
+            let _ = stream.shutdown().await;
+            let _ = hard.run_until_cancelled(linger(stream)).await;
+            drop(permit);
+        });
+    }
 }
 
 async fn drive(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
     let deadlines = shared.config.deadlines;
     let phase = Phase::idle(deadlines.header.min(deadlines.idle));
     let io = TokioIo::new(Timed::new(stream, Arc::clone(&phase), deadlines));
+    let (unread, cut_short) = (Arc::<Unread>::default(), AtomicBool::new(false));
     let service = hyper::service::service_fn(|request: Request<Incoming>| {
         phase.begin_request();
         let (router, phase, shared) = (shared.router.clone(), Arc::clone(&phase), Arc::clone(&shared));
-        async move { Ok::<_, Infallible>(answer(router, request, peer, phase, shared).await) }
+        let (unread, cut_short) = (Arc::clone(&unread), &cut_short);
+        async move {
+            let mut response = answer(router, unread.lend(request), peer, phase, shared).await;
+            if !settle(&unread, &mut response).await {
+                cut_short.store(true, Ordering::Relaxed);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .max_header_size(MAX_HEADER_BYTES)
         .max_buf_size(2 * MAX_HEADER_BYTES)
         .serve_connection(io, service);
-    let mut connection = pin!(connection);
     let ended = tokio::select! {
         // In this order: what a connection has in hand goes on first, and no dice are thrown at every poll.
         biased;
         ended = &mut connection => ended,
         () = shared.closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
             tokio::select! {
                 ended = &mut connection => ended,
                 () = shared.lifecycle.hard.cancelled() => Ok(()),
             }
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection ended");
+    match ended {
+        Err(error) => tracing::debug!(%peer, %error, "connection ended"),
+        Ok(()) if cut_short.load(Ordering::Relaxed) => {
+            let stream = connection.into_parts().io.into_inner();
+            let _ = shared.lifecycle.hard.run_until_cancelled(linger(stream)).await;
+        }
+        Ok(()) => {}
     }
     shared.open_gauge.decrement(1.0);
     drop(permit);
 }
 
+/// Sees to what the handler has left of the body: it is read off, or the answer says that the connection closes. Every
+/// answer comes through here, however early it was made. Whether the body is at its end.
+async fn settle(unread: &Unread, response: &mut Response<Answer>) -> bool {
+    let headers = response.headers_mut();
+    let closes = headers.get(header::CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+    if closes {
+        return !unread.forget();
+    }
+    let whole = unread.read_off().await;
+    if !whole {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    whole
+}
+
 async fn answer(
     router: Router,
-    request: Request<Incoming>,
+    request: Request<Lent>,
     peer: SocketAddr,
     phase: Arc<Phase>,
     shared: Arc<Shared>,

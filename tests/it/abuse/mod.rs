@@ -13,3 +13,4 @@ mod secrets;
 mod shown;
 mod slow;
 mod stage;
+mod unread;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::Method;
@@ -11,6 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use scoreline::directory::DirectorySource;
 use scoreline::domain::clock::{Clock, Micros};
+use scoreline::http::server::{ServerConfig, serve};
 use scoreline::lifecycle::Lifecycle;
 use scoreline::operations::listener::Operations;
 use serde_json::{Value, json};
@@ -96,14 +98,14 @@ impl Stage {
         .await;
         let mut settings = door::settings(&world.redis);
         settings.http.trusted_proxies.push(proxy);
+        let server = ServerConfig::public("ingest", &settings.http, Duration::ZERO);
         let clock = Clock::from_fn(|| NOW);
         let state = scoreline::ingest::open(settings, directory, clock, &lifecycle).await.unwrap();
         let router = scoreline::ingest::router(state);
         let ingest_router = format!("{router:?}");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ingest = listener.local_addr().unwrap();
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        tokio::spawn(async move { axum::serve(listener, service).await });
+        tokio::spawn(serve(listener, router, server, lifecycle.clone()));
         let operations = Operations::start("api", "127.0.0.1:0".parse().unwrap(), &lifecycle).await.unwrap();
         Self {
             ingest,

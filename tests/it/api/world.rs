@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
@@ -18,6 +19,8 @@ use scoreline::domain::board::Order;
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::ids::{BoardGenerationId, GameId, Slug};
 use scoreline::domain::ranking_key::Standing;
+use scoreline::http::server::{ServerConfig, serve};
+use scoreline::lifecycle::Lifecycle;
 use scoreline::queue::{Connection, Queue, Timeouts};
 use scoreline::ranking::{PublishedEntry, Ranking};
 use scoreline::store::audit_log::Actor;
@@ -122,8 +125,8 @@ impl World {
             http_header_timeout_seconds: 10,
             http_body_timeout_seconds: 10,
             http_idle_seconds: 60,
-            http_max_connections: 100,
-            http_max_connections_per_address: 100,
+            http_max_connections: 1_000,
+            http_max_connections_per_address: 1_000,
             trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
         };
@@ -143,7 +146,7 @@ impl World {
                 admin_token: Some(ADMIN.to_owned().into()),
                 public_max_age: 1,
             },
-            http,
+            http: http.clone(),
         })
         .unwrap();
         if listens {
@@ -153,9 +156,14 @@ impl World {
         let address = listener.local_addr().unwrap();
         let router = scoreline::api::router(state);
         let description = format!("{router:?}");
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let lifecycle = Lifecycle::default();
+        let server = ServerConfig::public("api", &http, Duration::ZERO);
+        tokio::spawn(serve(listener, router, server, lifecycle.clone()));
         let stopped = stop.clone().cancelled_owned();
-        tokio::spawn(async move { axum::serve(listener, service).with_graceful_shutdown(stopped).await });
+        tokio::spawn(async move {
+            stopped.await;
+            lifecycle.soft.cancel();
+        });
         let http = Client::builder(TokioExecutor::new()).build_http();
         Self { db, redis, ranking, now, stop, address, router: description, http }
     }

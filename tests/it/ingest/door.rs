@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use clap::Args;
@@ -11,6 +12,7 @@ use scoreline::directory::{Directory, GameEntry, KeyEntry, KeyKind};
 use scoreline::domain::board::{BoardGeneration, CompiledBoard, GenerationState};
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::ids::{BoardGenerationId, GameId, Slug};
+use scoreline::http::server::{ServerConfig, serve};
 use scoreline::ingest::{DoorSettings, IngestState, router};
 use scoreline::lifecycle::Lifecycle;
 use serde_json::{Value, json};
@@ -108,14 +110,11 @@ pub async fn open_with(settings: DoorSettings, directory: Directory) -> Door {
     let clock = Arc::clone(&micros);
     let lifecycle = Lifecycle::default();
     let clock_fn = Clock::from_fn(move || Micros(clock.load(Ordering::Relaxed)));
+    let server = ServerConfig::public("ingest", &settings.http, Duration::ZERO);
     let state = scoreline::ingest::open(settings, Arc::clone(&directory), clock_fn, &lifecycle).await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let app = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
-    let stop = lifecycle.soft.clone();
-    lifecycle.tasks.spawn(async move {
-        axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await.unwrap();
-    });
+    lifecycle.tasks.spawn(serve(listener, router(state.clone()), server, lifecycle.clone()));
     Door { address, state, directory, clock: micros, lifecycle }
 }
 

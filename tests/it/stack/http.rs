@@ -20,7 +20,7 @@ const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn config() -> ServerConfig {
+pub fn config() -> ServerConfig {
     ServerConfig {
         role: "test",
         deadlines: Deadlines { header: LONG, idle: LONG, write: LONG },
@@ -31,7 +31,7 @@ fn config() -> ServerConfig {
     }
 }
 
-async fn start(config: ServerConfig) -> (SocketAddr, Lifecycle) {
+pub async fn start(config: ServerConfig) -> (SocketAddr, Lifecycle) {
     let (address, lifecycle, _) = start_counting(config).await;
     (address, lifecycle)
 }
@@ -72,12 +72,12 @@ async fn start_counting(config: ServerConfig) -> (SocketAddr, Lifecycle, Arc<Ato
     (address, lifecycle, begun)
 }
 
-async fn send(stream: &mut TcpStream, path: &str) -> String {
+pub async fn send(stream: &mut TcpStream, path: &str) -> String {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
     read_answer(stream).await
 }
 
-async fn read_answer(stream: &mut TcpStream) -> String {
+pub async fn read_answer(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -97,7 +97,7 @@ async fn read_answer(stream: &mut TcpStream) -> String {
     }
 }
 
-async fn is_closed_by_peer(stream: &mut TcpStream) -> bool {
+pub async fn is_closed_by_peer(stream: &mut TcpStream) -> bool {
     let mut buffer = [0; 1024];
     loop {
         match tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await {

@@ -10,3 +10,4 @@ mod roles;
 pub mod rules;
 mod services;
 mod settings;
+mod unread;
