@@ -24,9 +24,10 @@ pub fn run(config: &RoleConfig, start: Start) -> ExitCode {
     leave_no_core();
     #[cfg(feature = "failpoints")]
     let _crash_points = fail::FailScenario::setup();
-    if let Err(error) = logs::init(&config.telemetry) {
-        return complain(&error);
-    }
+    let _last_lines = match logs::init(&config.telemetry) {
+        Ok(last_lines) => last_lines,
+        Err(error) => return complain(&error),
+    };
     raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -86,8 +87,7 @@ async fn run_role(grace: Duration, start: Start) -> ExitCode {
     ended.into()
 }
 
-#[allow(clippy::print_stderr, reason = "logs may not be set up yet, and whoever started this reads standard error")]
 fn complain(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("error: {}", crate::telemetry::redaction::redact(&error.to_string()));
+    logs::say(&format!("error: {error}"));
     ExitCode::from(NOT_STARTED)
 }

@@ -63,5 +63,9 @@ pub const SCHEDULED_LAST_SUCCESS: &str = "scoreline_scheduled_last_success_secon
 pub const AUDIT_DRIFT: &str = "scoreline_audit_drift_total";
 /// What limits refused. Labels: role, limit (requests, guesses, player, game), by (redis, cache, local).
 pub const INGEST_LIMITED: &str = "scoreline_ingest_limited_total";
+/// What limits of the api refused. Labels: role, limit (public_reads).
+pub const API_LIMITED: &str = "scoreline_api_limited_total";
 /// Reads of history that went to the primary because the replica did not answer. Labels: role.
 pub const READ_REPLICA_FALLBACKS: &str = "scoreline_read_replica_fallbacks_total";
+/// Log lines that were left out because nobody read them in time. Labels: role.
+pub const LOG_LINES_LEFT_OUT: &str = "scoreline_log_lines_left_out_total";

@@ -1,6 +1,7 @@
 //! Logs and metrics.
 
 pub mod log_budget;
+pub mod log_writer;
 pub mod logs;
 pub mod metrics;
 pub mod process;

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use super::metrics::LOG_LINES_LEFT_OUT;
+
 /// Clock ticks per second in `/proc`; the kernel's interface fixes it at 100 (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -34,7 +36,8 @@ pub fn usage(pid: Option<u32>) -> Option<Usage> {
 
 /// The usage of this process as Prometheus lines. Under `up` all roles are one process and show the same.
 pub fn render(role: &str) -> String {
-    let mut out = String::new();
+    let (mut out, name, left_out) = (String::new(), LOG_LINES_LEFT_OUT, super::log_writer::left_out());
+    let _ = write!(out, "# TYPE {name} counter\n{name}{{role=\"{role}\"}} {left_out}\n");
     let Some(usage) = usage(None) else { return out };
     let _ = write!(
         out,

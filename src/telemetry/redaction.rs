@@ -24,14 +24,36 @@ const BEFORE_SECRETS: [&str; 12] = [
     "sl_server_",
 ];
 
-/// Masks passwords in URLs, and what follows the words that announce a secret.
+/// Masks passwords in URLs, and what follows the words that announce a secret. Leaves out what only misleads, too: the
+/// line of Postgres's own source that sqlx tells with every error.
 pub fn redact(text: &str) -> Cow<'_, str> {
-    if !may_hold_secret(text) {
-        return Cow::Borrowed(text);
+    let plain = without_source_lines(text);
+    if !may_hold_secret(&plain) {
+        return plain;
     }
+    let text = plain.as_ref();
     let masked = mask_urls(text);
     let masked = BEFORE_SECRETS.iter().fold(masked, |text, before| mask_after(text, before));
     Cow::Owned(masked)
+}
+
+/// Removes ` at line 414`, and keeps ` at line 1 column 5`, which is the place in a text that somebody sent.
+fn without_source_lines(text: &str) -> Cow<'_, str> {
+    const AT_LINE: &str = " at line ";
+    if !text.contains(AT_LINE) {
+        return Cow::Borrowed(text);
+    }
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once(AT_LINE) {
+        out.push_str(before);
+        rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
+        if rest.starts_with(" column") || rest.len() == after.len() {
+            out.push_str(AT_LINE);
+            rest = after;
+        }
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
 fn may_hold_secret(text: &str) -> bool {
@@ -90,6 +112,15 @@ fn mask_after(text: String, before: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_postgres_own_source_is_left_out() {
+        let text = r#"{"error":"error returned from database: relation \"x\" does not exist at line 414","n":1}"#;
+        assert_eq!(redact(text), r#"{"error":"error returned from database: relation \"x\" does not exist","n":1}"#);
+        for kept in ["expected value at line 1 column 5", "stands at line x", "no line"] {
+            assert_eq!(redact(kept), kept);
+        }
+    }
 
     #[test]
     fn passwords_keys_and_tokens_are_masked() {

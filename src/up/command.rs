@@ -79,9 +79,10 @@ pub fn with_private_defaults(up: clap::Command) -> clap::Command {
 pub fn run(config: UpConfig) -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _crash_points = fail::FailScenario::setup();
-    if let Err(error) = logs::init(&config.roles.telemetry) {
-        return announce::failure(&error);
-    }
+    let _last_lines = match logs::init(&config.roles.telemetry) {
+        Ok(last_lines) => last_lines,
+        Err(error) => return announce::failure(&error),
+    };
     process::raise_open_files();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {

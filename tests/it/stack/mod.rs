@@ -11,3 +11,4 @@ pub mod rules;
 mod services;
 mod settings;
 mod unread;
+mod unread_log;
