@@ -11,7 +11,7 @@ use super::reach::{Answer, Failure};
 use super::table::table;
 use crate::board_rebuild::rebuild_board;
 use crate::domain::ids::{BoardGenerationId, GameId};
-use crate::store::audit_log::{Actor, Change, latest, record};
+use crate::store::audit_log::{self, Actor, Change, latest, record};
 use crate::store::leaderboards::{self, StoredLeaderboard};
 use crate::store::pool::Pool;
 use crate::store::{games, partitions, processes, recompute};
@@ -32,6 +32,13 @@ pub struct Which {
     /// One leaderboard of that game.
     #[arg(long, requires = "game")]
     leaderboard: Option<String>,
+    /// Refused with a word about --leaderboard, which one is likely to mean.
+    #[arg(hide = true, value_parser = refuse_positional)]
+    positional: Option<String>,
+}
+
+fn refuse_positional(text: &str) -> Result<String, String> {
+    Err(format!("a leaderboard is named with --leaderboard: --game GAME --leaderboard {text}"))
 }
 
 /// Which leaderboards to recompute.
@@ -87,12 +94,13 @@ pub async fn rebuild(with: With<Which>) -> Result<Answer, Failure> {
     let mut done = Vec::new();
     for (game, name, stored) in with.what.find(&with.reach, &pool).await? {
         let Some(live) = stored.live else { continue };
+        let begun = audit_log::begin(&pool, &change("leaderboard.rebuild", game, &stored, live)).await?;
         let bar = bar(&name, None);
         let order = stored.spec.definition.order;
         let rebuilt = rebuild_board(&pool, &ranking, live, order, |entries| bar.set_position(entries)).await;
         bar.finish_and_clear();
+        begun.ended(&pool, &rebuilt).await;
         let rebuilt = rebuilt.map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
-        log(&pool, "leaderboard.rebuild", game, &stored, live).await?;
         done.push((name, rebuilt));
     }
     let rows: Vec<[String; 3]> =
@@ -102,16 +110,14 @@ pub async fn rebuild(with: With<Which>) -> Result<Answer, Failure> {
     Ok(Answer::new(&json!({ "rebuilt": done.iter().map(rebuilt).collect::<Vec<_>>() }), text))
 }
 
-async fn log(
-    pool: &Pool,
+fn change<'a>(
     action: &'static str,
     game: GameId,
-    stored: &StoredLeaderboard,
+    stored: &'a StoredLeaderboard,
     generation: BoardGenerationId,
-) -> Result<(), Failure> {
+) -> Change<'a> {
     let (actor, subject, detail) = (Actor::CommandLine, stored.spec.slug.as_str(), json!({ "generation": generation }));
-    let change = Change { actor, action, game: Some(game), subject, detail };
-    Ok(record(&mut *pool.acquire().await?, &change).await?)
+    Change { actor, action, game: Some(game), subject, detail }
 }
 
 /// Runs `scoreline recompute`: begins new generations, which cron fills; waits and shows how far they are.
@@ -122,8 +128,8 @@ pub async fn recompute(with: With<Recompute>) -> Result<Answer, Failure> {
         let mut transaction = pool.begin().await?;
         let generation = recompute::begin(&mut transaction, stored.id, &stored.spec).await;
         let generation = generation.map_err(|error| Failure::Failed(format!("{name}: {error}")))?.id;
+        record(&mut transaction, &change("leaderboard.recompute", game, &stored, generation)).await?;
         transaction.commit().await?;
-        log(&pool, "leaderboard.recompute", game, &stored, generation).await?;
         begun.push((name, generation));
     }
     with.reach.directory_changed(&pool).await;

@@ -12,8 +12,9 @@ use crate::api::QueueAnswer;
 use crate::api::replay::{ReplayError, replay};
 use crate::domain::ids::GameId;
 use crate::queue::Lane;
-use crate::store::audit_log::{Actor, Change, record};
+use crate::store::audit_log::{self, Actor, Change, record};
 use crate::store::dead_letters::{self, DeadLetterFilter};
+use crate::store::games;
 use crate::store::pool::Pool;
 
 /// Dead letters that are decided in one transaction.
@@ -70,15 +71,13 @@ async fn hold(with: With<Named>, paused: bool) -> Result<Answer, Failure> {
     if name != QUEUE {
         return Err(Failure::NotFound(format!("there is no queue '{name}'; there is '{QUEUE}'")));
     }
-    let queue = with.reach.queue()?;
-    if paused {
-        queue.pause().await?
-    } else {
-        queue.resume().await?
-    }
+    let (queue, pool) = (with.reach.queue()?, with.reach.pool()?);
     let action = if paused { "queue.pause" } else { "queue.resume" };
     let change = Change { actor: Actor::CommandLine, action, game: None, subject: name, detail: json!({}) };
-    record(&mut *with.reach.pool()?.acquire().await?, &change).await?;
+    let begun = audit_log::begin(&pool, &change).await?;
+    let held = if paused { queue.pause().await } else { queue.resume().await };
+    begun.ended(&pool, &held).await;
+    held?;
     let text = format!("queue {name} {}", if paused { "is paused" } else { "goes on" });
     Ok(Answer::new(&json!({ "queue": name, "paused": paused }), text))
 }
@@ -171,12 +170,18 @@ async fn list(with: With<Filter>) -> Result<Answer, Failure> {
         after: None,
     };
     let found = dead_letters::list(&pool, &filter, *limit).await?;
-    let rows: Vec<[String; 6]> = found
+    let games = games::list(&pool).await?;
+    let slug_of = |id: Option<GameId>| match games.iter().find(|game| Some(game.id) == id) {
+        Some(game) => game.slug.to_string(),
+        None => id.map_or("-".to_owned(), |id| id.0.to_string()),
+    };
+    let rows: Vec<[String; 7]> = found
         .iter()
         .map(|d| {
             let error: String = d.error.chars().take(60).collect();
             [
                 d.id.to_string(),
+                slug_of(d.game_id),
                 d.kind.clone(),
                 d.reason.clone(),
                 d.attempts.to_string(),
@@ -185,7 +190,7 @@ async fn list(with: With<Filter>) -> Result<Answer, Failure> {
             ]
         })
         .collect();
-    let text = table(["ID", "KIND", "REASON", "ATTEMPTS", "RECEIVED", "ERROR"], &rows, "no dead letters");
+    let text = table(["ID", "GAME", "KIND", "REASON", "ATTEMPTS", "RECEIVED", "ERROR"], &rows, "no dead letters");
     Ok(Answer::new(&json!({ "dead_letters": found }), text))
 }
 

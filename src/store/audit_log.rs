@@ -1,4 +1,5 @@
-//! Who changed what: one row per change, written in the transaction of that change.
+//! Who changed what: one row per change, written in the transaction of that change. What is changed elsewhere (in
+//! Redis) is written as begun before and with its outcome after, so that there is a trace whatever fails in between.
 
 use crate::store::pool::Pool;
 use sqlx::PgConnection;
@@ -58,6 +59,50 @@ pub async fn record(transaction: &mut PgConnection, change: &Change<'_>) -> Resu
     .execute(transaction)
     .await
     .map(drop)
+}
+
+/// A change outside of Postgres that is recorded as begun.
+#[derive(Debug)]
+#[must_use = "tell how it ended"]
+pub struct Begun {
+    id: i64,
+}
+
+/// Records that a change outside of Postgres begins, before it is made: its `detail` gets `"outcome": "begun"`, and
+/// keeps it should nobody come to tell more. `detail` must be an object.
+///
+/// # Errors
+/// Whatever Postgres says; the change must not be made then.
+pub async fn begin(pool: &Pool, change: &Change<'_>) -> Result<Begun, sqlx::Error> {
+    let id = sqlx::query_scalar(
+        "INSERT INTO audit_log (actor, action, game_id, subject, detail)
+         VALUES ($1, $2, $3, $4, $5::text::jsonb || '{\"outcome\": \"begun\"}') RETURNING id",
+    )
+    .bind(change.actor.to_string())
+    .bind(change.action)
+    .bind(change.game.map(|g| g.0))
+    .bind(change.subject)
+    .bind(change.detail.to_string())
+    .fetch_one(pool)
+    .await?;
+    Ok(Begun { id })
+}
+
+impl Begun {
+    /// Records how it ended: `done`, or `failed`. Should that not be possible, the row goes on saying that it was begun.
+    pub async fn ended<T, E>(self, pool: &Pool, result: &Result<T, E>) {
+        let outcome = if result.is_ok() { "done" } else { "failed" };
+        let told = sqlx::query(
+            "UPDATE audit_log SET detail = detail || jsonb_build_object('outcome', $2::text) WHERE id = $1",
+        )
+        .bind(self.id)
+        .bind(outcome)
+        .execute(pool)
+        .await;
+        if let Err(error) = told {
+            tracing::warn!(%error, id = self.id, outcome, "how a change ended is not in the audit log");
+        }
+    }
 }
 
 /// A recorded change.

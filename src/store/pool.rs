@@ -119,13 +119,15 @@ impl Pool {
         self.inner.acquire().await
     }
 
-    /// Waits for a connection and begins a transaction on it. Not to be dropped half way: run it in a spawned task.
+    /// Waits for a connection and begins a transaction on it. BEGIN runs in a task of its own: sqlx forgets one that is
+    /// dropped before it is answered, and the connection would go back to the pool inside of a transaction.
     ///
     /// # Errors
     /// As [`Pool::acquire`].
     pub async fn begin(&self) -> Result<PoolTransaction, sqlx::Error> {
         let connection = self.acquire().await?;
-        Transaction::begin(connection, None).await
+        let begun = tokio::spawn(Transaction::begin(connection, None)).await;
+        begun.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 
     /// How full it is.

@@ -8,13 +8,18 @@ use super::super::access::Operator;
 use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
+use crate::domain::clock::Clock;
 use crate::queue::status::QueueStatus;
 use crate::queue::{Lane, QueueError};
-use crate::store::audit_log::{Change, record};
+use crate::store::audit_log::{self, Change};
+use crate::telemetry::log_budget::LogBudget;
 
 impl From<QueueError> for Problem {
     fn from(error: QueueError) -> Self {
-        tracing::warn!(%error, code = error.code(), "the queue did not answer a request");
+        static LINES: LogBudget = LogBudget::new();
+        if let Some(left_out) = LINES.admit(Clock::system().now()) {
+            tracing::warn!(%error, code = error.code(), left_out, "the queue did not answer a request");
+        }
         Self::unavailable("queue_unreachable", "The queue does not answer; try again shortly.", 1)
     }
 }
@@ -142,14 +147,12 @@ async fn hold(state: &ApiState, name: &str, paused: bool) -> Result<Json<QueueAn
     if name != state.queue_name {
         return Err(Problem::not_found("queue_not_found", "There is no such queue."));
     }
-    if paused {
-        state.queue.pause().await?;
-    } else {
-        state.queue.resume().await?;
-    }
     let action = if paused { "queue.pause" } else { "queue.resume" };
     let detail = serde_json::json!({});
     let change = Change { actor: Operator::ACTOR, action, game: None, subject: name, detail };
-    record(&mut *state.pool.acquire().await?, &change).await?;
+    let begun = audit_log::begin(&state.pool, &change).await?;
+    let held = if paused { state.queue.pause().await } else { state.queue.resume().await };
+    begun.ended(&state.pool, &held).await;
+    held?;
     Ok(Json(QueueAnswer::new(name, state.queue.status().await?)))
 }

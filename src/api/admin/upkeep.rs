@@ -13,7 +13,7 @@ use super::super::state::ApiState;
 use crate::board_rebuild::{RebuildBoardError, rebuild_board};
 use crate::domain::clock::Micros;
 use crate::ranking::RebuildError;
-use crate::store::audit_log::{Change, record};
+use crate::store::audit_log::{self, Change, record};
 use crate::store::{leaderboards, partitions, recompute};
 
 /// A month of events.
@@ -94,12 +94,15 @@ pub async fn rebuild(
         subject: &slug,
         detail: serde_json::json!({ "generation": live.generation.id }),
     };
-    record(&mut *state.pool.acquire().await?, &change).await?;
+    let begun = audit_log::begin(&state.pool, &change).await?;
     // In a task of its own: a client that goes away does not leave half of it to expire.
     let order = live.generation.spec.definition.order;
     let work = state.clone();
-    let rebuilding =
-        tokio::spawn(async move { rebuild_board(&work.pool, &work.ranking, live.generation.id, order, |_| ()).await });
+    let rebuilding = tokio::spawn(async move {
+        let rebuilt = rebuild_board(&work.pool, &work.ranking, live.generation.id, order, |_| ()).await;
+        begun.ended(&work.pool, &rebuilt).await;
+        rebuilt
+    });
     match rebuilding.await {
         Ok(Ok(done)) => Ok(Json(Rebuilt { periods: done.periods, entries: done.entries, version: done.version })),
         Ok(Err(RebuildBoardError::Rebuild(RebuildError::Busy))) => {

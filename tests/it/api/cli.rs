@@ -121,6 +121,15 @@ async fn queues_and_dead_letters_are_run_from_the_command_line() {
         .await
         .unwrap();
     }
+    world.game("chess-club").await;
+    let of_game =
+        "UPDATE dead_letters SET game_id = (SELECT id FROM games WHERE slug = 'chess-club') WHERE job_id = '0'";
+    sqlx::query(of_game).execute(&world.db.pool).await.unwrap();
+    let shown = String::from_utf8(world.cli(&["dead-letters", "list"]).await.stdout).unwrap();
+    assert!(shown.contains("chess-club"), "whose they are: {shown}");
+    let hinted = world.cli(&["rebuild", "--game", "chess-club", "pts"]).await;
+    let hint = String::from_utf8(hinted.stderr).unwrap();
+    assert!(hinted.status.code() == Some(2) && hint.contains("--leaderboard pts"), "{hint}");
     let listed = world.cli_json(&["dead-letters", "list", "--reason", "crashed"]).await;
     let id = listed["dead_letters"][0]["id"].as_str().unwrap();
     assert_eq!(world.cli_json(&["dead-letters", "show", id]).await["reason"], "crashed");

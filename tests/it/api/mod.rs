@@ -7,6 +7,7 @@ mod cli;
 mod damaged;
 mod directory;
 mod document;
+mod dropped;
 mod pages;
 mod reading;
 mod redis_away;

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of the support")]
 
+pub mod gate;
 pub mod http;
 pub mod postgres;
 pub mod postgres_server;
