@@ -19,7 +19,8 @@ pub struct EntryState {
     pub score: i128,
     /// Likewise for the subscore.
     pub subscore: i128,
-    /// `occurred_at` of the fact that decided the standing (`incr`, `decr`: the latest).
+    /// `occurred_at` of the fact that decided the standing (`incr`, `decr`: the latest that moved it; the first of all
+    /// when none did).
     pub reached_at: Micros,
     /// Its event.
     pub event_id: Uuid,
@@ -27,13 +28,18 @@ pub struct EntryState {
     pub plays: i64,
     /// The deciding fact's metadata.
     pub metadata: Option<Box<str>>,
+    /// Whether one of its facts moved it. Not so for an `incr` or `decr` of nothing but zeros: the first of them makes
+    /// the entry, and a later one must not lose a tie.
+    pub moved: bool,
 }
 
 impl EntryState {
     /// The state after one fact alone.
     pub fn from_fact(operator: Operator, fact: &Fact<'_>) -> Self {
         let sign = if operator == Operator::Decr { -1 } else { 1 };
+        let adds = matches!(operator, Operator::Incr | Operator::Decr);
         Self {
+            moved: !adds || (fact.score, fact.subscore) != (0, 0),
             score: sign * i128::from(fact.score),
             subscore: sign * i128::from(fact.subscore),
             reached_at: fact.occurred_at,
@@ -67,15 +73,18 @@ impl EntryState {
             Operator::Incr | Operator::Decr => {
                 self.score = self.score.saturating_add(other.score);
                 self.subscore = self.subscore.saturating_add(other.subscore);
-                let moved = other.score != 0 || other.subscore != 0;
-                if moment == Ordering::Greater {
+                let wins = match (self.moved, other.moved) {
+                    (true, true) => moment == Ordering::Greater,
+                    (false, false) => moment == Ordering::Less,
+                    (_, moved) => moved,
+                };
+                if wins {
                     self.reached_at = other.reached_at;
                     self.event_id = other.event_id;
                     self.metadata = other.metadata;
-                    true
-                } else {
-                    moved
                 }
+                self.moved |= other.moved;
+                wins || (other.score, other.subscore) != (0, 0)
             }
         };
         self.plays = plays;

@@ -107,7 +107,7 @@ pub async fn entries(
 ) -> Result<HashMap<Place, EntryState>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT p.starts_at, e.player_id, coalesce(e.sum_score, e.score), coalesce(e.sum_subscore, e.subscore),
-                e.reached_at, e.event_id, e.plays, e.metadata::text
+                e.reached_at, e.event_id, e.plays, e.metadata::text, e.sum_score IS NULL OR e.sum_subscore IS NOT NULL
            FROM leaderboard_periods p JOIN leaderboard_entries e ON e.period_id = p.id
           WHERE p.generation_id = $1 AND p.state = 'open' AND p.unpublished_at IS NULL
             AND ($3 = 1 OR ((hashtext(e.player_id) & 2147483647) % $3) = $2)",
@@ -130,7 +130,8 @@ pub async fn baseline(
     players: (i32, i32),
 ) -> Result<HashMap<Place, EntryState>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT b.period_start, b.player_id, b.score, b.subscore, b.reached_at, b.event_id, b.plays, b.metadata::text
+        "SELECT b.period_start, b.player_id, b.score, b.subscore, b.reached_at, b.event_id, b.plays, b.metadata::text,
+                b.moved
            FROM entry_baseline b
            JOIN leaderboard_periods p ON p.generation_id = b.generation_id AND p.starts_at = b.period_start
           WHERE b.generation_id = $1 AND p.state = 'open' AND p.unpublished_at IS NULL

@@ -143,7 +143,7 @@ pub async fn closed_periods(
     Ok(rows.into_iter().map(|(generation, start)| (BoardGenerationId(generation), start)).collect())
 }
 
-/// Reads an entry's state from a row `score, subscore, reached_at, event_id, plays, metadata::text` beginning at
+/// Reads an entry's state from a row `score, subscore, reached_at, event_id, plays, metadata::text, moved` beginning at
 /// column `at`; the scores are `numeric`.
 ///
 /// # Errors
@@ -156,6 +156,7 @@ pub(super) fn read_state(row: &sqlx::postgres::PgRow, at: usize) -> Result<Entry
         event_id: row.try_get(at + 3)?,
         plays: row.try_get(at + 4)?,
         metadata: row.try_get::<Option<String>, _>(at + 5)?.map(Into::into),
+        moved: row.try_get(at + 6)?,
     })
 }
 
@@ -172,7 +173,7 @@ pub async fn read(
     let players: Vec<&str> = keys.iter().map(|key| key.2.as_str()).collect();
     let rows = sqlx::query(
         "SELECT b.generation_id, b.period_start, b.player_id,
-                b.score, b.subscore, b.reached_at, b.event_id, b.plays, b.metadata::text
+                b.score, b.subscore, b.reached_at, b.event_id, b.plays, b.metadata::text, b.moved
            FROM unnest($1::int[], $2::timestamptz[], $3::text[]) AS k (generation_id, period_start, player_id)
            JOIN entry_baseline b USING (generation_id, period_start, player_id)",
     )
@@ -196,14 +197,14 @@ pub async fn read(
 pub async fn write(connection: &mut PgConnection, states: &[(EntryKey, EntryState)]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO entry_baseline
-             (generation_id, period_start, player_id, score, subscore, reached_at, event_id, plays, metadata)
-         SELECT g, s, p, score, subscore, reached_at, event_id, plays, metadata::json
+             (generation_id, period_start, player_id, score, subscore, reached_at, event_id, plays, metadata, moved)
+         SELECT g, s, p, score, subscore, reached_at, event_id, plays, metadata::json, moved
            FROM unnest($1::int[], $2::timestamptz[], $3::text[], $4::numeric[], $5::numeric[], $6::timestamptz[],
-                       $7::uuid[], $8::bigint[], $9::text[])
-                AS n (g, s, p, score, subscore, reached_at, event_id, plays, metadata)
+                       $7::uuid[], $8::bigint[], $9::text[], $10::boolean[])
+                AS n (g, s, p, score, subscore, reached_at, event_id, plays, metadata, moved)
          ON CONFLICT (generation_id, period_start, player_id) DO UPDATE
             SET score = excluded.score, subscore = excluded.subscore, reached_at = excluded.reached_at,
-                event_id = excluded.event_id, plays = excluded.plays, metadata = excluded.metadata",
+                event_id = excluded.event_id, plays = excluded.plays, metadata = excluded.metadata, moved = excluded.moved",
     )
     .bind(states.iter().map(|(key, _)| key.0.0).collect::<Vec<_>>())
     .bind(states.iter().map(|(key, _)| key.1).collect::<Vec<_>>())
@@ -214,6 +215,7 @@ pub async fn write(connection: &mut PgConnection, states: &[(EntryKey, EntryStat
     .bind(states.iter().map(|(_, state)| state.event_id).collect::<Vec<_>>())
     .bind(states.iter().map(|(_, state)| state.plays).collect::<Vec<_>>())
     .bind(states.iter().map(|(_, state)| state.metadata.as_deref()).collect::<Vec<_>>())
+    .bind(states.iter().map(|(_, state)| state.moved).collect::<Vec<_>>())
     .execute(connection)
     .await
     .map(|_| ())

@@ -64,12 +64,12 @@ pub async fn read(
 }
 
 fn stored(row: &PgRow) -> Result<(usize, StoredEntry), sqlx::Error> {
-    let sum = |n: usize, clamped: i64| -> Result<i128, sqlx::Error> {
-        Ok(row.try_get::<Option<Sum>, _>(n)?.map_or(i128::from(clamped), |sum| sum.0))
-    };
+    let (sum_score, sum_subscore): (Option<Sum>, Option<Sum>) = (row.try_get(7)?, row.try_get(8)?);
+    let sum = |sum: &Option<Sum>, clamped: i64| sum.as_ref().map_or(i128::from(clamped), |sum| sum.0);
     let state = EntryState {
-        score: sum(7, row.try_get(1)?)?,
-        subscore: sum(8, row.try_get(2)?)?,
+        score: sum(&sum_score, row.try_get(1)?),
+        subscore: sum(&sum_subscore, row.try_get(2)?),
+        moved: sum_score.is_none() || sum_subscore.is_some(),
         reached_at: row.try_get(3)?,
         event_id: row.try_get(4)?,
         plays: row.try_get(5)?,
@@ -169,30 +169,46 @@ const KEEP_LOWEST: &str =
     keep_one!("(e.score, e.subscore, e.reached_at, e.event_id) > (f.score, f.subscore, f.reached_at, f.event_id)");
 const KEEP_LATEST: &str = keep_one!("(f.reached_at, f.event_id) > (e.reached_at, e.event_id)");
 
+/// Whether the fresh facts decide `reached_at`, event and metadata of a sum; as [`EntryState::merge`] has it. Nothing but
+/// zeros so far is a `sum_subscore` of NULL beside a `sum_score`, in the entry and in what is merged into it.
+macro_rules! sum_wins {
+    () => {
+        "CASE WHEN e.sum_score IS NOT NULL AND e.sum_subscore IS NULL
+              THEN f.subscore IS NOT NULL OR (f.reached_at, f.event_id) < (e.reached_at, e.event_id)
+              ELSE f.subscore IS NOT NULL AND (f.reached_at, f.event_id) > (e.reached_at, e.event_id) END"
+    };
+}
+
 /// Exact sums, and beside them what is published: clamped to `bigint`.
-const ADD: &str = "
+const ADD: &str = concat!(
+    "
     UPDATE leaderboard_entries AS e
        SET score = greatest(-9223372036854775808, least(9223372036854775807,
                             coalesce(e.sum_score, e.score) + f.score))::bigint,
            subscore = greatest(-9223372036854775808, least(9223372036854775807,
-                               coalesce(e.sum_subscore, e.subscore) + f.subscore))::bigint,
+                               coalesce(e.sum_subscore, e.subscore) + coalesce(f.subscore, 0)))::bigint,
            sum_score = coalesce(e.sum_score, e.score) + f.score,
-           sum_subscore = coalesce(e.sum_subscore, e.subscore) + f.subscore,
-           reached_at = CASE WHEN (f.reached_at, f.event_id) > (e.reached_at, e.event_id)
-                             THEN f.reached_at ELSE e.reached_at END,
-           event_id = CASE WHEN (f.reached_at, f.event_id) > (e.reached_at, e.event_id)
-                           THEN f.event_id ELSE e.event_id END,
-           metadata = CASE WHEN (f.reached_at, f.event_id) > (e.reached_at, e.event_id)
-                           THEN f.metadata::json ELSE e.metadata END,
-           version = CASE WHEN f.score <> 0 OR f.subscore <> 0
-                            OR (f.reached_at, f.event_id) > (e.reached_at, e.event_id)
-                          THEN $9 ELSE e.version END,
+           sum_subscore = CASE WHEN f.subscore IS NULL AND e.sum_score IS NOT NULL THEN e.sum_subscore
+                               ELSE coalesce(e.sum_subscore, e.subscore) + coalesce(f.subscore, 0) END,
+           reached_at = CASE WHEN ",
+    sum_wins!(),
+    " THEN f.reached_at ELSE e.reached_at END,
+           event_id = CASE WHEN ",
+    sum_wins!(),
+    " THEN f.event_id ELSE e.event_id END,
+           metadata = CASE WHEN ",
+    sum_wins!(),
+    " THEN f.metadata::json ELSE e.metadata END,
+           version = CASE WHEN f.score <> 0 OR f.subscore <> 0 OR ",
+    sum_wins!(),
+    " THEN $9 ELSE e.version END,
            plays = e.plays + f.plays
       FROM unnest($1::bigint[], $2::text[], $3::numeric[], $4::numeric[], $5::timestamptz[], $6::uuid[],
                   $7::bigint[], $8::text[]) WITH ORDINALITY
            AS f (period_id, player_id, score, subscore, reached_at, event_id, plays, metadata, n)
      WHERE e.period_id = f.period_id AND e.player_id = f.player_id
- RETURNING f.n, e.version = $9, e.score, e.subscore, e.reached_at";
+ RETURNING f.n, e.version = $9, e.score, e.subscore, e.reached_at"
+);
 
 const INSERT: &str = "
     INSERT INTO leaderboard_entries (period_id, player_id, score, subscore, reached_at, event_id, plays, metadata,
@@ -226,6 +242,11 @@ impl Merging {
     }
 }
 
+/// The sum of subscores; absent when nothing but zeros was added.
+fn moved_subscore(state: &EntryState) -> Option<Sum> {
+    state.moved.then_some(Sum(state.subscore))
+}
+
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 /// Fresh entries as the arrays that statements unnest.
@@ -250,7 +271,7 @@ impl<'a> Columns<'a> {
     fn bind_deltas(&self, kind: Merging, query: Query<'a>) -> Query<'a> {
         let query = self.bind_key(query);
         let query = if kind == Merging::Sum {
-            query.bind(self.column(|e| Sum(e.state.score))).bind(self.column(|e| Sum(e.state.subscore)))
+            query.bind(self.column(|e| Sum(e.state.score))).bind(self.column(|e| moved_subscore(e.state)))
         } else {
             self.bind_published(query)
         };
@@ -259,10 +280,11 @@ impl<'a> Columns<'a> {
 
     /// Binds $1 to $10 of the insert.
     fn bind_whole(&self, query: Query<'a>) -> Query<'a> {
-        let sum = |value: fn(&EntryState) -> i128| {
-            self.sparse(|e| (Merging::of(e) == Merging::Sum).then(|| Sum(value(e.state))))
+        let sum = |value: fn(&EntryState) -> Option<Sum>| {
+            self.sparse(|e| if Merging::of(e) == Merging::Sum { value(e.state) } else { None })
         };
-        self.bind_rest(self.bind_published(self.bind_key(query))).bind(sum(|s| s.score)).bind(sum(|s| s.subscore))
+        let query = self.bind_rest(self.bind_published(self.bind_key(query)));
+        query.bind(sum(|state| Some(Sum(state.score)))).bind(sum(moved_subscore))
     }
 
     fn bind_key(&self, query: Query<'a>) -> Query<'a> {

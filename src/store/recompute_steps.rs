@@ -163,8 +163,9 @@ pub async fn copy_baseline(
 ) -> Result<Vec<(EntryKey, EntryState)>, sqlx::Error> {
     let rows = sqlx::query(
         "INSERT INTO entry_baseline
-             (generation_id, period_start, player_id, score, subscore, reached_at, event_id, plays, metadata)
-         SELECT $2, o.period_start, o.player_id, o.score, o.subscore, o.reached_at, o.event_id, o.plays, o.metadata
+             (generation_id, period_start, player_id, score, subscore, reached_at, event_id, plays, metadata, moved)
+         SELECT $2, o.period_start, o.player_id, o.score, o.subscore, o.reached_at, o.event_id, o.plays, o.metadata,
+                o.moved
            FROM entry_baseline o
           WHERE o.generation_id = $1
             AND (o.period_start, o.player_id) > (
@@ -175,7 +176,8 @@ pub async fn copy_baseline(
             AND NOT EXISTS (SELECT 1 FROM leaderboard_periods p
                              WHERE p.generation_id = $1 AND p.starts_at = o.period_start AND p.state = 'closed')
           ORDER BY o.period_start, o.player_id LIMIT $3
-         RETURNING period_start, player_id, score, subscore, reached_at, event_id, plays, metadata::text",
+         RETURNING period_start, player_id, score, subscore, reached_at, event_id, plays, metadata::text,
+                   moved",
     )
     .bind(from.0)
     .bind(to.0)

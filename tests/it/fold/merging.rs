@@ -17,7 +17,7 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::arena::{Arena, play};
+use super::arena::{Arena, Play, play};
 use crate::support::eventually;
 
 const PLAYERS: [&str; 4] = ["a", "b", "c", "d"];
@@ -35,7 +35,9 @@ type RawFact = (usize, i64, i64, i64, u128, Option<&'static str>);
 fn raw_fact() -> impl Strategy<Value = RawFact> {
     let number = || prop_oneof![-2i64..3, Just(i64::MAX), Just(i64::MIN), any::<i64>()];
     let metadata = prop_oneof![Just(None), Just(Some("{\"x\":1}")), Just(Some("[ 1e3 ]"))];
-    (0..PLAYERS.len(), number(), number(), 0i64..3, prop_oneof![0u128..3, any::<u128>()], metadata)
+    let scores = prop_oneof![(number(), number()), Just((0, 0))];
+    (0..PLAYERS.len(), scores, 0i64..3, prop_oneof![0u128..3, any::<u128>()], metadata)
+        .prop_map(|(player, (score, subscore), at, event, metadata)| (player, score, subscore, at, event, metadata))
 }
 
 fn state((_, score, subscore, at, event, metadata): &RawFact, operator: Operator) -> EntryState {
@@ -116,6 +118,71 @@ async fn fine_print_14_the_database_merges_entries_as_the_domain_does() {
         assert_eq!(stored, expected, "{way:?}");
     }
     transaction.rollback().await.unwrap();
+}
+
+/// Who is where: each entry's player, score, moment, metadata and version, as a board ranks them.
+async fn ranked(arena: &Arena, board: BoardGenerationId) -> Vec<(String, i64, Micros, Option<String>, i64)> {
+    sqlx::query_as(
+        "SELECT player_id, e.score, reached_at, metadata::text, version
+           FROM leaderboard_entries e JOIN leaderboard_periods p ON p.id = e.period_id
+          WHERE p.generation_id = $1 ORDER BY e.score DESC, e.subscore DESC, reached_at",
+    )
+    .bind(board.0)
+    .fetch_all(arena.pool())
+    .await
+    .unwrap()
+}
+
+fn points(player: &'static str, score: i64, subscore: i64, at: i64) -> Play<'static> {
+    Play { subscore, metadata: Some(if score == 0 { "\"zero\"" } else { "\"points\"" }), ..play(player, score, at) }
+}
+
+#[tokio::test]
+async fn zero_points_move_no_standing_and_lose_no_tie() {
+    let arena = Arena::new().await;
+    for operator in ["incr", "decr"] {
+        let sign = if operator == "decr" { -1 } else { 1 };
+        let all = [
+            points("anna", 10 * sign, 1, 10),
+            points("ben", 10 * sign, 1, 20),
+            points("anna", 0, 0, 30),
+            // Nothing but zeros: the first made the entry.
+            points("zoe", 0, 0, 5),
+            points("yan", 0, 0, 6),
+            points("zoe", 0, 0, 40),
+            // Up and down again has moved.
+            points("max", 3, 0, 7),
+            points("max", -3, 0, 50),
+        ];
+        let board = |name: &str, state: &'static str| {
+            let (name, arena) = (format!("{name}-{operator}"), &arena);
+            async move { arena.board_in(&name, json!({"operator": operator}), state).await }
+        };
+        let one_by_one = board("ties", "live").await;
+        for play in &all {
+            let before = ranked(&arena, one_by_one).await;
+            arena.score(one_by_one, std::slice::from_ref(play)).await;
+            if play.score == 0 && before.iter().any(|entry| entry.0 == play.player) {
+                assert_eq!(ranked(&arena, one_by_one).await, before, "{operator}: a zero of {} moved it", play.player);
+            }
+        }
+        let places = |ranked: Vec<(String, i64, Micros, Option<String>, i64)>| {
+            ranked.into_iter().map(|(player, score, at, metadata, _)| (player, score, at, metadata)).collect::<Vec<_>>()
+        };
+        let expected = places(ranked(&arena, one_by_one).await);
+        let names: Vec<&str> = expected.iter().map(|entry| entry.0.as_str()).collect();
+        assert_eq!(names, ["anna", "ben", "zoe", "yan", "max"], "{operator}");
+        let at_once = board("at-once", "live").await;
+        arena.score(at_once, &all).await;
+        assert_eq!(places(ranked(&arena, at_once).await), expected, "{operator}: of one batch");
+        let recomputed = board("recomputed", "building").await;
+        let mut backwards = all.to_vec();
+        backwards.reverse();
+        for play in &backwards {
+            arena.score(recomputed, std::slice::from_ref(play)).await;
+        }
+        assert_eq!(places(ranked(&arena, recomputed).await), expected, "{operator}: in another order");
+    }
 }
 
 /// Merges one fresh entry in each way, so that the statements are prepared; returns how Postgres would do them now.
