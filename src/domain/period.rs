@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::Micros;
 
+mod cron;
+
 /// When a new period begins, in the leaderboard's time zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
@@ -94,7 +96,7 @@ impl Schedule {
             Reset::Daily => Rule::Daily,
             Reset::Weekly => Rule::Weekly,
             Reset::Monthly => Rule::Monthly,
-            Reset::Cron(expression) => Rule::Cron(Box::new(compile_cron(expression)?)),
+            Reset::Cron(expression) => Rule::Cron(Box::new(cron::compile(expression)?)),
         };
         Ok(Self { rule, zone, met: Arc::default() })
     }
@@ -121,7 +123,7 @@ impl Schedule {
     fn compute(&self, at: Micros) -> Period {
         use jiff::{ToSpan, civil::Weekday};
         if let Rule::Cron(crontab) = &self.rule {
-            return cron_period(crontab, &self.zone, at).unwrap_or(WHOLE);
+            return cron::period(crontab, &self.zone, at).unwrap_or(WHOLE);
         }
         let date = at.to_timestamp().to_zoned(self.zone.clone()).date();
         let (first, length) = match &self.rule {
@@ -166,58 +168,6 @@ fn first_moment(zone: &jiff::tz::TimeZone, local: jiff::civil::DateTime) -> Opti
         }
     };
     Some(moment.into())
-}
-
-/// Compiles a cron expression over local time, as if it were UTC: what the zone's clocks do to it is up to
-/// [`first_moment`] (cronexpr's own answers around a change of clocks depend on where the search begins).
-fn compile_cron(expression: &str) -> Result<cronexpr::Crontab, ScheduleError> {
-    let bad = |message: &str| ScheduleError::BadCron(expression.to_owned(), message.to_owned());
-    let fields: Vec<&str> = expression.split_ascii_whitespace().collect();
-    let &[_, _, day_of_month, _, day_of_week] = fields.as_slice() else {
-        return Err(bad("five fields are needed: minute, hour, day of month, month, day of week"));
-    };
-    // cronexpr compares month numbers to find a month's last day, so `L` never fires in December.
-    if [day_of_month, day_of_week].iter().any(|field| field.contains(['L', 'l'])) {
-        return Err(bad("'L' is not supported"));
-    }
-    let crontab = cronexpr::parse_crontab(&format!("{expression} UTC")).map_err(|error| bad(&error.to_string()))?;
-    next_local(&crontab, jiff::civil::date(2000, 1, 1).at(0, 0, 0, 0)).ok_or_else(|| bad("it names no moment"))?;
-    Ok(crontab)
-}
-
-/// The first local time after `after` that the expression names. cronexpr searches four years at a time; leap days
-/// may be eight years apart.
-fn next_local(crontab: &cronexpr::Crontab, after: jiff::civil::DateTime) -> Option<jiff::civil::DateTime> {
-    use jiff::ToSpan;
-    // A little under four years, so that no leap day falls between two searches.
-    (0..3).find_map(|i| {
-        let from = jiff::tz::Offset::UTC.to_timestamp(after.checked_add((i * 1_459).days()).ok()?).ok()?;
-        crontab.find_next(cronexpr::MakeTimestamp(from)).ok().map(|found| found.datetime())
-    })
-}
-
-/// How far back to look for the previous moment of a cron expression, in hours: from a minute's to a leap day's.
-const LOOK_BACK_HOURS: [i64; 6] = [1, 24, 8 * 24, 32 * 24, 367 * 24, 9 * 366 * 24];
-
-fn cron_period(crontab: &cronexpr::Crontab, zone: &jiff::tz::TimeZone, at: Micros) -> Option<Period> {
-    use jiff::ToSpan;
-    let local = zone.to_datetime(at.to_timestamp());
-    for hours in LOOK_BACK_HOURS {
-        let mut starts_at = None;
-        let mut cursor = local.checked_sub(hours.hours()).ok()?;
-        loop {
-            cursor = next_local(crontab, cursor)?;
-            let moment = first_moment(zone, cursor)?;
-            if moment <= at {
-                starts_at = Some(moment);
-            } else if let Some(starts_at) = starts_at {
-                return Some(Period { starts_at, ends_at: Some(moment) });
-            } else {
-                break;
-            }
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -88,6 +88,109 @@ fn unusable_schedules_are_refused() {
     assert_eq!(refused.unwrap_err(), ScheduleError::UnknownTimeZone("Middle/Earth".to_owned()));
 }
 
+/// The moments at which a schedule's periods begin within `hours` of a moment.
+fn begins(expression: &str, zone: &str, around: &str, hours: i64) -> Vec<Micros> {
+    let schedule = schedule(&cron(expression), zone);
+    let (mut period, end) =
+        (schedule.period_at(at(around).plus_seconds(-hours * 3_600)), at(around).plus_seconds(hours * 3_600));
+    let mut found = Vec::new();
+    while period.ends_at.unwrap() < end {
+        let next = schedule.period_at(period.ends_at.unwrap());
+        assert_eq!(Some(next.starts_at), period.ends_at, "{expression} {zone}: neither gap nor overlap");
+        found.push(next.starts_at);
+        period = next;
+    }
+    found
+}
+
+/// The changes of clocks at which a schedule by the hour and by the minute is looked at.
+const CHANGES: [(&str, &str); 8] = [
+    ("America/New_York", "2026-11-01T06:00:00Z"),
+    ("America/New_York", "2026-03-08T07:00:00Z"),
+    ("Europe/Berlin", "2026-10-25T01:00:00Z"),
+    ("Europe/Berlin", "2027-03-28T01:00:00Z"),
+    ("Australia/Lord_Howe", "2026-04-04T15:00:00Z"),
+    ("Australia/Lord_Howe", "2026-10-03T15:30:00Z"),
+    ("America/St_Johns", "2026-11-01T04:30:00Z"),
+    ("Asia/Kathmandu", "2026-11-01T04:30:00Z"),
+];
+
+#[test]
+fn hours_and_minutes_go_by_what_clocks_show() {
+    for (zone_name, change) in CHANGES {
+        let zone = jiff::tz::TimeZone::get(zone_name).unwrap();
+        for (expression, minutes) in
+            [("* * * * *", 1), ("*/7 * * * *", 7), ("*/15 * * * *", 15), ("0 * * * *", 60), ("0,30 * * * *", 30)]
+        {
+            if minutes == 60 && zone_name == "Australia/Lord_Howe" {
+                continue; // an hour is longer than what is repeated or skipped there
+            }
+            let start = at(change).plus_seconds(-5 * 3_600);
+            let shows = |minute: &i64| {
+                let shown = zone.to_datetime(start.plus_seconds(minute * 60).to_timestamp());
+                i64::from(shown.minute()) % minutes == 0
+            };
+            let expected: Vec<Micros> = (1..600).filter(shows).map(|minute| start.plus_seconds(minute * 60)).collect();
+            assert_eq!(begins(expression, zone_name, change, 5), expected, "{expression} {zone_name} {change}");
+        }
+    }
+}
+
+#[test]
+fn a_repeated_hour_has_its_resets_twice() {
+    let hourly = cron("0 * * * *");
+    for (moment, from, to) in [
+        ("2026-11-01T05:30:00Z", "2026-11-01T05:00:00Z", "2026-11-01T06:00:00Z"),
+        ("2026-11-01T06:05:00Z", "2026-11-01T06:00:00Z", "2026-11-01T07:00:00Z"),
+        ("2026-11-01T07:30:00Z", "2026-11-01T07:00:00Z", "2026-11-01T08:00:00Z"),
+    ] {
+        assert_period(&hourly, "America/New_York", moment, (from, to));
+    }
+    // A time of the skipped hour: the next comes an hour later, as always.
+    let half_past = cron("30 * * * *");
+    assert_period(
+        &half_past,
+        "America/New_York",
+        "2026-03-08T07:10:00Z",
+        ("2026-03-08T06:30:00Z", "2026-03-08T07:30:00Z"),
+    );
+}
+
+#[test]
+fn a_time_of_day_that_comes_twice_or_never_resets_once() {
+    for expression in ["30 1 * * *", "30 1,13 * * *", "0,30 1 * * *", "30 1,2 * * *"] {
+        let schedule = schedule(&cron(expression), "America/New_York");
+        let again = schedule.period_at(at("2026-11-01T06:45:00Z"));
+        assert!(again.starts_at < at("2026-11-01T06:00:00Z"), "{expression}: {again:?}");
+        assert!(again.ends_at.unwrap() >= at("2026-11-01T07:00:00Z"), "{expression}: {again:?}");
+    }
+    // Half an hour of it is repeated; an hour is longer.
+    assert_period(
+        &cron("45 * * * *"),
+        "Australia/Lord_Howe",
+        "2026-04-04T15:20:00Z",
+        ("2026-04-04T14:45:00Z", "2026-04-04T16:15:00Z"),
+    );
+    // 02:30 does not come: the reset is when the clocks skip it.
+    let skipped = ("2026-03-08T07:00:00Z", "2026-03-09T06:30:00Z");
+    assert_period(&cron("30 2 * * *"), "America/New_York", "2026-03-08T12:00:00Z", skipped);
+    let whole_hour = ("2026-03-08T07:00:00Z", "2026-03-09T06:00:00Z");
+    assert_period(&cron("*/20 2 * * *"), "America/New_York", "2026-03-08T12:00:00Z", whole_hour);
+}
+
+#[test]
+fn periods_tile_the_seasons_of_change_in_every_zone() {
+    for zone in ZONES {
+        for expression in ["0 * * * *", "45 */2 * * *", "30 1 * * *", "*/30 2 * * *", "0 0 * * *", "0,20 1,2,3 * * *"] {
+            for season in ["2026-03-15T00:00:00Z", "2026-10-25T00:00:00Z"] {
+                let begun = begins(expression, zone, season, 24 * 40);
+                assert!(begun.windows(2).all(|pair| pair[0] < pair[1]), "{expression} {zone}");
+                assert!(begun.len() >= 75, "{expression} {zone}: {}", begun.len());
+            }
+        }
+    }
+}
+
 const ZONES: [&str; 10] = [
     "UTC",
     "Europe/Berlin",
@@ -110,6 +213,9 @@ fn resets() -> impl Strategy<Value = Reset> {
         "15 */6 * * 1-5",
         "0 0 29 2 *",
         "*/20 1,2,23 * * *",
+        "*/7 * * * *",
+        "59 * * * *",
+        "*/10 0-4 * * *",
         "0 12 15W * *",
         "0 0 1 1,7 *",
         "5 0 * * MON#2",
