@@ -148,11 +148,13 @@ fn unknown_key(parts: &Parts, state: &ApiState) -> Problem {
     state.guesses.refuse(address(parts, state), now_ms(state))
 }
 
-fn now_ms(state: &ApiState) -> i64 {
+/// The time in milliseconds.
+pub fn now_ms(state: &ApiState) -> i64 {
     state.clock.now().0 / 1_000
 }
 
-fn address(parts: &Parts, state: &ApiState) -> ClientAddress {
+/// Whose request it is, as limits count it.
+pub fn address(parts: &Parts, state: &ApiState) -> ClientAddress {
     let peer =
         parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |c| c.0.ip());
     client_address(peer, &parts.headers, &state.http.trusted_proxies)

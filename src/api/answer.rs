@@ -8,7 +8,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128, xxh3_128_with_seed};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128, xxh3_128_with_seed};
 
 use super::cursor::Cursor;
 use super::problem::Problem;
@@ -79,8 +79,12 @@ pub struct EntriesAnswer<'a> {
     /// When it was read, RFC 3339.
     #[schema(value_type = String, format = DateTime)]
     pub as_of: Micros,
-    /// Answers of equal version never disagree.
+    /// Answers of equal version never disagree; about what `include` adds, those of equal `include_version` too.
     pub version: i64,
+    /// Of what `include` adds, which changes without the leaderboard; absent without `include`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub include_version: Option<String>,
     /// Entries in the period.
     pub total: u64,
     /// Best first.
@@ -101,8 +105,12 @@ pub struct StandingAnswer<'a> {
     /// When it was read, RFC 3339.
     #[schema(value_type = String, format = DateTime)]
     pub as_of: Micros,
-    /// Answers of equal version never disagree.
+    /// Answers of equal version never disagree; about what `include` adds, those of equal `include_version` too.
     pub version: i64,
+    /// Of what `include` adds, which changes without the leaderboard; absent without `include`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub include_version: Option<String>,
     /// Entries in the period.
     pub total: u64,
     /// The player's entry.
@@ -119,8 +127,12 @@ pub struct LookupAnswer<'a> {
     /// When it was read, RFC 3339.
     #[schema(value_type = String, format = DateTime)]
     pub as_of: Micros,
-    /// Answers of equal version never disagree.
+    /// Answers of equal version never disagree; about what `include` adds, those of equal `include_version` too.
     pub version: i64,
+    /// Of what `include` adds, which changes without the leaderboard; absent without `include`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub include_version: Option<String>,
     /// Entries in the period.
     pub total: u64,
     /// Best first; who has no entry is absent.
@@ -129,7 +141,11 @@ pub struct LookupAnswer<'a> {
 
 /// Plays and metadata by player, for the entries that were asked for.
 #[derive(Debug, Default)]
-pub struct ExtrasOf(HashMap<String, (i64, Option<Box<RawValue>>)>);
+pub struct ExtrasOf {
+    of: HashMap<String, (i64, Option<Box<RawValue>>)>,
+    /// What they say, in short: the same in every process.
+    pub version: Option<String>,
+}
 
 impl ExtrasOf {
     /// Asks Postgres, if anything was asked for.
@@ -146,21 +162,23 @@ impl ExtrasOf {
             return Ok(Self::default());
         }
         let players: Vec<&str> = entries.map(RankedEntry::player_id).collect();
-        Box::pin(Self::ask(state, period, &players)).await
+        Box::pin(Self::ask(state, period, &players, include)).await
     }
 
-    async fn ask(state: &ApiState, period: &StoredPeriod, players: &[&str]) -> Result<Self, Problem> {
+    async fn ask(state: &ApiState, period: &StoredPeriod, players: &[&str], include: Include) -> Result<Self, Problem> {
         let read = |pool| crate::store::standings::extras(pool, period.id, period.closed, players);
         let (history, replica) = (&state.history, state.history.replica_for(period).await);
         let found = history.either(replica.map(read), read(history.primary())).await?;
         let keep = |Extras { plays, metadata }| (plays, metadata.and_then(|m| RawValue::from_string(m).ok()));
-        Ok(Self(found.into_iter().map(|(player, extras)| (player, keep(extras))).collect()))
+        let of = found.into_iter().map(|(player, extras)| (player, keep(extras))).collect();
+        let version = Some(version_of(&of, players, include));
+        Ok(Self { of, version })
     }
 
     /// An entry as answered.
     pub fn entry<'a>(&'a self, ranked: &'a RankedEntry, among: Option<u64>, include: Include) -> EntryAnswer<'a> {
         let player_id = ranked.player_id();
-        let extras = self.0.get(player_id);
+        let extras = self.of.get(player_id);
         EntryAnswer {
             rank: ranked.rank,
             rank_among: among,
@@ -172,6 +190,19 @@ impl ExtrasOf {
             metadata: extras.filter(|_| include.metadata).and_then(|(_, metadata)| metadata.as_deref()),
         }
     }
+}
+
+fn version_of(of: &HashMap<String, (i64, Option<Box<RawValue>>)>, players: &[&str], include: Include) -> String {
+    let mut hash = Xxh3::new();
+    for (plays, metadata) in players.iter().filter_map(|player| of.get(*player)) {
+        if include.plays {
+            hash.update(&plays.to_le_bytes());
+        }
+        let metadata = metadata.as_deref().filter(|_| include.metadata).map_or("", RawValue::get);
+        hash.update(&metadata.len().to_le_bytes());
+        hash.update(metadata.as_bytes());
+    }
+    format!("{:032x}", hash.digest128())
 }
 
 /// A cursor of a page.
@@ -194,6 +225,7 @@ pub fn entries_answer<'a>(
         period: period.into(),
         as_of,
         version: page.version,
+        include_version: extras.0.version.clone(),
         total: page.total,
         entries: page.entries.iter().map(|e| extras.0.entry(e, None, extras.1)).collect(),
         next_cursor: cursor(board, Direction::Forward, page.next.as_ref()),

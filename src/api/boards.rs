@@ -10,7 +10,7 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use moka::future::Cache;
 
-use super::access::{Reader, no_such_game};
+use super::access::{self, Reader, no_such_game};
 use super::path;
 use super::problem::Problem;
 use super::query::WhichPeriod;
@@ -19,6 +19,7 @@ use crate::directory::{GameEntry, LeaderboardEntry};
 use crate::domain::board::CompiledBoard;
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, PlayerId};
+use crate::http::client_address::ClientAddress;
 use crate::ranking::BoardPeriod;
 use crate::store::periods::{self, StoredPeriod};
 
@@ -35,6 +36,8 @@ pub struct Reading {
     /// Whether it came without a key, under `/v1/public/{game}`.
     pub public: bool,
     path: RawPathParams,
+    /// Of one without a key.
+    address: Option<ClientAddress>,
 }
 
 impl FromRequestParts<ApiState> for Reading {
@@ -44,10 +47,10 @@ impl FromRequestParts<ApiState> for Reading {
         let path = RawPathParams::from_request_parts(parts, state).await.map_err(|_| path::unreadable())?;
         if let Some(slug) = named(&path, "game") {
             let game = state.directory.load().games.get(slug).cloned().ok_or_else(no_such_game)?;
-            return Ok(Self { game, public: true, path });
+            return Ok(Self { game, public: true, path, address: Some(access::address(parts, state)) });
         }
         let Reader(game) = Reader::from_request_parts(parts, state).await?;
-        Ok(Self { game, public: false, path })
+        Ok(Self { game, public: false, path, address: None })
     }
 }
 
@@ -56,6 +59,14 @@ fn named<'a>(path: &'a RawPathParams, part: &str) -> Option<&'a str> {
 }
 
 impl Reading {
+    /// To be called before Postgres is asked for something that no cache has.
+    ///
+    /// # Errors
+    /// `429 too_many_reads` for who has no key and asked too much.
+    pub fn count(&self, state: &ApiState) -> Result<(), Problem> {
+        self.address.map_or(Ok(()), |address| state.public_reads.count(address, access::now_ms(state)))
+    }
+
     /// The leaderboard that the path names. One that is not public does not exist for who has no key.
     ///
     /// # Errors
@@ -212,6 +223,18 @@ impl Boards {
             return Ok(Some(current));
         }
         Box::pin(self.archived(state, board, PeriodName::Starting(start))).await
+    }
+
+    /// Whether naming this period asks nobody.
+    pub fn remembers(&self, board: &CompiledBoard, which: WhichPeriod) -> bool {
+        which == WhichPeriod::Current || self.periods.contains_key(&(board.generation.id, PeriodName::Which(which)))
+    }
+
+    /// Whether naming the period that begins at a moment asks nobody.
+    pub fn remembers_start(&self, state: &ApiState, board: &CompiledBoard, start: Micros) -> bool {
+        let current = self.state(state, board.generation.id).current.load();
+        current.as_deref().is_some_and(|period| period.period.starts_at == start)
+            || self.periods.contains_key(&(board.generation.id, PeriodName::Starting(start)))
     }
 
     async fn archived(

@@ -16,7 +16,7 @@ use super::compression::accepts_gzip;
 use super::cursor::{self, Cursor};
 use super::path::Asked;
 use super::problem::Problem;
-use super::query::{ReadingQuery, WhichPeriod};
+use super::query::{Include, ReadingQuery, WhichPeriod};
 use super::source::Source;
 use super::state::ApiState;
 use crate::directory::LeaderboardEntry;
@@ -48,14 +48,17 @@ pub async fn page(State(state): State<ApiState>, reading: Reading, asked: Asked)
     let query = ReadingQuery::parse(asked.query())?;
     let (entry, live) = reading.live()?;
     let seen = state.boards.seen(&state, live.generation.id);
-    let (period, from) = place(&state, live, &query).await?;
+    let (period, from) = place(&state, &reading, live, &query).await?;
     let board = board_period(entry, live, &period);
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     let key = PageKey { game: reading.game.id, board: (&board).into(), seen, limit, from, include: query.include };
     let page = match state.pages.get(&key).await {
         Some(page) => page,
         // Boxed, so that the future of every request is not as large as that of the few that make a page.
-        None => Box::pin(make_page(&state, live, &board, &period, key)).await?,
+        None => {
+            count_extras(&state, &reading, &period, query.include)?;
+            Box::pin(make_page(&state, live, &board, &period, key)).await?
+        }
     };
     let caching = Caching::new(&state, reading.public);
     if !is_known(&asked.headers, &page.etag)
@@ -93,15 +96,19 @@ async fn make_page(
 /// Which period, and from where in it.
 async fn place(
     state: &ApiState,
+    reading: &Reading,
     board: &CompiledBoard,
     query: &ReadingQuery<'_>,
 ) -> Result<(StoredPeriod, Option<(Direction, SortKey)>), Problem> {
     let Some(text) = &query.cursor else {
-        return Ok((state.boards.period(state, board, query.period.unwrap_or_default()).await?, None));
+        return Ok((period_of(state, reading, board, query.period.unwrap_or_default()).await?, None));
     };
     let cursor =
         Cursor::decode(text).filter(|cursor| cursor.generation == board.generation.id).ok_or_else(cursor::invalid)?;
     // The cursor says which period it is of; a page that was begun before a reset goes on where it was.
+    if !state.boards.remembers_start(state, board, cursor.period_start) {
+        reading.count(state)?;
+    }
     let period = state.boards.starting_at(state, board, cursor.period_start).await?.ok_or_else(cursor::invalid)?;
     if let Some(WhichPeriod::Id(id)) = query.period
         && id != period.id
@@ -109,6 +116,24 @@ async fn place(
         return Err(cursor::invalid());
     }
     Ok((period, Some((cursor.direction, cursor.key))))
+}
+
+/// The period that a query names.
+async fn period_of(
+    state: &ApiState,
+    reading: &Reading,
+    board: &CompiledBoard,
+    which: WhichPeriod,
+) -> Result<StoredPeriod, Problem> {
+    if !state.boards.remembers(board, which) {
+        reading.count(state)?;
+    }
+    state.boards.period(state, board, which).await
+}
+
+/// What is asked of Postgres beside the period: what is included, and all of a period that is no longer in Redis.
+fn count_extras(state: &ApiState, reading: &Reading, period: &StoredPeriod, include: Include) -> Result<(), Problem> {
+    if include.any() || period.closed { reading.count(state) } else { Ok(()) }
 }
 
 /// What a request about players of one period stands on.
@@ -120,9 +145,10 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    async fn of(state: &ApiState, reading: &'a Reading, which: Option<WhichPeriod>) -> Result<Self, Problem> {
+    async fn of(state: &ApiState, reading: &'a Reading, query: &ReadingQuery<'_>) -> Result<Self, Problem> {
         let (entry, live) = reading.live()?;
-        let period = state.boards.period(state, live, which.unwrap_or_default()).await?;
+        let period = period_of(state, reading, live, query.period.unwrap_or_default()).await?;
+        count_extras(state, reading, &period, query.include)?;
         let board = board_period(entry, live, &period);
         Ok(Self { entry, slug: entry.spec.slug.as_str(), board, period })
     }
@@ -150,7 +176,7 @@ fn no_entry(player: &PlayerId) -> Problem {
 )]
 pub async fn standing(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, Problem> {
     let query = ReadingQuery::parse(asked.query())?;
-    let place = Place::of(&state, &reading, query.period).await?;
+    let place = Place::of(&state, &reading, &query).await?;
     let player = reading.player()?;
     let found = place.source(&state).standing(player.as_str()).await?;
     let as_of = state.clock.now();
@@ -161,6 +187,7 @@ pub async fn standing(State(state): State<ApiState>, reading: Reading, asked: As
         period: (&place.period).into(),
         as_of,
         version: found.version,
+        include_version: extras.version.clone(),
         total: found.total,
         entry: extras.entry(&entry, None, query.include),
     };
@@ -182,7 +209,7 @@ pub async fn standing(State(state): State<ApiState>, reading: Reading, asked: As
 )]
 pub async fn around(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, Problem> {
     let query = ReadingQuery::parse(asked.query())?;
-    let place = Place::of(&state, &reading, query.period).await?;
+    let place = Place::of(&state, &reading, &query).await?;
     let player = reading.player()?;
     let limit = query.limit.unwrap_or(DEFAULT_AROUND);
     let page = place.source(&state).around(player.as_str(), limit).await?;
@@ -223,7 +250,7 @@ pub async fn lookup(
     body: RawBody,
 ) -> Result<Response, Problem> {
     let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
-    let place = Place::of(&state, &reading, query.period).await?;
+    let place = Place::of(&state, &reading, &query).await?;
     let wanted: Lookup = body.json("{\"player_ids\": [at most 500 player ids]}")?;
     if wanted.player_ids.len() > MAX_LOOKUP {
         let detail = format!("At most {MAX_LOOKUP} players at once.");
@@ -239,6 +266,7 @@ pub async fn lookup(
         period: (&place.period).into(),
         as_of,
         version: found.version,
+        include_version: extras.version.clone(),
         total: found.total,
         entries: found.entries.iter().map(|(among, e)| extras.entry(e, Some(*among), query.include)).collect(),
     };

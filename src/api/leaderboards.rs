@@ -176,6 +176,7 @@ pub async fn periods_of(State(state): State<ApiState>, reading: Reading, asked: 
     let (limit, before) = (ReadingQuery::parse(text)?.limit, super::query::before(text)?);
     let limit = limit.unwrap_or(DEFAULT_PERIODS);
     let (entry, live) = reading.live()?;
+    reading.count(&state)?;
     let current = state.boards.current(&state, live).await?;
     let before = before.unwrap_or_else(|| Micros(current.period.starts_at.0.saturating_add(1)));
     let found = periods::began_before(&state.pool, live.generation.id, before, limit as i64).await?;

@@ -21,6 +21,7 @@ mod observe;
 mod openapi;
 mod path;
 mod problem;
+mod public_reads;
 mod query;
 pub mod replay;
 pub mod role;

@@ -1,6 +1,8 @@
 //! How the api says no: [`crate::http::problem::Problem`] for what Postgres and the queue say, and its description.
 
+use crate::domain::clock::Clock;
 pub use crate::http::problem::Problem;
+use crate::telemetry::log_budget::LogBudget;
 
 /// The body of a refusal (RFC 9457).
 #[derive(Debug, utoipa::ToSchema)]
@@ -17,7 +19,7 @@ pub struct ProblemBody {
     #[schema(example = 404)]
     status: u16,
     /// Stable, for programs.
-    #[schema(example = "no_entry")]
+    #[schema(value_type = super::openapi::codes::ProblemCode)]
     code: String,
     /// For people; may change.
     detail: String,
@@ -35,7 +37,10 @@ pub fn no_such_route() -> Problem {
 impl From<sqlx::Error> for Problem {
     /// Logged here, where it is handled; the client learns that the database is away, not what it said.
     fn from(error: sqlx::Error) -> Self {
-        tracing::warn!(%error, "Postgres did not answer a request");
+        static LINES: LogBudget = LogBudget::new();
+        if let Some(left_out) = LINES.admit(Clock::system().now()) {
+            tracing::warn!(%error, left_out, "Postgres did not answer a request");
+        }
         Self::unavailable("database_unavailable", "The database does not answer; try again shortly.", 1)
     }
 }

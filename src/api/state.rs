@@ -10,6 +10,7 @@ use super::ahead::Ahead;
 use super::boards::Boards;
 use super::cache::PageCache;
 use super::history::History;
+use super::public_reads::PublicReads;
 use super::source::{Damaged, SmallBoards};
 use crate::config::{ApiConfig, HttpConfig};
 use crate::directory::{Directory, KeyHash, SharedDirectory, hash_key};
@@ -69,6 +70,7 @@ pub struct Shared {
     pub(super) clock: Clock,
     pub(super) admin_token: Option<KeyHash>,
     pub(super) guesses: FailedGuesses,
+    pub(super) public_reads: PublicReads,
     pub(super) boards: Boards,
     pub(super) pages: PageCache,
     pub(super) small_boards: SmallBoards,
@@ -113,6 +115,7 @@ impl ApiState {
             clock: settings.clock,
             admin_token,
             guesses: FailedGuesses::default(),
+            public_reads: PublicReads::new(settings.config.rate_limit_public_reads),
             boards: Boards::default(),
             pages: PageCache::default(),
             small_boards: SmallBoards::default(),

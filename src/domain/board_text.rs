@@ -95,9 +95,35 @@ pub fn parse_spec(json: &[u8], slug: Option<&str>) -> Result<LeaderboardSpec, Sp
         };
         fields.keys().find(|name| probe(name)).map(|name| format!("/{name}")).unwrap_or_default()
     };
-    let spec = serde_json::from_value::<LeaderboardSpec>(Value::Object(fields.clone()))
-        .map_err(|error| problem("field_invalid", &field_at_fault(&fields), error.to_string()))?;
+    let spec = serde_json::from_value::<LeaderboardSpec>(Value::Object(fields.clone())).map_err(|_| {
+        let field = field_at_fault(&fields);
+        let message = expected(field.trim_start_matches('/'));
+        problem("field_invalid", &field, message)
+    })?;
     check(spec)
+}
+
+/// What a field may be. The parser's own words are about this program's types.
+fn expected(field: &str) -> &'static str {
+    match field {
+        "slug" => "a name in URLs: 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or a digit",
+        "name" => "a text",
+        "public" | "server_only" => "true or false",
+        "tie_policy" => "'ordinal' or 'competition'",
+        "event_type" => "an event's type: 1 to 128 ASCII letters, digits and - _ . : @ + = / ~ |",
+        "score" | "score_pointer" | "subscore" | "subscore_pointer" => {
+            "a JSON pointer into the payload such as '/score', or a whole number"
+        }
+        "metadata" => "a JSON pointer into the payload such as '/replay'",
+        "match" => "a list of conditions, each {\"pointer\": …} with \"equals\" or \"any_of\"",
+        "operator" => "'best', 'set', 'incr' or 'decr'",
+        "order" => "'descending' or 'ascending'",
+        "min_score" | "max_score" => "a whole number of 64 bits",
+        "reset" => "'never', 'daily', 'weekly', 'monthly' or {\"cron\": \"0 4 * * FRI\"}",
+        "time_zone" => "an IANA name such as 'Europe/Berlin'",
+        "grace_seconds" => "a whole number of seconds, at most 2678400 (a month)",
+        _ => "a value of this definition is not what it may be",
+    }
 }
 
 fn check(spec: LeaderboardSpec) -> Result<LeaderboardSpec, SpecProblem> {
@@ -226,6 +252,17 @@ mod tests {
             ("pointer_invalid", "/match/0/pointer".to_owned())
         );
         assert_eq!(with(r#","grace_seconds":99999999"#), ("field_invalid", "/grace_seconds".to_owned()));
+        // In the studio's words and not in the parser's.
+        for (field, value) in
+            [("subscore", "true"), ("min_score", "\"1\""), ("reset", "7"), ("order", "\"up\""), ("match", "1")]
+        {
+            let text = format!(r#"{{"slug":"g","event_type":"e","score":1,"{field}":{value}}}"#);
+            let problem = parse_spec(text.as_bytes(), None).unwrap_err();
+            assert_eq!((problem.code, problem.field), ("field_invalid", format!("/{field}")));
+            for word in ["enum", "variant", "i64", "u32", "struct", "expected"] {
+                assert!(!problem.message.contains(word), "{}", problem.message);
+            }
+        }
         let problem = parse_spec(br#"{"slug":"g","eventType":"e","score":1}"#, None).unwrap_err();
         assert_eq!((problem.code, problem.field.as_str()), ("field_unknown", "/eventType"));
         assert!(problem.message.contains("did you mean 'event_type'"), "{problem}");

@@ -164,6 +164,11 @@ impl Outcome {
         }
     }
 
+    /// Every outcome there is.
+    pub fn all() -> impl Iterator<Item = Self> {
+        ALL.iter().copied()
+    }
+
     /// One byte, as remembered with an `Idempotency-Key`.
     pub fn to_byte(self) -> u8 {
         ALL.iter().position(|o| *o == self).map_or(u8::MAX, |at| at as u8)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use tokio::time::Instant;
 use tracing::Level;
@@ -203,6 +203,8 @@ impl<'s> Call<'s> {
     pub fn finish(self, mut response: Response<Body>) -> Response<Body> {
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, self.request_id.clone());
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         let (policy, state) = self.rate_limit();
         for (name, value) in [("ratelimit-policy", policy), ("ratelimit", state)] {
             if !value.is_empty()

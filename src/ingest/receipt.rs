@@ -12,7 +12,7 @@ use crate::config::IngestConfig;
 use crate::domain::clock::Micros;
 use crate::domain::ids::check_identifier;
 use crate::domain::validate::assigned_id;
-use crate::domain::verdict::{Outcome, Refusal};
+use crate::domain::verdict::{Outcome, Refusal, Verdict};
 use crate::domain::wire_event::{Field, WireEvent};
 use crate::http::problem;
 
@@ -194,7 +194,8 @@ impl Receipt {
         }
         body.extend_from_slice(b",\"status\":");
         write_quoted(body, outcome.verdict().name());
-        if let Some(code) = outcome.code() {
+        // Of an accepted event there is only a warning, which has a member of its own.
+        if let Some(code) = outcome.code().filter(|_| outcome.verdict() != Verdict::Accepted) {
             body.extend_from_slice(b",\"code\":");
             write_quoted(body, code);
         }
@@ -211,7 +212,7 @@ impl Receipt {
             Outcome::Rejected(refusal) => {
                 body.extend_from_slice(b",\"field\":");
                 write_quoted(body, refusal.field());
-                write_message(body, &self.explain(refusal, config));
+                write_message(body, &self.explain(refusal, wire, config));
             }
             Outcome::Retry(over) => {
                 body.extend_from_slice(b",\"retry_after\":");
@@ -222,8 +223,12 @@ impl Receipt {
         body.push(b'}');
     }
 
-    fn explain(&self, refusal: Refusal, config: &IngestConfig) -> String {
+    fn explain(&self, refusal: Refusal, wire: &WireEvent<'_>, config: &IngestConfig) -> String {
         match refusal {
+            Refusal::OccurredAtTooOld if self.is_in_seconds(wire, config) => format!(
+                "occurred_at counts milliseconds since the Unix epoch; did you send seconds? The server's time is {}",
+                self.now
+            ),
             Refusal::TooLarge => format!("an event may have at most {} bytes", config.max_event_bytes),
             Refusal::OccurredAtTooOld => format!(
                 "occurred_at may be at most {} s ago; the server's time is {}",
@@ -235,6 +240,13 @@ impl Receipt {
             ),
             other => other.to_string(),
         }
+    }
+
+    /// Whether a time that is too old would do if it were seconds.
+    fn is_in_seconds(&self, wire: &WireEvent<'_>, config: &IngestConfig) -> bool {
+        let Field::Integer(number) = wire.occurred_at else { return false };
+        let ago = self.now.0 / 1_000_000 - number;
+        (-i64::from(config.max_event_ahead_seconds)..=i64::from(config.max_event_age_seconds)).contains(&ago)
     }
 }
 

@@ -40,14 +40,15 @@ fn refusals(path: &str, method: &HttpMethod, body: bool) -> Vec<(&'static str, &
     if !path.starts_with("/v1/public/") {
         all.push(("401", "`key_missing`, `key_unknown`"));
         all.push(("429", "`too_many_unknown_keys`: wait before trying the next key"));
+    } else {
+        all.push(("429", "`too_many_reads`: this address has asked for too much that no cache has"));
     }
     if admin {
         all.push(("403", "`server_key_required`, `admin_token_required`: this key may not do it"));
     }
     all.push((
         "400",
-        "A parameter or the body is unusable; `field` says which, and the code why (`limit_invalid`, `cursor_invalid`, \
-         `game_required`, `body_invalid`, …)",
+        "A parameter or the body is unusable; `field` says which, and the code why (`ProblemCode` lists them all)",
     ));
     if body {
         all.push(("408", "`body_timeout`"));
@@ -69,13 +70,13 @@ fn refusals(path: &str, method: &HttpMethod, body: bool) -> Vec<(&'static str, &
 
 fn unavailable(path: &str) -> &'static str {
     if path.starts_with("/v1/admin/queues") || path.ends_with("/replay") {
-        "`queue_unreachable`, `database_unavailable`"
+        "`queue_unreachable`, `database_unavailable`, `too_many_connections`"
     } else if path.ends_with("/rebuild") {
-        "`rebuild_failed`, `leaderboard_rebuilding`, `database_unavailable`"
+        "`rebuild_failed`, `leaderboard_rebuilding`, `database_unavailable`, `too_many_connections`"
     } else if path.starts_with("/v1/admin/") {
-        "`database_unavailable`"
+        "`database_unavailable`, `too_many_connections`"
     } else {
-        "`leaderboard_rebuilding`, `database_unavailable`"
+        "`leaderboard_rebuilding`, `database_unavailable`, `too_many_connections`"
     }
 }
 

@@ -10,6 +10,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ObjectBuilder, OpenApi as OpenApiDocument, PathItem, Required, Type};
 
 mod answers;
+pub mod codes;
 mod parameters;
 pub mod words;
 
@@ -58,7 +59,20 @@ use super::{admin, entries, leaderboards};
         admin::upkeep::rebuild,
         admin::upkeep::recompute,
     ),
-    components(schemas(ProblemBody, words::Identifier, words::Slug, words::Name))
+    components(schemas(
+        ProblemBody,
+        words::Identifier,
+        words::Slug,
+        words::Name,
+        codes::ProblemCode,
+        codes::EventCode
+    )),
+    tags(
+        (name = "ingest", description = "Sending events"),
+        (name = "leaderboards", description = "Reading leaderboards with a key"),
+        (name = "public", description = "Reading public leaderboards without a key"),
+        (name = "admin", description = "Administration: studios with a server key, operators with the admin token"),
+    )
 )]
 struct Annotated;
 
@@ -100,12 +114,21 @@ pub fn document() -> OpenApiDocument {
             Err(error) => tracing::error!(%error, "a part of the document is damaged"),
         }
     }
+    // What most people come for stands first. The sort is stable: what stands together stays together.
+    document.paths.paths.sort_by(|one, _, other, _| place(one).cmp(&place(other)));
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             operation.operation_id = Some(operation_id(path, name_of(&method)));
         }
     }
     document
+}
+
+/// Where a path stands: sending events, reading a leaderboard, reading others, administration.
+fn place(path: &str) -> usize {
+    const FIRST: [&str; 3] = ["/v1/events", "/v1/leaderboards", "/v1/public/"];
+    let of_entries = usize::from(!path.ends_with("/entries"));
+    FIRST.iter().position(|first| path.starts_with(first)).unwrap_or(FIRST.len()) * 2 + of_entries
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (HttpMethod, &mut Operation)> {

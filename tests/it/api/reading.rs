@@ -6,7 +6,7 @@ use scoreline::domain::period::Period;
 use scoreline::store::periods;
 use serde_json::json;
 
-use super::world::{World, board};
+use super::world::{PUBLIC_READS, World, board};
 
 #[tokio::test]
 async fn friends_are_ranked_among_themselves_and_overall() {
@@ -62,6 +62,51 @@ async fn fine_print_15_plays_and_metadata_come_only_when_asked_for() {
 }
 
 #[tokio::test]
+async fn what_include_adds_has_a_version_that_moves_with_it() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    let period = Period { starts_at: Micros::EPOCH, ends_at: None };
+    let period = periods::ensure(&world.db.pool, generation, &period).await.unwrap();
+    world.store(generation, period, &[("a", 9), ("b", 8)]).await;
+    world.make_ready(generation).await;
+    let base = "/v1/leaderboards/global/entries";
+    let ask = async |path: String| {
+        let answer = world.get(&path, Some(&game.client)).await;
+        (answer.json()["include_version"].clone(), answer.header("etag").to_owned())
+    };
+    let looked_up = async || {
+        let wanted = json!({"player_ids": ["a", "b"]});
+        let path = format!("{base}/lookup?include=plays");
+        world.send(Method::POST, &path, Some(&game.client), &wanted).await.json()["include_version"].clone()
+    };
+    assert_eq!(ask(base.to_owned()).await.0, json!(null));
+    let paths =
+        [format!("{base}?include=plays"), format!("{base}/a?include=plays"), format!("{base}/a/around?include=plays")];
+    let mut before = Vec::new();
+    for path in &paths {
+        before.push(ask(path.clone()).await);
+    }
+    let before_lookup = looked_up().await;
+    let metadata = ask(format!("{base}/a?include=metadata")).await;
+    // A play that improves nothing: no new version of the leaderboard.
+    sqlx::query("UPDATE leaderboard_entries SET plays = plays + 1 WHERE player_id = 'a'")
+        .execute(&world.db.pool)
+        .await
+        .unwrap();
+    for (path, before) in paths.iter().zip(before) {
+        assert!(before.0.is_string(), "{path}");
+        let moved = async || {
+            let now = ask(path.clone()).await;
+            now.0 != before.0 && now.1 != before.1
+        };
+        crate::support::eventually("both have moved", std::time::Duration::from_secs(5), moved).await;
+    }
+    assert_ne!(looked_up().await, before_lookup);
+    assert_eq!(ask(format!("{base}/a?include=metadata")).await.0, metadata.0, "nothing of it has changed");
+}
+
+#[tokio::test]
 async fn fine_print_5_an_unknown_or_hostile_name_costs_its_own_request_only() {
     let world = World::new().await;
     let game = world.game("demo").await;
@@ -88,4 +133,30 @@ async fn fine_print_5_an_unknown_or_hostile_name_costs_its_own_request_only() {
     assert_eq!((answer.status, answer.code().as_str()), (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"));
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut world.redis.connection()).unwrap();
     assert!(keys.iter().all(|key| key.starts_with("{sl:b2:") || key == "sl:directory"), "{keys:?}");
+}
+
+#[tokio::test]
+async fn readers_without_a_key_ask_postgres_so_often() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let mut spec = board("global");
+    spec["public"] = true.into();
+    let generation = world.board(&game, spec).await;
+    world.publish(generation, Micros::EPOCH, 1, &[("a", 9)]).await;
+    let base = "/v1/public/demo/leaderboards/global/entries";
+    for period in 0..PUBLIC_READS {
+        let answer = world.get(&format!("{base}?period={}", 1_000_000 + period), None).await;
+        assert_eq!(answer.code(), "period_not_found", "{period}");
+    }
+    for dear in ["?period=9999999", "/a?include=plays", "?include=metadata"] {
+        let refused = world.get(&format!("{base}{dear}"), None).await;
+        assert_eq!((refused.status.as_u16(), refused.code().as_str()), (429, "too_many_reads"), "{dear}");
+        assert_eq!(refused.header("retry-after"), "60", "{dear}");
+    }
+    // What costs Postgres nothing, and who has a key, go on.
+    for cheap in ["", "/a"] {
+        assert_ne!(world.get(&format!("{base}{cheap}"), None).await.status.as_u16(), 429, "{cheap}");
+    }
+    let keyed = world.get("/v1/leaderboards/global/entries/a?include=plays", Some(&game.client)).await;
+    assert_eq!(keyed.status, StatusCode::OK);
 }

@@ -34,6 +34,9 @@ use crate::support;
 
 pub const ADMIN: &str = "an-admin-token-of-the-tests";
 
+/// Reads without a key of one address within a minute that ask Postgres.
+pub const PUBLIC_READS: u32 = 300;
+
 /// 2026-11-21 (a Saturday) 10:00 UTC.
 pub const NOW: Micros = Micros::from_seconds(1_795_255_200);
 
@@ -145,6 +148,7 @@ impl World {
                 api_listen: "127.0.0.1:0".parse().unwrap(),
                 admin_token: Some(ADMIN.to_owned().into()),
                 public_max_age: 1,
+                rate_limit_public_reads: PUBLIC_READS,
             },
             http: http.clone(),
         })

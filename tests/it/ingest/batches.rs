@@ -161,6 +161,26 @@ async fn clocks_that_are_off_are_told_the_servers_time() {
         assert_eq!((row["code"].as_str(), row["field"].as_str()), (Some(code), Some("/occurred_at")));
         assert!(row["message"].as_str().unwrap().contains("2027-01-15T08:00:00Z"), "{row}");
     }
+    let mut seconds = event(1, "t", "p");
+    seconds["occurred_at"] = json!(NOW - 5);
+    let answer = door.post(SERVER, &seconds).await;
+    let row = &answer.body["results"][0];
+    assert_eq!(row["code"], "occurred_at_too_old");
+    assert!(row["message"].as_str().unwrap().contains("did you send seconds?"), "{row}");
+}
+
+#[tokio::test]
+async fn every_answer_is_for_nobodys_cache() {
+    let redis = redis();
+    let door = door::open(door::settings(&redis)).await;
+    let good = door.post(SERVER, &json!([event(1, "t", "p")])).await;
+    let rejected = door.post(SERVER, &json!([{"type": "t"}])).await;
+    let unknown = door.post("nobody", &json!([event(1, "t", "p")])).await;
+    assert_eq!([good.status, rejected.status, unknown.status], [202, 422, 401]);
+    for answer in [good, rejected, unknown] {
+        assert_eq!(answer.headers["cache-control"], "no-store", "{answer:?}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{answer:?}");
+    }
 }
 
 #[tokio::test]
@@ -177,6 +197,7 @@ async fn an_event_that_does_not_score_is_accepted_with_a_warning() {
     assert_eq!(rows.len(), 2, "{answer:?}");
     assert_eq!((&rows[0]["warning"], &rows[0]["status"]), (&json!("score_unusable"), &json!("accepted")));
     assert_eq!(rows[1]["warning"], "score_out_of_bounds");
+    assert!(rows.iter().all(|row| row.get("code").is_none()), "one word stands twice: {answer:?}");
     assert_eq!(lane(&redis, "high").len(), 2);
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support;
 
+/// Every file of `src` and `tests`, with its text.
 pub fn sources() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
