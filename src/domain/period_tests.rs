@@ -182,10 +182,10 @@ fn a_time_of_day_that_comes_twice_or_never_resets_once() {
 fn periods_tile_the_seasons_of_change_in_every_zone() {
     for zone in ZONES {
         for expression in ["0 * * * *", "45 */2 * * *", "30 1 * * *", "*/30 2 * * *", "0 0 * * *", "0,20 1,2,3 * * *"] {
-            for season in ["2026-03-15T00:00:00Z", "2026-10-25T00:00:00Z"] {
-                let begun = begins(expression, zone, season, 24 * 40);
+            for season in ["2026-03-15T00:00:00Z", "2026-04-04T00:00:00Z", "2026-10-25T00:00:00Z"] {
+                let begun = begins(expression, zone, season, 24 * 12);
                 assert!(begun.windows(2).all(|pair| pair[0] < pair[1]), "{expression} {zone}");
-                assert!(begun.len() >= 75, "{expression} {zone}: {}", begun.len());
+                assert!(begun.len() >= 22, "{expression} {zone}: {}", begun.len());
             }
         }
     }

@@ -79,7 +79,9 @@ async fn last_change(world: &World) -> serde_json::Value {
 async fn a_queue_is_held_only_with_a_trace_of_it() {
     let mut world = World::new().await;
     let pause = "/v1/admin/queues/q0/pause";
-    let rename = async |sql: &'static str| drop(sqlx::query(sql).execute(&world.db.pool).await.unwrap());
+    let rename = async |sql: &'static str| {
+        sqlx::query(sql).execute(&world.db.pool).await.unwrap();
+    };
     rename("ALTER TABLE audit_log RENAME TO audit_log_away").await;
     let refused = world.send(Method::POST, pause, Some(ADMIN), &json!({})).await;
     assert!(refused.status.is_server_error(), "{}", refused.status);
