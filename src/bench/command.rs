@@ -34,8 +34,14 @@ pub async fn run(options: Options) -> ExitCode {
         return print(Err(error.into()), options.json);
     }
     let home = std::env::temp_dir().join(format!("scoreline-bench-{}", std::process::id()));
-    let stack_options =
-        StackOptions { home: home.clone(), postgres: true, redis: true, durable: true, max_connections: 100 };
+    let stack_options = StackOptions {
+        home: home.clone(),
+        postgres: true,
+        redis: true,
+        durable: true,
+        max_connections: 100,
+        replicas: false,
+    };
     let lifecycle = Lifecycle::default();
     let outcome = match lifecycle.watch_signals() {
         Err(error) => Err(BenchError::Load(error)),

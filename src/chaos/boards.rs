@@ -90,6 +90,21 @@ impl Board {
         Self::new(json!({"slug": slug, "event_type": "game_ended", "score": "/score", "operator": "incr"}))
     }
 
+    /// The name of the board that is edited all the time.
+    pub const EDITED: &'static str = "edited";
+
+    /// One of the definitions that it may have.
+    ///
+    /// # Errors
+    /// None, unless the specifications have changed.
+    pub fn edited(choice: u32) -> Result<Self, ChaosError> {
+        let operator = ["best", "incr", "set", "decr"][choice as usize % 4];
+        let tie_policy = if choice.is_multiple_of(3) { "competition" } else { "ordinal" };
+        let event_type = if choice == 7 { "level_progress" } else { "game_ended" };
+        Self::new(json!({"slug": Self::EDITED, "event_type": event_type, "score": "/score", "operator": operator,
+                         "tie_policy": tie_policy}))
+    }
+
     /// Its name.
     pub fn slug(&self) -> &str {
         self.spec.slug.as_str()

@@ -9,7 +9,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::accounts::Load;
+use super::disk::SmallDisk;
+use super::editor::Editor;
 use super::habits::Habits;
+use super::nuisance::Nuisance;
 use super::plan::{Kind, Plan};
 use super::report::Report;
 use super::scenario::Scenario;
@@ -34,7 +37,7 @@ pub async fn run(options: Options) -> ExitCode {
     let replay = replay(&options, seed);
     // First of all, so that it is known whatever happens.
     eprintln!("seed {seed}; again: {replay}");
-    let kinds = match kinds(&options.only, FAILPOINTS) {
+    let mut kinds = match kinds(&options.only, seed, FAILPOINTS) {
         Ok(kinds) => kinds,
         Err(problem) => {
             eprintln!("chaos: {problem}");
@@ -54,8 +57,24 @@ pub async fn run(options: Options) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let home = std::env::temp_dir().join(format!("scoreline-chaos-{}-{seed}", std::process::id()));
-    let stack_options =
-        StackOptions { home: home.clone(), postgres: true, redis: true, durable: true, max_connections: CONNECTIONS };
+    let mut skipped = skipped();
+    let disk = if kinds.contains(&Kind::DiskFull) { SmallDisk::mount(&home) } else { None };
+    if disk.is_none() && kinds.contains(&Kind::DiskFull) {
+        skipped.push(Kind::DiskFull.name());
+        kinds.retain(|kind| *kind != Kind::DiskFull);
+    }
+    if kinds.is_empty() {
+        eprintln!("chaos: no disk can be mounted here");
+        return ExitCode::from(2);
+    }
+    let stack_options = StackOptions {
+        home: home.clone(),
+        postgres: true,
+        redis: true,
+        durable: true,
+        max_connections: CONNECTIONS,
+        replicas: true,
+    };
     let stack = match Stack::start(&stack_options).await {
         Ok(stack) => stack,
         Err(error) => {
@@ -64,12 +83,12 @@ pub async fn run(options: Options) -> ExitCode {
         }
     };
     let began = Instant::now();
-    let (report, outcome) = in_world(stack, &options, seed, kinds, &lifecycle).await;
+    let (report, disk, outcome) = in_world(stack, disk, &options, seed, kinds, &lifecycle).await;
     let mut report = Report {
         replay,
         minutes: options.minutes,
         build: if cfg!(debug_assertions) { "debug" } else { "release" },
-        skipped: skipped(),
+        skipped,
         took_seconds: began.elapsed().as_secs_f64(),
         ..report
     };
@@ -77,7 +96,7 @@ pub async fn run(options: Options) -> ExitCode {
     let clean = outcome.is_ok() && report.violations.is_empty();
     // Nobody needs the logs of a run that was interrupted and had found nothing.
     let unwanted = report.violations.is_empty() && matches!(outcome, Ok(()) | Err(ChaosError::Interrupted));
-    clean_up(&home, unwanted, &mut report);
+    clean_up(&home, disk, unwanted, &mut report);
     if options.json {
         println!("{}", json!(report));
     } else {
@@ -103,10 +122,11 @@ fn replay(options: &Options, seed: u64) -> String {
 }
 
 /// The faults that were asked for and that this build can do; the error says why there is none.
-fn kinds(only: &[String], failpoints: bool) -> Result<Vec<Kind>, String> {
+fn kinds(only: &[String], seed: u64, failpoints: bool) -> Result<Vec<Kind>, String> {
     let named = |name: &String| Kind::ALL.iter().copied().find(|kind| kind.name() == *name).ok_or(name.clone());
+    let of_seed = Kind::ALL.iter().copied().filter(|kind| kind.is_of(seed));
     let wanted: Result<Vec<Kind>, String> =
-        if only.is_empty() { Ok(Kind::ALL.to_vec()) } else { only.iter().map(named).collect() };
+        if only.is_empty() { Ok(of_seed.collect()) } else { only.iter().map(named).collect() };
     let wanted = wanted.map_err(|unknown| format!("there is no fault called {unknown:?}"))?;
     let possible: Vec<Kind> = wanted.into_iter().filter(|kind| failpoints || !kind.needs_failpoints()).collect();
     if possible.is_empty() {
@@ -122,11 +142,12 @@ fn skipped() -> Vec<&'static str> {
 /// Runs in a world of its own and takes it down, whatever happened.
 async fn in_world(
     stack: Stack,
+    disk: Option<SmallDisk>,
     options: &Options,
     seed: u64,
     kinds: Vec<Kind>,
     lifecycle: &Lifecycle,
-) -> (Report, Result<(), ChaosError>) {
+) -> (Report, Option<SmallDisk>, Result<(), ChaosError>) {
     let ends = Instant::now() + Duration::from_secs_f64(options.minutes * 60.0).saturating_sub(ENDING);
     let scenario = Scenario::new(seed, (options.minutes * 60.0) as i64, FAILPOINTS);
     let name = scenario.name();
@@ -135,10 +156,11 @@ async fn in_world(
         Ok(world) => world,
         Err((stack, error)) => {
             stack.stop().await;
-            return (Report { seed, ..Report::default() }, Err(error));
+            return (Report { seed, ..Report::default() }, disk, Err(error));
         }
     };
     world.report.scenario = name;
+    world.disk = disk;
     let outcome = disturb_and_judge(&mut world, options, seed, kinds, ends).await;
     for name in world.rig.names() {
         // One that is frozen, should the run have ended there, cannot hear an order to stop.
@@ -147,9 +169,12 @@ async fn in_world(
             world.report.violated(error.to_string());
         }
     }
-    let World { stack, report, .. } = world;
+    let World { stack, report, copy, disk, .. } = world;
+    if let Some(copy) = copy {
+        let _ = copy.remove().await;
+    }
     stack.stop().await;
-    (report, outcome)
+    (report, disk, outcome)
 }
 
 async fn disturb_and_judge(
@@ -173,7 +198,8 @@ async fn disturb_and_judge(
         pause: Duration::from_millis(options.pause_millis),
     };
     let load = Load::with(world.ingest(), &world.key, options.clients, &habits, seed);
-    let watcher = Watcher::start(world.api(), world.key.clone());
+    let watcher = Watcher::start(world.api(), world.key.clone(), world.excused.clone());
+    let (editor, nuisance) = (Editor::start(world, seed)?, Nuisance::start(world, seed)?);
     let disturbed = match disturb(world, seed, kinds, ends).await {
         // While clients still send.
         Ok(()) => world.each_worker_works().await,
@@ -186,6 +212,8 @@ async fn disturb_and_judge(
         account.add(one);
     }
     let seen = watcher.stop().await;
+    world.report.edits = editor.stop().await;
+    world.report.violations.extend(nuisance.stop().await);
     world.report.requests.sent = account.requests;
     world.report.requests.unanswered = account.unanswered;
     world.report.requests.refused = account.refused;
@@ -193,6 +221,7 @@ async fn disturb_and_judge(
     world.report.violations.extend(account.wrong.drain(..).chain(seen.wrong));
     disturbed?;
     world.find_the_dead().await?;
+    world.edit_for_good(seed as u32 % 8).await?;
     world.judge(&account).await?;
     world.find_the_dead().await
 }
@@ -218,9 +247,18 @@ async fn disturb(world: &mut World, seed: u64, kinds: Vec<Kind>, ends: Instant) 
     Ok(())
 }
 
-/// Removes the run's folder, or only what is large in it.
-fn clean_up(home: &Path, all: bool, report: &mut Report) {
-    let removed = if all {
+/// Removes the run's folder, or only what is large in it. What is kept of a disk of its own is the logs, elsewhere.
+fn clean_up(home: &Path, disk: Option<SmallDisk>, all: bool, report: &mut Report) {
+    let elsewhere = home.with_extension("logs");
+    let on_disk = disk.is_some();
+    if on_disk && !all {
+        match copy_files(home, &elsewhere) {
+            Ok(()) => report.logs = Some(elsewhere),
+            Err(error) => eprintln!("chaos: the logs could not be kept: {error}"),
+        }
+    }
+    drop(disk);
+    let removed = if all || on_disk {
         std::fs::remove_dir_all(home)
     } else {
         report.logs = Some(home.to_owned());
@@ -232,6 +270,17 @@ fn clean_up(home: &Path, all: bool, report: &mut Report) {
     }
 }
 
+fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,9 +288,11 @@ mod tests {
     #[test]
     fn faults_that_nobody_knows_or_this_build_cannot_do_are_refused() {
         let kinds = |only: &[&str], failpoints| {
-            kinds(&only.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), failpoints)
+            kinds(&only.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), 2, failpoints)
         };
-        assert_eq!(kinds(&[], true), Ok(Kind::ALL.to_vec()));
+        let of_seed: Vec<Kind> = Kind::ALL.iter().copied().filter(|kind| kind.is_of(2)).collect();
+        assert_eq!(kinds(&[], true), Ok(of_seed));
+        assert_eq!(kinds(&["redis-emptied"], true), Ok(vec![Kind::RedisEmptied]));
         assert_eq!(kinds(&["crash-point"], true), Ok(vec![Kind::CrashPoint]));
         assert_eq!(kinds(&["crash-point", "kill-api"], false), Ok(vec![Kind::KillApi]));
         assert!(kinds(&["crash-point", "clock-jump"], false).unwrap_err().contains("failpoints"));

@@ -8,8 +8,12 @@
 pub mod accounts;
 mod boards;
 pub mod command;
+mod command_line;
+mod disk;
+mod editor;
 mod faults;
 pub mod habits;
+mod nuisance;
 mod oracle;
 mod plan;
 mod prepare;
@@ -20,6 +24,7 @@ mod report;
 mod scenario;
 pub mod sent;
 pub mod shown;
+mod waiting;
 mod watcher;
 mod world;
 

@@ -77,9 +77,59 @@ kinds! {
     DeservedDeadLetters = "deserved-dead-letters",
     /// A leaderboard is made while events come.
     NewBoard = "new-board",
+    /// Postgres answers and does not write.
+    PostgresReadOnly = "postgres-read-only",
+    /// The processes' role loses rights.
+    PostgresRights = "postgres-rights",
+    /// The processes' role has another password.
+    PostgresPassword = "postgres-password",
+    /// A synchronous stand-by takes over.
+    PostgresPromoted = "postgres-promoted",
+    /// No byte is left on the disk of Redis and Postgres.
+    DiskFull = "disk-full",
+    /// A backup takes Postgres's place.
+    PostgresRestored = "postgres-restored",
+    /// A stand-by that lags behind takes over.
+    PostgresPromotedBehind = "postgres-promoted-behind",
+    /// FLUSHALL.
+    RedisEmptied = "redis-emptied",
+    /// Redis is back at what it was some seconds ago.
+    RedisGoesBack = "redis-goes-back",
+}
+
+/// Faults that not every run plays: each seed has one such group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Hard, and yet nothing may be lost.
+    Keeps,
+    /// What a fault takes away is named, and nothing else may be lost.
+    Loses,
+}
+
+impl Group {
+    /// The group of a seed.
+    pub const fn of(seed: u64) -> Self {
+        if seed.is_multiple_of(2) { Self::Keeps } else { Self::Loses }
+    }
 }
 
 impl Kind {
+    /// The group that it belongs to; `None`: every seed plays it.
+    pub const fn group(self) -> Option<Group> {
+        match self {
+            Self::PostgresPromoted | Self::DiskFull => Some(Group::Keeps),
+            Self::PostgresRestored | Self::PostgresPromotedBehind | Self::RedisEmptied | Self::RedisGoesBack => {
+                Some(Group::Loses)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a run of `seed` plays it unless it is told what to play.
+    pub fn is_of(self, seed: u64) -> bool {
+        self.group().is_none_or(|group| group == Group::of(seed))
+    }
+
     /// Whether only a build with the feature `failpoints` can do it.
     pub const fn needs_failpoints(self) -> bool {
         matches!(self, Self::CrashPoint | Self::ClockJump)
@@ -138,6 +188,14 @@ impl Iterator for Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seed_that_may_lose_plays_nothing_but_what_names_it() {
+        let of = |seed| Kind::ALL.iter().copied().filter(|kind| kind.is_of(seed)).collect::<Vec<_>>();
+        assert!(of(2).contains(&Kind::PostgresPromoted) && !of(2).contains(&Kind::RedisEmptied));
+        assert!(of(3).contains(&Kind::RedisEmptied) && !of(3).contains(&Kind::DiskFull));
+        assert!(of(2).contains(&Kind::PostgresReadOnly) && of(3).contains(&Kind::PostgresReadOnly));
+    }
 
     #[test]
     fn a_schedule_is_a_function_of_its_seed_and_leaves_no_fault_out() {

@@ -10,7 +10,7 @@ use super::ChaosError;
 use super::boards::Board;
 use super::proxy::Proxy;
 use super::scenario::Scenario;
-use super::world::{GAME, Link, REFUSED_TYPE};
+use super::world::{GAME, Link, NUISANCE, REFUSED_TYPE};
 use crate::bench::rig::{Rig, Services};
 use crate::directory::KeyKind;
 use crate::domain::clock::CLOCK_AHEAD;
@@ -29,9 +29,13 @@ pub struct Parts {
     /// See [`super::world::World`].
     pub pool: Pool,
     /// See [`super::world::World`].
+    pub admin: Pool,
+    /// See [`super::world::World`].
     pub queue: Queue,
     /// See [`super::world::World`].
     pub key: String,
+    /// See [`super::world::World`].
+    pub nuisance_key: String,
     /// See [`super::world::World`].
     pub boards: Vec<Board>,
     /// See [`super::world::World`].
@@ -51,11 +55,14 @@ impl Parts {
         let pool = Pool::new(pool);
         let owner = stack.postgres().map_or(&services.database_url, |postgres| &postgres.owner_url);
         migrations::update(owner, &services.database_url).await.map_err(|e| ChaosError::Setup(e.to_string()))?;
+        let admin = stack.postgres().map_or(&services.database_url, |postgres| &postgres.admin_url);
+        let admin = Pool::new(sqlx::postgres::PgPoolOptions::new().max_connections(2).connect(admin).await?);
         // The one way to a job that deserves to die without breaking anything: a rule that ingest does not know.
         let refuse = format!("ALTER TABLE events ADD CONSTRAINT chaos_refuses CHECK (type <> '{REFUSED_TYPE}')");
         sqlx::raw_sql(sqlx::AssertSqlSafe(refuse)).execute(pool.inner()).await?;
         let boards = Board::first_ones()?;
-        let key = make_game(&pool, &boards).await?;
+        let key = make_game(&pool, GAME, &boards).await?;
+        let nuisance_key = make_game(&pool, NUISANCE, &[]).await?;
         let queue = Queue::connect(&services.redis_url, "sl", "q0", Timeouts::default())
             .await
             .map_err(|e| ChaosError::Setup(e.to_string()))?;
@@ -73,7 +80,7 @@ impl Parts {
             };
             proxies.insert(link, Proxy::before(to).await.map_err(|e| ChaosError::Io("a proxy", e))?);
         }
-        Ok(Self { rig, pool, queue, key, boards, proxies, redis })
+        Ok(Self { rig, pool, admin, queue, key, nuisance_key, boards, proxies, redis })
     }
 }
 
@@ -114,11 +121,11 @@ fn services(stack: &Stack) -> Result<Services, ChaosError> {
 }
 
 /// A game with its leaderboards; returns its server key, to which the per-address limit does not apply.
-async fn make_game(pool: &Pool, boards: &[Board]) -> Result<String, ChaosError> {
+async fn make_game(pool: &Pool, name: &str, boards: &[Board]) -> Result<String, ChaosError> {
     let setup = |what: String| ChaosError::Setup(format!("the game could not be made: {what}"));
-    let slug = Slug::parse(GAME).map_err(|e| setup(e.to_string()))?;
+    let slug = Slug::parse(name).map_err(|e| setup(e.to_string()))?;
     let mut transaction = pool.begin().await?;
-    let game = games::create(&mut transaction, &slug, "Chaos", Actor::CommandLine)
+    let game = games::create(&mut transaction, &slug, name, Actor::CommandLine)
         .await?
         .ok_or_else(|| setup("its name is taken".to_owned()))?;
     let kind = KeyKind::Server;

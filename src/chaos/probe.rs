@@ -137,6 +137,11 @@ impl World {
         self.readiness(name).await.is_some_and(|(status, text)| status != 200 && text.contains(words))
     }
 
+    /// Whether a process says that it is not ready.
+    pub async fn says_unready(&self, name: &str) -> bool {
+        self.readiness(name).await.is_some_and(|(status, _)| status != 200)
+    }
+
     async fn readiness(&self, name: &str) -> Option<(u16, String)> {
         let address = self.rig.operations(name)?;
         let exchange = async {
@@ -165,6 +170,18 @@ impl World {
             .bind(id)
             .fetch_one(&self.pool)
             .await
+    }
+
+    /// How many entries a leaderboard has, as the api says.
+    pub async fn total_of(&self, slug: &str) -> Option<u64> {
+        let exchange = async {
+            let mut connection = Connection::open(self.rig.api).await.ok()?;
+            let path = format!("/v1/leaderboards/{slug}/entries?limit=1");
+            let (status, body) = connection.get(&path, &self.key).await.ok()?;
+            let page: Value = serde_json::from_slice(body).ok().filter(|_| status == 200)?;
+            page["total"].as_u64()
+        };
+        tokio::time::timeout(ANSWER, exchange).await.ok().flatten()
     }
 
     async fn is_shown(&self, player: &str) -> bool {

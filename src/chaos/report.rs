@@ -34,6 +34,10 @@ pub struct Events {
     pub stored: usize,
     /// Acknowledged ones that Postgres refuses, as arranged.
     pub deserved_dead: usize,
+    /// Those that a fault took away, by name.
+    pub may_lose: usize,
+    /// Those of them that were acknowledged and are not stored.
+    pub lost: usize,
 }
 
 /// Requests of the run.
@@ -76,6 +80,8 @@ pub struct Report {
     pub restarts: u64,
     /// Connections cut, by how.
     pub cuts: BTreeMap<&'static str, u64>,
+    /// Changes of a live leaderboard.
+    pub edits: u64,
     /// Faults, by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// Kinds that this build cannot do.
@@ -126,13 +132,15 @@ impl Report {
             let all: Vec<String> = map.iter().map(|(name, count)| format!("{name} {count}")).collect();
             if all.is_empty() { "none".to_owned() } else { all.join(", ") }
         };
-        let Events { sent, acknowledged, unanswered, stored_unanswered, stored, deserved_dead } = self.events;
+        let Events { sent, acknowledged, unanswered, stored_unanswered, stored, deserved_dead, may_lose, lost } =
+            self.events;
         let mut text = format!(
             "seed {}, {:.0} s, {} build, plays {}\n\
              events    {sent} sent, {acknowledged} acknowledged, {unanswered} never acknowledged (of these \
-             {stored_unanswered} stored), {stored} stored, {deserved_dead} given up as they deserve\n\
+             {stored_unanswered} stored), {stored} stored, {deserved_dead} given up as they deserve, {lost} lost of {may_lose} that faults \
+             took away\n\
              requests  {} sent, {} unanswered, {} refused; {} reads\n\
-             faults    {}\nkills     {}\ncrashes   {}\nrestarts  {}\ncuts      {}\n",
+             faults    {}\nkills     {}\ncrashes   {}\nrestarts  {}\ncuts      {}\nedits     {}\n",
             self.seed,
             self.took_seconds,
             self.build,
@@ -146,13 +154,14 @@ impl Report {
             counts(&self.crashes),
             self.restarts,
             counts(&self.cuts),
+            self.edits,
         );
         if !self.not_reached.is_empty() {
             text.push_str(&format!("not done  {}\n", counts(&self.not_reached)));
         }
         if !self.skipped.is_empty() {
             text.push_str(&format!(
-                "skipped   {} (only a build with the feature `failpoints` can do that)\n",
+                "skipped   {} (it takes a build with the feature `failpoints`, a disk that can be mounted)\n",
                 self.skipped.join(", ")
             ));
         }

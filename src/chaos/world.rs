@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -13,7 +15,9 @@ use uuid::Uuid;
 
 use super::accounts::Account;
 use super::boards::Board;
-use super::prepare::{Parts, address_in, environment, own_folder};
+use super::command_line::CommandLine;
+use super::disk::SmallDisk;
+use super::prepare::{Parts, address_in};
 use super::proxy::Proxy;
 use super::report::Report;
 use super::scenario::Scenario;
@@ -22,20 +26,19 @@ use crate::bench::rig::{Rig, Role};
 use crate::lifecycle::Lifecycle;
 use crate::queue::Queue;
 use crate::stack::Stack;
+use crate::stack::postgres_copy::Copy;
 use crate::store::pool::Pool;
 
 /// The game's name.
 pub const GAME: &str = "chaos";
+/// The name of a game that behaves badly, which the other must not notice.
+pub const NUISANCE: &str = "nuisance";
 /// The type of event that Postgres refuses in a run: what deserves to be given up.
 pub const REFUSED_TYPE: &str = "refused_by_postgres";
 /// How long anything may take that has no bound of its own.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a command of the operators' may take.
 const COMMAND_WITHIN: Duration = Duration::from_secs(120);
-/// How often a condition is looked at.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long one look may take.
-const LOOKING: Duration = Duration::from_secs(10);
 
 /// The processes of a run, in the order in which they start.
 const PROCESSES: [(Role, &str); 7] = [
@@ -83,18 +86,30 @@ pub struct World {
     pub scenario: Scenario,
     /// Postgres, asked directly.
     pub pool: Pool,
+    /// Likewise, as the server's superuser.
+    pub admin: Pool,
     /// The queue, asked directly.
     pub queue: Queue,
     /// A server key of the game.
     pub key: String,
+    /// A server key of the game that behaves badly.
+    pub nuisance_key: String,
     /// The leaderboards.
     pub boards: Vec<Board>,
     /// What the run's own probes sent and were told.
     pub probes: Account,
     /// Acknowledged events that Postgres refuses.
     pub deserved_dead: HashSet<Uuid>,
+    /// Events that a fault took away with what it put back or emptied; nothing else may be lost.
+    pub may_lose: HashSet<Uuid>,
     /// Dead letters that are deserved and decided.
     pub deserved_letters: usize,
+    /// Whether boards may go back just now, because what they are made of did.
+    pub excused: Arc<AtomicBool>,
+    /// A copy of Postgres beside it.
+    pub copy: Option<Copy>,
+    /// Where the services' data are, if that can be filled.
+    pub disk: Option<SmallDisk>,
     /// The process that is stopped for a while.
     pub frozen: Option<String>,
     /// What it has come to so far.
@@ -120,16 +135,22 @@ impl World {
     ) -> Result<Self, (Stack, ChaosError)> {
         match Parts::prepare(&stack, &scenario).await {
             Err(error) => Err((stack, error)),
-            Ok(Parts { rig, pool, queue, key, boards, proxies, redis }) => Ok(Self {
+            Ok(Parts { rig, pool, admin, queue, key, nuisance_key, boards, proxies, redis }) => Ok(Self {
                 stack,
                 rig,
                 scenario,
                 pool,
+                admin,
                 queue,
                 key,
+                nuisance_key,
                 boards,
                 probes: Account::default(),
                 deserved_dead: HashSet::new(),
+                may_lose: HashSet::new(),
+                excused: Arc::default(),
+                copy: None,
+                disk: None,
                 deserved_letters: 0,
                 frozen: None,
                 report: Report { seed, ..Report::default() },
@@ -205,25 +226,6 @@ impl World {
         tokio::select! {
             () = self.lifecycle.soft.cancelled() => Err(ChaosError::Interrupted),
             ready = self.rig.ready(name) => Ok(ready?),
-        }
-    }
-
-    /// Waits for an answer that must come.
-    ///
-    /// # Errors
-    /// What the answer says; [`ChaosError::Setup`] when none comes within `limit`; [`ChaosError::Interrupted`].
-    pub async fn answered<T, E: Into<ChaosError>>(
-        &self,
-        who: &str,
-        limit: Duration,
-        answer: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, ChaosError> {
-        tokio::select! {
-            () = self.lifecycle.soft.cancelled() => Err(ChaosError::Interrupted),
-            answered = tokio::time::timeout(limit, answer) => match answered {
-                Ok(answer) => answer.map_err(Into::into),
-                Err(_) => Err(ChaosError::Setup(format!("no answer within {limit:?} from {who}"))),
-            },
         }
     }
 
@@ -310,75 +312,13 @@ impl World {
         jobs == 0 && waiting.is_ok_and(|waiting| !waiting)
     }
 
-    /// Waits until something holds; a run in which it does not is broken.
-    ///
-    /// # Errors
-    /// [`ChaosError::Setup`] when it does not within `limit`; [`ChaosError::Interrupted`].
-    pub async fn until(
-        &self,
-        what: &str,
-        limit: Duration,
-        condition: impl AsyncFn(&Self) -> Result<bool, ChaosError>,
-    ) -> Result<(), ChaosError> {
-        match self.holds_within(limit, condition).await? {
-            Some(_) => Ok(()),
-            None => Err(ChaosError::Setup(format!("not within {limit:?}: {what}"))),
-        }
-    }
-
-    /// Waits until something holds; how long that took, or `None` when it does not within `limit`.
-    ///
-    /// # Errors
-    /// What the condition says; [`ChaosError::Interrupted`].
-    pub async fn holds_within(
-        &self,
-        limit: Duration,
-        condition: impl AsyncFn(&Self) -> Result<bool, ChaosError>,
-    ) -> Result<Option<Duration>, ChaosError> {
-        let began = Instant::now();
-        loop {
-            let holds = tokio::select! {
-                () = self.lifecycle.soft.cancelled() => return Err(ChaosError::Interrupted),
-                holds = tokio::time::timeout(limit + LOOKING, condition(self)) => holds,
-            };
-            match holds.ok().transpose()? {
-                Some(true) => return Ok(Some(began.elapsed())),
-                Some(false) if began.elapsed() <= limit => {}
-                _ => return Ok(None),
-            }
-            self.sleep(LOOK).await?;
-        }
-    }
-
-    /// Waits.
-    ///
-    /// # Errors
-    /// [`ChaosError::Interrupted`].
-    pub async fn sleep(&self, time: Duration) -> Result<(), ChaosError> {
-        tokio::select! {
-            () = self.lifecycle.soft.cancelled() => Err(ChaosError::Interrupted),
-            () = tokio::time::sleep(time) => Ok(()),
-        }
-    }
-
     /// Runs a command of the operators' command line with nothing in its way; its exit code and its JSON.
     ///
     /// # Errors
     /// It cannot be run, or does not end; [`ChaosError::Interrupted`].
     pub async fn operate(&self, arguments: &[&str]) -> Result<(Option<i32>, Value), ChaosError> {
-        let program = own_folder()?.join("scoreline");
-        let output = tokio::process::Command::new(program)
-            .args(arguments)
-            .env("DATABASE_URL", &self.rig.services.database_url)
-            .env("REDIS_URL", &self.rig.services.redis_url)
-            .envs(environment(&self.scenario))
-            .kill_on_drop(true)
-            .output();
-        let output = async { output.await.map_err(|e| ChaosError::Io("a command", e)) };
-        let output = self.answered("a command", COMMAND_WITHIN, output).await?;
-        let answer = serde_json::from_slice(&output.stdout);
-        let complaint = || Value::String(String::from_utf8_lossy(&output.stderr).into_owned());
-        Ok((output.status.code(), answer.unwrap_or_else(|_| complaint())))
+        let command = CommandLine::of(&self.rig.services, &self.scenario)?;
+        self.answered("a command", COMMAND_WITHIN, command.run(arguments)).await
     }
 }
 

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod home;
 pub mod port;
 pub mod postgres;
+pub mod postgres_copy;
 pub mod postgres_roles;
 pub mod redis;
 
@@ -29,6 +30,8 @@ pub struct StackOptions {
     pub durable: bool,
     /// Connections that Postgres allows.
     pub max_connections: u32,
+    /// Let Postgres have copies and stand-bys, which costs WAL.
+    pub replicas: bool,
 }
 
 /// Why services did not start. Each text says what to do.
@@ -172,6 +175,21 @@ impl Stack {
             Some(postgres) => postgres.start_again().await,
             None => Ok(()),
         }
+    }
+
+    /// Postgres, if one was started, to copy it and to exchange its data.
+    pub fn postgres_mut(&mut self) -> Option<&mut postgres::PrivatePostgres> {
+        self.postgres.as_mut()
+    }
+
+    /// Whether Postgres, if one was started, still runs.
+    pub fn postgres_runs(&mut self) -> bool {
+        self.postgres.as_mut().is_none_or(|postgres| postgres.daemon.ended().is_none())
+    }
+
+    /// Whether Redis, if one was started, still runs.
+    pub fn redis_runs(&mut self) -> bool {
+        self.redis.as_mut().is_none_or(|redis| redis.daemon.ended().is_none())
     }
 
     /// Process ids by name, for accounting.

@@ -33,23 +33,24 @@ pub struct PrivatePostgres {
     /// The same database as the server's superuser.
     pub admin_url: String,
     pub(super) daemon: Daemon,
-    start: Start,
-    log: PathBuf,
+    pub(super) start: Start,
+    pub(super) log: PathBuf,
     _port: ReservedPort,
 }
 
 /// How it is started, once and again.
-#[derive(Debug)]
-struct Start {
-    program: PathBuf,
-    arguments: Vec<String>,
-    data: PathBuf,
-    user: Option<ServiceUser>,
-    admin: PgConnectOptions,
+#[derive(Debug, Clone)]
+pub(super) struct Start {
+    pub(super) program: PathBuf,
+    /// The port comes second.
+    pub(super) arguments: Vec<String>,
+    pub(super) data: PathBuf,
+    pub(super) user: Option<ServiceUser>,
+    pub(super) admin: PgConnectOptions,
 }
 
 impl Start {
-    fn run(&self, log: &Path) -> std::io::Result<Daemon> {
+    pub(super) fn run(&self, log: &Path) -> std::io::Result<Daemon> {
         let mut command = Command::new(&self.program);
         command.arg("-D").arg(&self.data).args(&self.arguments).current_dir(&self.data);
         binaries::run_as(&mut command, self.user);
@@ -146,9 +147,9 @@ fn settings(options: &StackOptions, lz4: bool) -> Vec<(&'static str, String)> {
         ("checkpoint_timeout", "15min".to_owned()),
         ("wal_buffers", "16MB".to_owned()),
         ("wal_compression", if lz4 { "lz4" } else { "off" }.to_owned()),
-        // Nothing replicates a private server.
-        ("wal_level", "minimal".to_owned()),
-        ("max_wal_senders", "0".to_owned()),
+        // Nothing replicates a private server, but in chaos.
+        ("wal_level", if options.replicas { "replica" } else { "minimal" }.to_owned()),
+        ("max_wal_senders", if options.replicas { "4" } else { "0" }.to_owned()),
         // Outbox rows live for milliseconds: look for dead ones more often than each minute. Each look starts a process,
         // which is what a system at rest spends most on.
         ("autovacuum_naptime", "30s".to_owned()),
@@ -183,7 +184,7 @@ async fn data_folder(home: &Home, user: Option<ServiceUser>) -> Result<PathBuf, 
     Ok(outside)
 }
 
-fn make_owned(folder: &Path, user: Option<ServiceUser>) -> Result<(), StackError> {
+pub(super) fn make_owned(folder: &Path, user: Option<ServiceUser>) -> Result<(), StackError> {
     match std::fs::DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {
             if let Some(user) = user {
@@ -260,7 +261,7 @@ async fn supports_lz4(programs: &PostgresBinaries, data: &Path, user: Option<Ser
     command.output().await.is_ok_and(|output| output.status.success())
 }
 
-async fn answers(admin: &PgConnectOptions, daemon: &mut Daemon) -> Result<(), String> {
+pub(super) async fn answers(admin: &PgConnectOptions, daemon: &mut Daemon) -> Result<(), String> {
     let started = Instant::now();
     let mut last = String::new();
     while started.elapsed() < START {

@@ -109,6 +109,7 @@ async fn run_all(config: UpConfig) -> ExitCode {
         redis: private(&config.roles.redis.redis_url),
         durable: true,
         max_connections: config.private_max_connections,
+        replicas: false,
     };
     let stack = match Stack::start(&options).await {
         Ok(stack) => stack,

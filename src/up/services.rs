@@ -44,6 +44,7 @@ pub async fn run(config: ServicesConfig) -> ExitCode {
         redis: !config.no_redis,
         durable: !config.scratch,
         max_connections: config.max_connections,
+        replicas: false,
     };
     let stack = match Stack::start(&options).await {
         Ok(stack) => stack,

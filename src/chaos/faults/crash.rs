@@ -112,9 +112,7 @@ impl World {
 
     /// Whether the one dead letter has been moved and forgotten.
     async fn quiet_letters(&self) -> bool {
-        let waiting: Result<i64, sqlx::Error> =
-            sqlx::query_scalar("SELECT count(*) FROM dead_letters WHERE state = 'waiting'").fetch_one(&self.pool).await;
         let in_redis = self.queue.status().await.map_or(1, |status| status.dead);
-        waiting.is_ok_and(|count| count > 0) && in_redis == 0
+        in_redis == 0 && self.waiting_letters().await.is_ok_and(|letters| !letters.is_empty())
     }
 }

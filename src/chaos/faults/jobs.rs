@@ -9,7 +9,7 @@ use super::Took;
 use crate::chaos::ChaosError;
 use crate::chaos::boards::Board;
 use crate::chaos::plan::Kind;
-use crate::chaos::world::{GAME, PATIENCE, REFUSED_TYPE, World};
+use crate::chaos::world::{GAME, NUISANCE, PATIENCE, REFUSED_TYPE, World};
 use crate::queue::Lane;
 
 /// Most boards that are made during a run: each is computed and compared.
@@ -18,7 +18,15 @@ const MOST_BOARDS: usize = 8;
 const GARBAGE: &[u8] = &[9, 9, 9];
 /// Decided by the clock that the processes have: by Postgres's, which no run sets, cron would find letters of a run that
 /// plays next year too old to keep.
-const DISCARD: &str = "UPDATE dead_letters SET state = 'discarded', decided_at = $1 WHERE state = 'waiting'";
+const DISCARD: &str = "UPDATE dead_letters SET state = 'discarded', decided_at = $1 WHERE state = 'waiting'
+                          AND game_id IS DISTINCT FROM (SELECT id FROM games WHERE slug = $2)";
+/// Those of the nuisance wait for ever.
+const WAITING: &str = "SELECT reason FROM dead_letters WHERE state = 'waiting'
+                          AND game_id IS DISTINCT FROM (SELECT id FROM games WHERE slug = $1) ORDER BY reason";
+
+/// Others build meanwhile.
+const IS_LIVE: &str = "SELECT EXISTS (SELECT FROM leaderboards WHERE live_generation_id IS NOT NULL AND slug = $2
+                                AND game_id = (SELECT id FROM games WHERE slug = $1))";
 
 impl World {
     /// A job that cannot be read, and an event that Postgres refuses: each becomes one dead letter, and nothing else
@@ -48,10 +56,8 @@ impl World {
         self.until("a job that cannot be read is queued", PATIENCE, pushed).await
     }
 
-    async fn waiting_letters(&self) -> Result<Vec<String>, sqlx::Error> {
-        sqlx::query_scalar("SELECT reason FROM dead_letters WHERE state = 'waiting' ORDER BY reason")
-            .fetch_all(&self.pool)
-            .await
+    pub(super) async fn waiting_letters(&self) -> Result<Vec<String>, sqlx::Error> {
+        sqlx::query_scalar(WAITING).bind(NUISANCE).fetch_all(&self.pool).await
     }
 
     /// Looks at the dead letters that wait, of which there must be `wanted`, and gives them up for good, so that they do
@@ -63,7 +69,7 @@ impl World {
         {
             self.report.violated(format!("dead letters are not as deserved: {letters:?}"));
         }
-        sqlx::query(DISCARD).bind(self.scenario.clock.now()).execute(&self.pool).await?;
+        sqlx::query(DISCARD).bind(self.scenario.clock.now()).bind(NUISANCE).execute(&self.pool).await?;
         self.deserved_letters += wanted;
         Ok(())
     }
@@ -74,12 +80,11 @@ impl World {
             return Ok(Took::No(Kind::NewBoard.name()));
         }
         let since = Instant::now();
+        let slug = self.boards.last().map(|board| board.slug().to_owned()).unwrap_or_default();
         let live = async |world: &Self| {
-            let building: Result<bool, sqlx::Error> =
-                sqlx::query_scalar("SELECT EXISTS (SELECT FROM leaderboard_generations WHERE state = 'building')")
-                    .fetch_one(&world.pool)
-                    .await;
-            Ok(building.is_ok_and(|building| !building))
+            let live: Result<bool, sqlx::Error> =
+                sqlx::query_scalar(IS_LIVE).bind(GAME).bind(&slug).fetch_one(&world.pool).await;
+            Ok(live.unwrap_or(false))
         };
         match self.holds_within(PATIENCE, live).await? {
             Some(_) => self.report.recovered(Kind::NewBoard.name(), "a new board is live", since.elapsed(), None),

@@ -1,11 +1,15 @@
 //! The faults: each is done, healed, and followed by a look at how soon work goes on.
 
 mod crash;
+mod disk;
+mod going_back;
 mod jobs;
 mod network;
 mod postgres;
 mod processes;
 mod redis;
+mod redis_loss;
+mod refusals;
 
 use std::time::Duration;
 
@@ -60,6 +64,15 @@ impl World {
             | Kind::NetworkSlices => return self.disturb_network(kind, random).await,
             Kind::CrashPoint => return self.crash(random).await,
             Kind::NewBoard => return self.make_board().await,
+            Kind::PostgresPromoted => return self.promote(true, random).await,
+            Kind::PostgresPromotedBehind => return self.promote(false, random).await,
+            Kind::PostgresRestored => return self.restore_backup(random).await,
+            Kind::DiskFull => return self.fill_disk(random).await,
+            Kind::PostgresReadOnly => self.make_read_only(random).await,
+            Kind::PostgresRights => self.withdraw_rights(random).await,
+            Kind::PostgresPassword => self.change_password(random).await,
+            Kind::RedisEmptied => self.empty_redis().await,
+            Kind::RedisGoesBack => self.take_redis_back(random).await,
             Kind::KillIngest | Kind::KillCron | Kind::KillApi => self.kill_and_start(kind, random).await,
             Kind::Terminate => self.terminate_one(random).await,
             Kind::ClockJump => self.jump_a_clock(random).await,

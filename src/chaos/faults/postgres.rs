@@ -48,8 +48,9 @@ impl World {
         self.follow_a_probe(Kind::PostgresTerminate.name(), Instant::now(), Some(DEPENDENCY_BOUND)).await
     }
 
-    async fn end_backends(&mut self) -> Result<(), ChaosError> {
-        let ended: i64 = sqlx::query_scalar(TERMINATE).fetch_one(&self.pool).await?;
+    /// Ends every connection of ours but those of the run itself.
+    pub(super) async fn end_backends(&mut self) -> Result<(), ChaosError> {
+        let ended: i64 = sqlx::query_scalar(TERMINATE).fetch_one(&self.admin).await?;
         *self.report.cuts.entry("terminated backends").or_default() += ended.unsigned_abs();
         Ok(())
     }

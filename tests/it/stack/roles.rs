@@ -190,8 +190,14 @@ async fn undo_roles(stack: &Stack, home: &Folder) {
 #[tokio::test]
 async fn a_private_home_of_before_there_were_roles_goes_on() {
     let home = Folder(std::env::temp_dir().join(format!("scoreline-roles-{}", std::process::id())));
-    let options =
-        StackOptions { home: home.0.clone(), postgres: true, redis: false, durable: false, max_connections: 20 };
+    let options = StackOptions {
+        home: home.0.clone(),
+        postgres: true,
+        redis: false,
+        durable: false,
+        max_connections: 20,
+        replicas: false,
+    };
     let stack = Stack::start(&options).await.unwrap();
     undo_roles(&stack, &home).await;
     let url = stack.database_url().unwrap().to_owned();

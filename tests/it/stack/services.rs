@@ -26,7 +26,14 @@ impl Folder {
     }
 
     fn options(&self) -> StackOptions {
-        StackOptions { home: self.0.clone(), postgres: true, redis: true, durable: false, max_connections: 20 }
+        StackOptions {
+            home: self.0.clone(),
+            postgres: true,
+            redis: true,
+            durable: false,
+            max_connections: 20,
+            replicas: false,
+        }
     }
 }
 

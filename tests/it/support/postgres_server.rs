@@ -37,8 +37,14 @@ impl PostgresServer {
         let port = reserved_port();
         let name = format!("scoreline-test-postgres-{}-{}", std::process::id(), port.port());
         let home = Folder(std::env::temp_dir().join(name));
-        let options =
-            StackOptions { home: home.0.clone(), postgres: true, redis: false, durable: false, max_connections: 60 };
+        let options = StackOptions {
+            home: home.0.clone(),
+            postgres: true,
+            redis: false,
+            durable: false,
+            max_connections: 60,
+            replicas: false,
+        };
         let stack = Stack::start(&options).await.unwrap();
         // The same data on a port that outlives a restart.
         let elsewhere = |url: &str| {
