@@ -74,11 +74,11 @@ impl Nuisance {
 async fn send(mut bad: Bad, stop: Arc<AtomicBool>) -> Vec<String> {
     let mut wrong = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        let answer = match bad.random.random_range(0..4) {
+        let answer = match bad.random.random_range(0..8) {
             0 => bad.half_a_request().await,
             1 => bad.post(b"[{\"event_id\": 1, {{{").await,
-            _ => {
-                let batch = bad.batch();
+            choice => {
+                let batch = bad.batch(choice == 2);
                 bad.post(batch.to_string().as_bytes()).await
             }
         };
@@ -93,12 +93,12 @@ async fn send(mut bad: Bad, stop: Arc<AtomicBool>) -> Vec<String> {
 }
 
 impl Bad {
-    /// Good events with one among them that Postgres refuses.
-    fn batch(&mut self) -> Value {
+    /// Good events, and, if it is to be, one among them that Postgres refuses.
+    fn batch(&mut self, with_refused: bool) -> Value {
         let at = self.clock.now().to_string();
         let refused = self.random.random_range(0..10);
         let event = |n: u32| {
-            let kind = if n == refused { REFUSED_TYPE } else { "game_ended" };
+            let kind = if with_refused && n == refused { REFUSED_TYPE } else { "game_ended" };
             json!({"event_id": Uuid::new_v4(), "type": kind, "player_id": "n", "occurred_at": at,
                    "payload": {"score": n}})
         };
