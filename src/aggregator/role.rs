@@ -59,7 +59,8 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
     let redis = &settings.role.redis;
     let ranking = Ranking::open(redis.url_of(RedisUse::Ranking), &redis.redis_prefix)
         .map_err(|error| StartError::Config(format!("REDIS_RANKING_URL: {error}")))?;
-    start::partitions(&pool, &clock, settings.event_age.max_event_age_seconds).await?;
+    let max_age = settings.event_age.max_event_age_seconds;
+    start::partitions(&pool, &clock, max_age, &operations, lifecycle).await?;
     lifecycle.tasks.spawn(observe(queue.clone(), ROLE, lifecycle.soft.clone()));
     let holder = start::process_id(ROLE, &clock);
     let directory_changed = Arc::new(Notify::new());

@@ -15,8 +15,11 @@ use super::rules::Rules;
 use super::shards::{self, Shards};
 use crate::config::AggregatorConfig;
 use crate::domain::clock::Clock;
+use crate::domain::retry::Backoff;
+use crate::domain::width::Width;
 use crate::lifecycle::{Lifecycle, crash_point};
 use crate::ranking::{Ranking, subscription};
+use crate::store::failure::{Failure, classify};
 use crate::store::leases::Lease;
 use crate::store::{facts, markers};
 use crate::telemetry::metrics as names;
@@ -26,6 +29,7 @@ use crate::telemetry::metrics as names;
 const IN_FLIGHT: usize = 1;
 /// How long a fold waits for Redis to catch up before the marker is left in Postgres alone.
 const CATCH_UP: Duration = Duration::from_secs(1);
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// How often the outbox is measured.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(2);
@@ -142,7 +146,8 @@ impl Folder {
         let pace = Duration::from_millis(self.config.fold_pace_millis);
         let mut held = self.shards.subscribe();
         let mut last_began: Option<Instant> = None;
-        let mut backoff = Duration::from_millis(50);
+        let mut backoff = Backoff::new(FIRST_BACKOFF, MAX_BACKOFF);
+        let mut width = Width::new(self.config.fold_max_facts as usize);
         let mut full = false;
         while !stop.is_cancelled() {
             if !full {
@@ -163,9 +168,11 @@ impl Folder {
             }
             let began = Instant::now();
             last_began = Some(began);
-            full = match self.fold(&committed, began).await {
+            full = match self.fold(&committed, began, u32::try_from(width.most()).unwrap_or(u32::MAX)).await {
                 Ok(full) => {
-                    backoff = Duration::from_millis(50);
+                    backoff.reset();
+                    // Only a full fold shows that so much is possible.
+                    width.passed(if full { width.most() } else { 0 });
                     full
                 }
                 Err(FoldError::LeaseLost) => {
@@ -175,13 +182,15 @@ impl Folder {
                     }
                     false
                 }
-                Err(error @ FoldError::Postgres(_)) => {
+                Err(FoldError::Postgres(error)) => {
                     tracing::warn!(%error, "a fold failed; its facts wait");
+                    if classify(&error) == Failure::TooMuch {
+                        width.too_much(width.most());
+                    }
                     metrics::counter!(names::FOLD_FAILURES, "role" => "cron").increment(1);
                     // A connection that broke during COMMIT leaves it open whether the fold and its marker are there.
                     self.spilled.notify_one();
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(MAX_BACKOFF);
+                    tokio::time::sleep(backoff.pause()).await;
                     true
                 }
             };
@@ -199,13 +208,12 @@ impl Folder {
     }
 
     /// One fold; says whether another should follow at once.
-    async fn fold(&self, committed: &mpsc::Sender<Committed>, began: Instant) -> Result<bool, FoldError> {
+    async fn fold(&self, committed: &mpsc::Sender<Committed>, began: Instant, most: u32) -> Result<bool, FoldError> {
         let held = self.held();
         if held.is_empty() {
             return Ok(false);
         }
-        let Folded { facts, late, full, marker, received } =
-            fold_once(&self.pool, &self.rules, &held, self.config.fold_max_facts).await?;
+        let Folded { facts, late, full, marker, received } = fold_once(&self.pool, &self.rules, &held, most).await?;
         if facts == 0 {
             return Ok(full);
         }

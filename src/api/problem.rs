@@ -2,6 +2,7 @@
 
 use crate::domain::clock::Clock;
 pub use crate::http::problem::Problem;
+use crate::store::failure::{Failure, classify};
 use crate::telemetry::log_budget::LogBudget;
 
 /// The body of a refusal (RFC 9457).
@@ -35,8 +36,13 @@ pub fn no_such_route() -> Problem {
 }
 
 impl From<sqlx::Error> for Problem {
-    /// Logged here, where it is handled; the client learns that the database is away, not what it said.
+    /// Logged here, where it is handled; the client learns that the database is away, not what it said. What the database
+    /// will never take is a defect of ours: the same request again would meet the same.
     fn from(error: sqlx::Error) -> Self {
+        if classify(&error) == Failure::Data {
+            tracing::error!(%error, "Postgres refused what a request brought");
+            return Self::internal_error();
+        }
         static LINES: LogBudget = LogBudget::new();
         if let Some(left_out) = LINES.admit(Clock::system().now()) {
             tracing::warn!(%error, left_out, "Postgres did not answer a request");

@@ -62,7 +62,11 @@ async fn status(with: With<Nothing>) -> Result<Answer, Failure> {
     rows.extend(others.map(|(name, count)| [name.to_owned(), count.to_string(), String::new()]));
     let paused = if status.paused { " (paused)" } else { "" };
     let workers = status.workers.len();
-    let text = format!("queue {QUEUE}{paused}, {workers} workers\n{}", table(["LANE", "JOBS", "OLDEST"], &rows, ""));
+    let mut text =
+        format!("queue {QUEUE}{paused}, {workers} workers\n{}", table(["LANE", "JOBS", "OLDEST"], &rows, ""));
+    for blocked in &status.blocked {
+        text.push_str(&format!("\nblocked: game {}, job {}: {}", blocked.game, blocked.job, blocked.error));
+    }
     Ok(Answer::new(&json!({ "queues": [QueueAnswer::new(QUEUE, status)] }), text))
 }
 

@@ -23,4 +23,5 @@ pub mod rfc3339;
 pub mod score;
 pub mod validate;
 pub mod verdict;
+pub mod width;
 pub mod wire_event;

@@ -50,6 +50,38 @@ impl RetryPolicy {
     }
 }
 
+/// Growing pauses between repeats that cost nobody an attempt: each twice as long as the one before, up to a longest.
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    repeats: u32,
+}
+
+impl Backoff {
+    /// Pauses from `first` to `longest`.
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, repeats: 0 }
+    }
+
+    /// The next pause.
+    pub fn pause(&mut self) -> Duration {
+        let factor = 1u32.checked_shl(self.repeats).unwrap_or(u32::MAX);
+        self.repeats = self.repeats.saturating_add(1);
+        self.first.saturating_mul(factor).min(self.longest)
+    }
+
+    /// Pauses since the last success.
+    pub const fn repeats(&self) -> u32 {
+        self.repeats
+    }
+
+    /// It worked: the next pause is the first one again.
+    pub fn reset(&mut self) {
+        self.repeats = 0;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -62,6 +94,18 @@ mod tests {
         assert_eq!(policy.delay_after(1, 0.5), Some(Duration::from_secs(2)));
         assert_eq!(policy.delay_after(2, 0.5), Some(Duration::from_secs(4)));
         assert_eq!(policy.delay_after(3, 0.5), None);
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_begin_anew_after_success() {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let pauses: Vec<u128> = (0..8).map(|_| backoff.pause().as_millis()).collect();
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1_600, 2_000, 2_000]);
+        assert_eq!(backoff.repeats(), 8);
+        backoff.reset();
+        assert_eq!((backoff.repeats(), backoff.pause().as_millis()), (0, 50));
+        let mut for_ever = Backoff { repeats: u32::MAX, ..backoff };
+        assert_eq!(for_ever.pause(), Duration::from_secs(2));
     }
 
     proptest! {

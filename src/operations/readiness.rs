@@ -1,9 +1,38 @@
 //! Whether a process can do its work, and if not, why.
+//!
+//! Three states: *ready*; *degraded*, when something is away that its role can do without for a while; *not ready*, when
+//! something is away that it cannot do without. A load balancer keeps sending to a degraded process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
+
+/// How much a role needs a dependency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// It can do nothing without.
+    Always,
+    /// It does with less.
+    Replaceable,
+    /// Either this or that one answers for both.
+    UnlessReady(&'static str),
+}
+
+/// What a role needs of a dependency. Whatever is not named is needed.
+fn need(role: &str, dependency: &str) -> Need {
+    match (role, dependency) {
+        // Limits are counted in this process meanwhile; the last directory stays.
+        (_, "redis_limits" | "redis_cache") => Need::Replaceable,
+        // One job of many; boards of which parts are lost are noticed when they are read.
+        (_, "blocked" | "redis_ranking_eviction") => Need::Replaceable,
+        // Leaderboards are read from either; the rest is administration.
+        ("api", "redis_ranking") => Need::UnlessReady("postgres"),
+        ("api", "postgres") => Need::UnlessReady("redis_ranking"),
+        ("api", "redis_queue" | "postgres_writes") => Need::Replaceable,
+        _ => Need::Always,
+    }
+}
 
 /// What a process knows of one dependency.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -22,11 +51,27 @@ pub struct Readiness {
     dependencies: Arc<Mutex<BTreeMap<&'static str, DependencyState>>>,
 }
 
+/// What a process can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Everything.
+    Ready,
+    /// Its work, with something away that it can do without.
+    Degraded,
+    /// Not its work.
+    NotReady,
+}
+
 /// What `/readyz` answers.
 #[derive(Debug, serde::Serialize)]
 pub struct Report {
-    /// Whether requests should come here.
+    /// Whether requests should come here: ready or degraded.
     pub ready: bool,
+    /// Which of the three states.
+    pub state: State,
+    /// What is away and why, one text per dependency.
+    pub reasons: Vec<String>,
     /// Which role this is.
     pub role: &'static str,
     /// Each dependency by name.
@@ -76,12 +121,90 @@ impl Readiness {
         self.role
     }
 
+    /// Whether the role can do nothing without `dependency`.
+    pub fn needs(&self, dependency: &str) -> bool {
+        need(self.role, dependency) == Need::Always
+    }
+
+    /// What is known of a dependency.
+    pub fn of(&self, dependency: &str) -> Option<DependencyState> {
+        self.dependencies.lock().unwrap_or_else(PoisonError::into_inner).get(dependency).cloned()
+    }
+
     /// As `/readyz` tells it.
     pub fn report(&self) -> Report {
         let mut dependencies = self.dependencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if self.stopping.is_cancelled() {
             dependencies.insert("startup", DependencyState { ready: false, detail: "stopping".to_owned() });
         }
-        Report { ready: dependencies.values().all(|d| d.ready), role: self.role, dependencies }
+        let away: Vec<&str> = dependencies.iter().filter(|(_, d)| !d.ready).map(|(name, _)| *name).collect();
+        let missed = |name: &&&str| match need(self.role, name) {
+            Need::Always => true,
+            Need::Replaceable => false,
+            Need::UnlessReady(other) => away.contains(&other) || !dependencies.contains_key(other),
+        };
+        let state = match (away.is_empty(), away.iter().find(missed)) {
+            (true, _) => State::Ready,
+            (false, None) => State::Degraded,
+            (false, Some(_)) => State::NotReady,
+        };
+        let reasons = away.iter().map(|name| format!("{name}: {}", dependencies[name].detail)).collect();
+        Report { ready: state != State::NotReady, state, reasons, role: self.role, dependencies }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(role: &'static str, away: &[&'static str]) -> State {
+        let readiness = Readiness::starting(role, CancellationToken::new());
+        readiness.started();
+        for name in ["postgres", "postgres_writes", "redis_queue", "redis_ranking", "redis_limits", "redis_cache"] {
+            if away.contains(&name) {
+                readiness.unready(name, "away");
+            } else {
+                readiness.ready(name, "there");
+            }
+        }
+        let report = readiness.report();
+        assert_eq!(report.reasons.len(), away.len());
+        assert_eq!(report.ready, report.state != State::NotReady);
+        report.state
+    }
+
+    #[test]
+    fn what_a_role_can_do_without_only_degrades_it() {
+        assert_eq!(state("worker", &[]), State::Ready);
+        for (role, away) in [
+            ("ingest", vec!["redis_limits", "redis_cache"]),
+            ("cron", vec!["redis_cache"]),
+            ("api", vec!["postgres"]),
+            ("api", vec!["redis_ranking"]),
+            ("api", vec!["redis_cache", "redis_queue", "postgres_writes"]),
+        ] {
+            assert_eq!(state(role, &away), State::Degraded, "{role} without {away:?}");
+        }
+        for (role, away) in [
+            ("ingest", vec!["redis_queue"]),
+            ("worker", vec!["postgres"]),
+            ("worker", vec!["postgres_writes"]),
+            ("worker", vec!["redis_queue"]),
+            ("cron", vec!["redis_ranking"]),
+            ("api", vec!["postgres", "redis_ranking"]),
+        ] {
+            assert_eq!(state(role, &away), State::NotReady, "{role} without {away:?}");
+        }
+    }
+
+    #[test]
+    fn who_has_not_started_or_is_stopping_is_not_ready() {
+        let stop = CancellationToken::new();
+        let readiness = Readiness::starting("api", stop.clone());
+        assert_eq!(readiness.report().state, State::NotReady);
+        readiness.started();
+        assert_eq!(readiness.report().state, State::Ready);
+        stop.cancel();
+        assert_eq!(readiness.report().state, State::NotReady);
     }
 }

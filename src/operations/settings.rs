@@ -11,7 +11,7 @@ use crate::config::{AllRolesConfig, OperationsConfig, RedisUse};
 use crate::queue::server;
 use crate::redis_connection::{Connection, Timeouts};
 use crate::store::pool::{Pool, default_max};
-use crate::store::processes;
+use crate::store::{StoreError, migrations, processes};
 use crate::telemetry::redaction::redact;
 
 /// Shortest admin token.
@@ -156,15 +156,13 @@ async fn unsafe_servers(all: &AllRolesConfig, warnings: &mut Vec<String>) -> Vec
     let mut problems = Vec::new();
     match Pool::lazy(&all.postgres, "config") {
         Err(error) => problems.push(format!("DATABASE_URL: {error}")),
-        Ok(pool) => match processes::connection_budget(&pool).await {
-            Err(error) => problems.push(format!("Postgres cannot be reached: {error}")),
-            Ok(budget) => {
-                let wanted = all.postgres.db_pool_max.unwrap_or(default_max("api"));
-                if i64::from(wanted) > budget.allowed {
-                    problems.push(format!("DB_POOL_MAX is {wanted}, the server allows {}", budget.allowed));
-                }
+        Ok(pool) => {
+            let wanted = all.postgres.db_pool_max.unwrap_or(default_max("api"));
+            match unfit_database(&pool, wanted).await {
+                Err(error) => problems.push(format!("Postgres cannot be reached: {error}")),
+                Ok(unfit) => problems.extend(unfit),
             }
-        },
+        }
     }
     let mut uses = vec![RedisUse::Queue, RedisUse::Ranking];
     // One server is asked once, for what demands more.
@@ -189,6 +187,25 @@ async fn ask_redis(url: &str, use_: RedisUse) -> Result<Option<String>, String> 
         Some(problem) => Err(format!("{name}: {problem}")),
         None => Ok(report.warning().map(|warning| format!("{name}: {warning}"))),
     }
+}
+
+/// What makes a database that answers unfit: its encoding, that it takes no writes, that it allows fewer connections than
+/// a pool of `wanted`.
+async fn unfit_database(pool: &Pool, wanted: u32) -> Result<Vec<String>, StoreError> {
+    let mut connection = pool.acquire().await?;
+    if let Err(encoding) = migrations::check_encoding(&mut connection).await? {
+        return Ok(vec![encoding]);
+    }
+    let mut problems = Vec::new();
+    let state = processes::ask(&mut *connection, &[]).await?;
+    if state.in_recovery || state.read_only {
+        problems.push("Postgres takes no writes: it is read-only or a standby".to_owned());
+    }
+    let budget = processes::connection_budget(&mut *connection).await?;
+    if i64::from(wanted) > budget.allowed {
+        problems.push(format!("DB_POOL_MAX is {wanted}, the server allows {}", budget.allowed));
+    }
+    Ok(problems)
 }
 
 /// Checks that the struct and the command line agree (used by the documentation test).

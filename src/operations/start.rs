@@ -7,17 +7,20 @@ use axum::Router;
 use tokio::net::TcpListener;
 
 use super::listener::Operations;
-use super::watch;
+use super::readiness::Readiness;
+use super::watch::{self, WatchedRedis};
 use crate::config::{HttpConfig, PostgresConfig, RedisConfig, RedisUse, ShutdownConfig};
 use crate::directory::{DirectorySource, SharedDirectory};
 use crate::domain::clock::Clock;
+use crate::domain::retry::Backoff;
 use crate::http::server::{self, ServerConfig};
 use crate::lifecycle::Lifecycle;
-use crate::queue::Queue;
+use crate::queue::{Keys, Queue};
 use crate::redis_connection::{Connection, Timeouts};
+use crate::store::failure::can_never_work;
 use crate::store::migrations::{self, SchemaStatus};
 use crate::store::pool::Pool;
-use crate::store::{partitions, processes};
+use crate::store::{StoreError, partitions, processes};
 
 /// First and longest pause between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -118,38 +121,64 @@ pub fn process_id(role: &str, clock: &Clock) -> String {
     format!("{role}-{}-{}-{:x}", host.trim(), std::process::id(), clock.now().0)
 }
 
-/// Repeats `attempt` until it says yes, with growing pauses; says what is waited for, in the log and on `/readyz`.
-async fn wait_for<F, Fut>(
+/// Why a step of a start did not succeed.
+#[derive(Debug)]
+pub enum Hold {
+    /// Something falters: the step is repeated. Says what.
+    Wait(String),
+    /// No wait can mend it.
+    Never(StartError),
+}
+
+impl From<StoreError> for Hold {
+    fn from(error: StoreError) -> Self {
+        if can_never_work(&error) {
+            Self::Never(StartError::Config(format!("DATABASE_URL: {error}")))
+        } else {
+            Self::Wait(error.to_string())
+        }
+    }
+}
+
+/// Repeats a step of a start until it succeeds, with growing pauses; says what is waited for and why, in the log and on
+/// `/readyz`. The same rule for all: whatever may mend itself is waited for, and a setting that can never work is not.
+///
+/// # Errors
+/// What can never work, or a stop while waiting.
+pub async fn wait_for<T, F, Fut>(
     what: &'static str,
     operations: &Operations,
     lifecycle: &Lifecycle,
     mut attempt: F,
-) -> Result<(), StartError>
+) -> Result<T, StartError>
 where
     F: FnMut() -> Fut,
-    Fut: Future<Output = bool>,
+    Fut: Future<Output = Result<T, Hold>>,
 {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut mentioned: Option<tokio::time::Instant> = None;
-    while !attempt().await {
+    loop {
+        let reason = match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(Hold::Never(error)) => return Err(error),
+            Err(Hold::Wait(reason)) => reason,
+        };
+        operations.readiness.unready("startup", format!("waiting for {what}: {reason}"));
         if mentioned.is_none_or(|at| at.elapsed() >= MENTION_EVERY) {
             mentioned = Some(tokio::time::Instant::now());
-            let reason = operations.readiness.report().dependencies.get(what).map(|d| d.detail.clone());
             tracing::warn!(role = operations.readiness.role(), reason, "waiting for {what}");
         }
-        if tokio::time::timeout(pause, lifecycle.soft.cancelled()).await.is_ok() {
+        if tokio::time::timeout(backoff.pause(), lifecycle.soft.cancelled()).await.is_ok() {
             return Err(StartError::Stopped(what));
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    Ok(())
 }
 
 /// Opens the process's pools (primary, and the replica where there is one), waits for Postgres, checks the schema and
 /// the connection budget, registers the process and watches it from then on.
 ///
 /// # Errors
-/// A bad URL, an old schema, or a stop while waiting.
+/// A bad URL, an old schema, a database that keeps no UTF-8, or a stop while waiting.
 pub async fn postgres(
     config: &PostgresConfig,
     clock: &Clock,
@@ -157,42 +186,47 @@ pub async fn postgres(
     lifecycle: &Lifecycle,
 ) -> Result<(Pool, Option<Pool>), StartError> {
     let role = operations.readiness.role();
-    let bad_url = |error: crate::store::StoreError| StartError::Config(format!("DATABASE_URL: {error}"));
+    let bad_url = |error: StoreError| StartError::Config(format!("DATABASE_URL: {error}"));
     let pool = Pool::lazy(config, role).map_err(bad_url)?;
     let read = Pool::lazy_read(config, role).map_err(bad_url)?;
     let mut shown = vec![("primary", pool.clone())];
     shown.extend(read.clone().map(|read| ("replica", read)));
     operations.show_pools(shown);
-    let readiness = &operations.readiness;
-    wait_for("postgres", operations, lifecycle, || watch::check_postgres(&pool, readiness)).await?;
-    check_schema(&pool).await?;
-    let id = process_id(role, clock);
-    check_budget(&pool, &id, role).await?;
+    let (readiness, id) = (&operations.readiness, process_id(role, clock));
+    wait_for("postgres", operations, lifecycle, || prepare(&pool, &id, readiness)).await?;
     watch::postgres(pool.clone(), id, readiness.clone(), lifecycle);
     Ok((pool, read))
 }
 
-async fn check_schema(pool: &Pool) -> Result<(), StartError> {
-    let failed = |error: String| StartError::Part(format!("cannot read the schema's version: {error}"));
-    let mut connection = pool.acquire().await.map_err(|e| failed(e.to_string()))?;
-    let SchemaStatus { pending, .. } = migrations::status(&mut connection).await.map_err(|e| failed(e.to_string()))?;
-    match pending.first() {
-        None => Ok(()),
-        Some(first) => Err(StartError::Schema { pending: pending.len(), first: first.version }),
+/// One attempt at everything that is asked of Postgres before a role goes on.
+async fn prepare(pool: &Pool, id: &str, readiness: &Readiness) -> Result<(), Hold> {
+    if !watch::check_postgres(pool, readiness).await? {
+        return Err(Hold::Wait(readiness.report().reasons.join("; ")));
     }
+    let mut connection = pool.acquire().await?;
+    migrations::check_encoding(&mut connection).await?.map_err(|error| Hold::Never(StartError::Config(error)))?;
+    let SchemaStatus { pending, .. } =
+        migrations::status(&mut connection).await.map_err(|error| Hold::Wait(error.to_string()))?;
+    if let Some(first) = pending.first() {
+        return Err(Hold::Never(StartError::Schema { pending: pending.len(), first: first.version }));
+    }
+    drop(connection);
+    // A role that only reads starts without: it says that it runs when that can be written.
+    if watch::may_write(readiness) {
+        processes::register(pool, id, readiness.role(), pool.state().max).await?;
+    }
+    check_budget(pool).await
 }
 
 /// Refuses a pool larger than the server allows; warns when it is the sum of all processes that is.
-async fn check_budget(pool: &Pool, id: &str, role: &str) -> Result<(), StartError> {
-    let failed = |error: crate::store::StoreError| StartError::Part(format!("cannot register the process: {error}"));
+async fn check_budget(pool: &Pool) -> Result<(), Hold> {
     let max = pool.state().max;
-    processes::register(pool, id, role, max).await.map_err(failed)?;
-    let budget = processes::connection_budget(pool).await.map_err(failed)?;
+    let budget = processes::connection_budget(pool).await?;
     if i64::from(max) > budget.allowed {
-        return Err(StartError::Config(format!(
+        return Err(Hold::Never(StartError::Config(format!(
             "DB_POOL_MAX is {max}, but the server allows {} connections in all",
             budget.allowed
-        )));
+        ))));
     }
     if budget.claimed > budget.allowed {
         let (claimed, allowed) = (budget.claimed, budget.allowed);
@@ -214,24 +248,52 @@ pub async fn redis(
     let url = config.url_of(use_);
     let connection = Connection::open(url, Timeouts::default())
         .map_err(|error| StartError::Config(format!("the URL of {} is unusable: {error}", use_.name())))?;
-    let holds_queue = use_ == RedisUse::Queue;
     let readiness = &operations.readiness;
-    wait_for(use_.name(), operations, lifecycle, || {
-        watch::check_redis(use_.name(), &connection, holds_queue, readiness)
+    let watched = WatchedRedis {
+        dependency: use_.name(),
+        connection: connection.clone(),
+        holds_queue: use_ == RedisUse::Queue,
+        keeps_boards: use_ == RedisUse::Ranking,
+        writes_to: written_key(readiness.role(), use_, &config.redis_prefix),
+    };
+    wait_for(use_.name(), operations, lifecycle, || async {
+        if watch::check_redis(&watched, readiness).await {
+            return Ok(());
+        }
+        Err(Hold::Wait(readiness.of(use_.name()).map(|found| found.detail).unwrap_or_default()))
     })
     .await?;
-    watch::redis(use_.name(), connection.clone(), holds_queue, readiness.clone(), lifecycle);
+    watch::redis(watched, readiness.clone(), lifecycle);
     Ok(connection)
 }
 
-/// Makes sure that the partitions exist into which accepted events may fall (fine print 18), before a role is ready.
+/// A key of the slot that a role writes to on the Redis of one use; `None`: it only reads there.
+fn written_key(role: &str, use_: RedisUse, prefix: &str) -> Option<String> {
+    match (role, use_) {
+        (_, RedisUse::Queue) => Some(Keys::new(prefix, QUEUE_NAME).jobs()),
+        ("ingest", RedisUse::Limits) => Some(format!("{{{prefix}:a:probe}}")),
+        ("cron", RedisUse::Cache | RedisUse::Ranking) => Some(format!("{{{prefix}:probe}}")),
+        _ => None,
+    }
+}
+
+/// Makes sure that the partitions exist into which accepted events may fall, before a role is ready. Waits while they
+/// cannot be made.
 ///
 /// # Errors
-/// They cannot be made.
-pub async fn partitions(pool: &Pool, clock: &Clock, max_event_age_seconds: u32) -> Result<(), StartError> {
-    let (from, to) = partitions::window(clock.now(), max_event_age_seconds);
-    let made = partitions::ensure(pool, from, to).await;
-    made.map(|_| ()).map_err(|error| StartError::Part(format!("cannot make the partitions of events: {error}")))
+/// A stop while waiting.
+pub async fn partitions(
+    pool: &Pool,
+    clock: &Clock,
+    max_event_age_seconds: u32,
+    operations: &Operations,
+    lifecycle: &Lifecycle,
+) -> Result<(), StartError> {
+    wait_for("partitions", operations, lifecycle, || async {
+        let (from, to) = partitions::window(clock.now(), max_event_age_seconds);
+        partitions::ensure(pool, from, to).await.map(|_| ()).map_err(|error| Hold::Wait(error.to_string()))
+    })
+    .await
 }
 
 /// The one queue of an installation.

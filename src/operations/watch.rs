@@ -8,7 +8,7 @@ use crate::lifecycle::Lifecycle;
 use crate::queue::server;
 use crate::redis_connection::Connection;
 use crate::store::pool::Pool;
-use crate::store::processes;
+use crate::store::{StoreError, processes};
 
 /// Time between two questions. Work does not wait for the answer: whoever needs a dependency finds out by using it.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -24,43 +24,85 @@ const fn next_pause(there: bool) -> Duration {
     if there { INTERVAL } else { INTERVAL_AWAY }
 }
 
-/// Watches a Redis that `dependency` names. `holds_queue`: it keeps jobs, so it must not evict.
-pub fn redis(
-    dependency: &'static str,
-    connection: Connection,
-    holds_queue: bool,
-    readiness: Readiness,
-    lifecycle: &Lifecycle,
-) {
+/// A Redis that is watched.
+#[derive(Debug, Clone)]
+pub struct WatchedRedis {
+    /// Its name on `/readyz`.
+    pub dependency: &'static str,
+    /// How it is reached.
+    pub connection: Connection,
+    /// It keeps jobs, so it must not evict.
+    pub holds_queue: bool,
+    /// It keeps leaderboards: one that evicts parts of them degrades who reads or writes them.
+    pub keeps_boards: bool,
+    /// The role writes to it: a key of the slot that is meant.
+    pub writes_to: Option<String>,
+}
+
+/// Watches a Redis.
+pub fn redis(watched: WatchedRedis, readiness: Readiness, lifecycle: &Lifecycle) {
     let stop = lifecycle.soft.clone();
     lifecycle.tasks.spawn(async move {
         let mut pause = INTERVAL;
         while tokio::time::timeout(pause, stop.cancelled()).await.is_err() {
-            pause = next_pause(check_redis(dependency, &connection, holds_queue, &readiness).await);
+            pause = next_pause(check_redis(&watched, &readiness).await);
         }
     });
 }
 
+/// What `/readyz` calls whether the ranking Redis keeps whole leaderboards.
+const EVICTION: &str = "redis_ranking_eviction";
+
 /// Asks once; says whether it can be used.
-pub async fn check_redis(
-    dependency: &'static str,
-    connection: &Connection,
-    holds_queue: bool,
-    readiness: &Readiness,
-) -> bool {
-    let problem = match tokio::time::timeout(PATIENCE, server::inspect(connection)).await {
+pub async fn check_redis(watched: &WatchedRedis, readiness: &Readiness) -> bool {
+    let WatchedRedis { dependency, connection, holds_queue, keeps_boards, writes_to } = watched;
+    let asking = async {
+        match writes_to {
+            Some(key) => server::inspect_writable(connection, key).await,
+            None => server::inspect(connection).await,
+        }
+    };
+    let problem = match tokio::time::timeout(PATIENCE, asking).await {
         Err(_) => "no answer in time".to_owned(),
         Ok(Err(error)) => error.to_string(),
-        Ok(Ok(report)) => match if holds_queue { report.unsafe_for_queue() } else { report.too_old() } {
+        Ok(Ok(report)) => match if *holds_queue { report.unsafe_for_queue() } else { report.too_old() } {
             Some(problem) => problem,
             None => {
                 readiness.ready(dependency, report.to_string());
+                match report.unsafe_for_ranking().filter(|_| *keeps_boards) {
+                    Some(problem) => readiness.unready(EVICTION, problem),
+                    None if *keeps_boards => readiness.ready(EVICTION, report.maxmemory_policy),
+                    None => {}
+                }
                 return true;
             }
         },
     };
     readiness.unready(dependency, problem);
     false
+}
+
+/// What a role writes to, as tables and privileges: without them it is of no use, however well the server is.
+fn rights(role: &str) -> &'static [(&'static str, &'static str)] {
+    match role {
+        "worker" => &[
+            ("events", "INSERT"),
+            ("events", "SELECT"),
+            ("score_facts", "INSERT"),
+            ("games", "UPDATE"),
+            ("dead_letters", "INSERT"),
+            ("dead_letters", "UPDATE"),
+        ],
+        "cron" => &[
+            ("score_facts", "DELETE"),
+            ("leaderboard_entries", "INSERT"),
+            ("leaderboard_entries", "UPDATE"),
+            ("leaderboard_periods", "INSERT"),
+            ("dirty_entries", "INSERT"),
+            ("leases", "UPDATE"),
+        ],
+        _ => &[("leaderboards", "UPDATE")],
+    }
 }
 
 /// Watches Postgres and keeps this process's row in `processes` fresh.
@@ -73,9 +115,13 @@ pub fn postgres(pool: Pool, process_id: String, readiness: Readiness, lifecycle:
             let (pool, id, readiness) = (pool.clone(), process_id.clone(), readiness.clone());
             // A task of its own: no statement is dropped half way when the patience ends.
             let asking = tokio::spawn(async move {
-                let there = check_postgres(&pool, &readiness).await;
-                if there && round == 0 {
-                    let _ = processes::register(&pool, &id, readiness.role(), pool.state().max).await;
+                let there = check_postgres(&pool, &readiness).await.unwrap_or(false);
+                if there && round == 0 && may_write(&readiness) {
+                    let registered = processes::register(&pool, &id, readiness.role(), pool.state().max).await;
+                    if let Err(error) = registered {
+                        readiness.unready(WRITES, error.to_string());
+                        return false;
+                    }
                 }
                 there
             });
@@ -85,20 +131,49 @@ pub fn postgres(pool: Pool, process_id: String, readiness: Readiness, lifecycle:
     });
 }
 
-/// Asks once; says whether it can be used.
-pub async fn check_postgres(pool: &Pool, readiness: &Readiness) -> bool {
-    match processes::ping(pool).await {
-        Ok(version) if version / 10_000 < 15 => {
-            readiness.unready("postgres", format!("Postgres {} is too old: 15 or newer is needed", version / 10_000));
-            false
-        }
-        Ok(version) => {
-            readiness.ready("postgres", format!("Postgres {}.{}", version / 10_000, version % 10_000));
-            true
-        }
+/// What `/readyz` calls whether Postgres may be written to.
+const WRITES: &str = "postgres_writes";
+
+/// Whether Postgres took writes when it was asked last.
+pub fn may_write(readiness: &Readiness) -> bool {
+    readiness.of(WRITES).is_some_and(|writes| writes.ready)
+}
+
+/// Asks once; says whether the role can use it: a role that writes cannot while it may not.
+///
+/// # Errors
+/// It cannot be asked; noted as the reason, too.
+pub async fn check_postgres(pool: &Pool, readiness: &Readiness) -> Result<bool, StoreError> {
+    let state = match processes::ask(pool, rights(readiness.role())).await {
+        Ok(state) => state,
         Err(error) => {
             readiness.unready("postgres", error.to_string());
-            false
+            return Err(error);
         }
+    };
+    let (major, minor) = (state.version / 10_000, state.version % 10_000);
+    if major < 15 {
+        readiness.unready("postgres", format!("Postgres {major} is too old: 15 or newer is needed"));
+        return Ok(false);
     }
+    readiness.ready("postgres", format!("Postgres {major}.{minor}"));
+    let refusal = if state.in_recovery {
+        Some("it is a standby that was not promoted".to_owned())
+    } else if state.read_only {
+        Some("transactions are read-only (default_transaction_read_only)".to_owned())
+    } else if state.missing_rights.is_empty() {
+        None
+    } else {
+        Some(format!("rights are missing: {}", state.missing_rights.join(", ")))
+    };
+    let Some(refusal) = refusal else {
+        readiness.ready(WRITES, "allowed");
+        return Ok(true);
+    };
+    if state.in_recovery || state.read_only {
+        // A fail-over may have moved the address: new connections find out.
+        pool.renew_connections();
+    }
+    readiness.unready(WRITES, refusal);
+    Ok(!readiness.needs(WRITES))
 }

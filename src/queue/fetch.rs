@@ -152,13 +152,13 @@ impl Fetcher {
         let since = Instant::now();
         for ((text, bytes), trouble) in jobs {
             let trouble = trouble.as_deref().map(Trouble::decode).unwrap_or_default();
-            let (attempts, crashes) = (trouble.attempts, trouble.crashes);
+            let (attempts, crashes, blocked) = (trouble.attempts, trouble.crashes, trouble.times_blocked());
             let id = JobId { text: text.into(), tenure };
             let bytes = bytes.unwrap_or_default();
             let kind = kind_of(&bytes);
             taken.push((
                 id.clone(),
-                InHand { attempts, crashes, kind: kind.ok(), since, bytes: bytes.len(), again: false },
+                InHand { attempts, crashes, blocked, kind: kind.ok(), since, bytes: bytes.len(), again: false },
             ));
             match (kind, parse_id(&id.text)) {
                 (Ok(_), Some(parts)) => deliveries.push(Delivery {
@@ -167,6 +167,7 @@ impl Fetcher {
                     bytes: Bytes::from(bytes),
                     attempts,
                     crashes,
+                    blocked,
                     suspect: alone,
                     settler: Settler(Arc::clone(state)),
                     id,

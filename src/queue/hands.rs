@@ -14,6 +14,8 @@ use super::payload::Kind;
 pub(super) struct InHand {
     pub attempts: u32,
     pub crashes: u32,
+    /// Times in a row it was set aside before.
+    pub blocked: u32,
     /// `None`: this program does not know it.
     pub kind: Option<Kind>,
     pub since: Instant,
@@ -106,7 +108,8 @@ mod tests {
     fn a_job_that_comes_again_before_its_settlement_was_answered_is_not_run_beside_it() {
         let hands = Hands::default();
         let id = JobId { text: "5-a-h".into(), tenure: 0 };
-        let job = InHand { attempts: 0, crashes: 0, kind: None, since: Instant::now(), bytes: 7, again: false };
+        let job =
+            InHand { attempts: 0, crashes: 0, blocked: 0, kind: None, since: Instant::now(), bytes: 7, again: false };
         assert!(hands.take([(id.clone(), job)], false).is_empty());
         assert_eq!(hands.take([(id.clone(), job)], false), std::slice::from_ref(&id));
         assert_eq!((hands.load().in_hand, hands.load().bytes), (1, 7));

@@ -9,6 +9,7 @@ use super::keys::Lane;
 use super::payload::{Kind, kind_of};
 use super::settle::Settler;
 use crate::domain::clock::Micros;
+use crate::domain::ids::GameId;
 
 /// A job that this process was given. It names the job and the *tenure* in which the worker got it: a worker that was
 /// given up for dead and came back works under a new tenure, and what it settles for the old one does nothing.
@@ -76,15 +77,18 @@ pub struct Delivery {
     pub attempts: u32,
     /// Times it was running alone when its worker died.
     pub crashes: u32,
+    /// Times in a row it was set aside ([`Settlement::Blocked`]).
+    pub blocked: u32,
     /// Rescued from a dead worker: it is the only job in this worker's hands and must not be coalesced.
     pub suspect: bool,
     pub(super) settler: Settler,
 }
 
 impl Delivery {
-    /// Whether it may have run before, in part or in whole (rescued or retried), so that its effects may be there.
+    /// Whether it may have run before, in part or in whole (rescued, retried or set aside), so that its effects may be
+    /// there.
     pub fn ran_before(&self) -> bool {
-        self.suspect || self.attempts > 0 || self.crashes > 0
+        self.suspect || self.attempts > 0 || self.crashes > 0 || self.blocked > 0
     }
 
     /// What it does; the queue hands out only kinds that this program knows.
@@ -106,6 +110,14 @@ pub enum Settlement {
     /// A dependency was down: run it again soon. Consumes no attempt; the worker pauses before it takes more.
     Transient {
         /// What happened, for the log and the dead letter.
+        error: String,
+    },
+    /// It fails while others succeed, and not for a fault of its data that is known: it is set aside for a while, longer
+    /// each time. Consumes no attempt and holds nobody else up.
+    Blocked {
+        /// Whose job it is.
+        game: GameId,
+        /// What happened.
         error: String,
     },
     /// It failed and may succeed later. Consumes an attempt; the last one makes a dead letter.
@@ -133,6 +145,7 @@ impl Settlement {
         match self {
             Self::Done => "done",
             Self::Transient { .. } => "transient",
+            Self::Blocked { .. } => "blocked",
             Self::Retry { .. } => "retry",
             Self::Fail { .. } => "fail",
         }
@@ -161,12 +174,31 @@ impl Trouble {
 
     /// `<attempts> <crashes> <error>`, the error cut to a bounded length.
     pub fn encode(&self) -> String {
-        let mut cut = self.error.len().min(MAX_ERROR);
-        while !self.error.is_char_boundary(cut) {
-            cut -= 1;
-        }
-        format!("{} {} {}", self.attempts, self.crashes, &self.error[..cut])
+        format!("{} {} {}", self.attempts, self.crashes, cut(&self.error))
     }
+
+    /// That of a job which is set aside for the `times`-th time in a row.
+    pub fn blocked(attempts: u32, crashes: u32, times: u32, game: GameId, error: &str) -> Self {
+        Self { attempts, crashes, error: format!("{BLOCKED}{times}, game {game}: {error}") }
+    }
+
+    /// How often in a row the job was set aside.
+    pub fn times_blocked(&self) -> u32 {
+        let times = self.error.strip_prefix(BLOCKED).and_then(|rest| rest.split_once(','));
+        times.and_then(|(times, _)| times.parse().ok()).unwrap_or_default()
+    }
+}
+
+/// How the error of a job begins that is set aside.
+const BLOCKED: &str = "blocked ";
+
+/// An error's text, cut to a bounded length.
+pub(super) fn cut(error: &str) -> &str {
+    let mut end = error.len().min(MAX_ERROR);
+    while !error.is_char_boundary(end) {
+        end -= 1;
+    }
+    &error[..end]
 }
 
 #[cfg(test)]
@@ -174,6 +206,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_job_that_is_set_aside_knows_how_often() {
+        let blocked = Trouble::blocked(1, 2, 7, GameId(3), "no rights");
+        assert_eq!(blocked.encode(), "1 2 blocked 7, game 3: no rights");
+        let read = Trouble::decode(&blocked.encode());
+        assert_eq!((read.times_blocked(), read.attempts, read.crashes), (7, 1, 2));
+        assert_eq!(Trouble::decode("0 0 blocked, somehow").times_blocked(), 0);
+        assert_eq!(Trouble::default().times_blocked(), 0);
+    }
 
     #[test]
     fn an_id_says_when_what_and_which_lane() {

@@ -134,6 +134,11 @@ impl Keys {
         self.key("dead")
     }
 
+    /// Hash game → `<time, µs> <ID> <error>`: games with a job that is set aside, and why, as of its last attempt.
+    pub fn blocked(&self) -> String {
+        self.key("blocked")
+    }
+
     /// String: set while an operator holds the queue.
     pub fn paused(&self) -> String {
         self.key("paused")

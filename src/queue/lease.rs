@@ -79,6 +79,7 @@ impl Lease {
         self.beats += 1;
         let (in_hand, oldest) = state.hands.oldest();
         state.meters.in_hand.set(in_hand as f64);
+        state.options.oldest_in_hand.set(oldest);
         let oldest = oldest.map_or(0, |since| since.elapsed().as_millis());
         let beat = format!("{} {in_hand} {oldest}", self.beats);
         let asked = Instant::now();

@@ -8,13 +8,13 @@ use super::payload::Kind;
 use crate::telemetry::metrics::{JOB_OUTCOMES, JOB_SECONDS, QUEUE_FETCHES, QUEUE_IN_HAND, QUEUE_RESCUED};
 
 const ROLE: &str = "worker";
-const OUTCOMES: [&str; 4] = ["done", "transient", "retry", "fail"];
+const OUTCOMES: [&str; 5] = ["done", "transient", "blocked", "retry", "fail"];
 /// The kind of a job that this program does not know.
 const UNKNOWN: &str = "unknown";
 
 /// Handles of every series that a worker writes.
 pub(super) struct Meters {
-    kinds: Vec<(Option<Kind>, Histogram, [Counter; 4])>,
+    kinds: Vec<(Option<Kind>, Histogram, [Counter; OUTCOMES.len()])>,
     pub fetched: Counter,
     pub fetched_nothing: Counter,
     pub fetch_failed: Counter,

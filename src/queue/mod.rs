@@ -4,6 +4,7 @@
 //! Read in this order: [`keys`], `scripts/`, [`job`], [`worker`], `backend`, `fetch`, [`settle`], `lease`.
 
 mod backend;
+pub mod blocked;
 mod dead;
 pub mod enqueue;
 mod fetch;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Queue;
 use super::keys::Lane;
 use super::status::QueueStatus;
-use crate::telemetry::metrics::{QUEUE_DEPTH, QUEUE_OLDEST_SECONDS};
+use crate::telemetry::metrics::{QUEUE_BLOCKED_GAMES, QUEUE_DEPTH, QUEUE_OLDEST_SECONDS};
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -30,6 +30,7 @@ pub async fn observe(queue: Queue, role: &'static str, stop: CancellationToken) 
 }
 
 fn show(status: &QueueStatus, role: &'static str) {
+    gauge!(QUEUE_BLOCKED_GAMES, "role" => role).set(status.blocked.len() as f64);
     for lane in Lane::ALL {
         gauge!(QUEUE_OLDEST_SECONDS, "role" => role, "lane" => lane.name()).set(status.oldest_seconds(lane));
     }

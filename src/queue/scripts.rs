@@ -21,8 +21,10 @@ macro_rules! script {
     };
 }
 
+script!(BLOCKED, "blocked.lua");
 script!(FETCH, "fetch.lua");
 script!(FORGET_DEAD, "forget_dead.lua");
+script!(MAY_WRITE, "may_write.lua");
 script!(PUSH, "push.lua");
 script!(RECONCILE, "reconcile.lua");
 script!(REGISTER, "register.lua");

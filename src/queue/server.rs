@@ -8,6 +8,7 @@ use redis::aio::ConnectionLike;
 use redis::{ErrorKind, RedisResult};
 
 use super::Timeouts;
+use super::scripts::MAY_WRITE;
 use crate::redis_connection::Connection;
 
 /// Oldest major version that has what the scripts use.
@@ -132,6 +133,16 @@ pub async fn inspect(connection: &Connection) -> RedisResult<ServerReport> {
         }
     }
     worst.ok_or(failure)
+}
+
+/// Likewise, and asks whether a script that writes would be let in, without writing. `key`: any of the slot that is meant.
+///
+/// # Errors
+/// Redis cannot be reached, or takes no writes: `READONLY`, `MISCONF`, `NOREPLICAS`, `NOPERM`.
+pub async fn inspect_writable(connection: &Connection, key: &str) -> RedisResult<ServerReport> {
+    let report = inspect(connection).await?;
+    MAY_WRITE.keys([key]).run::<i64>(&mut connection.clone()).await?;
+    Ok(report)
 }
 
 async fn report_of_node(client: &redis::Client, timeouts: Timeouts) -> RedisResult<ServerReport> {

@@ -1,15 +1,18 @@
 //! Settlement: whoever finished the work says how each job ended, for many jobs in one script call.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::blocked::SET_ASIDE;
 use super::hands::InHand;
 use super::job::{JobId, Settlement, Trouble, unique_name};
 use super::scripts::{Call, SETTLE};
 use super::worker::WorkerState;
+use crate::domain::ids::GameId;
 
 /// Most jobs of one script call.
 const MOST_PER_CALL: usize = 250;
@@ -28,6 +31,12 @@ enum Verdict {
     Done,
     Later { delay: Duration, trouble: Trouble, attempt: bool },
     Dead { letter: String },
+}
+
+struct Judged {
+    settled: Vec<Settled>,
+    /// Per game with a job that is set aside: one such job, and what it met.
+    blocked: BTreeMap<GameId, (String, String)>,
 }
 
 struct Settled {
@@ -56,7 +65,9 @@ impl Settler {
     }
 
     async fn settle_all(&self, settlements: Vec<(JobId, Settlement)>, mut facts: bool) {
-        let settled = self.judge(settlements);
+        let Judged { settled, blocked } = self.judge(settlements);
+        let was_blocked = |s: &&Settled| s.job.blocked > 0 && !matches!(s.verdict, Verdict::Later { .. });
+        let unblocked: Vec<JobId> = settled.iter().filter(was_blocked).map(|s| s.id.clone()).collect();
         for same_tenure in settled.chunk_by(|a, b| a.id.tenure == b.id.tenure) {
             for chunk in same_tenure.chunks(MOST_PER_CALL) {
                 let call = self.call(chunk, facts);
@@ -68,12 +79,18 @@ impl Settler {
         if facts {
             self.run(&self.call(&[], true), 0).await;
         }
+        if !blocked.is_empty() {
+            self.0.queue.note_blocked(&blocked).await;
+        }
+        if !unblocked.is_empty() {
+            self.0.queue.note_unblocked(&unblocked.iter().map(|id| id.as_str()).collect::<Vec<_>>()).await;
+        }
     }
 
     /// Turns what the handlers said into what happens: delays, dead letters, the worker's pause.
-    fn judge(&self, settlements: Vec<(JobId, Settlement)>) -> Vec<Settled> {
+    fn judge(&self, settlements: Vec<(JobId, Settlement)>) -> Judged {
         let state = &self.0;
-        let mut pause = None;
+        let (mut pause, mut blocked) = (None, BTreeMap::new());
         if settlements.iter().any(|(_, s)| matches!(s, Settlement::Transient { .. })) {
             pause = Some(state.pacing().dependency_down(Instant::now(), rand::random()));
         } else if settlements.iter().any(|(_, s)| matches!(s, Settlement::Done)) {
@@ -87,6 +104,13 @@ impl Settler {
                     let trouble = Trouble { attempts: job.attempts, crashes: job.crashes, error };
                     Verdict::Later { delay: pause.unwrap_or_default(), trouble, attempt: false }
                 }
+                Settlement::Blocked { game, error } => {
+                    let times = job.blocked.saturating_add(1);
+                    let delay = SET_ASIDE.pause(times, rand::random());
+                    let trouble = Trouble::blocked(job.attempts, job.crashes, times, game, &error);
+                    blocked.insert(game, (id.as_str().to_owned(), error));
+                    Verdict::Later { delay, trouble, attempt: false }
+                }
                 Settlement::Retry { error } => self.retry(&job, error),
                 Settlement::Fail { reason, error } => dead(&reason, &job, error),
             };
@@ -95,7 +119,7 @@ impl Settler {
             }
             Settled { id, job, outcome, verdict }
         });
-        settled.collect()
+        Judged { settled: settled.collect(), blocked }
     }
 
     fn retry(&self, job: &InHand, error: String) -> Verdict {

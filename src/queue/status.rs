@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use redis::FromRedisValue;
 
+use super::blocked::BlockedGame;
 use super::job::parse_id;
 use super::keys::{self, Lane};
 use super::scripts::{STAMP, SURVEY};
@@ -53,6 +54,8 @@ pub struct QueueStatus {
     pub paused: bool,
     /// Live workers.
     pub workers: Vec<WorkerStatus>,
+    /// Games with jobs that are set aside.
+    pub blocked: Vec<BlockedGame>,
     /// Running totals: `pushed`, `done`, `retried`, `deferred`, `rescued`, `returned`, `dead`.
     pub totals: BTreeMap<String, u64>,
 }
@@ -88,7 +91,9 @@ impl Queue {
     /// # Errors
     /// Redis cannot be reached.
     pub async fn status(&self) -> Result<QueueStatus, QueueError> {
-        Ok(self.survey().await?.status)
+        let mut status = self.survey().await?.status;
+        status.blocked = self.blocked(status.at).await?;
+        Ok(status)
     }
 
     /// The smallest `received_at` among jobs that wait, run, are delayed, suspect or dead and not yet moved to
@@ -169,6 +174,7 @@ fn read(mut answer: Vec<redis::Value>, known: Vec<String>) -> Result<Survey, red
         jobs,
         paused,
         workers: workers.collect(),
+        blocked: Vec::new(),
         totals,
     };
     let oldest_held = oldest.iter().filter_map(|o| micros(o)).min();

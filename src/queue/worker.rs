@@ -53,6 +53,23 @@ pub struct WorkerOptions {
     pub max_crashes: u32,
     /// When a failed job of each kind is tried again.
     pub retry: fn(Kind) -> RetryPolicy,
+    /// Told with each heartbeat.
+    pub oldest_in_hand: Arc<OldestInHand>,
+}
+
+/// How long the oldest job has been in a worker's hands.
+#[derive(Debug, Default)]
+pub struct OldestInHand(Mutex<Option<Instant>>);
+
+impl OldestInHand {
+    /// `None`: the hands are empty.
+    pub fn age(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
+    }
+
+    pub(super) fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
 }
 
 impl Default for WorkerOptions {
@@ -67,6 +84,7 @@ impl Default for WorkerOptions {
             poll_unsubscribed: Duration::from_millis(50),
             max_crashes: 3,
             retry: Kind::retry_policy,
+            oldest_in_hand: Arc::default(),
         }
     }
 }

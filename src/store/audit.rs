@@ -1,6 +1,7 @@
 //! What an audit reads (`aggregator/audit.rs`).
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
 
@@ -173,7 +174,7 @@ pub async fn take_snapshot(transaction: &mut PgConnection) -> Result<(), sqlx::E
     ] {
         sqlx::query(statement).execute(&mut *transaction).await?;
     }
-    Ok(())
+    super::sockets::be_patient(transaction, Duration::from_secs(6 * 60)).await
 }
 
 /// A random sample of about `wanted` entries that belong in Redis, of live generations, spread over all leaderboards by

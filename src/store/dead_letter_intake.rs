@@ -37,35 +37,126 @@ pub struct NewDeadLetter {
     pub received_at: Micros,
 }
 
+/// Most bytes of an error's text in a plain letter.
+const PLAIN_ERROR: usize = 500;
+
+impl NewDeadLetter {
+    /// The same without what a database may refuse: no body, and an error in plain ASCII. The payload's bytes stay, so
+    /// nothing is lost.
+    #[must_use]
+    pub fn plain(self) -> Self {
+        let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+        Self { body: None, error: self.error.chars().take(PLAIN_ERROR).map(plain).collect(), ..self }
+    }
+
+    /// Whether there is nothing more to leave out.
+    pub fn is_plain(&self) -> bool {
+        let plain = |b: u8| b.is_ascii_graphic() || b == b' ';
+        self.body.is_none() && self.error.len() <= PLAIN_ERROR && self.error.bytes().all(plain)
+    }
+}
+
 /// Keeps a dead letter; says whether it is new. Keeping it twice changes nothing; one that was replayed and died again
 /// waits again.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn keep(connection: &mut PgConnection, letter: &NewDeadLetter) -> Result<bool, sqlx::Error> {
+    Ok(keep_all(connection, std::slice::from_ref(letter), None).await? > 0)
+}
+
+/// Keeps dead letters as they were at `seen_at` (Postgres's clock; absent: now); returns how many are new. One that was
+/// replayed since then is left alone: it may be running.
+///
+/// Rows are locked in the order of their job ids.
+///
+/// # Errors
+/// Whatever Postgres says; then none was kept.
+pub async fn keep_all(
+    connection: &mut PgConnection,
+    letters: &[NewDeadLetter],
+    seen_at: Option<Micros>,
+) -> Result<u64, sqlx::Error> {
+    let mut letters: Vec<&NewDeadLetter> = letters.iter().collect();
+    letters.sort_by(|a, b| a.job_id.cmp(&b.job_id));
+    fn column<'l, T>(letters: &[&'l NewDeadLetter], pick: impl Fn(&'l NewDeadLetter) -> T) -> Vec<T> {
+        letters.iter().map(|letter| pick(letter)).collect()
+    }
     let done = sqlx::query(
         "INSERT INTO dead_letters (id, job_id, queue, lane, kind, game_id, reason, error, attempts, crashes,
                                    payload, body, received_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::json, $13)
+         SELECT id, job_id, queue, lane, kind, game_id, reason, error, attempts, crashes, payload, body::json, received_at
+           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[], $8::text[],
+                       $9::int[], $10::int[], $11::bytea[], $12::text[], $13::timestamptz[])
+             AS l (id, job_id, queue, lane, kind, game_id, reason, error, attempts, crashes, payload, body, received_at)
+          ORDER BY job_id
          ON CONFLICT (job_id) DO UPDATE
             SET reason = excluded.reason, error = excluded.error, attempts = excluded.attempts,
                 crashes = excluded.crashes, died_at = now(), state = 'waiting', decided_at = NULL
-          WHERE dead_letters.state = 'replayed'",
+          WHERE dead_letters.state = 'replayed' AND ($14::timestamptz IS NULL OR dead_letters.decided_at < $14)",
     )
-    .bind(letter.id)
-    .bind(&letter.job_id)
-    .bind(&letter.queue)
-    .bind(&letter.lane)
-    .bind(&letter.kind)
-    .bind(letter.game_id.map(|g| g.0))
-    .bind(&letter.reason)
-    .bind(&letter.error)
-    .bind(letter.attempts)
-    .bind(letter.crashes)
-    .bind(&letter.payload)
-    .bind(&letter.body)
-    .bind(letter.received_at)
+    .bind(column(&letters, |l| l.id))
+    .bind(column(&letters, |l| l.job_id.as_str()))
+    .bind(column(&letters, |l| l.queue.as_str()))
+    .bind(column(&letters, |l| l.lane.as_str()))
+    .bind(column(&letters, |l| l.kind.as_str()))
+    .bind(column(&letters, |l| l.game_id.map(|game| game.0)))
+    .bind(column(&letters, |l| l.reason.as_str()))
+    .bind(column(&letters, |l| l.error.as_str()))
+    .bind(column(&letters, |l| l.attempts))
+    .bind(column(&letters, |l| l.crashes))
+    .bind(column(&letters, |l| l.payload.as_slice()))
+    .bind(column(&letters, |l| l.body.as_deref()))
+    .bind(column(&letters, |l| l.received_at))
+    .bind(seen_at)
     .execute(connection)
     .await?;
-    Ok(done.rows_affected() > 0)
+    Ok(done.rows_affected())
+}
+
+/// The jobs of `job_ids` that Postgres keeps and that are not on their way back into the queue: Redis may forget them.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn kept(connection: &mut PgConnection, job_ids: &[&str]) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT job_id FROM dead_letters WHERE job_id = ANY($1) AND state <> 'replayed'")
+        .bind(job_ids)
+        .fetch_all(connection)
+        .await
+}
+
+/// The time by Postgres's clock, from which decisions about letters are also dated.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn now(connection: &mut PgConnection) -> Result<Micros, sqlx::Error> {
+    sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(connection).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_letter_keeps_its_bytes_and_loses_what_may_be_refused() {
+        let letter = NewDeadLetter {
+            id: Uuid::nil(),
+            job_id: "1-a-h".to_owned(),
+            queue: "q0".to_owned(),
+            lane: "high".to_owned(),
+            kind: "persist-events".to_owned(),
+            game_id: None,
+            reason: "data_refused".to_owned(),
+            error: "no \"日本\"\0\n".to_owned(),
+            attempts: 0,
+            crashes: 0,
+            payload: vec![0, 159, 146, 150],
+            body: Some("{}".to_owned()),
+            received_at: Micros(0),
+        };
+        assert!(!letter.is_plain());
+        let plain = letter.clone().plain();
+        assert_eq!((plain.error.as_str(), &plain.body, &plain.payload), ("no \"??\"??", &None, &letter.payload));
+        assert!(plain.is_plain());
+    }
 }

@@ -199,7 +199,7 @@ pub async fn decide(
     state: &str,
 ) -> Result<Vec<Uuid>, sqlx::Error> {
     sqlx::query_scalar(
-        "UPDATE dead_letters d SET state = $3, decided_at = now()
+        "UPDATE dead_letters d SET state = $3, decided_at = clock_timestamp()
            FROM (SELECT id FROM dead_letters
                   WHERE id = ANY($1) AND state = 'waiting' AND ($2::int IS NULL OR game_id = $2)
                   ORDER BY received_at, id FOR UPDATE) AS waiting

@@ -1,46 +1,105 @@
-//! What a Postgres error means for the work that met it (fine print 12).
+//! What a Postgres error means for the work that met it: whose fault it is. The one place that knows SQLSTATEs.
+//!
+//! Only what is *known* to be the data's fault counts against the data. Everything else waits and costs nobody an
+//! attempt: a state of the server or of its rights is nobody's fault, and neither is an error that nobody foresaw.
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// Postgres is away, restarting, full, or two transactions met: the same work may succeed later.
-    Transient,
+    /// The server or the way to it: away, restarting, full, read-only, two transactions met. The same work may succeed
+    /// later.
+    Server,
     /// A row with this key is stored already (`23505`).
     UniqueViolation,
     /// The month's partition does not exist: make it and try again. Never the data's fault.
     NoPartition,
+    /// It took longer than a statement or a transaction may (`57014`, `25P04`): less at once may pass.
+    TooMuch,
     /// A value that Postgres will never take: the work is at fault.
     Data,
-    /// Anything else: a defect in a statement or the schema. Worth a few attempts, not endless ones.
-    Other,
+    /// Not known to be anybody's fault. Whether it is the server's shows when another write is tried.
+    Unknown,
 }
 
 /// Classifies an error by its SQLSTATE.
 pub fn classify(error: &sqlx::Error) -> Failure {
-    let sqlx::Error::Database(database) = error else {
-        return match error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed
-            | sqlx::Error::BeginFailed => Failure::Transient,
-            _ => Failure::Other,
-        };
-    };
-    let code = database.code().unwrap_or_default();
-    match &*code {
+    match error {
+        sqlx::Error::Database(database) => {
+            of_code(&database.code().unwrap_or_default(), database.constraint().is_some())
+        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::Configuration(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => Failure::Server,
+        _ => Failure::Unknown,
+    }
+}
+
+/// Whether the error means that this server takes no writes now (`25006`): after a fail-over an old connection still
+/// leads to the server that was demoted, so such a connection must not be used again.
+pub fn is_read_only(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|database| database.code()).as_deref() == Some("25006")
+}
+
+/// Whether no wait can mend it: a setting names something that this program cannot do at all.
+pub fn can_never_work(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Configuration(_) => true,
+        sqlx::Error::Tls(why) => why.to_string().contains("without TLS support"),
+        _ => false,
+    }
+}
+
+fn of_code(code: &str, names_a_constraint: bool) -> Failure {
+    match code {
         "23505" => Failure::UniqueViolation,
         // A row that no partition takes fails like a CHECK, but names no constraint.
-        "23514" if database.constraint().is_none() => Failure::NoPartition,
+        "23514" if !names_a_constraint => Failure::NoPartition,
         "23514" => Failure::Data,
-        // lock_timeout; idle_in_transaction_session_timeout.
-        "55P03" | "25P03" => Failure::Transient,
+        "57014" | "25P04" => Failure::TooMuch,
+        // Read-only; idle_in_transaction_session_timeout; lock_timeout.
+        "25006" | "25P03" | "55P03" => Failure::Server,
         code => match code.get(..2) {
-            Some("08" | "40" | "53" | "57") => Failure::Transient,
             Some("22") => Failure::Data,
-            _ => Failure::Other,
+            // Connections, passwords, no such database, conflicts, resources, an operator, files, configuration.
+            Some("08" | "28" | "3D" | "40" | "53" | "57" | "58" | "F0") => Failure::Server,
+            _ => Failure::Unknown,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_to_be_the_datas_fault_counts_against_it() {
+        for code in ["22P02", "22001", "22P05", "22021", "22003"] {
+            assert_eq!(of_code(code, false), Failure::Data, "{code}");
+        }
+        assert_eq!((of_code("23514", true), of_code("23514", false)), (Failure::Data, Failure::NoPartition));
+        for code in ["08006", "25006", "28P01", "28000", "3D000", "40P01", "53100", "55P03", "57P01", "58030", "F0000"]
+        {
+            assert_eq!(of_code(code, false), Failure::Server, "{code}");
+        }
+        for code in ["57014", "25P04"] {
+            assert_eq!(of_code(code, false), Failure::TooMuch, "{code}");
+        }
+        for code in
+            ["", "0A000", "23502", "23503", "23P01", "25P02", "42501", "42P01", "42703", "55000", "P0001", "XX001"]
+        {
+            assert_eq!(of_code(code, false), Failure::Unknown, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_is_the_servers_fault_and_a_strange_answer_nobodys() {
+        assert_eq!(classify(&sqlx::Error::PoolTimedOut), Failure::Server);
+        assert_eq!(classify(&sqlx::Error::WorkerCrashed), Failure::Server);
+        assert_eq!(classify(&sqlx::Error::ColumnNotFound("x".to_owned())), Failure::Unknown);
     }
 }

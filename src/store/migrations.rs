@@ -36,6 +36,9 @@ pub enum UpdateError {
     /// Who the processes are could not be asked.
     #[error("as the processes, DATABASE_URL: {0}")]
     Processes(sqlx::Error),
+    /// The database cannot hold what will be put into it.
+    #[error("{0}")]
+    Unfit(String),
     /// Somebody would migrate one database and work on another.
     #[error("DATABASE_MIGRATE_URL leads to the database {owner}, DATABASE_URL to {processes}")]
     OtherDatabase {
@@ -59,6 +62,7 @@ pub enum UpdateError {
 /// [`UpdateError`].
 pub async fn update(owner: &str, processes: &str) -> Result<SchemaStatus, UpdateError> {
     let mut connection = connect(owner).await.map_err(UpdateError::Connect)?;
+    check_encoding(&mut connection).await.map_err(UpdateError::Connect)?.map_err(UpdateError::Unfit)?;
     let grantee = if owner == processes { None } else { other_role(&mut connection, processes).await? };
     migrate(&mut connection).await?;
     if let Some(role) = grantee {
@@ -110,6 +114,24 @@ pub async fn status(connection: &mut PgConnection) -> Result<SchemaStatus, Migra
         applied: applied.iter().map(|a| a.version).max(),
         pending,
     })
+}
+
+/// What must be true of a database before anything is put into it: events and names are UTF-8, and in any other encoding
+/// some of them could never be stored. `Err`: what is wrong and what to do.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn check_encoding(connection: &mut PgConnection) -> Result<Result<(), String>, sqlx::Error> {
+    let (database, encoding): (String, String) =
+        sqlx::query_as("SELECT current_database()::text, current_setting('server_encoding')")
+            .fetch_one(connection)
+            .await?;
+    if encoding == "UTF8" {
+        return Ok(Ok(()));
+    }
+    Ok(Err(format!(
+        "the database '{database}' keeps text as {encoding}: it must be UTF8 (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+    )))
 }
 
 /// Opens one connection outside any pool, without a statement timeout, as migrations need it.

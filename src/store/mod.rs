@@ -36,3 +36,4 @@ pub mod scheduled_runs;
 mod sockets;
 pub mod standings;
 mod sums;
+pub mod write_probe;

@@ -76,8 +76,8 @@ pub async fn list_detached(connection: &mut PgConnection) -> Result<Vec<Month>, 
 /// The advisory lock under which partitions are made: held to the end of the transaction, so no session state.
 const MAKING: i64 = 0x5c04_0001;
 
-/// Makes one month's partition unless it is there. `Ok(false)`: a table of that name exists but is detached, about to
-/// be dropped; try again when it is gone.
+/// Makes one month's partition unless it is there. `Ok(false)`: a table of that name exists but takes no events, because it
+/// is detached or being detached; try again when it is gone.
 ///
 /// `LIKE`, `CHECK` and `ATTACH` instead of `CREATE … PARTITION OF`, which queues every insert behind it. The check
 /// spares `ATTACH` its scan and goes again at once: inserts need not pay for it.
@@ -90,11 +90,14 @@ pub async fn create(pool: &Pool, month: Month) -> Result<bool, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     sqlx::query("SET LOCAL lock_timeout = '1s'").execute(&mut *transaction).await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MAKING).execute(&mut *transaction).await?;
-    let attached: Option<bool> =
-        sqlx::query_scalar("SELECT relispartition FROM pg_class WHERE oid = to_regclass($1::text)")
-            .bind(&name)
-            .fetch_optional(&mut *transaction)
-            .await?;
+    let attached: Option<bool> = sqlx::query_scalar(
+        "SELECT c.relispartition AND NOT coalesce(i.inhdetachpending, false)
+               FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+              WHERE c.oid = to_regclass($1::text)",
+    )
+    .bind(&name)
+    .fetch_optional(&mut *transaction)
+    .await?;
     if let Some(attached) = attached {
         return Ok(attached);
     }

@@ -4,6 +4,8 @@
 //! one as late (`fold_periods`). [`freeze`] updates the row, so it waits for folds in flight, and folds that begin after
 //! it see the period closed. Standings are then written from entries that nobody changes any more.
 
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::domain::board::{LeaderboardSpec, Order};
@@ -96,6 +98,7 @@ pub async fn write_standings(
 ) -> Result<i64, sqlx::Error> {
     // Ranking a million entries takes longer than a statement may elsewhere.
     sqlx::query("SET LOCAL statement_timeout = '30min'").execute(&mut *connection).await?;
+    super::sockets::be_patient(connection, Duration::from_secs(30 * 60)).await?;
     let direction = if order == Order::Ascending { "ASC" } else { "DESC" };
     let rank = RANK.replace("{o}", direction);
     let written = sqlx::query(AssertSqlSafe(rank)).bind(id).execute(&mut *connection).await?.rows_affected();

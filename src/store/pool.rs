@@ -1,7 +1,7 @@
 //! The Postgres pool of a process: sized by role, guarded on every connection, and with its waiters counted.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -10,12 +10,20 @@ use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Either, Execute, Executor, PgConnection, Postgres, SqlStr, Transaction};
+use tokio::time::Instant;
 
+use super::sockets;
 use crate::config::PostgresConfig;
+use crate::telemetry::metrics as names;
 
 /// A connection that was idle for longer is asked for a sign of life before it is used; a younger one is not, because
 /// that costs each statement a round trip, also those that a process at rest sends every few seconds.
 const CHECK_AFTER_IDLE: Duration = Duration::from_secs(7);
+/// A healthy server ends a statement at its own limit. One that has not answered so much later does not answer at all: its
+/// process is stuck, or what stands between has lost it.
+const ANSWER_GRACE: Duration = Duration::from_secs(5);
+/// How often answers that are overdue are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Connections of a process by role (fine print 19). Two nearly saturate a writer; the server's default is 100 in all.
 pub const fn default_max(role: &str) -> u32 {
@@ -44,7 +52,15 @@ pub struct PoolState {
 pub struct Pool {
     inner: sqlx::PgPool,
     waiting: Arc<AtomicU32>,
+    /// Connections made before it are not used again.
+    renewed_at: Arc<Mutex<Option<Instant>>>,
+    /// Ends the watch over its connections with the last clone.
+    _watched: Option<Arc<Watched>>,
 }
+
+/// What the watch over a pool's connections needs of it, for as long as it is there.
+#[derive(Debug)]
+struct Watched(sqlx::PgPool);
 
 /// Counts a waiter for as long as it lives, also when its future is dropped.
 struct Waiting(Arc<AtomicU32>);
@@ -65,7 +81,7 @@ impl Drop for Waiting {
 impl Pool {
     /// Wraps a pool, as tests and tools make it.
     pub fn new(inner: sqlx::PgPool) -> Self {
-        Self { inner, waiting: Arc::default() }
+        Self { inner, waiting: Arc::default(), renewed_at: Arc::default(), _watched: None }
     }
 
     /// A pool as `config` says; connects on first use. `application_name` shows in `pg_stat_activity`.
@@ -88,26 +104,44 @@ impl Pool {
         let max = config.db_pool_max.unwrap_or(default_max(role)).max(1);
         let options = options(url, config, role)?;
         let port = options.get_port();
-        let pool = PgPoolOptions::new()
+        let renewed_at: Arc<Mutex<Option<Instant>>> = Arc::default();
+        let not_before = Arc::clone(&renewed_at);
+        let inner = PgPoolOptions::new()
             .max_connections(max)
             .min_connections(config.db_pool_min.min(max))
             .idle_timeout(Duration::from_secs(config.db_pool_idle_seconds))
             .acquire_timeout(Duration::from_secs(config.db_connect_seconds))
             .test_before_acquire(false)
             .after_connect(move |_, _| {
-                super::sockets::set_options(port);
+                sockets::set_options(port);
                 Box::pin(std::future::ready(Ok(())))
             })
-            .before_acquire(|connection, meta| {
+            .before_acquire(move |connection, meta| {
+                let renewed = *not_before.lock().unwrap_or_else(PoisonError::into_inner);
                 Box::pin(async move {
+                    if renewed.is_some_and(|at| at.elapsed() <= meta.age) {
+                        return Ok(false);
+                    }
                     if meta.idle_for < CHECK_AFTER_IDLE {
                         return Ok(true);
                     }
-                    sqlx::Connection::ping(connection).await.map(|()| true)
+                    // One that is broken is replaced without a word: nothing was lost with it.
+                    Ok(sqlx::Connection::ping(connection).await.is_ok())
                 })
             })
             .connect_lazy_with(options);
-        Ok(Self::new(pool))
+        let watched = Arc::new(Watched(inner.clone()));
+        if config.db_statement_seconds > 0 {
+            let longest = Duration::from_secs(config.db_statement_seconds) + ANSWER_GRACE;
+            tokio::spawn(watch(Arc::downgrade(&watched), port, longest, role.to_owned()));
+        }
+        Ok(Self { inner, waiting: Arc::default(), renewed_at, _watched: Some(watched) })
+    }
+
+    /// Has every connection of now replaced before it is used again: the server behind them may not be the one that new
+    /// connections reach.
+    pub fn renew_connections(&self) {
+        *self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Waits for a connection.
@@ -148,6 +182,29 @@ impl Pool {
     /// Closes every connection; waits for those in use.
     pub async fn close(&self) {
         self.inner.close().await;
+    }
+}
+
+/// Closes connections of a pool on which an answer is overdue, so that whoever waits for it hears of it. A deadline on each
+/// call would be forgotten at one of them, and a call that is given up leaves its connection in the middle of an answer.
+async fn watch(pool: Weak<Watched>, port: u16, longest: Duration, role: String) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(watched) = pool.upgrade() else { return };
+        let pool = &watched.0;
+        if pool.is_closed() {
+            return;
+        }
+        let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+        // Nobody waits for an answer on a connection that nobody has.
+        if pool.size() <= idle {
+            continue;
+        }
+        let closed = sockets::close_overdue(port, longest);
+        if closed > 0 {
+            tracing::warn!(role, closed, ?longest, "Postgres left statements without an answer; connections closed");
+            metrics::counter!(names::POSTGRES_OVERDUE, "role" => role.clone()).increment(closed);
+        }
     }
 }
 

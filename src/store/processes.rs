@@ -70,12 +70,38 @@ pub async fn connection_budget<'e>(
     Ok(ConnectionBudget { allowed, claimed })
 }
 
-/// Asks for a sign of life; answers the server's version as a number (150004 for 15.4).
+/// What a server says of itself and of our rights.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct ServerState {
+    /// 150004 for 15.4.
+    pub version: i32,
+    /// A standby, before it is promoted.
+    pub in_recovery: bool,
+    /// Transactions that begin now may not write.
+    pub read_only: bool,
+    /// Rights that were asked for and are not ours, as `INSERT on events`. A table that does not exist is left out.
+    pub missing_rights: Vec<String>,
+}
+
+/// Asks for a sign of life, and whether we may write: `rights` are tables and what is done to them.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn ping<'e>(on: impl Executor<'e, Database = Postgres>) -> Result<i32, sqlx::Error> {
-    sqlx::query_scalar("SELECT current_setting('server_version_num')::integer").fetch_one(on).await
+pub async fn ask<'e>(
+    on: impl Executor<'e, Database = Postgres>,
+    rights: &[(&str, &str)],
+) -> Result<ServerState, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT current_setting('server_version_num')::integer AS version,
+                pg_is_in_recovery() AS in_recovery,
+                current_setting('transaction_read_only')::boolean AS read_only,
+                ARRAY(SELECT r.privilege || ' on ' || r.name FROM unnest($1::text[], $2::text[]) AS r (name, privilege)
+                       WHERE NOT has_table_privilege(to_regclass(r.name), r.privilege)) AS missing_rights",
+    )
+    .bind(rights.iter().map(|(table, _)| *table).collect::<Vec<_>>())
+    .bind(rights.iter().map(|(_, privilege)| *privilege).collect::<Vec<_>>())
+    .fetch_one(on)
+    .await
 }
 
 /// Whether a process of this role was seen within the last minute.

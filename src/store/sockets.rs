@@ -8,13 +8,21 @@
 //! connection, and without them whoever asked waits for an answer for ever (what was sent and not acknowledged is
 //! repeated for a quarter of an hour). The server's own keepalive, which the pool asks for, frees only the server.
 //!
+//! And a deadline for answers: a server's process that is stuck answers nothing, while the kernel beneath it goes on
+//! acknowledging, and so does a pooler that has lost its server. Only the kernel on our side knows for every connection
+//! when it last asked and last heard.
+//!
 //! sqlx offers no way to its sockets, so they are found among this process's own descriptors.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::net::{getpeername, sockopt};
+use rustix::net::{Shutdown, getpeername, getsockname, shutdown, sockopt};
+use sqlx::PgConnection;
+use tokio::time::Instant;
 
 /// A silent connection is asked for a sign of life after this long …
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
@@ -24,6 +32,26 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_COUNT: u32 = 3;
 /// A connection whose data is not acknowledged for this long is dead.
 const UNACKNOWLEDGED_MILLIS: u32 = 10_000;
+
+/// The kernel counts in ticks of some milliseconds: an answer that came so soon after its question, or so shortly before the
+/// next one, cannot be told from it.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Sockets to Postgres by descriptor.
+static KNOWN: Mutex<Option<HashMap<RawFd, Known>>> = Mutex::new(None);
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// Tells it from a later socket with the same number.
+    local: SocketAddr,
+    postgres_port: u16,
+    /// Until then a statement runs on it that may take long.
+    patient_until: Option<Instant>,
+}
+
+fn known_sockets() -> MutexGuard<'static, Option<HashMap<RawFd, Known>>> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Sets `TCP_NODELAY` on every TCP socket that this process has open (each wants it, so there is none to tell apart),
 /// and keepalive on those whose peer has the port of Postgres. Best effort: where `/proc` is absent writes are
@@ -52,7 +80,85 @@ fn set_on(number: RawFd, postgres_port: u16) {
     let _ = sockopt::set_tcp_nodelay(socket, true);
     if peer_port(socket) == Some(postgres_port) {
         let _ = keep_alive(socket);
+        if let Some(local) = local_address(socket) {
+            let known = Known { local, postgres_port, patient_until: None };
+            let mut all = known_sockets();
+            let all = all.get_or_insert_default();
+            if all.get(&number).is_none_or(|other| other.local != local) {
+                all.insert(number, known);
+            }
+        }
     }
+}
+
+/// Closes the connections to Postgres on `postgres_port` that have been without an answer for `longest`; returns how many.
+/// Whoever waits on one meets an error. A connection that nobody uses cannot always be told from one that waits; closing
+/// it costs a new one.
+pub fn close_overdue(postgres_port: u16, longest: Duration) -> u64 {
+    let now = Instant::now();
+    let mut closed = 0;
+    let mut all = known_sockets();
+    all.get_or_insert_default().retain(|number, known| {
+        if known.postgres_port != postgres_port {
+            return true;
+        }
+        #[allow(unsafe_code, reason = "sqlx does not hand out its sockets; see the SAFETY note")]
+        // SAFETY: borrowed for a few calls. That it still is the socket that was noted is asked first; should another thread
+        // close it in between, the calls fail, or end one newer connection of this process, which is then made anew.
+        let socket = unsafe { BorrowedFd::borrow_raw(*number) };
+        if local_address(socket) != Some(known.local) || peer_port(socket) != Some(postgres_port) {
+            return false;
+        }
+        let patient = known.patient_until.is_some_and(|until| now < until);
+        if patient || unanswered_for(socket).is_none_or(|since| since < longest) {
+            return true;
+        }
+        closed += u64::from(shutdown(socket, Shutdown::Both).is_ok());
+        false
+    });
+    closed
+}
+
+/// Gives what runs next on a connection `longest` to answer instead of the usual deadline. Where a pooler stands between,
+/// the connection cannot be told from others, and all get that time.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn be_patient(connection: &mut PgConnection, longest: Duration) -> Result<(), sqlx::Error> {
+    let port: Option<i32> = sqlx::query_scalar("SELECT inet_client_port()").fetch_one(connection).await?;
+    let until = Some(Instant::now() + longest);
+    let mut all = known_sockets();
+    let all = all.get_or_insert_default();
+    let is_it = |known: &Known| port == Some(i32::from(known.local.port()));
+    let found = all.values().any(is_it);
+    for known in all.values_mut().filter(|known| !found || is_it(known)) {
+        known.patient_until = until;
+    }
+    Ok(())
+}
+
+/// How long a question has been without an answer; `None`: the last word was the server's.
+fn unanswered_for(socket: BorrowedFd<'_>) -> Option<Duration> {
+    let info = tcp_info(socket)?;
+    let sent = Duration::from_millis(info.tcpi_last_data_sent.into());
+    let received = Duration::from_millis(info.tcpi_last_data_recv.into());
+    (received + TICK >= sent).then_some(sent)
+}
+
+fn tcp_info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {
+    // SAFETY: the kernel writes at most `length` bytes, plain numbers, into a value of that size, which begins as zeros.
+    #[allow(unsafe_code, reason = "no safe crate reads TCP_INFO; see the SAFETY note")]
+    unsafe {
+        let mut info: libc::tcp_info = std::mem::zeroed();
+        let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+        let into = std::ptr::from_mut(&mut info).cast();
+        let done = libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length);
+        (done == 0).then_some(info)
+    }
+}
+
+fn local_address(socket: impl AsFd) -> Option<SocketAddr> {
+    getsockname(socket).ok().and_then(|local| SocketAddr::try_from(local).ok())
 }
 
 fn peer_port(socket: impl AsFd) -> Option<u16> {
@@ -70,9 +176,32 @@ fn keep_alive(socket: impl AsFd + Copy) -> rustix::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
+
+    #[test]
+    fn a_question_without_an_answer_is_ended_and_an_answered_one_is_left_alone() {
+        let postgres = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = postgres.local_addr().unwrap();
+        let (mut silent, mut answered) = (TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap());
+        let (_at_rest, mut answers) = (postgres.accept().unwrap().0, postgres.accept().unwrap().0);
+        set_options(address.port());
+        let longest = Duration::from_millis(200);
+        silent.write_all(b"?").unwrap();
+        answered.write_all(b"?").unwrap();
+        assert_eq!(close_overdue(address.port(), longest), 0, "nothing is overdue yet");
+        // Half the time later, so that question and answer can be told apart.
+        std::thread::sleep(longest / 2);
+        answers.write_all(b"!").unwrap();
+        std::thread::sleep(longest);
+        assert_eq!(close_overdue(address.port(), longest), 1);
+        let mut byte = [0];
+        assert_eq!(silent.read(&mut byte).unwrap(), 0, "whoever waits hears that it has ended");
+        assert_eq!((answered.read(&mut byte).unwrap(), &byte), (1, b"!"));
+        assert_eq!(close_overdue(address.port(), longest), 0);
+    }
 
     #[test]
     fn a_socket_to_postgres_is_kept_alive_and_others_are_left_alone() {

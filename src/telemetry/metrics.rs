@@ -11,11 +11,13 @@ pub const INGEST_VERDICTS: &str = "scoreline_ingest_verdicts_total";
 /// Jobs in the queue, told by every worker and cron. Labels: role, lane (high, low; any where jobs of both are counted
 /// together), state (waiting in a lane; suspect, delayed, held and dead in any).
 pub const QUEUE_DEPTH: &str = "scoreline_queue_depth";
+/// Games with a job that is set aside because it fails while others succeed, told by every worker and cron. Labels: role.
+pub const QUEUE_BLOCKED_GAMES: &str = "scoreline_queue_blocked_games";
 /// Age of the oldest waiting job in seconds, told by every worker and cron. Labels: role, lane.
 pub const QUEUE_OLDEST_SECONDS: &str = "scoreline_queue_oldest_seconds";
 /// Seconds a job took in its handler. Labels: role, kind.
 pub const JOB_SECONDS: &str = "scoreline_job_seconds";
-/// How jobs ended. Labels: role, kind, outcome.
+/// How jobs ended. Labels: role, kind, outcome (done, transient, blocked, retry, fail).
 pub const JOB_OUTCOMES: &str = "scoreline_job_outcomes_total";
 /// Calls that asked the queue for jobs. Labels: role, outcome (jobs, empty, error).
 pub const QUEUE_FETCHES: &str = "scoreline_queue_fetches_total";
@@ -51,6 +53,8 @@ pub const MARKERS_WAITING: &str = "scoreline_markers_waiting";
 pub const REBUILDS: &str = "scoreline_rebuilds_total";
 /// Connections of a Postgres pool. Labels: role, pool, state (total, idle, waiting, max).
 pub const POOL_CONNECTIONS: &str = "scoreline_pool_connections";
+/// Connections to Postgres that were closed because a statement was not answered in time. Labels: role.
+pub const POSTGRES_OVERDUE: &str = "scoreline_postgres_overdue_total";
 /// Connections refused at a cap. Labels: role, reason (listener, address).
 pub const HTTP_CONNECTIONS_REFUSED: &str = "scoreline_http_connections_refused_total";
 /// Seconds that a scheduled job took. Labels: role, job.

@@ -3,50 +3,114 @@
 
 use std::time::Duration;
 
-use crate::store::pool::Pool;
 use uuid::Uuid;
 
+use crate::domain::clock::Micros;
+use crate::domain::retry::Backoff;
 use crate::lifecycle::{Lifecycle, crash_point};
 use crate::queue::payload::{decode_persist_events, describe, kind_of};
 use crate::queue::{DeadJob, Queue};
+use crate::store::StoreError;
 use crate::store::dead_letter_intake::{self, NewDeadLetter};
+use crate::store::failure::{Failure, classify};
+use crate::store::pool::Pool;
 
-/// How often to look: dead letters are rare, and nobody waits for one.
+/// How often to look: dead letters are rare, and nobody waits for one. A full round is followed by the next at once.
 const EVERY: Duration = Duration::from_secs(2);
+/// Longest pause while nothing but letters is left that Postgres refuses.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Most of one round.
-const BATCH: usize = 100;
+const BATCH: usize = 250;
 /// Namespace of the ids of dead letters: the same job gives the same id, however often it is moved.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_2a51_8c1e_4b0a_9a57_1f3c_0c6e_77d4);
 
+/// What one round did.
+#[derive(Debug, Default)]
+struct Round {
+    moved: usize,
+    /// Letters that Postgres refuses, and why it refuses one of them.
+    refused: Option<(usize, String)>,
+    full: bool,
+}
+
 /// Moves dead letters until the process stops.
 pub async fn run(queue: Queue, pool: Pool, queue_name: String, lifecycle: Lifecycle) {
-    loop {
-        match move_some(&queue, &pool, &queue_name).await {
-            Ok(0) => {}
-            Ok(moved) => tracing::warn!(moved, "jobs became dead letters"),
-            Err(error) => tracing::warn!(error, "dead letters could not be moved; repeating"),
-        }
-        tokio::select! {
-            () = lifecycle.soft.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+    let mut stuck = Backoff::new(EVERY, LONGEST_PAUSE);
+    while !lifecycle.soft.is_cancelled() {
+        let pause = match move_some(&queue, &pool, &queue_name).await {
+            Ok(Round { moved, refused, full }) => {
+                if moved > 0 {
+                    tracing::warn!(moved, "jobs became dead letters");
+                }
+                if let Some((letters, error)) = &refused {
+                    tracing::error!(letters, error, "dead letters are refused; they stay in the queue");
+                }
+                if moved == 0 && refused.is_some() {
+                    stuck.pause()
+                } else {
+                    stuck.reset();
+                    if moved > 0 && full { Duration::ZERO } else { EVERY }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error, "dead letters could not be moved; repeating");
+                EVERY
+            }
+        };
+        if tokio::time::timeout(pause, lifecycle.soft.cancelled()).await.is_ok() {
+            return;
         }
     }
 }
 
-/// Moves one round of dead letters; returns how many.
-async fn move_some(queue: &Queue, pool: &Pool, queue_name: &str) -> Result<usize, String> {
-    let jobs = queue.take_dead(BATCH).await.map_err(|e| e.to_string())?;
-    if jobs.is_empty() {
-        return Ok(0);
+/// Moves one round of dead letters.
+async fn move_some(queue: &Queue, pool: &Pool, queue_name: &str) -> Result<Round, String> {
+    if queue.take_dead(1).await.map_err(|e| e.to_string())?.is_empty() {
+        return Ok(Round::default());
     }
     let mut connection = pool.acquire().await.map_err(|e| e.to_string())?;
-    for job in &jobs {
-        let letter = letter(job, queue_name);
-        dead_letter_intake::keep(&mut connection, &letter).await.map_err(|e| e.to_string())?;
-    }
+    // Before they are looked at: one that is replayed after that has left Redis, and may be running.
+    let seen_at = dead_letter_intake::now(&mut connection).await.map_err(|e| e.to_string())?;
+    let jobs = queue.take_dead(BATCH).await.map_err(|e| e.to_string())?;
+    let full = jobs.len() == BATCH;
+    let letters: Vec<NewDeadLetter> = jobs.iter().map(|job| letter(job, queue_name)).collect();
+    let refused = keep(&mut connection, &letters, seen_at).await.map_err(|e| e.to_string())?;
+    let ids: Vec<&str> = jobs.iter().map(|job| job.job_id.as_str()).collect();
+    let kept = dead_letter_intake::kept(&mut connection, &ids).await.map_err(|e| e.to_string())?;
+    drop(connection);
     crash_point("dead_letters::before_forget");
-    let ids: Vec<&str> = jobs.iter().map(|j| j.job_id.as_str()).collect();
-    queue.forget_dead(&ids).await.map_err(|e| e.to_string())
+    let moved = queue.forget_dead(&kept).await.map_err(|e| e.to_string())?;
+    Ok(Round { moved, refused, full })
+}
+
+/// Keeps letters together; when Postgres refuses that, one by one, and then without what it may refuse of each. Returns
+/// how many it refuses even so.
+///
+/// # Errors
+/// Postgres is away.
+async fn keep(
+    connection: &mut sqlx::PgConnection,
+    letters: &[NewDeadLetter],
+    seen_at: Micros,
+) -> Result<Option<(usize, String)>, StoreError> {
+    match dead_letter_intake::keep_all(connection, letters, Some(seen_at)).await {
+        Ok(_) => return Ok(None),
+        Err(error) if classify(&error) == Failure::Server => return Err(error),
+        Err(_) => {}
+    }
+    let mut refused: Option<(usize, String)> = None;
+    for letter in letters {
+        let mut kept = dead_letter_intake::keep_all(connection, std::slice::from_ref(letter), Some(seen_at)).await;
+        if kept.as_ref().is_err_and(|error| classify(error) != Failure::Server) {
+            kept = dead_letter_intake::keep_all(connection, &[letter.clone().plain()], Some(seen_at)).await;
+        }
+        match kept {
+            Ok(_) => {}
+            Err(error) if classify(&error) == Failure::Server => return Err(error),
+            Err(error) => refused.get_or_insert_with(|| (0, format!("{}: {error}", letter.job_id))).0 += 1,
+        }
+    }
+    Ok(refused)
 }
 
 fn letter(job: &DeadJob, queue_name: &str) -> NewDeadLetter {

@@ -7,6 +7,7 @@
 //! Beside the jobs, each worker moves dead letters from Redis to Postgres (`dead_letters.rs`).
 
 pub mod dead_letters;
+pub mod health;
 pub mod persist_events;
 pub mod role;
 

@@ -1,7 +1,10 @@
 //! `persist-events` over the real queue and a real database: exactly once, each job settled on its own.
 
+mod blame;
 mod faults;
+mod letters;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -10,10 +13,12 @@ use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::event::Event;
 use scoreline::domain::ids::GameId;
 use scoreline::domain::packed_facts;
+use scoreline::domain::retry::RetryPolicy;
 use scoreline::lifecycle::Lifecycle;
-use scoreline::queue::payload::PersistEventsEncoder;
+use scoreline::queue::payload::{Kind, PersistEventsEncoder};
 use scoreline::queue::{Lane, Queue, Timeouts, WorkerOptions, run_worker};
 use scoreline::store::pool::Pool;
+use scoreline::workers::health::WorkHealth;
 use scoreline::workers::persist_events::PersistEvents;
 use scoreline::workers::{Jobs, dead_letters};
 use uuid::Uuid;
@@ -36,6 +41,12 @@ struct Bench {
     redis: TestRedis,
     queue: Queue,
     lifecycle: Lifecycle,
+    health: Arc<WorkHealth>,
+}
+
+/// Attempts that cost something are over in a moment, so that a test need not wait for their end.
+fn impatient(_: Kind) -> RetryPolicy {
+    RetryPolicy { first_delay: Duration::from_millis(10), ..RetryPolicy::default() }
 }
 
 impl Bench {
@@ -52,7 +63,7 @@ impl Bench {
         .await
         .unwrap();
         let queue = Queue::connect(&redis.url, "sl", "q0", Timeouts::default()).await.unwrap();
-        Self { database, redis, queue, lifecycle: Lifecycle::default() }
+        Self { database, redis, queue, lifecycle: Lifecycle::default(), health: Arc::default() }
     }
 
     fn pool(&self) -> &Pool {
@@ -65,8 +76,10 @@ impl Bench {
 
     async fn start_worker_on(&self, pool: Pool) {
         let config = Settings::parse_from(["test"]).worker;
-        let persist_events = PersistEvents::start(&config, pool, "q0", &self.lifecycle).await.unwrap();
-        let options = WorkerOptions { grace: Duration::from_secs(2), ..WorkerOptions::default() };
+        let health = Arc::clone(&self.health);
+        let persist_events = PersistEvents::start(&config, pool, "q0", health, &self.lifecycle).await.unwrap();
+        let grace = Duration::from_secs(2);
+        let options = WorkerOptions { grace, retry: impatient, ..WorkerOptions::default() };
         tokio::spawn(run_worker(self.queue.clone(), options, Jobs { persist_events }, self.lifecycle.clone()));
         let mover = dead_letters::run(self.queue.clone(), self.pool().clone(), "q0".to_owned(), self.lifecycle.clone());
         tokio::spawn(mover);
@@ -100,6 +113,31 @@ impl Bench {
 
     async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(self.pool()).await.unwrap()
+    }
+
+    /// Waits until the worker says that nothing can be written, and why; with that nothing has cost an attempt.
+    async fn waits_for_postgres(&self, why: &str) {
+        eventually("the worker says that it cannot write", SOON, || async {
+            self.health.trouble(tokio::time::Instant::now()).is_some_and(|trouble| trouble.contains(why))
+        })
+        .await;
+        self.nothing_was_charged().await;
+    }
+
+    async fn nothing_was_charged(&self) {
+        let status = self.queue.status().await.unwrap();
+        let charged = |what: &str| status.totals.get(what).copied().unwrap_or_default();
+        assert_eq!((status.dead, charged("retried"), charged("dead")), (0, 0, 0));
+    }
+
+    /// Adds game 2, which has no leaderboard.
+    async fn with_another_game(&self) {
+        self.run("INSERT INTO games (slug, name) VALUES ('other', 'Other')").await;
+    }
+
+    /// What no process may do.
+    async fn run(&self, sql: &str) {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut self.database.superuser().await).await.unwrap();
     }
 
     async fn events(&self) -> i64 {

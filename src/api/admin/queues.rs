@@ -9,6 +9,8 @@ use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::domain::clock::Clock;
+use crate::domain::ids::GameId;
+use crate::queue::blocked::BlockedGame;
 use crate::queue::status::QueueStatus;
 use crate::queue::{Lane, QueueError};
 use crate::store::audit_log::{self, Change};
@@ -46,6 +48,18 @@ pub struct WorkerAnswer {
     oldest_running_seconds: f64,
 }
 
+/// A game with a job that is set aside: it fails while others succeed, and is tried again by itself.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct BlockedAnswer {
+    /// The game's number.
+    #[schema(value_type = i32)]
+    game_id: GameId,
+    /// One such job.
+    job_id: String,
+    /// What its last attempt met.
+    error: String,
+}
+
 /// A queue at one moment.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct QueueAnswer {
@@ -65,6 +79,8 @@ pub struct QueueAnswer {
     dead: u64,
     /// Every job that Redis knows.
     jobs: u64,
+    /// Games with jobs that are set aside.
+    blocked: Vec<BlockedAnswer>,
     /// Live workers.
     workers: Vec<WorkerAnswer>,
     /// Running totals: pushed, done, retried, rescued, dead …
@@ -84,6 +100,11 @@ impl QueueAnswer {
             held: worker.held,
             oldest_running_seconds: worker.oldest_running_ms as f64 / 1e3,
         };
+        let blocked = |blocked: &BlockedGame| BlockedAnswer {
+            game_id: blocked.game,
+            job_id: blocked.job.clone(),
+            error: blocked.error.clone(),
+        };
         Self {
             name: name.to_owned(),
             paused: status.paused,
@@ -93,6 +114,7 @@ impl QueueAnswer {
             delayed: status.delayed,
             dead: status.dead,
             jobs: status.jobs,
+            blocked: status.blocked.iter().map(blocked).collect(),
             workers: status.workers.iter().map(worker).collect(),
             totals: status.totals,
         }

@@ -3,22 +3,72 @@
 use uuid::Uuid;
 
 use super::group::{Group, Rows};
-use super::writer::{Pause, Shared};
+use super::narrowing::PATIENCE;
+use super::pieces::Piece;
+use super::transaction::Way;
+use super::writer::{Shared, Stopped};
 use crate::queue::Delivery;
 use crate::queue::payload::{Kind, PersistEventsEncoder, describe};
 use crate::store::dead_letter_intake::{self, NewDeadLetter};
+use crate::store::failure::{Failure, classify};
 
-/// Keeps row `index` as a dead letter, waiting for Postgres as long as it takes.
+/// What became of the letter.
+pub enum Kept {
+    /// It is stored.
+    Kept,
+    /// It can be stored neither as it is nor without its text, while the server is well.
+    Refused(String),
+}
+
+/// Keeps row `index` as a dead letter, waiting for Postgres as long as it takes. What Postgres refuses of the letter is
+/// left out: the payload's bytes are always taken.
 ///
 /// # Errors
 /// The process is stopping; the letter was not kept.
-pub async fn keep(shared: &Shared, group: &Group<'_>, rows: &Rows<'_>, index: usize, error: &str) -> Result<(), ()> {
+pub async fn keep(
+    shared: &Shared,
+    group: &Group<'_>,
+    rows: &Rows<'_>,
+    index: usize,
+    error: &str,
+) -> Result<Kept, Stopped> {
+    let mut letter = letter(shared, group, rows, index, error);
+    let mut pause = Piece::new(vec![index], Way::Careful).pause;
+    loop {
+        let kept = match shared.pool.acquire().await {
+            Ok(mut connection) => dead_letter_intake::keep(&mut connection, &letter).await,
+            Err(error) => Err(error),
+        };
+        let Err(refused) = kept else {
+            tracing::error!(job = letter.job_id, game = ?letter.game_id, error, "event kept as a dead letter");
+            return Ok(Kept::Kept);
+        };
+        let failure = classify(&refused);
+        if failure == Failure::Data && !letter.is_plain() {
+            letter = letter.plain();
+            continue;
+        }
+        let surely_the_server = failure == Failure::Server && pause.repeats() < PATIENCE;
+        if !surely_the_server && shared.probe.server_is_well(&shared.pool, letter.received_at).await {
+            shared.health.working();
+            return Ok(Kept::Refused(refused.to_string()));
+        }
+        tracing::warn!(error = %refused, "a dead letter could not be kept; repeating");
+        shared.health.failing(&refused.to_string(), tokio::time::Instant::now());
+        tokio::select! {
+            () = shared.hard.cancelled() => return Err(Stopped),
+            () = tokio::time::sleep(pause.pause()) => {}
+        }
+    }
+}
+
+fn letter(shared: &Shared, group: &Group<'_>, rows: &Rows<'_>, index: usize, error: &str) -> NewDeadLetter {
     let (row, origin) = (&rows.rows[index], rows.origins[index]);
     let job = group.job(origin);
     let mut encoder = PersistEventsEncoder::new(row.game_id, group.batch_of(origin), row.from_server, 0);
     encoder.push(&row.event);
     let payload = encoder.finish();
-    let letter = NewDeadLetter {
+    NewDeadLetter {
         // The same event of the same job gives the same letter, however often the job runs.
         id: Uuid::new_v5(&row.event.event_id, job.id.as_str().as_bytes()),
         // A job id of its own, so that the event can be replayed.
@@ -34,24 +84,6 @@ pub async fn keep(shared: &Shared, group: &Group<'_>, rows: &Rows<'_>, index: us
         body: describe(&payload),
         payload,
         received_at: job.received_at,
-    };
-    let mut pause = Pause::default();
-    loop {
-        let kept = match shared.pool.acquire().await {
-            Ok(mut connection) => dead_letter_intake::keep(&mut connection, &letter).await,
-            Err(error) => Err(error),
-        };
-        match kept {
-            Ok(_) => {
-                tracing::error!(job = %job.id, event = %row.event.event_id, error, "event kept as a dead letter");
-                return Ok(());
-            }
-            Err(error) => tracing::warn!(%error, "a dead letter could not be kept; repeating"),
-        }
-        tokio::select! {
-            () = shared.hard.cancelled() => return Err(()),
-            () = pause.next() => {}
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A group of jobs that are written together.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::seen::Seen;
 use crate::domain::ids::GameId;
@@ -110,11 +110,24 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Has every job with a row in `origins` retried, consuming an attempt.
-    pub fn retry(&mut self, origins: &[Origin], error: &str) {
-        for origin in origins {
-            self.fates[origin.job] = Fate::Failed(Settlement::Retry { error: error.to_owned() });
+    /// Sets the jobs aside that have a row in `origins`; returns how many, by game. Those that failed already stay so.
+    pub fn set_aside(&mut self, origins: impl Iterator<Item = Origin>, error: &str) -> BTreeMap<GameId, usize> {
+        let mut jobs = BTreeMap::new();
+        for Origin { job } in origins {
+            let (Some(events), fate @ Fate::Done) = (&self.decoded[job], &mut self.fates[job]) else { continue };
+            *fate = Fate::Failed(Settlement::Blocked { game: events.game_id, error: error.to_owned() });
+            *jobs.entry(events.game_id).or_default() += 1;
         }
+        jobs
+    }
+
+    /// Games with a job that was set aside before and is done now.
+    pub fn unblocked(&self) -> impl Iterator<Item = GameId> {
+        let done = self.jobs.iter().zip(&self.fates).zip(&self.decoded);
+        done.filter_map(|((job, fate), events)| match (fate, events) {
+            (Fate::Done, Some(events)) if job.blocked > 0 => Some(events.game_id),
+            _ => None,
+        })
     }
 
     /// How each job is to be settled.

@@ -4,13 +4,16 @@
 //! A writer takes all jobs that wait (up to a group's size), stores them in one transaction and settles them with one
 //! script. Groups grow by themselves: the busier the system, the more jobs wait for a writer.
 //!
-//! `group.rs` decodes and sorts, `transaction.rs` is one attempt, `writer.rs` decides what an error means,
-//! `copy_rest.rs` when COPY is not worth trying,
-//! `transaction.rs` is one attempt at both, `dead_event.rs` keeps the one event that cannot be stored.
+//! `group.rs` decodes and sorts, `writer.rs` writes piece by piece (`pieces.rs`), `transaction.rs` is one attempt,
+//! `narrowing.rs` decides what an error means (`probe.rs` asks whether it is the server), `copy_rest.rs` when COPY is not
+//! worth trying, `dead_event.rs` keeps the one event that cannot be stored.
 
 mod copy_rest;
 mod dead_event;
 mod group;
+mod narrowing;
+mod pieces;
+mod probe;
 mod seen;
 mod transaction;
 mod writer;
@@ -19,15 +22,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::store::pool::Pool;
+use futures_util::FutureExt;
 use metrics::Counter;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::config::WorkerConfig;
 use crate::lifecycle::{Lifecycle, crash_point};
-use crate::queue::Delivery;
+use crate::queue::{Delivery, JobId, Settlement};
 use crate::store::definitions;
 use crate::telemetry::metrics as names;
+use crate::workers::health::WorkHealth;
 use writer::{Shared, Writer};
 
 /// While busy, groups begin at most this often unless one is full: fewer, larger transactions at moderate load.
@@ -77,6 +82,7 @@ impl PersistEvents {
         config: &WorkerConfig,
         pool: Pool,
         queue: &str,
+        health: Arc<WorkHealth>,
         lifecycle: &Lifecycle,
     ) -> Result<Self, sqlx::Error> {
         let definitions = definitions::load(&mut *pool.acquire().await?).await?;
@@ -86,6 +92,8 @@ impl PersistEvents {
             seen: std::sync::Mutex::default(),
             hard: lifecycle.hard.clone(),
             queue: queue.to_owned(),
+            probe: probe::Probe::default(),
+            health,
             metrics: WriteMetrics {
                 inserted: metrics::counter!(names::EVENTS_INSERTED, "role" => "worker"),
                 duplicate: metrics::counter!(names::EVENTS_DUPLICATE, "role" => "worker"),
@@ -95,9 +103,9 @@ impl PersistEvents {
         let group_events = config.worker_group_events.max(1);
         let intake = Arc::new(Mutex::new(Intake { jobs, last_start: None, group_events }));
         for _ in 0..config.worker_writers.max(1) {
-            // Writers end when the last runner is gone. They are tasks of their own, so that no dropped future cancels
-            // a transaction half-way.
-            lifecycle.tasks.spawn(write_groups(Writer::new(Arc::clone(&shared)), Arc::clone(&intake)));
+            // Writers end when the last runner is gone, after a stop. They are tasks of their own, so that no dropped
+            // future cancels a transaction half-way; a worker with fewer of them is none.
+            lifecycle.spawn_essential("writer", write_groups(Arc::clone(&shared), Arc::clone(&intake)));
         }
         Ok(Self { jobs: sender })
     }
@@ -112,18 +120,48 @@ impl PersistEvents {
     }
 }
 
-async fn write_groups(mut writer: Writer, intake: Arc<Mutex<Intake>>) {
+async fn write_groups(shared: Arc<Shared>, intake: Arc<Mutex<Intake>>) {
+    let mut writer = Writer::new(Arc::clone(&shared));
     loop {
         let group = intake.lock().await.collect().await;
         let Some(settler) = group.first().map(|w| w.job.settler().clone()) else { return };
         let (jobs, waiting): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.job, w.settled)).unzip();
-        let (settlements, facts) = writer.write(&jobs).await;
+        let (settlements, facts) = match unharmed(&mut writer, &jobs).await {
+            Some(written) => written,
+            None => one_by_one(&mut writer, &shared, &jobs).await,
+        };
         crash_point("persist_events::before_settle");
         settler.settle(settlements, facts).await;
         for settled in waiting {
             let _ = settled.send(());
         }
     }
+}
+
+/// How jobs are to be settled, and whether score facts were written.
+type Written = (Vec<(JobId, Settlement)>, bool);
+
+/// Writes jobs; `None` when that panicked, and then the writer must not be used again.
+async fn unharmed(writer: &mut Writer, jobs: &[Delivery]) -> Option<Written> {
+    std::panic::AssertUnwindSafe(writer.write(jobs)).catch_unwind().await.ok()
+}
+
+/// A defect of ours met a group: the job that has it suffers alone, and a writer goes on.
+async fn one_by_one(writer: &mut Writer, shared: &Arc<Shared>, jobs: &[Delivery]) -> Written {
+    tracing::error!(jobs = jobs.len(), "writing a group panicked; writing its jobs one by one");
+    let (mut settlements, mut facts) = (Vec::with_capacity(jobs.len()), false);
+    for job in jobs {
+        *writer = Writer::new(Arc::clone(shared));
+        if let Some((settled, made)) = unharmed(writer, std::slice::from_ref(job)).await {
+            settlements.extend(settled);
+            facts |= made;
+        } else {
+            tracing::error!(job = %job.id, "writing a job panicked");
+            settlements.push((job.id.clone(), Settlement::Retry { error: "writing it panicked".to_owned() }));
+        }
+    }
+    *writer = Writer::new(Arc::clone(shared));
+    (settlements, facts)
 }
 
 impl Intake {

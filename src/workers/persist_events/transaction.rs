@@ -35,10 +35,10 @@ pub enum Attempt {
         /// Whether score facts were written.
         facts: bool,
     },
-    /// The definitions changed since they were loaded: load them again and repeat. Nothing was written.
-    StaleDefinitions,
+    /// The definitions of these games changed since they were loaded: load them again and repeat. Nothing was written.
+    StaleDefinitions(HashSet<GameId>),
     /// These games do not exist. Nothing was written.
-    UnknownGames(Vec<GameId>),
+    UnknownGames(HashSet<GameId>),
 }
 
 /// Stores `rows` (sorted by key, each key once; stamped here with the generations of `definitions`) in one transaction.
@@ -102,9 +102,11 @@ async fn attempt(
         transaction.rollback().await?;
         return Ok(Attempt::UnknownGames(unknown));
     }
-    if current.iter().any(|(game, generation)| definitions.game_generations.get(game) != Some(generation)) {
+    let is_stale = |(game, generation): &&(GameId, i32)| definitions.game_generations.get(game) != Some(generation);
+    let stale: HashSet<GameId> = current.iter().filter(is_stale).map(|(game, _)| *game).collect();
+    if !stale.is_empty() {
         transaction.rollback().await?;
-        return Ok(Attempt::StaleDefinitions);
+        return Ok(Attempt::StaleDefinitions(stale));
     }
     let (count, packed) = match &new {
         None => (rows.len(), make_facts(rows.iter(), definitions)),

@@ -1,28 +1,26 @@
-//! Writes groups: chooses the way, repeats what was nobody's fault, and narrows a fault down to the event that has it.
+//! Writes groups, piece by piece: each attempt is one transaction, and `narrowing.rs` says what a failed one means.
 
-use std::collections::{BTreeSet, HashSet};
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use crate::store::pool::Pool;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::copy_rest::CopyRest;
-use super::dead_event;
 use super::group::{Group, Rows};
+use super::pieces::{Piece, Strikes, pieces};
+use super::probe::Probe;
 use super::seen::Seen;
 use super::transaction::{self, Attempt, Way};
-use crate::domain::month::Month;
+use crate::domain::width::Width;
 use crate::queue::{Delivery, JobId, Settlement};
 use crate::store::definitions::{self, Definitions};
 use crate::store::events::EventRow;
-use crate::store::failure::{Failure, classify};
-use crate::store::partitions;
+use crate::store::failure::{Failure, classify, is_read_only};
+use crate::store::pool::Pool;
+use crate::workers::health::WorkHealth;
 
-/// Attempts at a group that fails for a reason we do not know, before its jobs are retried through the queue.
-const UNKNOWN_FAILURES: u32 = 3;
+/// So many times in a row the definitions of a game may change under an attempt before its rows are set aside.
+const MOST_STALE: u32 = 5;
 
 /// What the writers of a process share.
 #[derive(Debug)]
@@ -37,6 +35,10 @@ pub struct Shared {
     pub hard: CancellationToken,
     /// The queue's name, for dead letters.
     pub queue: String,
+    /// Tells whose fault it is.
+    pub probe: Probe,
+    /// For `/readyz`.
+    pub health: Arc<WorkHealth>,
     /// Handles of the metrics.
     pub metrics: super::WriteMetrics,
 }
@@ -44,18 +46,29 @@ pub struct Shared {
 /// One writer: one transaction at a time.
 #[derive(Debug)]
 pub struct Writer {
-    shared: Arc<Shared>,
-    copy: CopyRest,
+    pub(super) shared: Arc<Shared>,
+    pub(super) copy: CopyRest,
+    pub(super) width: Width,
 }
 
 /// The process is stopping: the group was not stored.
 #[derive(Debug, Clone, Copy)]
-struct Stopped;
+pub struct Stopped;
+
+/// A group's rows while they are written.
+pub struct Writing<'w, 'a> {
+    /// What becomes of the jobs.
+    pub group: &'w mut Group<'a>,
+    /// The rows.
+    pub rows: &'w Rows<'a>,
+    /// Games whose events fail one by one.
+    pub strikes: Strikes,
+}
 
 impl Writer {
     /// A writer on what the process shares.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, copy: CopyRest::default() }
+        Self { shared, copy: CopyRest::default(), width: Width::new(usize::MAX) }
     }
 
     /// Stores what the jobs carry and says how each is to be settled, and whether score facts were written.
@@ -64,102 +77,65 @@ impl Writer {
         let (fresh, suspect) = group.rows(&self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner));
         for (rows, way) in [(fresh, self.copy.way(Instant::now())), (suspect, Way::Careful)] {
             self.shared.metrics.duplicate.increment(rows.repeats as u64);
-            if self.write_rows(&mut group, rows, way).await.is_err() {
+            if self.write_rows(&mut group, &rows, way).await.is_err() {
                 let back = || Settlement::Transient { error: "the worker is stopping".to_owned() };
                 return (jobs.iter().map(|job| (job.id.clone(), back())).collect(), group.facts);
             }
+        }
+        for game in group.unblocked() {
+            self.shared.health.unblocked(game);
         }
         let facts = group.facts;
         (group.settlements(), facts)
     }
 
-    /// Stores rows, narrowing down on faulty data by halves. Each range is its own transaction.
-    async fn write_rows<'a>(&mut self, group: &mut Group<'a>, mut rows: Rows<'a>, way: Way) -> Result<(), Stopped> {
-        let mut open: Vec<(Range<usize>, Way)> = vec![(0..rows.rows.len(), way)];
-        while let Some((range, way)) = open.pop() {
-            if range.is_empty() {
-                continue;
+    /// Stores rows. A piece that fails is repeated, narrowed down or set aside; the others do not wait for it.
+    async fn write_rows<'a>(&mut self, group: &mut Group<'a>, rows: &Rows<'a>, way: Way) -> Result<(), Stopped> {
+        let mut open = pieces(rows.rows.len(), self.width.most(), way);
+        let mut writing = Writing { group, rows, strikes: Strikes::default() };
+        while let Some(piece) = open.pop() {
+            if self.shared.hard.is_cancelled() {
+                return Err(Stopped);
             }
-            match self.write_range(group, &mut rows, range.clone(), way).await? {
-                None => {}
-                Some(error) if range.len() == 1 => {
-                    dead_event::keep(&self.shared, group, &rows, range.start, &error).await.map_err(|()| Stopped)?;
-                }
-                Some(_) => {
-                    let middle = range.start + range.len() / 2;
-                    open.push((middle..range.end, Way::Careful));
-                    open.push((range.start..middle, Way::Careful));
-                }
+            if let Some(error) = writing.strikes.out(&piece, rows).map(str::to_owned) {
+                self.set_aside(&mut writing, &piece, &error);
+            } else if !piece.rows.is_empty() {
+                open.extend(self.attempt(&mut writing, piece).await?);
             }
         }
         Ok(())
     }
 
-    /// Stores one range, repeating until it is stored or its data is found at fault (then the error is returned).
-    async fn write_range<'a>(
-        &mut self,
-        group: &mut Group<'a>,
-        rows: &mut Rows<'a>,
-        range: Range<usize>,
-        mut way: Way,
-    ) -> Result<Option<String>, Stopped> {
-        let mut pause = Pause::default();
-        let mut unknown_failures = 0;
-        let mut skip = HashSet::new();
-        loop {
-            if !skip.is_empty() {
-                // Rows of games that do not exist: their jobs have failed, the others go on.
-                group.fail_games(&skip);
-            }
-            let mut kept: Vec<_> =
-                rows.rows[range.clone()].iter().copied().filter(|r| !skip.contains(&r.game_id)).collect();
-            if kept.is_empty() {
-                return Ok(None);
-            }
-            let definitions = self.shared.definitions.load_full();
-            let attempt = transaction::store(&self.shared.pool, &mut kept, way, &definitions).await;
-            if way == Way::Copy {
-                let met_stored = attempt.as_ref().is_err_and(|e| classify(e) == Failure::UniqueViolation);
-                self.copy.note(met_stored, Instant::now());
-            }
-            match attempt {
-                Ok(Attempt::Stored { new, facts }) => {
-                    self.note_stored(&kept, new);
-                    group.facts |= facts;
-                    return Ok(None);
-                }
-                Ok(Attempt::UnknownGames(games)) => skip.extend(games),
-                Ok(Attempt::StaleDefinitions) => self.reload_definitions(&mut pause).await?,
-                Err(error) => match classify(&error) {
-                    Failure::UniqueViolation => way = Way::Careful,
-                    Failure::Data => return Ok(Some(error.to_string())),
-                    Failure::NoPartition => {
-                        self.make_partitions(&kept, &mut pause).await?;
-                    }
-                    Failure::Transient => self.wait_out(&error, &mut pause).await?,
-                    Failure::Other => {
-                        unknown_failures += 1;
-                        if unknown_failures >= UNKNOWN_FAILURES {
-                            tracing::error!(%error, rows = kept.len(), "events cannot be stored");
-                            group.retry(&rows.origins[range], &error.to_string());
-                            return Ok(None);
-                        }
-                        self.wait_out(&error, &mut pause).await?;
-                    }
-                },
-            }
+    /// Tries to store one piece; returns what is left to try, the next one last.
+    async fn attempt(&mut self, writing: &mut Writing<'_, '_>, piece: Piece) -> Result<Vec<Piece>, Stopped> {
+        let mut kept: Vec<EventRow<'_>> = piece.rows.iter().map(|row| writing.rows.rows[*row]).collect();
+        let definitions = self.shared.definitions.load_full();
+        let attempt = transaction::store(&self.shared.pool, &mut kept, piece.way, &definitions).await;
+        if piece.way == Way::Copy {
+            let met_stored = attempt.as_ref().is_err_and(|e| classify(e) == Failure::UniqueViolation);
+            self.copy.note(met_stored, Instant::now());
         }
-    }
-
-    /// Makes the months that `rows` fall in. Cron makes them ahead; this is for clocks and replays that outrun it.
-    async fn make_partitions(&self, rows: &[EventRow<'_>], pause: &mut Pause) -> Result<(), Stopped> {
-        let months: BTreeSet<Month> = rows.iter().map(|r| Month::of(r.event.occurred_at)).collect();
-        for month in months {
-            if let Err(error) = partitions::create(&self.shared.pool, month).await {
-                self.wait_out(&error, pause).await?;
+        match attempt {
+            Ok(Attempt::Stored { new, facts }) => {
+                self.note_stored(&kept, new);
+                self.width.passed(kept.len());
+                writing.strikes.clear(kept.iter().map(|row| row.game_id));
+                writing.group.facts |= facts;
+                Ok(Vec::new())
             }
+            Ok(Attempt::UnknownGames(games)) => {
+                // Their jobs have failed, the others go on.
+                writing.group.fail_games(&games);
+                let (_, others) = piece.part(|row| games.contains(&writing.rows.rows[row].game_id));
+                Ok(vec![others])
+            }
+            Ok(Attempt::StaleDefinitions(games)) => {
+                // Whose definitions stand is written first: one game that changes its own holds nobody up.
+                let (stale, others) = piece.part(|row| games.contains(&writing.rows.rows[row].game_id));
+                Ok([self.reload_for(writing, stale).await?, vec![others]].concat())
+            }
+            Err(error) => self.after(writing, piece, &error).await,
         }
-        Ok(())
     }
 
     fn note_stored(&self, rows: &[EventRow<'_>], new: usize) {
@@ -168,42 +144,42 @@ impl Writer {
             seen.note(&row.key());
         }
         drop(seen);
+        self.shared.health.working();
         self.shared.metrics.inserted.increment(new as u64);
         self.shared.metrics.duplicate.increment((rows.len() - new) as u64);
     }
 
-    async fn reload_definitions(&self, pause: &mut Pause) -> Result<(), Stopped> {
+    /// Loads the definitions anew for a piece that was made with old ones; returns it, unless they change all the time.
+    async fn reload_for(&mut self, writing: &mut Writing<'_, '_>, mut piece: Piece) -> Result<Vec<Piece>, Stopped> {
         let loaded = match self.shared.pool.acquire().await {
             Ok(mut connection) => definitions::load(&mut connection).await,
             Err(error) => Err(error),
         };
         match loaded {
-            Ok(definitions) => self.shared.definitions.store(Arc::new(definitions)),
-            Err(error) => self.wait_out(&error, pause).await?,
+            Ok(definitions) => {
+                self.shared.definitions.store(Arc::new(definitions));
+                piece.stale += 1;
+                if piece.stale > MOST_STALE {
+                    self.set_aside(writing, &piece, "the definitions change faster than its events can be written");
+                    return Ok(Vec::new());
+                }
+            }
+            Err(error) => self.wait_out(&error, &mut piece).await?,
         }
-        Ok(())
+        Ok(vec![piece])
     }
 
-    async fn wait_out(&self, error: &sqlx::Error, pause: &mut Pause) -> Result<(), Stopped> {
-        tracing::warn!(%error, attempt = pause.count, "Postgres refused a write; repeating");
+    /// Waits before a piece is tried again, longer each time.
+    pub(super) async fn wait_out(&self, error: &sqlx::Error, piece: &mut Piece) -> Result<(), Stopped> {
+        tracing::warn!(%error, attempt = piece.pause.repeats(), "Postgres refused a write; repeating");
+        if is_read_only(error) {
+            // After a fail-over old connections still lead to the server that was demoted.
+            self.shared.pool.renew_connections();
+        }
+        self.shared.health.failing(&error.to_string(), Instant::now());
         tokio::select! {
             () = self.shared.hard.cancelled() => Err(Stopped),
-            () = pause.next() => Ok(()),
+            () = tokio::time::sleep(piece.pause.pause()) => Ok(()),
         }
-    }
-}
-
-/// Growing pauses between repeats: 50 ms doubling to 2 s, so that a returning database is used within 5 s.
-#[derive(Debug, Default)]
-pub struct Pause {
-    count: u32,
-}
-
-impl Pause {
-    /// Waits the next pause.
-    pub async fn next(&mut self) {
-        let millis = 50u64 << self.count.min(5);
-        self.count += 1;
-        tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 }

@@ -6,6 +6,7 @@ mod installing;
 mod metrics;
 mod operations;
 pub mod processes;
+mod readiness;
 mod roles;
 pub mod rules;
 mod services;

@@ -1,0 +1,139 @@
+//! What a failed attempt means for its piece: whose fault it is, and who waits for it.
+//!
+//! The data's fault is narrowed down to the event, which becomes a dead letter. While the server is at fault all wait.
+//! What is nobody's known fault is narrowed down as well, and what fails alone is set aside: its job comes again by
+//! itself, costs no attempt, and the others go on.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::dead_event::{self, Kept};
+use super::pieces::Piece;
+use super::transaction::Way;
+use super::writer::{Stopped, Writer, Writing};
+use crate::domain::month::Month;
+use crate::store::failure::{Failure, classify};
+use crate::store::partitions;
+
+/// Attempts at a piece that are repeated without a question while the error says that it is the server's; then a write of
+/// our own tells.
+pub(super) const PATIENCE: u32 = 3;
+
+impl Writer {
+    /// Decides about a piece that was not stored; returns what is left to try, the next one last.
+    pub(super) async fn after(
+        &mut self,
+        writing: &mut Writing<'_, '_>,
+        mut piece: Piece,
+        error: &sqlx::Error,
+    ) -> Result<Vec<Piece>, Stopped> {
+        let failure = classify(error);
+        match failure {
+            Failure::UniqueViolation if piece.way == Way::Copy => {
+                piece.way = Way::Careful;
+                return Ok(vec![piece]);
+            }
+            Failure::Data if piece.rows.len() > 1 => return Ok(piece.split(writing.rows)),
+            Failure::Data => return self.bury(writing, piece, error).await,
+            Failure::NoPartition if piece.failures < PATIENCE => return self.make_partitions(writing, piece).await,
+            Failure::TooMuch if piece.rows.len() > 1 => {
+                tracing::warn!(%error, rows = piece.rows.len(), "a group took too long; trying it in parts");
+                self.width.too_much(piece.rows.len());
+                return Ok(piece.split(writing.rows));
+            }
+            _ => {}
+        }
+        piece.failures += 1;
+        let surely_the_server = failure == Failure::Server && piece.failures < PATIENCE;
+        let at = writing.rows.rows[piece.rows[0]].received_at;
+        if surely_the_server || !self.shared.probe.server_is_well(&self.shared.pool, at).await {
+            self.wait_out(error, &mut piece).await?;
+            return Ok(vec![piece]);
+        }
+        self.shared.health.working();
+        Ok(self.narrow(writing, piece, error))
+    }
+
+    /// The server takes our own write and not this piece.
+    fn narrow(&mut self, writing: &mut Writing<'_, '_>, mut piece: Piece, error: &sqlx::Error) -> Vec<Piece> {
+        if piece.way == Way::Copy {
+            // It may be COPY that is refused.
+            self.copy.note(true, Instant::now());
+            piece.way = Way::Careful;
+            return vec![piece];
+        }
+        // What is left of it is asked about at once.
+        piece.failures = PATIENCE - 1;
+        if piece.rows.len() > 1 {
+            return piece.split(writing.rows);
+        }
+        if !std::mem::replace(&mut piece.accused, true) {
+            // The server may have come back between the attempt and our own write.
+            return vec![piece];
+        }
+        let error = error.to_string();
+        writing.strikes.strike(writing.rows.rows[piece.rows[0]].game_id, &error);
+        self.set_aside(writing, &piece, &error);
+        Vec::new()
+    }
+
+    /// Has the jobs of a piece come again later.
+    pub(super) fn set_aside(&self, writing: &mut Writing<'_, '_>, piece: &Piece, error: &str) {
+        let origins = piece.rows.iter().map(|row| writing.rows.origins[*row]);
+        for (game, jobs) in writing.group.set_aside(origins, error) {
+            tracing::warn!(%game, jobs, error, "jobs are set aside: they fail while others succeed");
+            self.shared.health.blocked(game, error, Instant::now());
+        }
+    }
+
+    /// Keeps the one event of a piece as a dead letter.
+    async fn bury(
+        &mut self,
+        writing: &mut Writing<'_, '_>,
+        piece: Piece,
+        error: &sqlx::Error,
+    ) -> Result<Vec<Piece>, Stopped> {
+        let error = error.to_string();
+        match dead_event::keep(&self.shared, writing.group, writing.rows, piece.rows[0], &error).await? {
+            Kept::Kept => {}
+            Kept::Refused(error) => self.set_aside(writing, &piece, &format!("its dead letter is refused: {error}")),
+        }
+        Ok(Vec::new())
+    }
+
+    /// Makes the months that a piece falls in. Cron makes them ahead; this is for clocks and replays that outrun it. Rows
+    /// of a month that cannot be had now are set aside.
+    async fn make_partitions(
+        &mut self,
+        writing: &mut Writing<'_, '_>,
+        mut piece: Piece,
+    ) -> Result<Vec<Piece>, Stopped> {
+        piece.failures += 1;
+        let month = |row: usize| Month::of(writing.rows.rows[row].event.occurred_at);
+        let mut missing = BTreeMap::new();
+        let months: std::collections::BTreeSet<Month> = piece.rows.iter().map(|row| month(*row)).collect();
+        for month in months {
+            match partitions::create(&self.shared.pool, month).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let table = month.partition_name();
+                    missing.insert(month, format!("the table {table} of its month is detached or being detached"));
+                }
+                Err(error) if classify(&error) == Failure::Server && piece.failures < PATIENCE => {
+                    self.wait_out(&error, &mut piece).await?;
+                    return Ok(vec![piece]);
+                }
+                Err(error) => {
+                    missing.insert(month, format!("the table of its month cannot be made: {error}"));
+                }
+            }
+        }
+        for (away, error) in &missing {
+            let (theirs, others) = piece.part(|row| month(row) == *away);
+            self.set_aside(writing, &theirs, error);
+            piece = others;
+        }
+        Ok(vec![piece])
+    }
+}

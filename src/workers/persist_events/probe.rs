@@ -1,0 +1,46 @@
+//! Whose fault it is when nobody knows: a write of our own that fails as well means that it is the server's.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::domain::clock::Micros;
+use crate::store::pool::Pool;
+use crate::store::write_probe::write_and_undo;
+
+/// A server that took our own write is well for this long: narrowing a fault down asks many times.
+const WELL_FOR: Duration = Duration::from_millis(500);
+
+/// Remembers for a moment that the server took a write. Shared by a process's writers.
+#[derive(Debug, Default)]
+pub struct Probe(Mutex<Option<Instant>>);
+
+impl Probe {
+    /// Whether the server takes a write of our own that is dated `at`.
+    pub async fn server_is_well(&self, pool: &Pool, at: Micros) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|at| at.elapsed() < WELL_FOR) {
+            return true;
+        }
+        let asked = Instant::now();
+        let written = match pool.acquire().await {
+            Ok(mut connection) => {
+                let written = write_and_undo(&mut connection, at).await;
+                if written.is_err() {
+                    connection.close_on_drop();
+                }
+                written
+            }
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(()) => *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked),
+            Err(error) => {
+                tracing::warn!(%error, "a write of our own fails as well: it is the server, and all wait");
+                return false;
+            }
+        }
+        true
+    }
+}
