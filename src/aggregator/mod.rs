@@ -4,7 +4,7 @@
 //! * [`fold`] consumes facts, updates entries and writes a marker, in one transaction (invariant 4);
 //! * [`publish`] tells Redis what the marker says, then removes it;
 //! * [`rebuild`] makes a whole board in Redis from the entries (invariant 5);
-//! * [`run`] drives them.
+//! * [`run`] drives them; [`fold_health`] is what it met, for `/readyz`.
 //!
 //! Beside the loop, what happens now and then ([`schedule`] has the table): partitions and [`retention`] with its
 //! [`baseline`], [`close_periods`], [`recompute`] of leaderboards that were created or edited, and the [`audit`].
@@ -15,6 +15,7 @@ mod audit_redis;
 pub mod baseline;
 pub mod close_periods;
 pub mod fold;
+pub mod fold_health;
 pub mod hooks;
 pub mod marker;
 pub mod publish;

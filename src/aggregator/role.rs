@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use clap::Args;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::fold_health::FoldHealth;
 use super::schedule::{self, Context};
 use super::{Aggregator, hooks, retention};
 use crate::config::{
@@ -16,6 +18,7 @@ use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::process;
 use crate::operations::start::{self, RunningRole, StartError};
+use crate::operations::watch;
 use crate::queue::observe::observe;
 use crate::ranking::Ranking;
 
@@ -85,6 +88,7 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
     let (cache, stop) = (redis.url_of(RedisUse::Cache).to_owned(), lifecycle.soft.clone());
     let following = hooks::follow_definitions(cache, redis.redis_prefix.clone(), recompute_wanted, stop);
     lifecycle.spawn_essential("follow-definitions", following);
+    let health = Arc::new(FoldHealth::default());
     let aggregator = Aggregator {
         config: settings.aggregator,
         pool,
@@ -93,7 +97,9 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
         prefix: redis.redis_prefix.clone(),
         clock,
         holder,
+        health: Arc::clone(&health),
     };
+    watch::work(move || health.trouble(Instant::now()), operations.readiness.clone(), lifecycle);
     lifecycle.spawn_essential("aggregator", super::run(aggregator, lifecycle.clone()));
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: None, operations: operations.address })

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::fold::{FoldError, Folded, fold_once};
+use super::fold_health::FoldHealth;
 use super::publish::{Committed, Publisher};
 use super::rebuild;
 use super::rules::Rules;
@@ -51,6 +52,8 @@ pub struct Aggregator {
     pub clock: Clock,
     /// This process, in lease rows: host, pid and something unique.
     pub holder: String,
+    /// Hears what folds met.
+    pub health: Arc<FoldHealth>,
 }
 
 /// Folds and publishes until a soft stop; then finishes what is in hand and signs off. A hard stop ends it at once:
@@ -63,7 +66,7 @@ pub async fn run(aggregator: Aggregator, lifecycle: Lifecycle) {
 }
 
 async fn drive(aggregator: Aggregator, stop: CancellationToken) {
-    let Aggregator { config, pool, ranking, queue_url, prefix, clock, holder } = aggregator;
+    let Aggregator { config, pool, ranking, queue_url, prefix, clock, holder, health } = aggregator;
     let rules = Arc::new(Rules::new(pool.clone()));
     let shards = Arc::new(Shards::new(pool.clone(), holder));
     let (wanted, spilled) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -75,6 +78,7 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
         rules: rules.clone(),
         shards: shards.clone(),
         spilled,
+        health,
         lane: 0,
         wake: wake.clone(),
         other_wake: other_wake.clone(),
@@ -136,6 +140,7 @@ struct Folder {
     rules: Arc<Rules>,
     shards: Arc<Shards>,
     spilled: Arc<Notify>,
+    health: Arc<FoldHealth>,
     lane: i16,
     wake: Arc<Notify>,
     other_wake: Arc<Notify>,
@@ -171,6 +176,7 @@ impl Folder {
             full = match self.fold(&committed, began, u32::try_from(width.most()).unwrap_or(u32::MAX)).await {
                 Ok(full) => {
                     backoff.reset();
+                    self.health.worked(self.lane);
                     // Only a full fold shows that so much is possible.
                     width.passed(if full { width.most() } else { 0 });
                     full
@@ -184,6 +190,7 @@ impl Folder {
                 }
                 Err(FoldError::Postgres(error)) => {
                     tracing::warn!(%error, "a fold failed; its facts wait");
+                    self.health.failed(self.lane, &error.to_string(), Instant::now());
                     if classify(&error) == Failure::TooMuch {
                         width.too_much(width.most());
                     }

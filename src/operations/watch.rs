@@ -131,6 +131,22 @@ pub fn postgres(pool: Pool, process_id: String, readiness: Readiness, lifecycle:
     });
 }
 
+/// How often `/readyz` hears what work met.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// Tells what the work of a role itself met, as `work`: `trouble` says why nothing gets on, when that has lasted.
+pub fn work(trouble: impl Fn() -> Option<String> + Send + 'static, readiness: Readiness, lifecycle: &Lifecycle) {
+    let stop = lifecycle.soft.clone();
+    lifecycle.tasks.spawn(async move {
+        while tokio::time::timeout(TELL_EVERY, stop.cancelled()).await.is_err() {
+            match trouble() {
+                Some(trouble) => readiness.unready("work", trouble),
+                None => readiness.ready("work", "goes on"),
+            }
+        }
+    });
+}
+
 /// What `/readyz` calls whether Postgres may be written to.
 const WRITES: &str = "postgres_writes";
 

@@ -270,6 +270,7 @@ impl Arena {
             prefix: "sl".into(),
             clock: Clock::system(),
             holder: holder.into(),
+            health: std::sync::Arc::default(),
         };
         lifecycle.spawn_essential("aggregator", run(aggregator, lifecycle.clone()));
         lifecycle

@@ -171,6 +171,41 @@ async fn a_redis_that_takes_no_writes_makes_who_writes_not_ready() {
     lifecycle.hard.cancel();
 }
 
+#[derive(Parser)]
+struct Cron {
+    #[command(flatten)]
+    cron: scoreline::aggregator::role::CronSettings,
+}
+
+/// Postgres answers and takes writes, and folds fail all the same.
+#[tokio::test]
+async fn a_cron_whose_folds_fail_is_not_ready() {
+    let (database, redis) = (database().await, support::redis::redis());
+    let lifecycle = Lifecycle::default();
+    let given = ["test", "--database-url", &database.url, "--redis-url", &redis.url, "--ops-listen", "127.0.0.1:0"];
+    let running = scoreline::aggregator::role::start(Cron::parse_from(given).cron, Clock::system(), &lifecycle).await;
+    let address = running.unwrap().operations;
+    let told = |status: u16, text: &'static str| async move {
+        let (found, body) = support::http::get(address, "/readyz").await;
+        found == status && body.contains(text)
+    };
+    eventually("it is ready", PATIENCE, || told(200, r#""state":"ready""#)).await;
+    let mut superuser = database.superuser().await;
+    let fail = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    RAISE EXCEPTION 'not today' USING ERRCODE = 'ZZ999';
+                END $$;
+                CREATE TRIGGER fail BEFORE DELETE ON score_facts FOR EACH ROW EXECUTE FUNCTION fail();
+                INSERT INTO score_facts (shard, fact_count, min_received_at, facts) VALUES (0, 1, now(), '');";
+    sqlx::raw_sql(fail).execute(&mut superuser).await.unwrap();
+    eventually("it says that folds fail", PATIENCE, || told(503, "folds have failed")).await;
+    sqlx::raw_sql("DROP TRIGGER fail ON score_facts").execute(&mut superuser).await.unwrap();
+    eventually("and that they do not any more", PATIENCE, || told(200, r#""state":"ready""#)).await;
+    lifecycle.soft.cancel();
+    lifecycle.tasks.close();
+    lifecycle.tasks.wait().await;
+    assert!(!lifecycle.has_failed());
+}
+
 /// Limits are disposable: a load balancer must not take every ingest out for them.
 #[tokio::test]
 async fn an_ingest_without_its_limits_is_degraded_and_serves() {
