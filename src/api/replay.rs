@@ -20,11 +20,30 @@ pub enum ReplayError {
     Postgres(#[from] sqlx::Error),
 }
 
+/// Letters of one transaction. It is idle towards Postgres while Redis is asked letter by letter, and Postgres ends it
+/// after five seconds of that.
+const CHUNK: usize = 50;
+
 /// Queues those of `ids` that wait (of `game` only, where one is given); returns them.
 ///
 /// # Errors
-/// [`ReplayError`]; nothing is marked then.
+/// [`ReplayError`]; of the letters that were under way then nothing is marked, earlier ones are replayed.
 pub async fn replay(
+    pool: &Pool,
+    queue: &Queue,
+    game: Option<GameId>,
+    ids: &[Uuid],
+    actor: Actor,
+) -> Result<Vec<Uuid>, ReplayError> {
+    let mut replayed = Vec::new();
+    // One chunk even of nothing: that somebody asked is in the audit log.
+    for chunk in ids.chunks(CHUNK).chain(ids.is_empty().then_some(ids)) {
+        replayed.extend(replay_chunk(pool, queue, game, chunk, actor).await?);
+    }
+    Ok(replayed)
+}
+
+async fn replay_chunk(
     pool: &Pool,
     queue: &Queue,
     game: Option<GameId>,

@@ -17,6 +17,7 @@ use crate::domain::ids::BoardGenerationId;
 use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, Ranking, ReadError, SortKey, StandingAnswer};
 use crate::store::periods::StoredPeriod;
 use crate::store::standings::small_board;
+use crate::telemetry::log_budget::LogBudget;
 
 /// Boards of at most this many entries are answered from Postgres while Redis does not have them.
 const SMALL: i64 = 1_000;
@@ -152,7 +153,11 @@ impl<'a> Source<'a> {
             Ok(Some(board)) => Ok(Instead::Small(board)),
             Ok(None) => Err(rebuilding()),
             Err(postgres) => {
-                tracing::warn!(redis = ?error, %postgres, "neither Redis nor Postgres answers for a leaderboard");
+                static LINES: LogBudget = LogBudget::new();
+                if let Some(left_out) = LINES.admit(self.state.clock.now()) {
+                    let message = "neither Redis nor Postgres answers for a leaderboard";
+                    tracing::warn!(redis = ?error, %postgres, left_out, message);
+                }
                 Err(rebuilding())
             }
         }

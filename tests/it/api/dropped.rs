@@ -22,7 +22,9 @@ async fn a_begin_that_is_dropped_leaves_no_connection_in_a_transaction() {
     let options: PgConnectOptions = db.url.parse().unwrap();
     let gate = Gate::before(options.get_host().to_owned(), options.get_port()).await;
     let options = options.host("127.0.0.1").port(gate.address.port()).application_name("behind the gate");
-    let pool = Pool::new(PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap());
+    let pool = Pool::new(
+        PgPoolOptions::new().max_connections(1).test_before_acquire(false).connect_with(options).await.unwrap(),
+    );
     for round in 0..3 {
         gate.close();
         let dropped = tokio::time::timeout(Duration::from_millis(50), pool.begin()).await;
@@ -80,7 +82,7 @@ async fn a_queue_is_held_only_with_a_trace_of_it() {
     let mut world = World::new().await;
     let pause = "/v1/admin/queues/q0/pause";
     let rename = async |sql: &'static str| {
-        sqlx::query(sql).execute(&world.db.pool).await.unwrap();
+        sqlx::query(sql).execute(&mut world.db.owner().await).await.unwrap();
     };
     rename("ALTER TABLE audit_log RENAME TO audit_log_away").await;
     let refused = world.send(Method::POST, pause, Some(ADMIN), &json!({})).await;

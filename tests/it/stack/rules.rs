@@ -267,6 +267,21 @@ async fn every_statement_in_the_store_is_valid_on_the_migrated_schema() {
     assert!(checked > 135, "only {checked} statements were found");
 }
 
+/// sqlx forgets a BEGIN that is dropped before it is answered, and the connection goes back to its pool inside of a
+/// transaction. `Pool::begin` sees to it; these two run where nothing drops them, or close the connection.
+#[test]
+fn transactions_begin_through_the_pool() {
+    const OTHERWISE: [&str; 2] = ["src/store/partitions.rs", "src/workers/persist_events/transaction.rs"];
+    for (path, text) in sources().into_iter().filter(|(path, _)| path.starts_with("src")) {
+        let on_a_connection = text.lines().any(|line| {
+            let code = line.split("//").next().unwrap_or_default();
+            code.contains("connection.begin()") || code.contains("conn.begin()") || code.contains("begin_with(")
+        });
+        let allowed = OTHERWISE.contains(&path.to_str().unwrap());
+        assert!(!on_a_connection || allowed, "{} begins on a connection", path.display());
+    }
+}
+
 /// The tests that a page names, each of which must be there.
 fn tests_named_in(page: &str) -> usize {
     let tests: BTreeMap<PathBuf, String> =
