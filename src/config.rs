@@ -1,10 +1,14 @@
 //! Configuration: flag > environment > default, the same names everywhere. One struct per concern, flattened into
 //! each binary's own.
 
+mod limits;
+
 use std::net::SocketAddr;
 
 use clap::{Args, FromArgMatches};
 use secrecy::{ExposeSecret, SecretString};
+
+pub use limits::{GameBounds, IngestConfig, LimitsConfig};
 
 /// Most jobs that a worker may have in hand.
 pub const MOST_JOBS: usize = 1_000;
@@ -189,53 +193,6 @@ pub struct HttpConfig {
     pub cors_origins: Vec<String>,
 }
 
-/// Limits on what one client may send.
-#[derive(Args, Debug, Clone)]
-pub struct LimitsConfig {
-    /// Requests a minute per address, for client keys and calls without a key; 0 turns it off.
-    #[arg(long, env = "RATE_LIMIT_REQUESTS", default_value_t = 200)]
-    pub rate_limit_requests: u32,
-    /// Most addresses that each ingest process counts in Redis within a minute. Beyond them it counts by itself, in
-    /// tables of a fixed size, so that a flood from many addresses cannot fill Redis.
-    #[arg(long, env = "RATE_LIMIT_ADDRESSES", default_value_t = 100_000)]
-    pub rate_limit_addresses: u32,
-    /// How long an address over its limit is refused.
-    #[arg(long, env = "RATE_LIMIT_BLOCK_SECONDS", default_value_t = 60)]
-    pub rate_limit_block_seconds: u32,
-    /// Events a minute per player; 0 turns it off. A game may have its own.
-    #[arg(long, env = "RATE_LIMIT_PLAYER_EVENTS", default_value_t = 6_000)]
-    pub rate_limit_player_events: u32,
-    /// Events a minute per game; 0 turns it off. A game may have its own.
-    #[arg(long, env = "RATE_LIMIT_GAME_EVENTS", default_value_t = 0)]
-    pub rate_limit_game_events: u32,
-}
-
-/// What ingest accepts.
-#[derive(Args, Debug, Clone)]
-pub struct IngestConfig {
-    /// Public address of ingest.
-    #[arg(long = "ingest-listen", env = "INGEST_LISTEN", default_value = "127.0.0.1:8080")]
-    pub ingest_listen: SocketAddr,
-    /// Most events in one batch.
-    #[arg(long, env = "MAX_BATCH_EVENTS", default_value_t = 100)]
-    pub max_batch_events: usize,
-    /// Most bytes of a body, compressed or not.
-    #[arg(long, env = "MAX_BODY_BYTES", default_value_t = 512 * 1024)]
-    pub max_body_bytes: usize,
-    /// Most bytes of one event.
-    #[arg(long, env = "MAX_EVENT_BYTES", default_value_t = 32 * 1024)]
-    pub max_event_bytes: usize,
-    /// How old an event may be.
-    #[arg(long, env = "MAX_EVENT_AGE_SECONDS", default_value_t = 7 * 86_400)]
-    pub max_event_age_seconds: u32,
-    /// How far ahead of the server's clock an event may be.
-    #[arg(long, env = "MAX_EVENT_AHEAD_SECONDS", default_value_t = 600)]
-    pub max_event_ahead_seconds: u32,
-    /// Receipts remembered per game for `Idempotency-Key`.
-    #[arg(long, env = "MAX_IDEMPOTENCY_KEYS", default_value_t = 100_000)]
-    pub max_idempotency_keys: u32,
-}
-
 /// How old accepted events may be, for roles that do not accept any: partitions must exist that far back.
 #[derive(Args, Debug, Clone)]
 pub struct EventAgeConfig {
@@ -251,8 +208,12 @@ pub struct QueueConfig {
     /// Postgres); accept again below nine tenths of it.
     #[arg(long, env = "QUEUE_MAX_JOBS", default_value_t = 1_000_000)]
     pub queue_max_jobs: u64,
-    /// A worker whose heartbeat did not change for this long is dead.
-    #[arg(long, env = "QUEUE_LEASE_SECONDS", default_value_t = 6)]
+    /// Most percent of the queue (of its jobs, and of the memory that they may take) that one game may fill alone, where
+    /// there are several games; 100: all of it. Several that send too much share what is there, and leave some free.
+    #[arg(long, env = "QUEUE_GAME_SHARE", default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub queue_game_share: u8,
+    /// A worker whose heartbeat did not change for this long is dead (1 to 3,600).
+    #[arg(long, env = "QUEUE_LEASE_SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub queue_lease_seconds: u64,
 }
 
@@ -324,6 +285,9 @@ pub struct ApiConfig {
     /// periods); 0: any number.
     #[arg(long, env = "RATE_LIMIT_PUBLIC_READS", default_value_t = 1_200)]
     pub rate_limit_public_reads: u32,
+    /// What one game may have.
+    #[command(flatten)]
+    pub bounds: GameBounds,
 }
 
 /// What every role is given.

@@ -90,6 +90,11 @@ impl WindowCount {
         self.count <= limit
     }
 
+    /// Milliseconds until its window has passed.
+    pub fn ends_in_ms(&self, now_ms: i64) -> u64 {
+        u64::try_from((self.since + WINDOW_MS - now_ms).clamp(0, WINDOW_MS)).unwrap_or_default()
+    }
+
     /// Whether its window has passed.
     pub fn is_stale(&self, now_ms: i64) -> bool {
         self.count == 0 || now_ms - self.since >= WINDOW_MS || now_ms < self.since

@@ -169,6 +169,11 @@ impl Outcome {
         ALL.iter().copied()
     }
 
+    /// Whether the same event may get another verdict later: it was over a limit, or ahead of the clock.
+    pub const fn may_change(self) -> bool {
+        matches!(self, Self::Retry(_) | Self::Rejected(Refusal::OccurredAtInFuture))
+    }
+
     /// One byte, as remembered with an `Idempotency-Key`.
     pub fn to_byte(self) -> u8 {
         ALL.iter().position(|o| *o == self).map_or(u8::MAX, |at| at as u8)

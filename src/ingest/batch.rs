@@ -19,7 +19,7 @@ const EVENT_OVERHEAD: usize = 16 + 8 + 4 + 3 + 4;
 pub struct Judged<'a> {
     /// What the receipt will say.
     pub outcome: Outcome,
-    /// The event, unless it was rejected.
+    /// The event, unless it was rejected, or judged when the batch came before.
     valid: Option<Valid<'a>>,
     /// Whether its type feeds a leaderboard.
     high: bool,
@@ -36,6 +36,8 @@ pub struct Batch<'a> {
     pub events: Vec<Judged<'a>>,
     /// When what is over a limit fits again, in seconds.
     pub retry_after: u32,
+    /// How many of its events were queued when it came before.
+    pub queued_before: usize,
 }
 
 /// How many events have each verdict.
@@ -54,19 +56,55 @@ pub struct Counts {
 /// Judges every event of a batch.
 pub fn judge<'a>(wires: &'a [WireEvent<'_>], rules: &Rules, game: &GameEntry, from_server: bool) -> Batch<'a> {
     let mut checker = PayloadChecker::default();
+    let events = wires.iter().enumerate();
+    let mut events: Vec<Judged<'a>> =
+        events.map(|(index, wire)| judge_event(wire, index, rules, game, from_server, &mut checker)).collect();
+    mark_duplicates(&mut events);
+    Batch { id: rules.batch_id, now: rules.now, events, retry_after: 0, queued_before: 0 }
+}
+
+/// Judges a batch that came before, under the id that it got then (`rules` has it): what was over a limit, or too far
+/// ahead, is judged anew, and the rest is as `before` says.
+pub fn judge_again<'a>(
+    wires: &'a [WireEvent<'_>],
+    before: &[Outcome],
+    rules: &Rules,
+    game: &GameEntry,
+    from_server: bool,
+) -> Batch<'a> {
+    let mut checker = PayloadChecker::default();
     let mut events: Vec<Judged<'a>> = wires
         .iter()
+        .zip(before)
         .enumerate()
-        .map(|(index, wire)| match validate(wire, index, rules, &mut checker) {
-            Ok(valid) => {
-                let (high, warning) = feeds(&valid, game, from_server);
-                Judged { outcome: Outcome::Accepted(warning), valid: Some(valid), high }
+        .map(|(index, (wire, outcome))| {
+            if outcome.may_change() {
+                judge_event(wire, index, rules, game, from_server, &mut checker)
+            } else {
+                Judged { outcome: *outcome, valid: None, high: false }
             }
-            Err(refusal) => Judged { outcome: Outcome::Rejected(refusal), valid: None, high: false },
         })
         .collect();
     mark_duplicates(&mut events);
-    Batch { id: rules.batch_id, now: rules.now, events, retry_after: 0 }
+    let queued_before = count(before.iter().copied()).accepted;
+    Batch { id: rules.batch_id, now: rules.now, events, retry_after: 0, queued_before }
+}
+
+fn judge_event<'a>(
+    wire: &'a WireEvent<'_>,
+    index: usize,
+    rules: &Rules,
+    game: &GameEntry,
+    from_server: bool,
+    checker: &mut PayloadChecker,
+) -> Judged<'a> {
+    match validate(wire, index, rules, checker) {
+        Ok(valid) => {
+            let (high, warning) = feeds(&valid, game, from_server);
+            Judged { outcome: Outcome::Accepted(warning), valid: Some(valid), high }
+        }
+        Err(refusal) => Judged { outcome: Outcome::Rejected(refusal), valid: None, high: false },
+    }
 }
 
 /// Whether the event's type feeds a leaderboard, and what its boards have to say of its score.
@@ -141,6 +179,11 @@ impl Batch<'_> {
         }
         let seconds = u32::try_from(retry_after_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
         self.retry_after = self.retry_after.max(seconds).max(1);
+    }
+
+    /// Whether any event is to be queued now.
+    pub fn queues_any(&self) -> bool {
+        self.accepted().next().is_some()
     }
 
     fn accepted(&self) -> impl Iterator<Item = &Valid<'_>> {

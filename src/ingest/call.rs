@@ -13,18 +13,25 @@ use tracing::Level;
 use uuid::Uuid;
 
 use super::authentication::{Unauthenticated, authenticate};
-use super::limits::Remaining;
+use super::limits::{Remaining, Sender};
 use super::refuse;
 use super::state::Shared;
 use crate::directory::{KeyEntry, KeyKind};
 use crate::domain::clock::Micros;
 use crate::domain::ids::{GameId, check_identifier};
-use crate::http::client_address::{ClientAddress, client_address};
+use crate::http::client_address::client_address;
 use crate::http::problem::Problem;
 use crate::queue::enqueue::{AddressCount, Closed, Counted, EnqueueError, EnqueueReply, EnqueueRequest, Enqueued};
 use crate::telemetry::log_budget::LogBudget;
 
 const REQUEST_ID: &str = "x-request-id";
+
+/// A request with a key that exists.
+pub(super) struct Admitted {
+    pub key: KeyEntry,
+    /// Why nothing of it is taken, known before its body is read. A receipt that stands is told all the same.
+    pub refusal: Option<Problem>,
+}
 
 /// A request under way.
 pub(super) struct Call<'s> {
@@ -40,7 +47,7 @@ pub(super) struct Call<'s> {
     route: &'static str,
     started: Instant,
     request_id: HeaderValue,
-    address: ClientAddress,
+    sender: Sender,
     address_text: String,
     /// Whether the request was counted against its address, or need not be.
     counted: bool,
@@ -57,6 +64,7 @@ impl<'s> Call<'s> {
         let key = authenticate(request.headers(), &shared.directory.load());
         let batch_id = new_batch_id(now);
         let exempt = shared.limits.requests() == 0 || key.as_ref().is_ok_and(|key| key.kind == KeyKind::Server);
+        let sender = Sender { game: key.as_ref().ok().map(|key| key.game.id), address };
         Self {
             shared,
             now,
@@ -67,7 +75,7 @@ impl<'s> Call<'s> {
             route,
             started: Instant::now(),
             request_id: request_id(request.headers(), batch_id),
-            address,
+            sender,
             address_text: address.to_string(),
             counted: exempt,
             remaining: None,
@@ -79,37 +87,70 @@ impl<'s> Call<'s> {
         self.now.0 / 1_000
     }
 
-    /// What can be refused before anything is read: a blocked address costs neither a body nor a call to Redis.
-    pub fn admit(&mut self) -> Result<KeyEntry, Problem> {
-        let (limits, now_ms) = (&self.shared.limits, self.now_ms());
-        if !self.counted
-            && let Some(for_ms) = limits.denied(self.address, now_ms)
+    /// What can be refused before anything is read: a blocked address, or a queue that is full, costs neither a body nor a
+    /// call to Redis.
+    pub fn admit(&mut self) -> Result<Admitted, Problem> {
+        let over = self.known_over_limit();
+        if self.key.is_err()
+            && let Some(over) = over
         {
-            self.shared.measures.limited("requests", "cache");
-            self.counted = true;
-            return Err(self.blocked(for_ms));
-        }
-        if !self.counted && !limits.asks_redis(now_ms) {
-            self.counted = true;
-            if !limits.allow_locally(self.address, now_ms) {
-                self.shared.measures.limited("requests", "local");
-                return Err(self.blocked(limits.block_ms()));
-            }
+            return Err(over);
         }
         if self.shared.directory.load().version == 0 && self.key.is_err() {
+            // A fault of ours alone.
+            self.counted = true;
             return Err(refuse::no_directory());
         }
-        self.key.clone().map_err(|why| match why {
+        let key = self.key.clone().map_err(|why| match why {
             Unauthenticated::NoKey => Problem::key_missing(),
             Unauthenticated::UnknownKey => {
-                let refusal = self.shared.guesses.refuse(self.address, now_ms);
+                let refusal = self.shared.guesses.refuse(self.sender.address, self.now_ms());
                 if refusal.status == StatusCode::TOO_MANY_REQUESTS {
                     self.shared.measures.limited("guesses", "cache");
                     self.counted = true;
                 }
                 refusal
             }
-        })
+        })?;
+        let refusal = match over {
+            Some(over) => Some(over),
+            None => self.closed_to(key.game.id)?,
+        };
+        Ok(Admitted { key, refusal })
+    }
+
+    /// The refusal of an address that is over its limit, as far as this replica knows.
+    fn known_over_limit(&mut self) -> Option<Problem> {
+        let (limits, now_ms) = (&self.shared.limits, self.now_ms());
+        if self.counted {
+            return None;
+        }
+        if let Some(for_ms) = limits.denied(self.sender, now_ms) {
+            self.shared.measures.limited("requests", "cache");
+            self.counted = true;
+            return Some(self.blocked(for_ms));
+        }
+        if limits.asks_redis(now_ms) { None } else { self.over_locally() }
+    }
+
+    /// Why the queue takes nothing of a game at present. Whoever is refused for it is counted here: Redis is not to be
+    /// filled, or not there. While it is not there receipts cannot be told either.
+    fn closed_to(&mut self, game: GameId) -> Result<Option<Problem>, Problem> {
+        match self.shared.enqueuer.admission().closed() {
+            Some(Closed::Unreachable) => Err(self.without_redis(refuse::closed(Closed::Unreachable))),
+            Some(why) => Ok(Some(self.without_redis(refuse::closed(why)))),
+            None if self.shared.limits.was_full(game, self.now_ms()) => {
+                self.shared.measures.limited("share", "cache");
+                Ok(Some(self.without_redis(refuse::game_share())))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the sender of a batch that is refused may still ask for a receipt.
+    pub fn may_ask_for_receipt(&self) -> bool {
+        let from_server = self.key.as_ref().is_ok_and(|key| key.kind == KeyKind::Server);
+        from_server || self.shared.limits.may_ask_for_receipt(self.sender, self.now_ms())
     }
 
     /// The address to count with the enqueue, unless it is exempt or was counted.
@@ -117,6 +158,7 @@ impl<'s> Call<'s> {
         let limits = &self.shared.limits;
         (!self.counted).then(|| AddressCount {
             address: &self.address_text,
+            game: self.sender.game,
             limit: limits.requests(),
             block_ms: limits.block_ms(),
         })
@@ -141,18 +183,28 @@ impl<'s> Call<'s> {
     pub fn redis_blocked(&mut self, for_ms: u64) -> Problem {
         self.counted = true;
         self.shared.measures.limited("requests", "redis");
-        self.shared.limits.deny(self.address, for_ms, self.now_ms());
+        self.shared.limits.deny(self.sender, for_ms, self.now_ms());
         self.blocked(for_ms)
+    }
+
+    /// Redis says that the address is blocked, and this request was told its receipt all the same.
+    pub fn blocked_meanwhile(&mut self, for_ms: u64) {
+        let _ = self.redis_blocked(for_ms);
+    }
+
+    /// Counts the address in this process, unless it was counted; the refusal, should it be over its limit.
+    pub fn over_locally(&mut self) -> Option<Problem> {
+        if std::mem::replace(&mut self.counted, true) {
+            return None;
+        }
+        let for_ms = self.shared.limits.refused_locally(self.sender, self.now_ms())?;
+        self.shared.measures.limited("requests", "local");
+        Some(self.blocked(for_ms))
     }
 
     /// Redis is away, or is not to be filled: the local limiter decides whether this is refused as too much, or as not possible.
     pub fn without_redis(&mut self, otherwise: Problem) -> Problem {
-        if std::mem::replace(&mut self.counted, true) || self.shared.limits.allow_locally(self.address, self.now_ms()) {
-            return otherwise;
-        }
-        self.shared.measures.limited("requests", "local");
-        let block_ms = self.shared.limits.block_ms();
-        self.blocked(block_ms)
+        self.over_locally().unwrap_or(otherwise)
     }
 
     fn blocked(&mut self, for_ms: u64) -> Problem {
@@ -163,27 +215,26 @@ impl<'s> Call<'s> {
 
     /// A request that never came to the enqueue call counts against its address too.
     pub async fn count_refusal(&mut self, problem: Problem) -> Problem {
-        if self.counted || problem.status.is_server_error() {
+        if self.counted {
             return problem;
         }
-        if !self.shared.limits.asks_redis(self.now_ms()) {
+        let enqueuer = &self.shared.enqueuer;
+        let writes = enqueuer.admission().closed().is_none() && !enqueuer.limits_are_away();
+        if problem.status.is_server_error() || !writes || !self.shared.limits.asks_redis(self.now_ms()) {
             return self.without_redis(problem);
         }
-        let Enqueued { address, reply } = {
-            let request = EnqueueRequest {
-                game: GameId(0),
-                batch_id: self.batch_id,
-                address: self.address_count(),
-                quotas: &[],
-                high: &[],
-                low: &[],
-                remember: None,
-            };
-            match self.shared.enqueuer.admission().closed() {
-                Some(Closed::Unreachable) => return self.without_redis(problem),
-                _ => self.shared.enqueuer.enqueue(&request).await,
-            }
+        let request = EnqueueRequest {
+            game: GameId(0),
+            batch_id: self.batch_id,
+            queued_before: 0,
+            address: self.address_count(),
+            quotas: &[],
+            high: &[],
+            low: &[],
+            share_percent: 100,
+            remember: None,
         };
+        let Enqueued { address, reply, .. } = enqueuer.enqueue(&request).await;
         self.address_counted(address);
         match reply {
             Ok(EnqueueReply::Blocked(for_ms)) => self.redis_blocked(for_ms),
@@ -251,7 +302,7 @@ impl<'s> Call<'s> {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         // A line that the filter drops costs nothing of the budget.
         let admit = |lines: &LogBudget, wanted: bool| if wanted { lines.admit(self.now) } else { None };
-        // A job's id is `<received_at>-<batch_id>-<h|l>`, so these fields lead to it.
+        // A job's id begins with `<received_at>-<batch_id>`, so these fields lead to it.
         match status {
             202 => tracing::debug!(request_id, %batch_id, received_at, game, status, took_us, "batch queued"),
             _ if status >= 500 || self.fault.is_some() => {

@@ -6,7 +6,9 @@
 mod authentication;
 pub mod batch;
 mod body;
+mod body_hash;
 mod call;
+mod enqueue;
 mod events;
 pub mod formats;
 pub mod limits;

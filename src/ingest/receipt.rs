@@ -4,10 +4,10 @@
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::batch::{Counts, count};
+use super::body_hash::{BodyHash, hash_bytes, hash_events};
 use crate::config::IngestConfig;
 use crate::domain::clock::Micros;
 use crate::domain::ids::check_identifier;
@@ -18,7 +18,9 @@ use crate::http::problem;
 
 /// How long a receipt is remembered.
 pub const REMEMBER_MS: u64 = 24 * 3_600 * 1_000;
-const VERSION: u8 = 1;
+/// Receipts of version 1 have the hash of the body's bytes, those of version 2 the hash of what its events say.
+const VERSION: u8 = 2;
+const VERSION_OF_BYTES: u8 = 1;
 const HEAD_LEN: usize = 1 + 32 + 16 + 8 + 4;
 
 /// What a receipt is made of, besides the events as written.
@@ -34,9 +36,38 @@ pub struct Receipt {
     pub outcomes: Vec<Outcome>,
 }
 
-/// SHA-256 of an unpacked body.
-pub fn hash_body(body: &[u8]) -> [u8; 32] {
-    Sha256::digest(body).into()
+/// A receipt as it was remembered, with the hash of its body, by the rule of its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// The receipt.
+    pub receipt: Receipt,
+    version: u8,
+    hash: BodyHash,
+}
+
+impl Remembered {
+    /// Reads what [`Receipt::to_bytes`] made, of this version or an older one; `None` when a newer program wrote it.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (head, outcomes) = bytes.split_at_checked(HEAD_LEN)?;
+        let version = head[0];
+        if !matches!(version, VERSION_OF_BYTES | VERSION) {
+            return None;
+        }
+        let receipt = Receipt {
+            batch_id: Uuid::from_slice(&head[33..49]).ok()?,
+            now: Micros(i64::from_le_bytes(head[49..57].try_into().ok()?)),
+            retry_after: u32::from_le_bytes(head[57..61].try_into().ok()?),
+            outcomes: outcomes.iter().map(|byte| Outcome::from_byte(*byte)).collect::<Option<_>>()?,
+        };
+        Some(Self { receipt, version, hash: head[1..33].try_into().ok()? })
+    }
+
+    /// Whether it is of this body, whose events are `wires`.
+    pub fn is_of(&self, body: &[u8], wires: &[WireEvent<'_>]) -> bool {
+        let hash = if self.version == VERSION_OF_BYTES { hash_bytes(body) } else { hash_events(wires) };
+        // The same bytes may be read as another format by another content type: another batch.
+        hash == self.hash && self.receipt.outcomes.len() == wires.len()
+    }
 }
 
 impl Receipt {
@@ -55,31 +86,16 @@ impl Receipt {
         }
     }
 
-    /// As remembered, with the hash of its body.
-    pub fn to_bytes(&self, body_hash: &[u8; 32]) -> Vec<u8> {
+    /// As remembered, with the hash of what its events say.
+    pub fn to_bytes(&self, hash: &BodyHash) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEAD_LEN + self.outcomes.len());
         bytes.push(VERSION);
-        bytes.extend_from_slice(body_hash);
+        bytes.extend_from_slice(hash);
         bytes.extend_from_slice(self.batch_id.as_bytes());
         bytes.extend_from_slice(&self.now.0.to_le_bytes());
         bytes.extend_from_slice(&self.retry_after.to_le_bytes());
         bytes.extend(self.outcomes.iter().map(|outcome| outcome.to_byte()));
         bytes
-    }
-
-    /// The inverse of [`Receipt::to_bytes`]; `None` when a newer program wrote it.
-    pub fn from_bytes(bytes: &[u8]) -> Option<([u8; 32], Self)> {
-        let (head, outcomes) = bytes.split_at_checked(HEAD_LEN)?;
-        if head[0] != VERSION {
-            return None;
-        }
-        let receipt = Self {
-            batch_id: Uuid::from_slice(&head[33..49]).ok()?,
-            now: Micros(i64::from_le_bytes(head[49..57].try_into().ok()?)),
-            retry_after: u32::from_le_bytes(head[57..61].try_into().ok()?),
-            outcomes: outcomes.iter().map(|byte| Outcome::from_byte(*byte)).collect::<Option<_>>()?,
-        };
-        Some((head[1..33].try_into().ok()?, receipt))
     }
 
     /// The answer. `retry_safe`: whether sending the batch again cannot count an event twice.
@@ -283,11 +299,26 @@ mod tests {
             retry_after: 9,
             outcomes: (0..100).map(|byte| Outcome::from_byte(byte % 46).unwrap()).collect(),
         };
-        let bytes = receipt.to_bytes(&hash_body(b"body"));
+        let bytes = receipt.to_bytes(&[7; 32]);
         assert!(bytes.len() <= 400, "{}", bytes.len());
-        assert_eq!(Receipt::from_bytes(&bytes), Some((hash_body(b"body"), receipt)));
-        assert_eq!(Receipt::from_bytes(&bytes[..40]), None);
-        assert_eq!(Receipt::from_bytes(&[9; 100]), None);
+        assert_eq!(Remembered::from_bytes(&bytes), Some(Remembered { receipt, version: 2, hash: [7; 32] }));
+        assert_eq!(Remembered::from_bytes(&bytes[..40]), None);
+        assert_eq!(Remembered::from_bytes(&[9; 100]), None);
+    }
+
+    #[test]
+    fn a_receipt_of_version_1_is_compared_by_the_bytes_of_the_body() {
+        let body = br#"[{"type":"t","player_id":"p"}]"#;
+        let mut golden = vec![1];
+        golden.extend_from_slice(&hash_bytes(body));
+        golden.extend_from_slice(&[7; 16]);
+        golden.extend_from_slice(&8i64.to_le_bytes());
+        golden.extend_from_slice(&0u32.to_le_bytes());
+        golden.push(0);
+        let remembered = Remembered::from_bytes(&golden).unwrap();
+        let wires = [WireEvent::default()];
+        assert!(remembered.is_of(body, &wires));
+        assert!(!remembered.is_of(b"[ {}]", &wires) && !remembered.is_of(body, &[]));
     }
 
     #[test]

@@ -12,8 +12,6 @@ use crate::queue::enqueue::{Closed, EnqueueError};
 const RETRY_SOON: u32 = 1;
 /// Seconds after which a backlog may have drained.
 const RETRY_LATER: u32 = 5;
-/// Seconds after which some `Idempotency-Key` may have expired.
-const RETRY_RECEIPTS: u32 = 60;
 
 pub(super) fn no_directory() -> Problem {
     let detail = "games and keys are not known yet; try again";
@@ -63,8 +61,12 @@ pub(super) fn address_blocked(for_ms: u64, limit: u32) -> Problem {
 }
 
 fn limited(code: &'static str, detail: String, for_ms: u64) -> Problem {
-    let seconds = u32::try_from(for_ms.div_ceil(1_000)).unwrap_or(u32::MAX).max(1);
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, code, detail).retry_after(seconds)
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, code, detail).retry_after(whole_seconds(for_ms))
+}
+
+/// At least one: in no time nothing changes.
+fn whole_seconds(ms: u64) -> u32 {
+    u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX).max(1)
 }
 
 pub(super) fn closed(why: Closed) -> Problem {
@@ -84,16 +86,29 @@ const NOT_ACKNOWLEDGED: &str =
 pub(super) fn not_enqueued(error: &EnqueueError) -> Problem {
     match error {
         EnqueueError::OutOfMemory => closed(Closed::MemoryFull),
-        EnqueueError::Unreachable(_) => closed(Closed::Unreachable),
+        EnqueueError::Unreachable(_) | EnqueueError::LimitsAway => closed(Closed::Unreachable),
         EnqueueError::Refused(_) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "queue_refused", NOT_ACKNOWLEDGED).retry_after(RETRY_LATER)
         }
     }
 }
 
-pub(super) fn receipts_full() -> Problem {
-    let detail = "this game has as many Idempotency-Keys in use as it may have; send without one, or later";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "idempotency_full", detail).retry_after(RETRY_RECEIPTS)
+/// `of_all`: it is not this game's receipts, but those of all games together.
+pub(super) fn receipts_full(of_all: bool, retry_after_ms: u64) -> Problem {
+    let (code, detail) = if of_all {
+        (
+            "idempotency_exhausted",
+            "all games together have as many Idempotency-Keys in use as there may be; send without one, or later",
+        )
+    } else {
+        ("idempotency_full", "this game has as many Idempotency-Keys in use as it may have; send without one, or later")
+    };
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(whole_seconds(retry_after_ms))
+}
+
+pub(super) fn game_share() -> Problem {
+    let detail = "this game's batches that wait are its share of the queue; nothing was queued";
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "game_share", detail).retry_after(RETRY_LATER)
 }
 
 pub(super) fn idempotency_key_reused() -> Problem {

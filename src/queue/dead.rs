@@ -62,8 +62,8 @@ impl Queue {
         let keys = self.keys();
         let mut forgotten = 0;
         for chunk in ids.chunks(MOST) {
-            let mut call =
-                FORGET_DEAD.keys([keys.dead(), keys.jobs(), keys.trouble(), keys.troubled_at(), keys.named()]);
+            let own = [keys.dead(), keys.jobs(), keys.trouble(), keys.troubled_at(), keys.named(), keys.shares()];
+            let mut call = FORGET_DEAD.keys(own);
             for id in chunk {
                 call.push(id.as_ref());
             }
@@ -89,7 +89,7 @@ impl Queue {
         }
         let keys = self.keys();
         let call = REPLAY
-            .keys([keys.jobs(), keys.again(lane), keys.troubled_at(), keys.trouble(), keys.dead()])
+            .keys([keys.jobs(), keys.again(lane), keys.troubled_at(), keys.trouble(), keys.dead(), keys.shares()])
             .arg(job_id)
             .arg(bytes)
             .arg(received_at.0)

@@ -20,7 +20,8 @@ pub struct JobId {
 }
 
 impl JobId {
-    /// The id as in Redis, dead letters and logs: `<received_at in µs>-<batch id or n:unique name>-<h|l>`.
+    /// The id as in Redis, dead letters and logs: `<received_at in µs>-<batch id>@<game>.<bytes>-<h|l>`, or with `n:` and a
+    /// unique name between; what is queued later of the same batch has `.<events before>` behind the batch id.
     pub fn as_str(&self) -> &str {
         &self.text
     }

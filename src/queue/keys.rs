@@ -150,6 +150,11 @@ impl Keys {
         self.key("counters")
     }
 
+    /// Hash game → `jobs × 2^40 + bytes`: what Redis stores of each game, by which its share of the queue is measured.
+    pub fn shares(&self) -> String {
+        self.key("shares")
+    }
+
     /// Hash tag with its colon, for the keys of ingest in the same slot: `{sl:q0}:`.
     pub fn tag(&self) -> &str {
         &self.tag

@@ -229,7 +229,7 @@ fn dead(reason: &str, job: &InHand, error: String) -> Verdict {
     Verdict::Dead { letter: format!("{reason} {}", trouble.encode()) }
 }
 
-fn settle_keys(keys: &super::keys::Keys, worker: &str) -> [String; 11] {
+fn settle_keys(keys: &super::keys::Keys, worker: &str) -> [String; 12] {
     use super::keys::Lane::{High, Low};
     [
         keys.held(worker),
@@ -243,6 +243,7 @@ fn settle_keys(keys: &super::keys::Keys, worker: &str) -> [String; 11] {
         keys.named(),
         keys.again(High),
         keys.again(Low),
+        keys.shares(),
     ]
 }
 

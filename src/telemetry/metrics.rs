@@ -65,9 +65,11 @@ pub const SCHEDULED_RUNS: &str = "scoreline_scheduled_runs_total";
 pub const SCHEDULED_LAST_SUCCESS: &str = "scoreline_scheduled_last_success_seconds";
 /// Entries that an audit found different in Redis from Postgres, and repaired. Labels: role.
 pub const AUDIT_DRIFT: &str = "scoreline_audit_drift_total";
-/// What limits refused. Labels: role, limit (requests, guesses, player, game), by (redis, cache, local).
+/// What limits refused. Labels: role, limit (requests, guesses, player, game, share: of the queue, receipts: of a game by
+/// keys of one kind, receipts_of_all), by (redis, cache, local).
 pub const INGEST_LIMITED: &str = "scoreline_ingest_limited_total";
-/// What limits of the api refused. Labels: role, limit (public_reads).
+/// What limits of the api refused. Labels: role, limit (public_reads; and of what one game may have or change: leaderboards,
+/// leaderboards_of_type, definition_bytes, keys, changes, recomputes).
 pub const API_LIMITED: &str = "scoreline_api_limited_total";
 /// Reads of history that went to the primary because the replica did not answer. Labels: role.
 pub const READ_REPLICA_FALLBACKS: &str = "scoreline_read_replica_fallbacks_total";

@@ -23,6 +23,8 @@ use sieve::Sieve;
 const MAX_ADDRESSES: usize = 100_000;
 const MAX_PLAYERS: usize = 100_000;
 const MAX_GAMES: usize = 10_000;
+/// For how long a game that holds its share of the queue is not asked about again.
+const FULL_GAME_MS: i64 = 200;
 
 /// Until when something holds, in ms since the epoch.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,6 +34,15 @@ impl Expires for Until {
     fn is_stale(&self, now_ms: i64) -> bool {
         now_ms >= self.0
     }
+}
+
+/// Whose requests are counted together: those of one address with client keys of one game, or without a key (`None`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Sender {
+    /// Whose client key.
+    pub game: Option<GameId>,
+    /// From where.
+    pub address: ClientAddress,
 }
 
 /// A limit and what is left of it, for the `RateLimit` headers.
@@ -68,8 +79,12 @@ pub struct GameLimits {
 #[derive(Debug)]
 pub struct Limits {
     config: LimitsConfig,
-    denied: BoundedTable<ClientAddress, Until>,
-    local: BoundedTable<ClientAddress, WindowCount>,
+    denied: BoundedTable<Sender, Until>,
+    local: BoundedTable<Sender, WindowCount>,
+    /// Receipts that were told to senders who are over their limit.
+    repeats: BoundedTable<Sender, WindowCount>,
+    /// Games that hold their share of the queue.
+    full_games: BoundedTable<GameId, Until>,
     /// How many addresses Redis was told of for the first time lately.
     newcomers: Newcomers,
     /// Who may have sent a twentieth of a player's limit lately; only these are in `players`.
@@ -86,6 +101,8 @@ impl Limits {
             config,
             denied: BoundedTable::new(MAX_ADDRESSES),
             local: BoundedTable::new(MAX_ADDRESSES),
+            repeats: BoundedTable::new(MAX_ADDRESSES),
+            full_games: BoundedTable::new(MAX_GAMES),
             newcomers: Newcomers::default(),
             sieve: Sieve::new(),
             players: BoundedTable::new(MAX_PLAYERS),
@@ -112,16 +129,32 @@ impl Limits {
         }
     }
 
-    /// For how many milliseconds more an address is known to be blocked.
-    pub fn denied(&self, address: ClientAddress, now_ms: i64) -> Option<u64> {
-        u64::try_from(self.denied.get(address).0 - now_ms).ok().filter(|ms| *ms > 0)
+    /// For how many milliseconds more a sender is known to be blocked.
+    pub fn denied(&self, sender: Sender, now_ms: i64) -> Option<u64> {
+        u64::try_from(self.denied.get(sender).0 - now_ms).ok().filter(|ms| *ms > 0)
     }
 
-    /// Redis, or the local limiter, blocked an address.
-    pub fn deny(&self, address: ClientAddress, for_ms: u64, now_ms: i64) {
+    /// Redis, or the local limiter, blocked a sender.
+    pub fn deny(&self, sender: Sender, for_ms: u64, now_ms: i64) {
         let until = now_ms.saturating_add(i64::try_from(for_ms).unwrap_or(i64::MAX));
         // When the table is full the next request asks Redis again: slower, still refused.
-        self.denied.update(address, now_ms, |denied| denied.0 = until);
+        self.denied.update(sender, now_ms, |denied| denied.0 = until);
+    }
+
+    /// Whether a sender who is over the limit may still ask for a receipt that stands: as often again as the limit says.
+    pub fn may_ask_for_receipt(&self, sender: Sender, now_ms: i64) -> bool {
+        let limit = self.config.rate_limit_requests;
+        limit == 0 || self.repeats.update(sender, now_ms, |c| c.count(limit, now_ms)).unwrap_or(false)
+    }
+
+    /// A game holds its share of the queue: for a moment it is refused without asking.
+    pub fn game_is_full(&self, game: GameId, now_ms: i64) {
+        self.full_games.update(game, now_ms, |full| full.0 = now_ms + FULL_GAME_MS);
+    }
+
+    /// Whether a game was found to hold its share of the queue a moment ago.
+    pub fn was_full(&self, game: GameId, now_ms: i64) -> bool {
+        now_ms < self.full_games.get(game).0
     }
 
     /// Whether addresses are counted in Redis for now: not while there come so many that their windows would fill it.
@@ -137,14 +170,17 @@ impl Limits {
         }
     }
 
-    /// The local limiter, for when Redis is not asked: counts a request; `false`: refuse it. A full table refuses nobody.
-    pub fn allow_locally(&self, address: ClientAddress, now_ms: i64) -> bool {
+    /// The local limiter, for when Redis is not asked: counts a request; `Some`: refuse it, for so many milliseconds. A full
+    /// table refuses nobody.
+    pub fn refused_locally(&self, sender: Sender, now_ms: i64) -> Option<u64> {
         let limit = self.config.rate_limit_requests;
-        let allowed = limit == 0 || self.local.update(address, now_ms, |c| c.count(limit, now_ms)).unwrap_or(true);
-        if !allowed {
-            self.deny(address, self.block_ms(), now_ms);
+        if limit == 0 {
+            return None;
         }
-        allowed
+        let count = |count: &mut WindowCount| (!count.count(limit, now_ms)).then(|| count.ends_in_ms(now_ms));
+        let for_ms = self.local.update(sender, now_ms, count).flatten()?.max(self.block_ms());
+        self.deny(sender, for_ms, now_ms);
+        Some(for_ms)
     }
 
     fn player_key(&self, game: GameId, player: &str) -> (GameId, u64) {

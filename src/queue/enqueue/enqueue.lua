@@ -1,20 +1,30 @@
 #!lua
--- One call per request: limits, idempotency, admission and push, all or nothing (fine print 8 and 16). It does not
--- declare allow-oom: over maxmemory Redis refuses it before it begins (fine print 17).
+-- One call per request: receipts, limits, admission and push, all or nothing. It does not declare allow-oom: over
+-- maxmemory Redis refuses it before it begins.
 --
 -- KEYS  address window, address block                       when ARGV[1] > 0
 --       one hash per quota                                  ARGV[3] of them
---       jobs, high, low, counters                           when ARGV[4] = 1
---       receipt, receipts of the game                       when ARGV[5] = 1
+--       jobs, high, low, counters, shares                   when ARGV[4] = 1
+--       receipt, its budget, the budget of all, the count that older programs kept   when ARGV[5] = 1
 -- ARGV  1 requests a window per address (0: not asked), 2 block in ms, 3 quotas, 4 enqueue, 5 idempotency,
 --       per quota: limit, counted elsewhere already, new;
---       when enqueueing: most jobs, wake channel, batch id, high bytes, low bytes, the latest stamp that the caller knows;
---       with idempotency: receipt, its time to live in ms, most receipts
+--       when enqueueing: most jobs, wake channel, high and low bytes, what follows received_at in their ids, game, what they
+--       add to its share (as jobs * 2^40 + bytes), most percent of the queue that a game alone may fill (100: all), and as
+--       the caller saw a moment ago: bytes that jobs may take in all (0: no bound), how many were free, how many the game had;
+--       the latest stamp that the caller knows;
+--       with idempotency: receipt (empty: only look), the one that the caller knows (empty: none), its time to live in ms,
+--       most receipts of its budget, most of all
 --
 -- Answers {0, received_at µs, address left, address reset ms, then per quota: used, reset ms}, {1, blocked for ms},
--- {2, then per quota that is over: index, left, retry after ms}, {3, receipt, address left, address reset ms}, {4, jobs},
--- {5}. Only 0 and 3 counted the address.
+-- {2, then per quota that is over: index, left, retry after ms},
+-- {3, receipt, address left, address reset ms, blocked for ms (0: it is not)},
+-- {4, jobs, address left, address reset ms}, {5, 1 when the budget of all is spent, retry after ms, address left,
+-- address reset ms}, {6, jobs of the game, address left, address reset ms}. All but 1 and 2 counted the address.
+-- Cost  O(1) per batch: O(quotas), and with idempotency O(the 14 fields of a budget).
 local WINDOW = 60000
+local BUCKET = 7200000
+-- A game's jobs and their bytes are counted in one number: so many times its jobs, and its bytes.
+local JOB = 2 ^ 40
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local received_at = time[1] .. string.format('%06d', time[2])
@@ -24,23 +34,22 @@ local quotas, enqueue, idempotent = tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5] =
 local quota_keys = per_address > 0 and 2 or 0
 local queue_keys = quota_keys + quotas
 local queue_args = 5 + 3 * quotas
-local receipt_keys = queue_keys + (enqueue and 4 or 0)
-local receipt_args = queue_args + (enqueue and 6 or 0)
+local receipt_keys = queue_keys + (enqueue and 5 or 0)
+local receipt_args = queue_args + (enqueue and 13 or 0)
 
 -- A window of the times of the last requests: exact, and bounded by the limit.
+local blocked_ms = 0
 if per_address > 0 then
-  local blocked = redis.call('PTTL', KEYS[2])
-  if blocked > 0 then return {1, blocked} end
-  local first = redis.call('LINDEX', KEYS[1], -per_address)
+  blocked_ms = math.max(0, redis.call('PTTL', KEYS[2]))
+  local first = blocked_ms == 0 and redis.call('LINDEX', KEYS[1], -per_address)
   if first and now - first < WINDOW then
-    if block_ms <= 0 then return {1, WINDOW - (now - first)} end
-    redis.call('SET', KEYS[2], now + block_ms, 'PX', block_ms)
-    return {1, block_ms}
+    blocked_ms = math.max(block_ms, WINDOW - (now - first))
+    if block_ms > 0 then redis.call('SET', KEYS[2], now + block_ms, 'PX', block_ms) end
   end
 end
 
 local function count_address()
-  if per_address == 0 then return -1, 0 end
+  if per_address == 0 or blocked_ms > 0 then return -1, 0 end
   local length = redis.call('RPUSH', KEYS[1], now)
   local oldest = tonumber(redis.call('LINDEX', KEYS[1], 0))
   for _ = 1, 3 do
@@ -53,13 +62,16 @@ local function count_address()
   return per_address - length, WINDOW - (now - oldest)
 end
 
+-- A receipt that stands is told before anything is refused: its batch is queued.
+local receipt
 if idempotent then
-  local receipt = redis.call('GET', KEYS[receipt_keys + 1])
-  if receipt then
+  receipt = redis.call('GET', KEYS[receipt_keys + 1])
+  if receipt and receipt ~= ARGV[receipt_args + 2] then
     local left, reset = count_address()
-    return {3, receipt, left, reset}
+    return {3, receipt, left, reset, blocked_ms}
   end
 end
+if blocked_ms > 0 then return {1, blocked_ms} end
 
 -- Two buckets, anchored at the first event: exactly `limit` pass in a fresh window.
 local states = {}
@@ -74,46 +86,100 @@ for i = 1, quotas do
     start, current, previous = start + WINDOW, 0, current
   end
   local used = current + previous * (WINDOW - (now - start)) / WINDOW
-  local left = math.max(0, math.floor(limit - used - held))
+  -- The fraction is for sums that should come out whole.
+  local left = math.max(0, math.floor(limit - used - held + 0.000001))
   if new > left then
     over = over or {2}
-    -- When one more event fits: as the previous window fades, or else as this one does.
-    local room, wait = limit - held - 1, 0
-    if previous > 0 and current <= room then
-      wait = start + WINDOW * (1 - (room - current) / previous) - now
-    elseif current > 0 then
-      wait = start + WINDOW + WINDOW * math.max(0, 1 - math.max(0, room) / current) - now
-    else
-      wait = WINDOW
+    -- When what is left out fits too, once the rest is counted: as the previous window fades, or else as this one does.
+    local counted = current + held + left
+    local room = limit - math.min(new - left, limit) - counted
+    local wait = 2 * WINDOW
+    if previous > 0 and room >= 0 then
+      wait = start + WINDOW * (1 - room / previous) - now
+    elseif counted > 0 then
+      wait = start + WINDOW + WINDOW * math.max(0, 1 - math.max(0, room + counted) / counted) - now
     end
     over[#over + 1] = i
     over[#over + 1] = left
-    over[#over + 1] = math.max(1, math.ceil(wait))
+    over[#over + 1] = math.max(1, math.ceil(math.min(wait, 2 * WINDOW)))
   end
   states[i] = {start, current + held + new, previous, math.ceil(used + held + new)}
 end
 if over then return over end
 
+-- With a share of a half a game alone may hold as much as is left free, and one of n games an n+1st, which is where that
+-- rule ends when all of them send too much. So the queue is never full of some games, and who has little in it finds room.
+-- The same holds for the bytes.
+local pushed = 0
+local function give_back()
+  if enqueue then redis.call('HINCRBY', KEYS[queue_keys + 5], ARGV[queue_args + 7], '-' .. ARGV[queue_args + 8]) end
+end
 if enqueue then
-  local jobs = redis.call('HLEN', KEYS[queue_keys + 1])
-  if jobs >= tonumber(ARGV[queue_args + 1]) then return {4, jobs} end
+  local shares, game = KEYS[queue_keys + 5], ARGV[queue_args + 7]
+  local jobs, most = redis.call('HLEN', KEYS[queue_keys + 1]), tonumber(ARGV[queue_args + 1])
+  if jobs >= most then return {4, jobs, count_address()} end
+  -- What was counted and never taken off, by a program that did not know how, ends here.
+  if jobs == 0 then redis.call('DEL', shares) end
+  pushed = (ARGV[queue_args + 3] ~= '' and 1 or 0) + (ARGV[queue_args + 4] ~= '' and 1 or 0)
+  local own = redis.call('HINCRBY', shares, game, ARGV[queue_args + 8])
+  local share, room = tonumber(ARGV[queue_args + 9]), tonumber(ARGV[queue_args + 10])
+  if share < 100 and (room > 0 or jobs * 100 >= share * most) then
+    local function over(mine, free, in_all)
+      return mine * (100 - share) >= share * math.max(0, free)
+        and mine * (100 - share + share * redis.call('HLEN', shares)) >= share * in_all
+    end
+    local own_jobs, own_bytes = math.floor(own / JOB) - pushed, own % JOB
+    local grown = math.max(0, own_bytes - tonumber(ARGV[queue_args + 12]))
+    if over(own_jobs, most - jobs, most)
+      or room > 0 and over(own_bytes, tonumber(ARGV[queue_args + 11]) - grown, room) then
+      give_back()
+      return {6, own_jobs, count_address()}
+    end
+  end
 end
 
-if idempotent then
-  local receipts = KEYS[receipt_keys + 2]
-  local expired = redis.call('ZRANGE', receipts, '-inf', now, 'BYSCORE', 'LIMIT', 0, 64)
-  if #expired > 0 then redis.call('ZREM', receipts, unpack(expired)) end
-  if redis.call('ZCARD', receipts) >= tonumber(ARGV[receipt_args + 3]) then return {5} end
-  local ttl = tonumber(ARGV[receipt_args + 2])
-  redis.call('SET', KEYS[receipt_keys + 1], ARGV[receipt_args + 1], 'PX', ttl)
-  redis.call('ZADD', receipts, now + ttl, KEYS[receipt_keys + 1])
+-- Receipts by the two hours in which the last of them expires. Returns how many may stand, and when the first two hours
+-- of them are over.
+local function spent(budget)
+  local hours, sum, first, over = redis.call('HGETALL', budget), 0, nil, {}
+  for i = 1, #hours, 2 do
+    local ends = tonumber(hours[i]) * BUCKET
+    if ends <= now then over[#over + 1] = hours[i] else
+      sum = sum + tonumber(hours[i + 1])
+      first = math.min(first or ends, ends)
+    end
+  end
+  if over[1] then redis.call('HDEL', budget, unpack(over)) end
+  return sum, first
+end
+
+if idempotent and ARGV[receipt_args + 1] ~= '' then
+  local ttl = tonumber(ARGV[receipt_args + 3])
+  if receipt then
+    redis.call('SET', KEYS[receipt_keys + 1], ARGV[receipt_args + 1], 'KEEPTTL')
+  else
+    for i = 1, 2 do
+      local sum, first = spent(KEYS[receipt_keys + 1 + i])
+      if sum == 0 and i == 1 then redis.call('DEL', KEYS[receipt_keys + 4]) end
+      if sum >= tonumber(ARGV[receipt_args + 3 + i]) then
+        give_back()
+        return {5, i - 1, (first or now + ttl) - now, count_address()}
+      end
+    end
+    local ends = math.floor((now + ttl) / BUCKET) + 1
+    for i = 2, 3 do
+      redis.call('HINCRBY', KEYS[receipt_keys + i], ends, 1)
+      redis.call('PEXPIREAT', KEYS[receipt_keys + i], ends * BUCKET)
+    end
+    redis.call('SET', KEYS[receipt_keys + 1], ARGV[receipt_args + 1], 'PX', ttl)
+  end
 end
 
 if enqueue then
   -- Stamps never go back, whatever the server's clock does, or another server that took over: lanes stand in the order of
   -- receipt, and what was said to be received before a moment stays all that was.
   local counters = KEYS[queue_keys + 4]
-  local last = math.max(tonumber(redis.call('HGET', counters, 'stamp') or 0), tonumber(ARGV[queue_args + 6]))
+  local last = math.max(tonumber(redis.call('HGET', counters, 'stamp') or 0), tonumber(ARGV[queue_args + 13]))
   if last > tonumber(received_at) then received_at = string.format('%.0f', last) end
   redis.call('HSET', counters, 'stamp', received_at)
 end
@@ -131,14 +197,14 @@ end
 if enqueue then
   local wake = false
   for lane = 1, 2 do
-    local bytes = ARGV[queue_args + 3 + lane]
-    if bytes ~= '' then
-      local id = received_at .. '-' .. ARGV[queue_args + 3] .. (lane == 1 and '-h' or '-l')
-      redis.call('HSET', KEYS[queue_keys + 1], id, bytes)
+    local job = ARGV[queue_args + 2 + lane]
+    if job ~= '' then
+      local id = received_at .. ARGV[queue_args + 4 + lane]
+      redis.call('HSET', KEYS[queue_keys + 1], id, job)
       wake = redis.call('RPUSH', KEYS[queue_keys + 1 + lane], id) == 1 or wake
-      redis.call('HINCRBY', KEYS[queue_keys + 4], 'pushed', 1)
     end
   end
+  redis.call('HINCRBY', KEYS[queue_keys + 4], 'pushed', pushed)
   if wake then redis.call('PUBLISH', ARGV[queue_args + 2], '1') end
 end
 return answer

@@ -1,6 +1,6 @@
 //! The Redis keys of the enqueue script (`docs/redis-keys.md`).
 
-use super::request::{EnqueueRequest, QuotaSubject};
+use super::request::{AddressCount, QuotaSubject, ReceiptName};
 use crate::domain::ids::GameId;
 
 /// Where limits are counted.
@@ -18,8 +18,8 @@ pub struct Keys {
     prefix: String,
     tag: String,
     limits: LimitKeys,
-    /// `{sl:q0}:jobs`, `:high`, `:low`, `:counters`.
-    pub queue: [String; 4],
+    /// `{sl:q0}:jobs`, `:high`, `:low`, `:counters`, `:shares`.
+    pub queue: [String; 5],
     /// The channel that says that jobs wait in an empty lane.
     pub wake: String,
 }
@@ -29,7 +29,7 @@ impl Keys {
     pub fn new(prefix: &str, queue: &str, limits: LimitKeys) -> Self {
         let tag = format!("{{{prefix}:{queue}}}");
         Self {
-            queue: ["jobs", "high", "low", "counters"].map(|name| format!("{tag}:{name}")),
+            queue: ["jobs", "high", "low", "counters", "shares"].map(|name| format!("{tag}:{name}")),
             wake: format!("{prefix}:{queue}:wake"),
             prefix: prefix.to_owned(),
             tag,
@@ -37,13 +37,15 @@ impl Keys {
         }
     }
 
-    /// The window and the block of an address.
-    pub fn address(&self, address: &str) -> [String; 2] {
+    /// The window and the block of an address, for each game (and for requests without a key) its own.
+    pub fn address(&self, counted: &AddressCount<'_>) -> [String; 2] {
+        let address = counted.address;
         let tag = match self.limits {
             LimitKeys::WithQueue => self.tag.clone(),
             LimitKeys::Apart => format!("{{{}:a:{address}}}", self.prefix),
         };
-        [format!("{tag}:limit:ip:{address}"), format!("{tag}:limit:block:{address}")]
+        let of = counted.game.map_or_else(String::new, |game| format!("{game}|"));
+        [format!("{tag}:limit:ip:{of}{address}"), format!("{tag}:limit:block:{of}{address}")]
     }
 
     /// The counter of a quota.
@@ -58,10 +60,14 @@ impl Keys {
         }
     }
 
-    /// The receipt under an `Idempotency-Key`, and the set that counts the game's.
-    pub fn receipt(&self, request: &EnqueueRequest<'_>) -> Option<[String; 2]> {
-        let remember = request.remember?;
-        let (tag, game) = (&self.tag, request.game);
-        Some([format!("{tag}:idem:{game}:{}:{}", remember.key_id, remember.key), format!("{tag}:idemcount:{game}")])
+    /// The receipt under an `Idempotency-Key`.
+    pub fn receipt(&self, of: &ReceiptName<'_>) -> String {
+        format!("{}:idem:{}:{}:{}", self.tag, of.game, of.key_id, of.key)
+    }
+
+    /// What counts receipts: of the game and kind of key, of all, and the set of one game that older programs kept.
+    pub fn receipt_budgets(&self, of: &ReceiptName<'_>) -> [String; 3] {
+        let (tag, game, kind) = (&self.tag, of.game, if of.from_server { "server" } else { "client" });
+        [format!("{tag}:idemuse:{game}:{kind}"), format!("{tag}:idemuse"), format!("{tag}:idemcount:{game}")]
     }
 }

@@ -1,9 +1,10 @@
-//! Into the queue: limits, idempotency, admission and push in one script call per request.
+//! Into the queue: receipts, limits, admission and push in one script call per request.
 //!
 //! Only an answer of Redis counts as done (invariant 1): on any error the batch may or may not be queued, the client
 //! is told so, and sending it again unchanged is safe.
 
 mod admission;
+mod apart;
 mod keys;
 mod request;
 mod script;
@@ -15,12 +16,14 @@ use std::time::Duration;
 pub use admission::{Admission, Closed};
 pub use request::{
     AddressCount, Counted, EnqueueError, EnqueueReply, EnqueueRequest, Enqueued, OverQuota, QuotaCount, QuotaSubject,
-    Remember,
+    ReceiptName, Remember,
 };
 
+use apart::ApartLimits;
 use keys::{Keys, LimitKeys};
-use script::Parts;
+use script::{OfAddress, Parts};
 
+use crate::domain::clock::Micros;
 use crate::lifecycle::Lifecycle;
 use crate::redis_connection::{Connection, Timeouts, with_source};
 
@@ -34,9 +37,7 @@ const QUEUE: &str = "q0";
 pub struct Enqueuer {
     queue: Connection,
     /// Where limits are counted when not in the enqueue call.
-    limits: Option<Connection>,
-    /// Whether an address and a game may live on different nodes there.
-    limits_clustered: bool,
+    limits: Option<Arc<ApartLimits>>,
     keys: Arc<Keys>,
     script: Arc<redis::Script>,
     admission: Arc<Admission>,
@@ -46,10 +47,10 @@ pub struct Enqueuer {
 
 impl Enqueuer {
     /// Connects, and starts to watch the queue until the process stops. `limits_url`: where limits are counted when
-    /// not with the queue.
+    /// not with the queue; that server may be away.
     ///
     /// # Errors
-    /// A URL is unusable, or nobody answers.
+    /// A URL is unusable, or nobody answers for the queue.
     pub async fn connect(
         queue_url: &str,
         limits_url: Option<&str>,
@@ -58,27 +59,19 @@ impl Enqueuer {
         lifecycle: &Lifecycle,
     ) -> Result<Self, EnqueueError> {
         let limits_url = limits_url.unwrap_or(queue_url);
-        let queue = open(queue_url).await?;
+        let queue = open(queue_url)?;
         let apart = limits_url != queue_url || queue.is_cluster();
-        let limits = match (apart, limits_url == queue_url) {
-            (false, _) => None,
-            (true, true) => Some(queue.clone()),
-            (true, false) => Some(open(limits_url).await?),
-        };
+        // A connection of its own even to the same cluster: a node that is silent there does not hold up the queue's.
+        let limits = if apart { Some(Arc::new(ApartLimits::new(open(limits_url)?))) } else { None };
         let keys = Keys::new(prefix, QUEUE, if apart { LimitKeys::Apart } else { LimitKeys::WithQueue });
+        queue.send_to_owner(&keys.queue[0], &redis::cmd("PING")).await.map_err(unreachable)?;
         let admission = Arc::new(Admission::new(max_jobs));
-        let watch = admission::watch(Arc::clone(&admission), queue.clone(), keys.queue[0].clone(), lifecycle.clone());
+        let watch = admission::watch(Arc::clone(&admission), queue.clone(), keys.clone(), lifecycle.clone());
         // Requests in hand ask it until the very end, so a stop must not wait for it.
         lifecycle.to_the_end().spawn_essential("queue-admission", watch);
-        Ok(Self {
-            queue,
-            limits_clustered: limits.as_ref().is_some_and(Connection::is_cluster),
-            limits,
-            keys: Arc::new(keys),
-            script: Arc::new(redis::Script::new(script::SOURCE)),
-            admission,
-            latest_stamp: Arc::default(),
-        })
+        let script = Arc::new(redis::Script::new(script::SOURCE));
+        let latest_stamp = Arc::default();
+        Ok(Self { queue, limits, keys: Arc::new(keys), script, admission, latest_stamp })
     }
 
     /// Whether the queue takes more.
@@ -86,79 +79,103 @@ impl Enqueuer {
         &self.admission
     }
 
-    /// Counts, checks, remembers and pushes what `request` asks for, or nothing of it. With limits on a server of
-    /// their own (or on a cluster) they are counted first, in calls of their own; a batch that is then refused has
-    /// been counted.
+    /// Whether limits are counted on a server of their own that is not to be asked for now.
+    pub fn limits_are_away(&self) -> bool {
+        self.limits.as_ref().is_some_and(|limits| limits.is_away())
+    }
+
+    /// The receipt that stands under `name`, for a batch that is not to be queued. It may be asked for while nothing can be
+    /// written.
+    ///
+    /// # Errors
+    /// [`EnqueueError`].
+    pub async fn receipt(&self, name: &ReceiptName<'_>) -> Result<Option<Vec<u8>>, EnqueueError> {
+        let mut command = redis::cmd("GET");
+        command.arg(self.keys.receipt(name));
+        command.query_async(&mut self.queue.clone()).await.map_err(|error| self.judge(&error))
+    }
+
+    /// Finds a receipt; or counts, checks, keeps and pushes what `request` asks for, or nothing of it. With limits on a
+    /// server of their own (or on a cluster) the receipt is looked for and they are counted first, in calls of their own; a
+    /// batch that is then refused has been counted.
     pub async fn enqueue(&self, request: &EnqueueRequest<'_>) -> Enqueued {
-        let mut address = None;
+        let mut address = OfAddress::default();
         let reply = self.steps(request, &mut address).await;
-        Enqueued { address, reply }
+        Enqueued { address: address.counted, blocked_ms: address.blocked_ms, reply }
     }
 
     /// `address`: what is left of the address's limit, as soon as it was counted.
-    async fn steps(
-        &self,
-        request: &EnqueueRequest<'_>,
-        address: &mut Option<Counted>,
-    ) -> Result<EnqueueReply, EnqueueError> {
+    async fn steps(&self, request: &EnqueueRequest<'_>, address: &mut OfAddress) -> Result<EnqueueReply, EnqueueError> {
         let Some(limits) = &self.limits else {
             let all = Parts { address: true, quotas: true, queue: true };
-            return self.call(&self.queue, request, all, address).await;
+            return self.ask_queue(request, all, address).await;
         };
-        let none = Parts { address: false, quotas: false, queue: false };
-        let steps: &[Parts] = if self.limits_clustered {
-            &[Parts { address: true, ..none }, Parts { quotas: true, ..none }]
-        } else {
-            &[Parts { address: true, quotas: true, ..none }]
-        };
-        let mut quotas_used = Vec::new();
-        for parts in steps {
-            if !(parts.address && request.address.is_some() || parts.quotas && !request.quotas.is_empty()) {
-                continue;
+        if let Some(remember) = &request.remember
+            && let Some(receipt) = self.receipt(&remember.name).await?
+            && receipt != remember.known
+        {
+            // A repeat counts against its address like any request, but is told its receipt whatever comes of that.
+            if let Ok(EnqueueReply::Blocked(for_ms)) = limits.count_address(self, request, address).await {
+                address.blocked_ms = Some(for_ms);
             }
-            match self.call(limits, request, *parts, address).await? {
-                EnqueueReply::Done { quotas, .. } => quotas_used.extend(quotas),
-                refused => return Ok(refused),
-            }
+            return Ok(EnqueueReply::Remembered(receipt));
         }
+        let used = match limits.count(self, request, address).await? {
+            EnqueueReply::Done { quotas, .. } => quotas,
+            refused => return Ok(refused),
+        };
         if !request.touches_queue() {
-            let received_at = crate::domain::clock::Micros::default();
-            return Ok(EnqueueReply::Done { received_at, quotas: quotas_used });
+            return Ok(EnqueueReply::Done { received_at: Micros::default(), quotas: used });
         }
-        match self.call(&self.queue, request, Parts { queue: true, ..none }, address).await? {
-            EnqueueReply::Done { received_at, .. } => Ok(EnqueueReply::Done { received_at, quotas: quotas_used }),
+        let queue = Parts { address: false, quotas: false, queue: true };
+        match self.ask_queue(request, queue, address).await? {
+            EnqueueReply::Done { received_at, .. } => Ok(EnqueueReply::Done { received_at, quotas: used }),
             refused => Ok(refused),
         }
     }
 
-    async fn call(
+    /// Asks the queue's server, and tells admission what that shows of it.
+    async fn ask_queue(
         &self,
-        connection: &Connection,
         request: &EnqueueRequest<'_>,
         parts: Parts,
-        address: &mut Option<Counted>,
+        address: &mut OfAddress,
     ) -> Result<EnqueueReply, EnqueueError> {
-        let (max_jobs, latest) = (self.admission.max_jobs(), self.latest_stamp.load(Ordering::Relaxed));
-        let command = script::command(self.script.get_hash(), &self.keys, request, parts, max_jobs, latest);
-        let answered = match command.query_async(&mut connection.clone()).await {
-            // A fresh or flushed server: it ran nothing, so this is safe to repeat.
-            Err(error) if error.code() == Some("NOSCRIPT") => {
-                with_source(&command, script::SOURCE).query_async(&mut connection.clone()).await
-            }
-            answered => answered,
-        };
-        let value = answered.map_err(|error| self.judge(&error))?;
-        let (reply, counted) = script::reply(value, parts.address && request.address.is_some())
-            .ok_or_else(|| EnqueueError::Refused("unexpected answer".to_owned()))?;
-        *address = address.or(counted);
+        let asked = self.call(&self.queue, request, parts, address).await;
+        let reply = asked.map_err(|error| self.judge(&error))?.ok_or_else(no_answer_of_ours)?;
         match &reply {
             EnqueueReply::QueueFull(_) => self.admission.filled(),
-            EnqueueReply::Done { received_at, .. } if parts.queue && request.has_jobs() => {
+            EnqueueReply::Done { received_at, .. } if request.has_jobs() => {
                 self.latest_stamp.fetch_max(received_at.0, Ordering::Relaxed);
             }
             _ => {}
         }
         Ok(reply)
+    }
+
+    /// One call of the script; `None`: it answered what it never does.
+    async fn call(
+        &self,
+        connection: &Connection,
+        request: &EnqueueRequest<'_>,
+        parts: Parts,
+        address: &mut OfAddress,
+    ) -> redis::RedisResult<Option<EnqueueReply>> {
+        let (room, latest) = (self.admission.room(request.game), self.latest_stamp.load(Ordering::Relaxed));
+        let command = script::command(self.script.get_hash(), &self.keys, request, parts, room, latest);
+        let value = match command.query_async(&mut connection.clone()).await {
+            // A fresh or flushed server: it ran nothing, so this is safe to repeat.
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                with_source(&command, script::SOURCE).query_async(&mut connection.clone()).await
+            }
+            answered => answered,
+        }?;
+        let counts_address = parts.address && request.address.is_some();
+        Ok(script::reply(value, counts_address).map(|(reply, of_address)| {
+            address.counted = address.counted.or(of_address.counted);
+            address.blocked_ms = address.blocked_ms.or(of_address.blocked_ms);
+            reply
+        }))
     }
 
     fn judge(&self, error: &redis::RedisError) -> EnqueueError {
@@ -167,8 +184,8 @@ impl Enqueuer {
                 self.admission.out_of_memory();
                 EnqueueError::OutOfMemory
             }
-            Some("LOADING" | "MASTERDOWN" | "READONLY" | "CLUSTERDOWN" | "MISCONF") | None => {
-                self.admission.lost();
+            Some("LOADING" | "MASTERDOWN" | "READONLY" | "CLUSTERDOWN" | "MISCONF" | "NOREPLICAS") | None => {
+                self.admission.lost(error);
                 unreachable(error)
             }
             Some(_) => EnqueueError::Refused(error.to_string()),
@@ -176,13 +193,15 @@ impl Enqueuer {
     }
 }
 
-/// Opens a connection and makes sure that somebody answers. A URL that is none is not worth waiting for.
-async fn open(url: &str) -> Result<Connection, EnqueueError> {
-    let mut connection = Connection::open(url, TIMEOUTS).map_err(|error| EnqueueError::Refused(error.to_string()))?;
-    redis::cmd("PING").query_async::<redis::Value>(&mut connection).await.map_err(unreachable)?;
-    Ok(connection)
+/// Opens a connection. A URL that is none is not worth waiting for.
+fn open(url: &str) -> Result<Connection, EnqueueError> {
+    Connection::open(url, TIMEOUTS).map_err(|error| EnqueueError::Refused(error.to_string()))
 }
 
 fn unreachable(error: impl std::fmt::Display) -> EnqueueError {
     EnqueueError::Unreachable(error.to_string())
+}
+
+fn no_answer_of_ours() -> EnqueueError {
+    EnqueueError::Refused("unexpected answer".to_owned())
 }

@@ -10,6 +10,8 @@ use crate::domain::ids::GameId;
 pub struct AddressCount<'a> {
     /// The client's address, as limits count it.
     pub address: &'a str,
+    /// The game of the client's key: one game's clients do not use up what another's may send from there.
+    pub game: Option<GameId>,
     /// Requests a minute; at least 1.
     pub limit: u32,
     /// How long it is blocked once over.
@@ -38,19 +40,34 @@ pub struct QuotaCount<'a> {
     pub new: u32,
 }
 
-/// A receipt to remember under an `Idempotency-Key`.
+/// What a receipt stands under.
 #[derive(Debug, Clone, Copy)]
-pub struct Remember<'a> {
+pub struct ReceiptName<'a> {
+    /// Whose batch it is of.
+    pub game: GameId,
     /// `api_keys.id`.
     pub key_id: i32,
+    /// Whether that is a server key: they have a budget of their own.
+    pub from_server: bool,
     /// The client's `Idempotency-Key`, a valid identifier.
     pub key: &'a str,
-    /// What to remember.
+}
+
+/// A receipt to find, or to keep, under an `Idempotency-Key`.
+#[derive(Debug, Clone, Copy)]
+pub struct Remember<'a> {
+    /// Under what.
+    pub name: ReceiptName<'a>,
+    /// What to keep; empty: nothing, only look whether one stands.
     pub receipt: &'a [u8],
-    /// For how long.
+    /// The one that the caller has read, which `receipt` replaces; empty: none. Another one is answered, and nothing done.
+    pub known: &'a [u8],
+    /// For how long from the first one on.
     pub ttl_ms: u64,
-    /// Most receipts of a game.
+    /// Most receipts of a game by keys of one kind.
     pub max: u32,
+    /// Most receipts of all games.
+    pub max_all: u32,
 }
 
 /// One request's call.
@@ -60,6 +77,8 @@ pub struct EnqueueRequest<'a> {
     pub game: GameId,
     /// Its id.
     pub batch_id: Uuid,
+    /// How many of its events were queued before, under the same id.
+    pub queued_before: usize,
     /// The address to count, unless it is exempt.
     pub address: Option<AddressCount<'a>>,
     /// The quotas to count.
@@ -68,6 +87,8 @@ pub struct EnqueueRequest<'a> {
     pub high: &'a [u8],
     /// The job of the lane `low`; empty: none.
     pub low: &'a [u8],
+    /// Most percent of the queue that the game may fill alone; 100: all of it.
+    pub share_percent: u8,
     /// The receipt to remember or find.
     pub remember: Option<Remember<'a>>,
 }
@@ -105,7 +126,7 @@ pub struct OverQuota {
     pub index: usize,
     /// How many events still fit.
     pub left: u32,
-    /// Milliseconds until one more fits than now.
+    /// Milliseconds until the others fit too (as many of them as the limit is, at most), if what fits now is counted.
     pub retry_after_ms: u64,
 }
 
@@ -115,6 +136,8 @@ pub struct Enqueued {
     /// What is left of the address's limit, whenever it was counted: whatever became of the rest, Redis has a key for
     /// it now.
     pub address: Option<Counted>,
+    /// For how many milliseconds the address is blocked, where a receipt is told all the same.
+    pub blocked_ms: Option<u64>,
     /// What became of the rest.
     ///
     /// [`EnqueueError`]: the outcome is unknown, or Redis took nothing.
@@ -137,10 +160,18 @@ pub enum EnqueueReply {
     Over(Vec<OverQuota>),
     /// Nothing but counting the address: this receipt stands under the `Idempotency-Key`.
     Remembered(Vec<u8>),
-    /// Nothing: so many jobs are stored.
+    /// Nothing but counting the address: so many jobs are stored.
     QueueFull(u64),
-    /// Nothing: the game has as many receipts as it may have.
-    ReceiptsFull,
+    /// Nothing but counting the address: the game has as many receipts as it may have by keys of this kind; or all games
+    /// together have as many as there may be.
+    ReceiptsFull {
+        /// Whether it is the bound of all games together.
+        of_all: bool,
+        /// Milliseconds until some expire.
+        retry_after_ms: u64,
+    },
+    /// Nothing but counting the address: so many jobs of the game are stored, which is its share of the queue.
+    GameShare(u64),
 }
 
 /// Why nothing is known of a call.
@@ -152,6 +183,9 @@ pub enum EnqueueError {
     /// Redis is over its `maxmemory`: nothing was queued.
     #[error("Redis is out of memory")]
     OutOfMemory,
+    /// The Redis that counts limits is away, and nothing was asked of the queue.
+    #[error("the Redis that counts limits does not answer")]
+    LimitsAway,
     /// Redis refused the script, or answered what it cannot.
     #[error("Redis refused: {0}")]
     Refused(String),

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Removes dead letters that Postgres has stored. One that was replayed meanwhile is no dead letter and stays.
--- KEYS  1 dead  2 jobs  3 trouble  4 troubled_at  5 named
+-- KEYS  1 dead  2 jobs  3 trouble  4 troubled_at  5 named  6 shares
 -- ARGV  ids (<= 250)
 -- Returns how many were removed. Cost O(ids).
 local letters = redis.call('HMGET', KEYS[1], unpack(ARGV))
@@ -10,6 +10,12 @@ for i, id in ipairs(ARGV) do
         ids[#ids + 1] = id
         local name = string.match(id, '^%d+%-n:(.*)%-[hl]$')
         if name and redis.call('HGET', KEYS[5], name) == id then redis.call('HDEL', KEYS[5], name) end
+        -- As in settle.lua: off its game's share of the queue.
+        local game, size = string.match(id, '@(%d+)%.(%d+)%-[hl]$')
+        if game and redis.call('HEXISTS', KEYS[2], id) == 1 then
+            local off = string.format('%.0f', -(2 ^ 40 + size))
+            if redis.call('HINCRBY', KEYS[6], game, off) < 2 ^ 40 then redis.call('HDEL', KEYS[6], game) end
+        end
     end
 end
 if ids[1] then

@@ -2,7 +2,7 @@
 -- Settles many jobs of one worker at once. What the worker does not hold any more is left alone: a late hand does
 -- nothing, and a call that is repeated because its answer was lost changes nothing.
 -- KEYS  1 held:<worker>  2 jobs  3 trouble  4 troubled_at  5 alone  6 counters  7 delayed  8 dead  9 named
---       10 high:again  11 low:again
+--       10 high:again  11 low:again  12 shares
 -- ARGV  1 worker  2 channel to tell that score facts were committed, or ''
 --       3..7 how many: done, to run later, dead, given back, names; then, in this order:
 --       done: id · later: id, delay in ms, trouble, '1' when it consumed an attempt · dead: id, dead letter
@@ -37,6 +37,22 @@ local function leave_hands(ids)
     end
 end
 
+-- As in enqueue.lua: a game's jobs and their bytes are one number.
+local JOB = 2 ^ 40
+
+-- Takes jobs that are gone off their games' shares of the queue. An id says what was counted for it; one that an older
+-- ingest made says nothing, and was not counted.
+local function leave_shares(key, ids)
+    local counted = {}
+    for _, id in ipairs(ids) do
+        local game, size = string.match(id, '@(%d+)%.(%d+)%-[hl]$')
+        if game then counted[game] = (counted[game] or 0) + JOB + size end
+    end
+    for game, off in pairs(counted) do
+        if redis.call('HINCRBY', key, game, string.format('%.0f', -off)) < JOB then redis.call('HDEL', key, game) end
+    end
+end
+
 local count = tonumber(ARGV[3])
 if count > 0 then
     local done = {}
@@ -49,6 +65,7 @@ if count > 0 then
         settled = settled + #done
         leave_hands(done)
         redis.call('HDEL', KEYS[2], unpack(done))
+        leave_shares(KEYS[12], done)
         redis.call('HDEL', KEYS[3], unpack(done))
         redis.call('ZREM', KEYS[4], unpack(done))
         redis.call('HINCRBY', KEYS[6], 'done', #done)

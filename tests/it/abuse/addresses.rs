@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use scoreline::domain::ids::GameId;
 use scoreline::http::client_address::ClientAddress;
 use scoreline::ingest::DoorSettings;
-use scoreline::ingest::limits::Limits;
+use scoreline::ingest::limits::{Limits, Sender};
 use scoreline::lifecycle::Lifecycle;
 use scoreline::queue::enqueue::{AddressCount, EnqueueReply, EnqueueRequest, Enqueuer};
 use serde_json::json;
@@ -56,7 +56,7 @@ async fn an_untrusted_peers_headers_count_for_nothing() {
         }
     }
     let addresses: Vec<String> = counted(&redis).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(addresses, ["ip:127.0.0.1"]);
+    assert_eq!(addresses, ["ip:1|127.0.0.1"]);
 }
 
 #[tokio::test]
@@ -93,13 +93,13 @@ async fn a_trusted_proxys_header_is_read_from_the_right_and_nothing_else_is() {
         let answer = door.send(CLIENT, &headers, good.as_bytes()).await;
         assert_eq!(answer.status, 202, "{headers:?}: {answer:?}");
         let addresses: Vec<String> = counted(&redis).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(addresses, [format!("ip:{expected}")], "{headers:?}");
+        assert_eq!(addresses, [format!("ip:1|{expected}")], "{headers:?}");
     }
     // As many hops as fit: the first untrusted one from the right is found, or the request is refused.
     let hops = format!("198.51.100.9, {}", vec!["10.0.0.1"; 2_000].join(","));
     ::redis::cmd("FLUSHALL").exec(&mut redis.connection()).unwrap();
     assert_eq!(door.send(CLIENT, &[("x-forwarded-for", &hops)], good.as_bytes()).await.status, 202);
-    assert_eq!(counted(&redis)[0].0, "ip:198.51.100.9");
+    assert_eq!(counted(&redis)[0].0, "ip:1|198.51.100.9");
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn a_flood_from_many_addresses_does_not_fill_redis() {
     // A minute later Redis counts again.
     door.pass(60);
     assert_eq!(from(2_000, CLIENT).await, 202);
-    assert!(counted(&redis).iter().any(|(name, _)| name == "ip:2001:db8:0:7d0::/64"), "{:?}", counted(&redis));
+    assert!(counted(&redis).iter().any(|(name, _)| name == "ip:1|2001:db8:0:7d0::/64"), "{:?}", counted(&redis));
 }
 
 #[tokio::test]
@@ -170,10 +170,12 @@ async fn an_address_that_was_counted_is_told_of_when_the_queue_is_full() {
         let request = EnqueueRequest {
             game: GameId(1),
             batch_id: Uuid::nil(),
-            address: Some(AddressCount { address, limit: 3, block_ms: 1_000 }),
+            queued_before: 0,
+            address: Some(AddressCount { address, game: None, limit: 3, block_ms: 1_000 }),
             quotas: &[],
             high: b"job",
             low: &[],
+            share_percent: 100,
             remember: None,
         };
         answers.push(enqueuer.enqueue(&request).await);
@@ -188,19 +190,22 @@ async fn an_address_that_was_counted_is_told_of_when_the_queue_is_full() {
 fn a_million_addresses_take_bounded_memory_in_ingest() {
     let limits = Limits::new(defaults());
     let (now_ms, before) = (NOW * 1_000, resident_kb());
-    let address = |n: u32| ClientAddress::from(IpAddr::from(Ipv6Addr::from_bits(u128::from(n) << 64)));
+    let sender = |n: u32| Sender {
+        game: Some(GameId(1)),
+        address: ClientAddress::from(IpAddr::from(Ipv6Addr::from_bits(u128::from(n) << 64))),
+    };
     for n in 0..1_000_000 {
-        assert!(limits.allow_locally(address(n), now_ms), "nobody is refused for others");
+        assert!(limits.refused_locally(sender(n), now_ms).is_none(), "nobody is refused for others");
         limits.counted(199, now_ms);
         if n % 2 == 0 {
-            limits.deny(address(n), 60_000, now_ms);
+            limits.deny(sender(n), 60_000, now_ms);
         }
     }
     assert!(!limits.asks_redis(now_ms), "Redis is asked about no more of them");
     let grown = resident_kb().saturating_sub(before);
     assert!(grown < 64 * 1_024, "{grown} KiB for two tables of 100,000 addresses");
     assert!(limits.asks_redis(now_ms + 60_000));
-    let blocked: BTreeSet<bool> = (0..1_000).map(|n| limits.denied(address(n), now_ms).is_some()).collect();
+    let blocked: BTreeSet<bool> = (0..1_000).map(|n| limits.denied(sender(n), now_ms).is_some()).collect();
     assert_eq!(blocked.len(), 2, "who was blocked first stays blocked");
 }
 
@@ -236,8 +241,9 @@ async fn names_that_look_like_keys_stay_within_their_own_key() {
         }
     }
     let keys: BTreeSet<String> = ::redis::cmd("KEYS").arg("*").query(&mut redis.connection()).unwrap();
-    let mut expected: BTreeSet<String> =
-        ["jobs", "low", "counters", "idemcount:1"].map(|name| format!("{{sl:q0}}:{name}")).into();
+    let mut expected: BTreeSet<String> = ["jobs", "low", "counters", "shares", "idemuse", "idemuse:1:client"]
+        .map(|name| format!("{{sl:q0}}:{name}"))
+        .into();
     for player in hostile {
         expected.insert(format!("{{sl:q0}}:limit:player:1:{player}"));
         expected.insert(format!("{{sl:q0}}:idem:1:1:{player}:0123456789abcdef"));

@@ -25,6 +25,7 @@ use crate::support::redis::TestRedis;
 pub const CLIENT: &str = "client-key-of-the-demo-game";
 pub const SERVER: &str = "server-key-of-the-demo-game";
 pub const OTHER: &str = "server-key-of-another-game";
+pub const OTHER_CLIENT: &str = "client-key-of-another-game";
 pub const NOW: i64 = 1_800_000_000;
 
 /// The defaults of a group of settings.
@@ -78,6 +79,7 @@ pub fn directory(demo: GameEntry) -> Directory {
             (hash(CLIENT), entry(1, KeyKind::Client, &demo)),
             (hash(SERVER), entry(2, KeyKind::Server, &demo)),
             (hash(OTHER), entry(3, KeyKind::Server, &other)),
+            (hash(OTHER_CLIENT), entry(4, KeyKind::Client, &other)),
         ]),
         games: HashMap::from([(demo.slug.clone(), Arc::clone(&demo)), (other.slug.clone(), other)]),
     }

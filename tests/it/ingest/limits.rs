@@ -33,28 +33,28 @@ async fn fine_print_8_the_201st_request_within_a_minute_is_refused_and_blocks() 
     refused.refused(429, "address_limit");
     assert_eq!((&refused.headers["retry-after"], &refused.body["limit"]), (&"60".to_owned(), &json!(200)));
     let ttl = |key: &str| -> i64 { ::redis::cmd("PTTL").arg(key).query(&mut redis.connection()).unwrap() };
-    let blocked_for = ttl("{sl:q0}:limit:block:127.0.0.1");
+    let blocked_for = ttl("{sl:q0}:limit:block:1|127.0.0.1");
 
     let before = calls(&redis);
     for _ in 0..50 {
         door.post(CLIENT, &event(202, "t", "p")).await.refused(429, "address_limit");
     }
     assert_eq!(calls(&redis), before, "a known block costs no call");
-    assert!(ttl("{sl:q0}:limit:block:127.0.0.1") <= blocked_for, "refusals do not extend it");
+    assert!(ttl("{sl:q0}:limit:block:1|127.0.0.1") <= blocked_for, "refusals do not extend it");
     assert_eq!(door.post(SERVER, &event(203, "t", "p")).await.status, 202, "a server key has no such limit");
     assert_eq!(queued(&redis), 201);
 
     // Another replica, which knows nothing, refuses too; when both windows have passed it is let in.
     let fresh = door::open(door::settings(&redis)).await;
     // As if half of the block had passed: what it refuses does not extend it either.
-    let block = "{sl:q0}:limit:block:127.0.0.1";
+    let block = "{sl:q0}:limit:block:1|127.0.0.1";
     let _: i64 = ::redis::cmd("PEXPIRE").arg(block).arg(30_000).query(&mut redis.connection()).unwrap();
     let refused = fresh.post(CLIENT, &event(1, "t", "p")).await;
     refused.refused(429, "address_limit");
     assert_eq!((refused.headers["retry-after"].as_str(), ttl(block) <= 30_000), ("30", true));
     let mut connection = redis.connection();
-    let _: () = ::redis::cmd("DEL").arg("{sl:q0}:limit:block:127.0.0.1").query(&mut connection).unwrap();
-    let _: () = ::redis::cmd("DEL").arg("{sl:q0}:limit:ip:127.0.0.1").query(&mut connection).unwrap();
+    let _: () = ::redis::cmd("DEL").arg("{sl:q0}:limit:block:1|127.0.0.1").query(&mut connection).unwrap();
+    let _: () = ::redis::cmd("DEL").arg("{sl:q0}:limit:ip:1|127.0.0.1").query(&mut connection).unwrap();
     fresh.pass(61);
     let answer = fresh.post(CLIENT, &event(1, "t", "p")).await;
     assert_eq!(answer.status, 202);
@@ -66,13 +66,21 @@ async fn requests_that_fail_count_against_their_address_too() {
     let mut settings = door::settings(&redis);
     settings.limits.rate_limit_requests = 5;
     let door = door::open(settings).await;
-    door.send(CLIENT, &[], b"not json").await.refused(400, "body_not_json");
-    door.request("POST", "/v1/events", &[], b"[]").await.refused(401, "key_missing");
-    door.request("GET", "/nothing", &[], b"").await.refused(404, "not_found");
-    door.send(CLIENT, &[], b"[7]").await.refused(422, "all_events_rejected");
+    for _ in 0..2 {
+        door.send(CLIENT, &[], b"not json").await.refused(400, "body_not_json");
+        door.send(CLIENT, &[], b"[7]").await.refused(422, "all_events_rejected");
+    }
     assert_eq!(door.post(CLIENT, &event(1, "t", "p")).await.status, 202);
     door.post(CLIENT, &event(2, "t", "p")).await.refused(429, "address_limit");
+    // Whoever has no key is counted beside those who have.
+    for _ in 0..3 {
+        door.request("POST", "/v1/events", &[], b"[]").await.refused(401, "key_missing");
+    }
+    for _ in 0..2 {
+        door.request("GET", "/nothing", &[], b"").await.refused(404, "not_found");
+    }
     door.request("POST", "/v1/events", &[], b"[]").await.refused(429, "address_limit");
+    door.request("GET", "/nothing", &[], b"").await.refused(429, "address_limit");
 }
 
 #[tokio::test]
@@ -148,7 +156,7 @@ async fn fine_print_8_windows_slide() {
     door.post(SERVER, &batch(10, "p")).await.counts(5, 0, 0, 5);
     // The address sent 4 requests more than a minute ago, and 6 since.
     let times: Vec<i64> = [61_000; 4].into_iter().chain([50_000; 6]).map(|ago| now - ago).collect();
-    ::redis::cmd("RPUSH").arg("{sl:q0}:limit:ip:127.0.0.1").arg(times).exec(&mut connection).unwrap();
+    ::redis::cmd("RPUSH").arg("{sl:q0}:limit:ip:1|127.0.0.1").arg(times).exec(&mut connection).unwrap();
     for number in 0..5 {
         let answer = door.post(CLIENT, &event(number, "t", "q")).await;
         assert_eq!(answer.status == 202, number < 4, "{number}: {answer:?}");
@@ -161,6 +169,7 @@ async fn what_a_replica_holds_back_is_not_forgotten_when_redis_takes_nothing() {
     let mut settings = door::settings(&redis);
     settings.limits.rate_limit_requests = 0;
     settings.queue.queue_max_jobs = 19;
+    settings.queue.queue_game_share = 100;
     let door = door::open_with(settings, door::directory(door::game(1, "demo", Some(400), None))).await;
     for number in 0..19 {
         door.post(SERVER, &event(number, "t", "p")).await.counts(1, 0, 0, 0);
@@ -256,7 +265,7 @@ async fn limits_with_a_redis_of_their_own_are_counted_there() {
     assert_eq!(queued(&queue), 10);
     let keys: Vec<String> = ::redis::cmd("KEYS").arg("*").query(&mut limits.connection()).unwrap();
     assert!(keys.contains(&"{sl:g:1}:limit:player:1:p".to_owned()), "{keys:?}");
-    assert!(keys.contains(&"{sl:a:127.0.0.1}:limit:block:127.0.0.1".to_owned()), "{keys:?}");
+    assert!(keys.contains(&"{sl:a:127.0.0.1}:limit:block:1|127.0.0.1".to_owned()), "{keys:?}");
     let keys: Vec<String> = ::redis::cmd("KEYS").arg("*limit*").query(&mut queue.connection()).unwrap();
     assert_eq!(keys, Vec::<String>::new());
 }

@@ -3,6 +3,7 @@
 mod batches;
 mod cluster;
 pub mod door;
+mod fairness;
 mod limits;
 mod receipts;
 mod refusals;

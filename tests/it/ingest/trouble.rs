@@ -16,6 +16,7 @@ async fn a_full_queue_refuses_and_reopens_below_nine_tenths() {
     let redis = redis();
     let mut settings = door::settings(&redis);
     settings.queue.queue_max_jobs = 10;
+    settings.queue.queue_game_share = 100;
     let door = door::open(settings).await;
     for number in 0..10 {
         assert_eq!(door.post(SERVER, &event(number, "t", "p")).await.status, 202);
@@ -24,8 +25,8 @@ async fn a_full_queue_refuses_and_reopens_below_nine_tenths() {
     answer.refused(503, "queue_full");
     assert!(answer.headers.contains_key("retry-after"));
     assert_eq!(queued(&redis), 10);
-    // A rejected batch needs no room.
-    door.post(SERVER, &json!([{}])).await.refused(422, "all_events_rejected");
+    // From here on nobody's body is read.
+    door.post(SERVER, &json!([{}])).await.refused(503, "queue_full");
 
     let mut connection = redis.connection();
     let finish = |connection: &mut ::redis::Connection| {
@@ -104,7 +105,7 @@ async fn an_answer_waits_for_redis_and_silence_is_503() {
 
 /// What is logged, as one text.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub struct Log(pub Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

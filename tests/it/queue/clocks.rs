@@ -31,6 +31,8 @@ async fn received_at(enqueuer: &Enqueuer) -> i64 {
     let request = EnqueueRequest {
         game: GameId(1),
         batch_id: uuid::Uuid::new_v4(),
+        queued_before: 0,
+        share_percent: 100,
         address: None,
         quotas: &[],
         high: &payload("x"),

@@ -67,6 +67,28 @@ async fn a_worker_refuses_more_jobs_than_it_can_hold() {
 }
 
 #[test]
+fn settings_that_no_program_can_honour_are_refused_at_start() {
+    for (program, setting, wrong) in [
+        // A job counts its events in 16 bits.
+        (env!("CARGO_BIN_EXE_ingest"), "MAX_BATCH_EVENTS", ["0", "65536"]),
+        (env!("CARGO_BIN_EXE_ingest"), "QUEUE_GAME_SHARE", ["0", "101"]),
+        // Without a lease everybody is dead at once.
+        (env!("CARGO_BIN_EXE_worker"), "QUEUE_LEASE_SECONDS", ["0", "1000000"]),
+    ] {
+        for value in wrong {
+            let output = Command::new(program)
+                .env("DATABASE_URL", "postgres://127.0.0.1:1/x")
+                .env(setting, value)
+                .output()
+                .unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            let flag = setting.to_lowercase().replace('_', "-");
+            assert!(output.status.code() == Some(2) && said.contains(&flag), "{setting}={value}: {said}");
+        }
+    }
+}
+
+#[test]
 fn config_masks_secrets_and_refuses_what_is_unsafe() {
     let output = Command::new(env!("CARGO_BIN_EXE_scoreline"))
         .args(["config", "--offline"])
