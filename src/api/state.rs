@@ -12,7 +12,7 @@ use super::cache::PageCache;
 use super::history::History;
 use super::public_reads::PublicReads;
 use super::source::{Damaged, SmallBoards};
-use crate::config::{ApiConfig, HttpConfig};
+use crate::config::{ApiConfig, GameBounds, HttpConfig};
 use crate::directory::{Directory, KeyHash, SharedDirectory, hash_key};
 use crate::domain::clock::Clock;
 use crate::http::failed_guesses::FailedGuesses;
@@ -78,6 +78,7 @@ pub struct Shared {
     pub(super) ahead: Ahead,
     pub(super) public_cache_control: axum::http::HeaderValue,
     pub(super) http: HttpConfig,
+    pub(super) bounds: GameBounds,
 }
 
 impl std::ops::Deref for ApiState {
@@ -124,6 +125,7 @@ impl ApiState {
             public_cache_control: axum::http::HeaderValue::try_from(public)
                 .unwrap_or(axum::http::HeaderValue::from_static("public, max-age=1")),
             http: settings.http,
+            bounds: settings.config.bounds,
         })))
     }
 

@@ -13,6 +13,7 @@ pub mod events;
 pub mod facts;
 pub mod failure;
 pub mod fold_periods;
+pub mod game_bounds;
 pub mod games;
 pub mod grants;
 pub mod keys;

@@ -14,6 +14,7 @@ use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::directory::KeyKind;
 use crate::domain::name::check_name;
+use crate::store::game_bounds;
 use crate::store::keys::{self, ApiKey};
 
 /// A key that was just made.
@@ -56,7 +57,11 @@ pub async fn create(State(state): State<ApiState>, studio: Studio, body: RawBody
     if let Some(Err(problem)) = label.map(check_name) {
         return Err(Problem::bad_request("label_invalid", problem.to_string()).at("/label"));
     }
+    let (game, bounds) = (studio.game.id, &state.bounds);
+    game_bounds::may_change(&state.pool, game, bounds).await?;
     let mut transaction = state.pool.begin().await?;
+    game_bounds::check_keys(&mut transaction, game, bounds).await?;
+    game_bounds::count_change(&mut transaction, game, bounds).await?;
     let made = keys::create(&mut transaction, studio.game.id, wanted.kind, label, studio.actor, rand::random());
     let (key, secret) = made.await?;
     transaction.commit().await?;

@@ -17,6 +17,7 @@ use crate::domain::board::LeaderboardSpec;
 use crate::domain::board_text::{SpecProblem, parse_spec};
 use crate::domain::clock::Micros;
 use crate::domain::ids::Slug;
+use crate::store::game_bounds;
 use crate::store::leaderboards::{self, Applied, ApplyError, Building, StoredLeaderboard};
 
 /// A leaderboard as its studio sees it.
@@ -127,8 +128,20 @@ pub async fn put(
 async fn write(state: &ApiState, studio: &Studio, spec: &LeaderboardSpec, query: &str) -> Result<Response, Problem> {
     let accept =
         query.split('&').any(|pair| matches!(pair, "accept_incomplete_history=true" | "accept_incomplete_history=1"));
+    let (game, bounds) = (studio.game.id, &state.bounds);
+    if let Some(same) = as_written(state, studio, spec).await? {
+        return Ok(written(Applied::Unchanged, same));
+    }
+    game_bounds::may_change(&state.pool, game, bounds).await?;
     let mut transaction = state.pool.begin().await?;
-    let result = leaderboards::apply(&mut transaction, studio.game.id, spec, accept, studio.actor).await?;
+    let event_type = spec.definition.event_type.as_str();
+    let before = game_bounds::holdings(&mut transaction, game, event_type).await?;
+    let result = leaderboards::apply(&mut transaction, game, spec, accept, studio.actor).await?;
+    if result != Applied::Unchanged {
+        let after = game_bounds::holdings(&mut transaction, game, event_type).await?;
+        after.check(&before, bounds)?;
+        game_bounds::count_change(&mut transaction, game, bounds).await?;
+    }
     transaction.commit().await?;
     let stored = stored(state, studio, spec.slug.as_str()).await?;
     if let (Applied::Created, Some(live)) = (result, stored.live) {
@@ -138,9 +151,23 @@ async fn write(state: &ApiState, studio: &Studio, spec: &LeaderboardSpec, query:
         }
     }
     state.directory_changed().await;
-    let leaderboard = stored.into();
+    Ok(written(result, stored))
+}
+
+fn written(result: Applied, stored: StoredLeaderboard) -> Response {
     let status = if result == Applied::Created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(WrittenLeaderboard { result, leaderboard })).into_response())
+    (status, Json(WrittenLeaderboard { result, leaderboard: stored.into() })).into_response()
+}
+
+/// The leaderboard, if it is written exactly so already: whoever says again and again what is so changes nothing, and
+/// takes no lock.
+async fn as_written(
+    state: &ApiState,
+    studio: &Studio,
+    spec: &LeaderboardSpec,
+) -> Result<Option<StoredLeaderboard>, Problem> {
+    let all = leaderboards::list(&state.pool, studio.game.id).await?;
+    Ok(all.into_iter().find(|stored| stored.spec == *spec))
 }
 
 /// `404`.
@@ -207,11 +234,13 @@ pub async fn show(
 )]
 pub async fn delete(State(state): State<ApiState>, studio: Studio, Named(slug): Named) -> Result<StatusCode, Problem> {
     let slug = Slug::parse(&slug).map_err(|_| not_found())?;
+    game_bounds::may_change(&state.pool, studio.game.id, &state.bounds).await?;
     let mut transaction = state.pool.begin().await?;
     if !leaderboards::delete(&mut transaction, studio.game.id, slug.as_str(), studio.actor).await? {
         transaction.rollback().await?;
         return Err(not_found());
     }
+    game_bounds::count_change(&mut transaction, studio.game.id, &state.bounds).await?;
     transaction.commit().await?;
     state.directory_changed().await;
     Ok(StatusCode::NO_CONTENT)

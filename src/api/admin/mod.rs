@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod audit_log;
+mod bounds;
 pub mod dead_letters;
 pub mod games;
 pub mod keys;

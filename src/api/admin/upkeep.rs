@@ -14,7 +14,7 @@ use crate::board_rebuild::{RebuildBoardError, rebuild_board};
 use crate::domain::clock::Micros;
 use crate::ranking::RebuildError;
 use crate::store::audit_log::{self, Change, record};
-use crate::store::{leaderboards, partitions, recompute};
+use crate::store::{game_bounds, leaderboards, partitions, recompute};
 
 /// A month of events.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -94,6 +94,8 @@ pub async fn rebuild(
         subject: &slug,
         detail: serde_json::json!({ "generation": live.generation.id }),
     };
+    game_bounds::may_change(&state.pool, studio.game.id, &state.bounds).await?;
+    game_bounds::count_change(&mut *state.pool.acquire().await?, studio.game.id, &state.bounds).await?;
     let begun = audit_log::begin(&state.pool, &change).await?;
     // In a task of its own: a client that goes away does not leave half of it to expire.
     let order = live.generation.spec.definition.order;
@@ -125,7 +127,10 @@ pub async fn rebuild(
 )]
 pub async fn recompute(State(state): State<ApiState>, studio: Studio, Named(slug): Named) -> Result<Response, Problem> {
     let stored = super::leaderboards::stored(&state, &studio, &slug).await?;
+    game_bounds::may_change(&state.pool, studio.game.id, &state.bounds).await?;
     let mut transaction = state.pool.begin().await?;
+    game_bounds::check_not_recomputing(&mut transaction, studio.game.id, stored.id).await?;
+    game_bounds::count_change(&mut transaction, studio.game.id, &state.bounds).await?;
     let begun = recompute::begin(&mut transaction, stored.id, &stored.spec).await;
     let generation = begun.map_err(leaderboards::ApplyError::from)?;
     let change = Change {

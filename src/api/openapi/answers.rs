@@ -39,7 +39,15 @@ fn refusals(path: &str, method: &HttpMethod, body: bool) -> Vec<(&'static str, &
     let mut all = vec![("500", "`internal_error`: a bug, which is logged"), ("503", unavailable(path))];
     if !path.starts_with("/v1/public/") {
         all.push(("401", "`key_missing`, `key_unknown`"));
-        all.push(("429", "`too_many_unknown_keys`: wait before trying the next key"));
+        let changes = matches!(method, HttpMethod::Post | HttpMethod::Put | HttpMethod::Delete);
+        all.push((
+            "429",
+            if admin && changes {
+                "`too_many_unknown_keys`: wait before trying the next key; `too_many_changes`: this game changes too often"
+            } else {
+                "`too_many_unknown_keys`: wait before trying the next key"
+            },
+        ));
     } else {
         all.push(("429", "`too_many_reads`: this address has asked for too much that no cache has"));
     }
@@ -85,9 +93,18 @@ fn of_changes(path: &str, method: &HttpMethod) -> Vec<(&'static str, &'static st
     let definition = path.starts_with("/v1/admin/leaderboards");
     match (path, method) {
         ("/v1/admin/games", HttpMethod::Post) => vec![("409", "`game_exists`")],
+        ("/v1/admin/keys", HttpMethod::Post) => vec![("409", "`too_many_keys`: `limit` says how many there may be")],
         (path, HttpMethod::Post) if path.ends_with("/rebuild") => vec![("409", "`rebuild_under_way`")],
+        (path, HttpMethod::Post) if path.ends_with("/recompute") => vec![
+            ("409", "`recompute_under_way`: it is being computed anew already"),
+            ("422", "The definition is unusable; `field` says where, and the code why"),
+        ],
         (_, HttpMethod::Post | HttpMethod::Put) if definition => vec![
-            ("409", "`history_incomplete`: events that it needs are no longer stored"),
+            (
+                "409",
+                "`history_incomplete`: events that it needs are no longer stored; `too_many_leaderboards`, \
+                 `too_many_leaderboards_of_type`, `definitions_too_large`: `limit` says how much a game may have",
+            ),
             ("422", "The definition is unusable; `field` says where, and the code why"),
         ],
         _ => Vec::new(),

@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod audit_log;
+mod bounds;
 mod cli;
 mod damaged;
 mod directory;

@@ -13,7 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use scoreline::aggregator::rebuild::rebuild_board;
 use scoreline::api::{ApiSettings, ApiState};
-use scoreline::config::{ApiConfig, HttpConfig};
+use scoreline::config::{ApiConfig, GameBounds, HttpConfig};
 use scoreline::directory::{DirectorySource, KeyKind, publish_if_stale};
 use scoreline::domain::board::Order;
 use scoreline::domain::clock::{Clock, Micros};
@@ -100,19 +100,28 @@ impl World {
     }
 
     pub async fn with(change: impl FnOnce(&mut HttpConfig)) -> Self {
-        Self::built(change, None, true).await
+        Self::built(change, None, true, GameBounds::default()).await
+    }
+
+    pub async fn with_bounds(bounds: GameBounds) -> Self {
+        Self::built(|_| (), None, true, bounds).await
     }
 
     pub async fn with_replica(replica: Pool) -> Self {
-        Self::built(|_| (), Some(replica), true).await
+        Self::built(|_| (), Some(replica), true, GameBounds::default()).await
     }
 
     /// An api to which no notice comes.
     pub async fn deaf() -> Self {
-        Self::built(|_| (), None, false).await
+        Self::built(|_| (), None, false, GameBounds::default()).await
     }
 
-    async fn built(change: impl FnOnce(&mut HttpConfig), replica: Option<Pool>, listens: bool) -> Self {
+    async fn built(
+        change: impl FnOnce(&mut HttpConfig),
+        replica: Option<Pool>,
+        listens: bool,
+        bounds: GameBounds,
+    ) -> Self {
         let db = support::postgres::database().await;
         let redis = support::redis::redis();
         let ranking = Ranking::open(&redis.url, "sl").unwrap();
@@ -149,6 +158,7 @@ impl World {
                 admin_token: Some(ADMIN.to_owned().into()),
                 public_max_age: 1,
                 rate_limit_public_reads: PUBLIC_READS,
+                bounds,
             },
             http: http.clone(),
         })

@@ -1,0 +1,132 @@
+//! What one game may have and change is bounded, and another game does not notice.
+
+use hyper::{Method, StatusCode};
+use scoreline::config::GameBounds;
+use serde_json::{Value, json};
+
+use super::world::{Answer, Game, World, board};
+
+async fn post(world: &World, game: &Game, path: &str, body: &Value) -> Answer {
+    world.send(Method::POST, path, Some(&game.server), body).await
+}
+
+async fn make(world: &World, game: &Game, spec: &Value) -> Answer {
+    post(world, game, "/v1/admin/leaderboards", spec).await
+}
+
+fn refused(answer: &Answer, status: StatusCode, code: &str, limit: u64) {
+    assert_eq!((answer.status, answer.code().as_str()), (status, code), "{:?}", answer.body);
+    assert_eq!(answer.json()["limit"], limit);
+}
+
+#[tokio::test]
+async fn a_games_leaderboards_are_bounded() {
+    let bounds = GameBounds {
+        max_leaderboards: 4,
+        max_leaderboards_per_event_type: 2,
+        max_definition_bytes: 3_000,
+        ..GameBounds::default()
+    };
+    let world = World::with_bounds(bounds).await;
+    let (greedy, other) = (world.game("greedy").await, world.game("other").await);
+    let of = |slug: &str, kind: &str| json!({"slug": slug, "event_type": kind, "score": "/score"});
+    for (slug, kind) in [("a", "t"), ("b", "t"), ("c", "u")] {
+        assert_eq!(make(&world, &greedy, &of(slug, kind)).await.status, StatusCode::CREATED);
+    }
+    refused(&make(&world, &greedy, &of("d", "t")).await, StatusCode::CONFLICT, "too_many_leaderboards_of_type", 2);
+    let moved = world.send(Method::PUT, "/v1/admin/leaderboards/c", Some(&greedy.server), &of("c", "t")).await;
+    refused(&moved, StatusCode::CONFLICT, "too_many_leaderboards_of_type", 2);
+    let mut large = of("c", "u");
+    large["match"] = json!([{"pointer": "/mode", "any_of": (0..60).map(|n| format!("{n:060}")).collect::<Vec<_>>()}]);
+    let grown = world.send(Method::PUT, "/v1/admin/leaderboards/c", Some(&greedy.server), &large).await;
+    refused(&grown, StatusCode::CONFLICT, "definitions_too_large", 3_000);
+    assert_eq!(make(&world, &greedy, &of("d", "u")).await.status, StatusCode::CREATED);
+    refused(&make(&world, &greedy, &of("e", "v")).await, StatusCode::CONFLICT, "too_many_leaderboards", 4);
+    // What there is may be edited and removed, and makes room.
+    let mut renamed = of("d", "u");
+    renamed["name"] = json!("D");
+    assert_eq!(make(&world, &greedy, &renamed).await.status, StatusCode::OK);
+    let gone = world.send(Method::DELETE, "/v1/admin/leaderboards/d", Some(&greedy.server), &Value::Null).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    assert_eq!(make(&world, &greedy, &of("e", "v")).await.status, StatusCode::CREATED);
+    assert_eq!(make(&world, &other, &of("a", "t")).await.status, StatusCode::CREATED, "another game has its own");
+    let kept = world.get("/v1/admin/leaderboards", Some(&greedy.server)).await.json();
+    assert_eq!(kept["leaderboards"].as_array().unwrap().len(), 4, "nothing of what was refused is there");
+}
+
+#[tokio::test]
+async fn a_games_keys_are_bounded() {
+    let world = World::with_bounds(GameBounds { max_keys: 3, ..GameBounds::default() }).await;
+    let game = world.game("greedy").await;
+    let new = json!({"kind": "client"});
+    let made = post(&world, &game, "/v1/admin/keys", &new).await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    refused(&post(&world, &game, "/v1/admin/keys", &new).await, StatusCode::CONFLICT, "too_many_keys", 3);
+    let path = format!("/v1/admin/keys/{}", made.json()["id"]);
+    assert_eq!(world.send(Method::DELETE, &path, Some(&game.server), &Value::Null).await.status, StatusCode::OK);
+    assert_eq!(post(&world, &game, "/v1/admin/keys", &new).await.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_games_changes_a_minute_are_bounded() {
+    let world = World::with_bounds(GameBounds { max_changes_per_minute: 6, ..GameBounds::default() }).await;
+    let (hasty, other) = (world.game("hasty").await, world.game("other").await);
+    let named = |number: u32| {
+        let mut spec = board("b");
+        spec["name"] = json!(format!("Board {number}"));
+        spec
+    };
+    for number in 0..6 {
+        assert!(make(&world, &hasty, &named(number)).await.status.is_success(), "{number}");
+        // What changes nothing costs nothing.
+        assert_eq!(make(&world, &hasty, &named(number)).await.json()["result"], "unchanged");
+    }
+    let generations = async || -> i32 {
+        let query = sqlx::query_scalar("SELECT definitions_generation FROM games WHERE slug = 'hasty'");
+        query.fetch_one(&world.db.pool).await.unwrap()
+    };
+    let before = generations().await;
+    let key = json!({"kind": "client"});
+    for (method, path, body) in [
+        (Method::POST, "/v1/admin/leaderboards", named(7)),
+        (Method::PUT, "/v1/admin/leaderboards/b", named(7)),
+        (Method::DELETE, "/v1/admin/leaderboards/b", Value::Null),
+        (Method::POST, "/v1/admin/leaderboards/b/recompute", Value::Null),
+        (Method::POST, "/v1/admin/leaderboards/b/rebuild", Value::Null),
+        (Method::POST, "/v1/admin/keys", key.clone()),
+    ] {
+        let answer = world.send(method.clone(), path, Some(&hasty.server), &body).await;
+        refused(&answer, StatusCode::TOO_MANY_REQUESTS, "too_many_changes", 6);
+        let after: u32 = answer.header("retry-after").parse().unwrap();
+        assert!((1..=10).contains(&after), "{method} {path}: {after}");
+    }
+    assert_eq!(generations().await, before, "nobody had to read the definitions again");
+    assert_eq!(make(&world, &other, &named(0)).await.status, StatusCode::CREATED, "another game has its own");
+    let keys = world.get("/v1/admin/keys", Some(&hasty.server)).await.json();
+    let client = keys["keys"].as_array().unwrap().iter().find(|key| key["kind"] == "client").unwrap();
+    let revoke = format!("/v1/admin/keys/{}", client["id"]);
+    let revoked = world.send(Method::DELETE, &revoke, Some(&hasty.server), &Value::Null).await;
+    assert_eq!(revoked.status, StatusCode::OK, "a key can always be revoked");
+    // As if ten seconds had passed; and as if a clock had been set back.
+    for paid in ["changes_paid_until - interval '10 s'", "clock_timestamp() + interval '1 day'"] {
+        let earlier = format!("UPDATE games SET changes_paid_until = {paid} WHERE slug = 'hasty'");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(earlier)).execute(&world.db.pool).await.unwrap();
+        assert_eq!(post(&world, &hasty, "/v1/admin/keys", &key).await.status, StatusCode::CREATED, "{paid}");
+    }
+}
+
+#[tokio::test]
+async fn a_recompute_is_refused_while_one_is_under_way() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    world.board(&game, board("b")).await;
+    let recompute = async || post(&world, &game, "/v1/admin/leaderboards/b/recompute", &Value::Null).await;
+    assert_eq!(recompute().await.status, StatusCode::ACCEPTED);
+    for _ in 0..3 {
+        let again = recompute().await;
+        assert_eq!((again.status, again.code().as_str()), (StatusCode::CONFLICT, "recompute_under_way"));
+    }
+    let building = "SELECT count(*) FROM leaderboard_generations WHERE state <> 'retired'";
+    let count: i64 = sqlx::query_scalar(building).fetch_one(&world.db.pool).await.unwrap();
+    assert_eq!(count, 2, "the live one and the one that is computed");
+}
