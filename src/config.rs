@@ -264,6 +264,10 @@ pub struct RetentionConfig {
     /// How long a closed period stays in Redis.
     #[arg(long, env = "CLOSED_PERIOD_REDIS_TTL", default_value_t = 86_400)]
     pub closed_period_redis_ttl: u64,
+    /// How long a period that is over waits for what only a person can decide, in seconds (undecided dead letters, facts
+    /// that no program could read); 0: for ever. Then it closes, and what is replayed later is counted as late.
+    #[arg(long, env = "CLOSE_WAIT_SECONDS", default_value_t = 3_600)]
+    pub close_wait_seconds: u64,
     /// How long decided dead letters and the audit log are kept, in days.
     #[arg(long, env = "LOG_RETENTION_DAYS", default_value_t = 365)]
     pub log_retention_days: u32,

@@ -1,79 +1,129 @@
 //! Closing periods that are over (fine print 6).
 //!
-//! A period closes when now is past its end and grace, and so is everything that is still on its way: then whatever is
-//! folded later is late by the pure rule, and freezing it changes nobody's rank. What was missed while no cron ran is
-//! found by looking, not by a timer.
+//! A period closes when now is past its end and grace, and so is everything that is still on its way to its game: then
+//! whatever is folded later is late by the pure rule, and freezing it changes nobody's rank. What nobody decides is
+//! waited for `CLOSE_WAIT_SECONDS`. What was missed while no cron ran is found by looking, not by a timer.
 
-use sqlx::PgConnection;
+use std::collections::{HashMap, HashSet};
 
+use super::low_water;
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
+use crate::domain::board::Order;
 use crate::domain::clock::Micros;
+use crate::domain::ids::{BoardGenerationId, GameId};
+use crate::domain::low_water::{Closing, Hold, LowWater};
 use crate::lifecycle::crash_point;
 use crate::store::period_closing::{self as periods, DuePeriod};
 use crate::store::{definitions, fold_periods};
 
-/// Closes what is due; returns how many periods were closed.
+/// A period that waits no longer than this past its end and grace is not worth a word: its scores are being written.
+const USUAL_WAIT_SECONDS: i64 = 30;
+/// What a period waits for whose closing failed.
+pub const FAILING: &str = "failing";
+
+/// Closes what is due; returns how many periods were closed. One that fails does not stop the others.
 ///
 /// # Errors
-/// [`JobError`]; what was closed stays closed.
+/// [`JobError`]: the last failure; what was closed stays closed.
 pub async fn close_due(context: &Context, tenure: &Tenure) -> Result<u64, JobError> {
     let now = context.clock.now();
     let due = {
         let mut connection = context.pool.acquire().await?;
         periods::due(&mut connection, now).await?
     };
-    let is_over = |p: &DuePeriod| p.frozen || p.period.is_late(now, p.grace_seconds);
-    let due: Vec<DuePeriod> = due.into_iter().filter(is_over).collect();
-    if due.is_empty() {
-        return Ok(0);
-    }
-    let mark = low_water_mark(context).await?;
-    let mut closed = 0;
-    for period in due {
+    let water = match due.iter().map(|period| period.until).max() {
+        Some(until) => {
+            let games: HashSet<GameId> = due.iter().map(|period| period.game).collect();
+            Some(low_water::of_games(context, &Vec::from_iter(games), until).await?)
+        }
+        None => None,
+    };
+    let mut round = Round { context, tenure, now, closed: 0, orders: HashMap::new() };
+    let mut last = Ok(());
+    for period in &due {
         if context.stop.is_cancelled() {
             break;
         }
-        if !period.frozen && !period.period.is_late(mark, period.grace_seconds) {
-            tracing::debug!(period = period.id, %mark, "a period is over, but scores for it may be on their way");
-            continue;
+        let Some(water) = &water else { break };
+        if let Err(error) = round.look_at(period, water).await {
+            // If nothing can be done under this lease any more, the rest would fail as well.
+            tenure.check().await?;
+            tracing::warn!(period = period.id, generation = %period.generation, %error, "a period could not be closed");
+            if let Err(error) = round.waits(period, &[FAILING]).await {
+                tracing::debug!(period = period.id, %error, "what a period waits for was not noted");
+            }
+            last = Err(error);
         }
+    }
+    last.map(|()| round.closed)
+}
+
+/// One look at everything that is over.
+struct Round<'a> {
+    context: &'a Context,
+    tenure: &'a Tenure,
+    now: Micros,
+    closed: u64,
+    orders: HashMap<BoardGenerationId, Order>,
+}
+
+impl Round<'_> {
+    async fn look_at(&mut self, period: &DuePeriod, water: &LowWater) -> Result<(), JobError> {
+        let wait = self.context.retention.close_wait_seconds;
         if !period.frozen {
-            let mut transaction = tenure.begin().await?;
-            periods::freeze(&mut transaction, period.id).await?;
+            let over = match water.closing(period.game, period.until, self.now, wait) {
+                Closing::Waits(holds) => return self.waits(period, &codes(&holds)).await,
+                Closing::ClosesOver(holds) => codes(&holds),
+            };
+            // Before freezing: a period that cannot be ranked goes on counting.
+            self.order(period.generation).await?;
+            let mut transaction = self.tenure.begin().await?;
+            let frozen = periods::freeze(&mut transaction, period.id, &over).await?;
             transaction.commit().await?;
+            if !frozen {
+                return Ok(());
+            }
+            if !over.is_empty() {
+                tracing::warn!(period = period.id, game = %period.game, ?over, "a period closes over what nobody decided");
+            }
         }
         crash_point("close::after_freeze");
-        let mut transaction = tenure.begin().await?;
-        let entries = periods::write_standings(&mut transaction, period.id, period.order, now).await?;
+        let order = self.order(period.generation).await?;
+        let mut transaction = self.tenure.begin().await?;
+        let entries = periods::write_standings(&mut transaction, period.id, order, self.now).await?;
         transaction.commit().await?;
         tracing::info!(period = period.id, generation = %period.generation, entries, "period closed");
-        closed += 1;
+        self.closed += 1;
+        Ok(())
     }
-    Ok(closed)
+
+    async fn order(&mut self, generation: BoardGenerationId) -> Result<Order, JobError> {
+        if let Some(order) = self.orders.get(&generation) {
+            return Ok(*order);
+        }
+        let mut connection = self.context.pool.acquire().await?;
+        let order = periods::order(&mut connection, generation).await?;
+        self.orders.insert(generation, order);
+        Ok(order)
+    }
+
+    /// Notes what a period waits for, once it has waited for longer than usual.
+    async fn waits(&self, period: &DuePeriod, reasons: &[&'static str]) -> Result<(), JobError> {
+        let usual = self.now <= period.until.plus_seconds(USUAL_WAIT_SECONDS) && reasons != [FAILING];
+        if usual || period.frozen || period.waits_for == reasons {
+            return Ok(());
+        }
+        tracing::info!(period = period.id, game = %period.game, ?reasons, "a period is over and waits");
+        let mut transaction = self.tenure.begin().await?;
+        periods::set_waits(&mut transaction, period.id, reasons).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
 }
 
-/// Everything that was received before this moment has been folded or decided: the smallest `received_at` among queued
-/// and running jobs, undecided dead letters and facts.
-///
-/// A job becomes facts before it leaves the queue, so the queue is asked before the facts; a dead letter may come from
-/// the queue or go back to it, so they are asked before and after.
-///
-/// # Errors
-/// [`JobError`].
-pub async fn low_water_mark(context: &Context) -> Result<Micros, JobError> {
-    let dead_before = with(context, |c| Box::pin(periods::oldest_dead_letter(c))).await?;
-    let queue = (context.queue_low_water)().await.map_err(JobError::LowWater)?;
-    let dead_after = with(context, |c| Box::pin(periods::oldest_dead_letter(c))).await?;
-    let facts = with(context, |c| Box::pin(periods::oldest_fact(c))).await?;
-    Ok([dead_before, dead_after, facts].into_iter().flatten().fold(queue, Micros::min))
-}
-
-type Asked<'c> = futures_util::future::BoxFuture<'c, Result<Option<Micros>, sqlx::Error>>;
-
-async fn with(context: &Context, ask: impl FnOnce(&mut PgConnection) -> Asked<'_>) -> Result<Option<Micros>, JobError> {
-    let mut connection = context.pool.acquire().await?;
-    Ok(ask(&mut connection).await?)
+fn codes(holds: &[Hold]) -> Vec<&'static str> {
+    holds.iter().map(|hold| hold.code()).collect()
 }
 
 /// Makes the current period of every live leaderboard, so that it can be read before anybody has scored.
@@ -96,25 +146,57 @@ pub async fn ensure_current(context: &Context, tenure: &Tenure) -> Result<u64, J
     Ok(generations.len() as u64)
 }
 
-/// Removes periods from Redis that have been closed for long enough: from then on Postgres answers for them.
+/// Failures in a row after which Redis is taken to be away.
+const REDIS_IS_AWAY: u32 = 10;
+
+/// Removes periods from Redis that have been closed for long enough: from then on Postgres answers for them. One that
+/// cannot be removed does not stop the others.
 ///
 /// # Errors
-/// [`JobError`].
+/// [`JobError`]: the last failure.
 pub async fn unpublish_closed(context: &Context, tenure: &Tenure) -> Result<u64, JobError> {
     let now = context.clock.now();
     let keep = i64::try_from(context.retention.closed_period_redis_ttl).unwrap_or(i64::MAX);
-    let due = {
-        let mut connection = context.pool.acquire().await?;
-        periods::to_unpublish(&mut connection, now.plus_seconds(-keep)).await?
-    };
-    for (id, generation, starts_at) in &due {
-        // Redis first: if the record is not written, the keys are removed again, which does nothing.
-        context.ranking.remove_period(*generation, *starts_at).await?;
-        let mut transaction = tenure.begin().await?;
-        periods::mark_unpublished(&mut transaction, *id, now).await?;
-        transaction.commit().await?;
-        // A rebuild that began between the two may have brought it back.
-        context.ranking.remove_period(*generation, *starts_at).await?;
+    let (mut removed, mut failures, mut last) = (0, 0, Ok(()));
+    let mut after = (Micros::EPOCH, i64::MIN);
+    while !context.stop.is_cancelled() && failures < REDIS_IS_AWAY {
+        let due = {
+            let mut connection = context.pool.acquire().await?;
+            periods::to_unpublish(&mut connection, now.plus_seconds(-keep), after).await?
+        };
+        let Some((id, _, _, closed_at)) = due.last() else { break };
+        after = (*closed_at, *id);
+        for (id, generation, starts_at, _) in due {
+            match unpublish(context, tenure, id, generation, starts_at).await {
+                Ok(()) => (removed, failures) = (removed + 1, 0),
+                Err(JobError::Ranking(error)) => {
+                    tracing::warn!(period = id, %generation, %error, "a closed period stays in Redis for now");
+                    failures += 1;
+                    last = Err(error.into());
+                }
+                Err(error) => return Err(error),
+            }
+            if failures >= REDIS_IS_AWAY || context.stop.is_cancelled() {
+                break;
+            }
+        }
     }
-    Ok(due.len() as u64)
+    last.map(|()| removed)
+}
+
+async fn unpublish(
+    context: &Context,
+    tenure: &Tenure,
+    id: i64,
+    generation: BoardGenerationId,
+    starts_at: Micros,
+) -> Result<(), JobError> {
+    // Redis first: if the record is not written, the keys are removed again, which does nothing.
+    context.ranking.remove_period(generation, starts_at).await?;
+    let mut transaction = tenure.begin().await?;
+    periods::mark_unpublished(&mut transaction, id, context.clock.now()).await?;
+    transaction.commit().await?;
+    // A rebuild that began between the two may have brought it back.
+    context.ranking.remove_period(generation, starts_at).await?;
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::store::pool::Pool;
 
 use super::marker::MarkerWriter;
+use super::portion::Portion;
 use super::rules::Rules;
 use super::shards;
 use crate::domain::board::{GenerationState, Operator, Order};
@@ -38,6 +39,8 @@ pub struct Folded {
     pub facts: u64,
     /// Of these, counted as late.
     pub late: u64,
+    /// The highest id of a row that was taken.
+    pub last: Option<i64>,
     /// Whether more facts waited than one fold takes.
     pub full: bool,
     /// The marker, when a standing changed.
@@ -91,15 +94,21 @@ enum Ended {
     Unlocked(Resolving),
 }
 
-/// Folds about `max_facts` waiting facts of the shards that `held` are for.
+/// Folds a portion of the waiting facts of the shards that `held` are for; a number is about how many at most.
 ///
 /// # Errors
 /// [`FoldError`]: nothing was changed.
-pub async fn fold_once(pool: &Pool, rules: &Rules, held: &[Lease], max_facts: u32) -> Result<Folded, FoldError> {
+pub async fn fold_once(
+    pool: &Pool,
+    rules: &Rules,
+    held: &[Lease],
+    portion: impl Into<Portion>,
+) -> Result<Folded, FoldError> {
+    let portion = portion.into();
     let mut attempt = Attempt { hold: Hold::Shared, may_create: true };
     loop {
         let mut transaction = pool.begin().await?;
-        let ended = fold_in(&mut transaction, rules, held, max_facts, attempt).await?;
+        let ended = fold_in(&mut transaction, rules, held, portion, attempt).await?;
         if let Ended::Folded(folded) = ended {
             transaction.commit().await?;
             return Ok(folded);
@@ -121,18 +130,19 @@ async fn fold_in(
     transaction: &mut sqlx::PgConnection,
     rules: &Rules,
     held: &[Lease],
-    max_facts: u32,
+    portion: Portion,
     attempt: Attempt,
 ) -> Result<Ended, FoldError> {
+    let Portion { max_facts, after } = portion;
     let shard_numbers = shards::numbers(held);
     if !leases::lock_and_check(transaction, held).await? {
         return Err(FoldError::LeaseLost);
     }
-    let rows = facts::take(transaction, &shard_numbers, i64::from(max_facts)).await?;
+    let rows = facts::take(transaction, &shard_numbers, i64::from(max_facts), after).await?;
     if rows.is_empty() {
         return Ok(Ended::Nothing);
     }
-    let mut folded = Folded::default();
+    let mut folded = Folded { last: rows.iter().map(|row| row.id).max(), ..Folded::default() };
     let mut unfolded = Vec::new();
     let mut unreadable = Vec::new();
     for row in &rows {

@@ -1,36 +1,35 @@
 //! What cron's parts tell each other and the rest of the system, over the queue and the directory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::schedule::{Announce, QueueLowWater};
+use super::schedule::{Announce, DatabaseClock, QueueLowWater};
 use crate::directory;
-use crate::domain::clock::Micros;
 use crate::queue::Queue;
 use crate::ranking::subscription;
 use crate::redis_connection::Connection;
 use crate::store::pool::Pool;
+use crate::store::retention;
 
 /// How often the published directory is compared with Postgres, should a notice have been lost.
 const COMPARE: Duration = Duration::from_secs(1);
 
-/// The queue's low-water mark; an empty queue answers with the stamp that it had before it was asked. What this answered
-/// once no job passes any more: a queue server that took over from another is told of the latest stamp.
+/// What is under way in the queue, and its clock.
 pub fn low_water(queue: Queue) -> QueueLowWater {
-    let latest = Arc::new(AtomicI64::new(0));
+    Arc::new(move |until| {
+        let queue = queue.clone();
+        Box::pin(async move { queue.low_water(until).await.map_err(|error| error.to_string()) })
+    })
+}
+
+/// Postgres's clock.
+pub fn database_clock(pool: Pool) -> DatabaseClock {
     Arc::new(move || {
-        let (queue, latest) = (queue.clone(), Arc::clone(&latest));
-        Box::pin(async move {
-            let failed = |error: crate::queue::QueueError| error.to_string();
-            // Asked first, so that nothing comes in between.
-            let stamp = queue.stamp(Micros(latest.load(Ordering::Relaxed))).await.map_err(failed)?;
-            latest.fetch_max(stamp.0, Ordering::Relaxed);
-            Ok(queue.low_water_mark().await.map_err(failed)?.unwrap_or(stamp))
-        })
+        let pool = pool.clone();
+        Box::pin(async move { retention::now(&pool).await })
     })
 }
 

@@ -60,6 +60,9 @@ pub struct Publisher {
     wanted: Arc<Notify>,
     /// Boards that took no publication last time: asked first, so that a recompute's folds cost Redis next to nothing.
     absent: HashSet<BoardGenerationId>,
+    /// The last marker that was read back and published, of these shards: 0 at the end, so that the next sweep sees all.
+    reached: i64,
+    swept: Vec<i16>,
 }
 
 /// How often the table is looked at for markers that nobody announced.
@@ -75,7 +78,7 @@ impl Publisher {
         clock: Clock,
         wanted: Arc<Notify>,
     ) -> Self {
-        Self { pool, ranking, rules, shards, clock, wanted, absent: HashSet::new() }
+        Self { pool, ranking, rules, shards, clock, wanted, absent: HashSet::new(), reached: 0, swept: Vec::new() }
     }
 
     /// Publishes what arrives until the sender is gone; what was left over by this or an earlier process first, and
@@ -131,18 +134,26 @@ impl Publisher {
         Ok(markers::delete(&self.pool, &[committed.marker.id]).await?)
     }
 
-    /// Publishes some of the oldest markers of the shards held, from the table. Says whether there may be more.
+    /// Publishes some of the oldest markers of the shards held, from the table. Says whether there may be more: then the
+    /// next call goes on behind them, and does not walk over what these leave behind.
     ///
     /// # Errors
     /// [`PublishError`].
     pub async fn publish_leftovers(&mut self) -> Result<bool, PublishError> {
         let held = shards::numbers(&self.shards.held());
-        let rows = markers::oldest(&self.pool, &held, MARKERS_PER_READ).await?;
+        if held != self.swept {
+            (self.reached, self.swept) = (0, held.clone());
+        }
+        let rows = markers::oldest(&self.pool, &held, self.reached, MARKERS_PER_READ).await?;
         let more = rows.len() as i64 == MARKERS_PER_READ;
         for (id, bytes) in rows {
             self.publish(&bytes).await?;
             crash_point("publish::after_redis");
             markers::delete(&self.pool, &[id]).await?;
+            self.reached = id;
+        }
+        if !more {
+            self.reached = 0;
         }
         Ok(more)
     }

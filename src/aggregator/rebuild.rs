@@ -8,8 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::rules::Rules;
 pub use crate::board_rebuild::{RebuildBoardError, Rebuilt, rebuild_board};
+use crate::domain::board::CompiledBoard;
 use crate::domain::ids::BoardGenerationId;
 use crate::ranking::{BoardStatus, Ranking, RebuildError};
+use crate::store::entries;
 use crate::store::pool::Pool;
 
 /// How often boards are looked after.
@@ -46,29 +48,70 @@ pub async fn keep_boards(
     }
 }
 
-/// Rebuilds the live boards that need it, one after the other.
+/// Boards with no more entries than this are rebuilt before larger ones.
+const SMALL: i64 = 10_000;
+/// Failures in a row after which Redis or Postgres is taken to be away.
+const AWAY: u32 = 10;
+
+/// Rebuilds the live boards that need it, one after the other: small ones first, so that nobody's few entries wait for
+/// another's millions. One that cannot be rebuilt does not stop the others.
 ///
 /// # Errors
-/// Redis or Postgres is away.
+/// Redis or Postgres is away, or the last board that could not be rebuilt.
 pub async fn check_boards(pool: &Pool, ranking: &Ranking, rules: &Rules) -> Result<(), RebuildBoardError> {
     rules.refresh().await?;
     let live = rules.live();
     let ids: Vec<BoardGenerationId> = live.iter().map(|b| b.generation.id).collect();
     let statuses = ranking.status(&ids).await?;
-    for (board, _) in live.iter().zip(statuses).filter(|(_, status)| *status != BoardStatus::Ready) {
-        let generation = board.generation.id;
-        // Another cron may have rebuilt it while this one was busy with the one before.
-        if ranking.status(&[generation]).await? == [BoardStatus::Ready] {
-            continue;
-        }
-        match rebuild_board(pool, ranking, generation, board.generation.spec.definition.order, |_| {}).await {
-            Ok(done) => tracing::info!(
-                %generation, periods = done.periods, entries = done.entries, version = done.version,
-                "leaderboard rebuilt"
-            ),
-            Err(RebuildBoardError::Rebuild(RebuildError::Busy)) => {}
-            Err(error) => return Err(error),
+    let missing = live.iter().zip(statuses).filter(|(_, status)| *status != BoardStatus::Ready);
+    let mut round = Round { pool, ranking, failures: 0, last: Ok(()) };
+    let mut large = Vec::new();
+    for (board, _) in missing {
+        if entries::count_published(pool, board.generation.id.0, SMALL + 1).await? > SMALL {
+            large.push(board);
+        } else {
+            round.rebuild(board).await?;
         }
     }
-    Ok(())
+    for board in large {
+        round.rebuild(board).await?;
+    }
+    round.last
+}
+
+/// One look at all boards.
+struct Round<'a> {
+    pool: &'a Pool,
+    ranking: &'a Ranking,
+    failures: u32,
+    last: Result<(), RebuildBoardError>,
+}
+
+impl Round<'_> {
+    /// Rebuilds a board; fails when so many have failed that the others would as well.
+    async fn rebuild(&mut self, board: &CompiledBoard) -> Result<(), RebuildBoardError> {
+        let generation = board.generation.id;
+        // Another cron may have rebuilt it while this one was busy with the one before.
+        if self.ranking.status(&[generation]).await? == [BoardStatus::Ready] {
+            return Ok(());
+        }
+        let order = board.generation.spec.definition.order;
+        match rebuild_board(self.pool, self.ranking, generation, order, |_| {}).await {
+            Ok(done) => {
+                self.failures = 0;
+                tracing::info!(
+                    %generation, periods = done.periods, entries = done.entries, version = done.version,
+                    "leaderboard rebuilt"
+                );
+            }
+            Err(RebuildBoardError::Rebuild(RebuildError::Busy)) => {}
+            Err(error) if self.failures + 1 >= AWAY => return Err(error),
+            Err(error) => {
+                self.failures += 1;
+                tracing::warn!(%generation, %error, "a leaderboard could not be rebuilt");
+                self.last = Err(error);
+            }
+        }
+        Ok(())
+    }
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use super::baseline::{self, Step};
-use super::close_periods::low_water_mark;
+use super::low_water;
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
+use crate::domain::clock::Micros;
+use crate::domain::ids::BoardGenerationId;
 use crate::domain::month::Month;
 use crate::lifecycle::crash_point;
 use crate::store::{partitions, retention};
@@ -67,14 +69,24 @@ pub async fn drop_old_months(context: &Context, tenure: &Tenure) -> Result<u64, 
         partitions::finish_detach(&context.pool, half_done.month()).await?;
     }
     let mut dropped = drop_detached(context, tenure).await?;
+    let horizon = |now: Micros| now.plus_seconds(-i64::from(context.retention.retention_days) * DAY_SECONDS);
     let now = context.clock.now();
-    let horizon = now.plus_seconds(-i64::from(context.retention.retention_days) * DAY_SECONDS);
-    let old: Vec<_> = attached.into_iter().filter(|p| p.range_end <= horizon).collect();
+    let old: Vec<_> = attached.into_iter().filter(|p| p.range_end <= horizon(now)).collect();
     if old.is_empty() {
         return Ok(dropped);
     }
-    let mark = low_water_mark(context).await?.plus_seconds(-i64::from(context.max_event_age_seconds));
+    let water = low_water::of_all(context).await?;
+    // What is dropped cannot be had back, so no single clock decides: the one that is behind the others does.
+    let agreed = now.min(water.clock()).min((context.database_clock)().await?);
+    let mark = water.mark().plus_seconds(-i64::from(context.max_event_age_seconds));
     for partition in old {
+        if partition.range_end > horizon(agreed) {
+            tracing::warn!(
+                partition = partition.name, %now, %agreed,
+                "kept: past retention by this process's clock only, which is ahead of Postgres's or Redis's"
+            );
+            break;
+        }
         let month = partition.month();
         if partition.range_end > mark {
             tracing::warn!(
@@ -123,34 +135,63 @@ async fn drop_detached(context: &Context, tenure: &Tenure) -> Result<u64, JobErr
     Ok(dropped)
 }
 
-/// Removes what nobody needs any more, in chunks. Returns how many rows went.
+/// Removes what nobody needs any more, in chunks. Returns how many rows went. What cannot be removed does not stop the
+/// rest.
 ///
 /// # Errors
-/// [`JobError`].
+/// [`JobError`]: the last failure.
 pub async fn clean_up(context: &Context, tenure: &Tenure) -> Result<u64, JobError> {
     let logs = Duration::from_secs(u64::from(context.retention.log_retention_days) * DAY_SECONDS.cast_unsigned());
     let closed = context.clock.now().plus_seconds(-(DEAD_PROCESS.as_secs().cast_signed()));
-    let mut removed = 0;
-    removed += all(context, tenure, |c| Box::pin(retention::dead_letters(c, logs, CHUNK))).await?;
-    removed += all(context, tenure, |c| Box::pin(retention::audit_log(c, logs, CHUNK))).await?;
-    removed += all(context, tenure, |c| Box::pin(retention::processes(c, DEAD_PROCESS, CHUNK))).await?;
-    removed += all(context, tenure, |c| Box::pin(retention::recompute_leases(c, DEAD_PROCESS, CHUNK))).await?;
-    removed += all(context, tenure, |c| Box::pin(retention::closed_baseline(c, closed, CHUNK))).await?;
-    removed += clean_retired(context, tenure).await?;
-    Ok(removed)
+    let removed = [
+        all(context, tenure, |c| Box::pin(retention::dead_letters(c, logs, CHUNK))).await,
+        all(context, tenure, |c| Box::pin(retention::audit_log(c, logs, CHUNK))).await,
+        all(context, tenure, |c| Box::pin(retention::processes(c, DEAD_PROCESS, CHUNK))).await,
+        all(context, tenure, |c| Box::pin(retention::recompute_leases(c, DEAD_PROCESS, CHUNK))).await,
+        all(context, tenure, |c| Box::pin(retention::closed_baseline(c, closed, CHUNK))).await,
+        clean_retired(context, tenure).await,
+    ];
+    let (removed, last) = removed.into_iter().fold((0, Ok(())), |(sum, last), removed| match removed {
+        Ok(some) => (sum + some, last),
+        Err(error) => (sum, Err(error)),
+    });
+    last.map(|()| removed)
 }
 
+/// Failures in a row after which Redis or Postgres is taken to be away.
+const AWAY: u32 = 10;
+
 async fn clean_retired(context: &Context, tenure: &Tenure) -> Result<u64, JobError> {
-    let retired = {
-        let mut connection = context.pool.acquire().await?;
-        retention::retired_generations(&mut connection, RETIRED).await?
-    };
-    let mut removed = 0;
-    for generation in retired {
-        context.ranking.remove_board(generation).await?;
-        removed += all(context, tenure, |c| Box::pin(retention::retired_generation(c, generation, CHUNK))).await?;
+    let (mut removed, mut failures, mut last) = (0, 0, Ok(()));
+    let mut after = BoardGenerationId(i32::MIN);
+    while failures < AWAY && !context.stop.is_cancelled() {
+        let retired = {
+            let mut connection = context.pool.acquire().await?;
+            retention::retired_generations(&mut connection, RETIRED, after).await?
+        };
+        let Some(reached) = retired.last() else { break };
+        after = *reached;
+        for generation in retired {
+            match clean_generation(context, tenure, generation).await {
+                Ok(some) => (removed, failures) = (removed + some, 0),
+                Err(JobError::LeaseLost) => return Err(JobError::LeaseLost),
+                Err(error) => {
+                    tracing::warn!(%generation, %error, "a retired leaderboard is not removed yet");
+                    failures += 1;
+                    last = Err(error);
+                }
+            }
+            if failures >= AWAY {
+                break;
+            }
+        }
     }
-    Ok(removed)
+    last.map(|()| removed)
+}
+
+async fn clean_generation(context: &Context, tenure: &Tenure, generation: BoardGenerationId) -> Result<u64, JobError> {
+    context.ranking.remove_board(generation).await?;
+    all(context, tenure, |c| Box::pin(retention::retired_generation(c, generation, CHUNK))).await
 }
 
 type Removed<'c> = futures_util::future::BoxFuture<'c, Result<u64, sqlx::Error>>;

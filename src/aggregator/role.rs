@@ -76,6 +76,7 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
         retention: settings.retention,
         max_event_age_seconds: settings.event_age.max_event_age_seconds,
         queue_low_water: hooks::low_water(queue.clone()),
+        database_clock: hooks::database_clock(pool.clone()),
         announce_facts: hooks::announce_facts(queue),
         directory_changed: hooks::wake(&directory_changed),
         recompute_wanted: Arc::clone(&recompute_wanted),

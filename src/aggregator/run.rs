@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::fold::{FoldError, Folded, fold_once};
 use super::fold_health::FoldHealth;
+use super::observe;
+use super::portion::{Appetite, Portion};
 use super::publish::{Committed, Publisher};
 use super::rebuild;
 use super::rules::Rules;
@@ -17,12 +19,11 @@ use super::shards::{self, Shards};
 use crate::config::AggregatorConfig;
 use crate::domain::clock::Clock;
 use crate::domain::retry::Backoff;
-use crate::domain::width::Width;
 use crate::lifecycle::{Lifecycle, crash_point};
 use crate::ranking::{Ranking, subscription};
+use crate::store::facts;
 use crate::store::failure::{Failure, classify};
 use crate::store::leases::Lease;
-use crate::store::{facts, markers};
 use crate::telemetry::metrics as names;
 
 /// Folds that may wait for Redis while the next ones run. With more of them folds would run ahead and take the cores from
@@ -32,8 +33,6 @@ const IN_FLIGHT: usize = 1;
 const CATCH_UP: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
-/// How often the outbox is measured.
-const OBSERVE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What the aggregator works with.
 #[derive(Debug, Clone)]
@@ -105,7 +104,7 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
         listening,
         shards.keep(done.clone()),
         rebuild::keep_boards(&pool, &ranking, &rules, &wanted, &stop),
-        observe(&pool, &shards, &stop),
+        observe::run(&pool, &shards, &stop),
     );
     shards.release().await;
 }
@@ -131,6 +130,15 @@ async fn fold_and_publish(folder: Folder, publisher: Publisher, stop: &Cancellat
     }
 }
 
+/// How a fold went.
+#[derive(Debug, Clone, Copy, Default)]
+struct Done {
+    /// The highest id of a row that it took.
+    last: Option<i64>,
+    /// More facts wait than it took.
+    full: bool,
+}
+
 /// Folds the shards of one lane that this process holds. Two of them keep two connections busy: one fold waits for
 /// Postgres most of the time, and Postgres works on one core for it.
 #[derive(Debug, Clone)]
@@ -152,7 +160,7 @@ impl Folder {
         let mut held = self.shards.subscribe();
         let mut last_began: Option<Instant> = None;
         let mut backoff = Backoff::new(FIRST_BACKOFF, MAX_BACKOFF);
-        let mut width = Width::new(self.config.fold_max_facts as usize);
+        let mut appetite = Appetite::new(self.config.fold_max_facts);
         let mut full = false;
         while !stop.is_cancelled() {
             if !full {
@@ -173,13 +181,15 @@ impl Folder {
             }
             let began = Instant::now();
             last_began = Some(began);
-            full = match self.fold(&committed, began, u32::try_from(width.most()).unwrap_or(u32::MAX)).await {
-                Ok(full) => {
+            let (held, portion) = appetite.next(&self.held(), began);
+            full = match self.fold(&committed, &held, portion, began).await {
+                Ok(done) => {
                     backoff.reset();
-                    self.health.worked(self.lane);
-                    // Only a full fold shows that so much is possible.
-                    width.passed(if full { width.most() } else { 0 });
-                    full
+                    let narrowed = appetite.succeeded(&held, done.last);
+                    if !narrowed {
+                        self.health.worked(self.lane);
+                    }
+                    narrowed || done.full
                 }
                 Err(FoldError::LeaseLost) => {
                     // Whoever has it now folds it; find out what is left.
@@ -191,10 +201,10 @@ impl Folder {
                 Err(FoldError::Postgres(error)) => {
                     tracing::warn!(%error, "a fold failed; its facts wait");
                     self.health.failed(self.lane, &error.to_string(), Instant::now());
-                    if classify(&error) == Failure::TooMuch {
-                        width.too_much(width.most());
-                    }
                     metrics::counter!(names::FOLD_FAILURES, "role" => "cron").increment(1);
+                    if classify(&error) != Failure::Server {
+                        appetite.failed(&held);
+                    }
                     // A connection that broke during COMMIT leaves it open whether the fold and its marker are there.
                     self.spilled.notify_one();
                     tokio::time::sleep(backoff.pause()).await;
@@ -214,15 +224,22 @@ impl Folder {
         facts::any(&self.pool, &shards::numbers(&self.held())).await.unwrap_or(true)
     }
 
-    /// One fold; says whether another should follow at once.
-    async fn fold(&self, committed: &mpsc::Sender<Committed>, began: Instant, most: u32) -> Result<bool, FoldError> {
-        let held = self.held();
+    /// One fold.
+    async fn fold(
+        &self,
+        committed: &mpsc::Sender<Committed>,
+        held: &[Lease],
+        portion: Portion,
+        began: Instant,
+    ) -> Result<Done, FoldError> {
         if held.is_empty() {
-            return Ok(false);
+            return Ok(Done::default());
         }
-        let Folded { facts, late, full, marker, received } = fold_once(&self.pool, &self.rules, &held, most).await?;
+        let Folded { facts, late, last, full, marker, received } =
+            fold_once(&self.pool, &self.rules, held, portion).await?;
+        let done = Done { last, full };
         if facts == 0 {
-            return Ok(full);
+            return Ok(done);
         }
         crash_point("fold::after_commit");
         let at = Instant::now();
@@ -234,23 +251,6 @@ impl Folder {
         {
             self.spilled.notify_one();
         }
-        Ok(full)
-    }
-}
-
-/// Measures what waits.
-async fn observe(pool: &Pool, shards: &Shards, stop: &CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(OBSERVE_INTERVAL) => {}
-        }
-        metrics::gauge!(names::FOLD_SHARDS_HELD, "role" => "cron").set(shards.held().len() as f64);
-        if let Ok(count) = facts::waiting(pool).await {
-            metrics::gauge!(names::FACTS_WAITING, "role" => "cron").set(count as f64);
-        }
-        if let Ok(count) = markers::waiting(pool).await {
-            metrics::gauge!(names::MARKERS_WAITING, "role" => "cron").set(count as f64);
-        }
+        Ok(done)
     }
 }

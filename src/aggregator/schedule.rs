@@ -20,15 +20,18 @@ use super::tenure::{JobError, Tenure};
 use super::{audit, close_periods, recompute, retention};
 use crate::config::RetentionConfig;
 use crate::domain::clock::{Clock, Micros};
+use crate::domain::low_water::LowWater;
 use crate::lifecycle::Lifecycle;
 use crate::ranking::Ranking;
 use crate::store::partitions;
 use crate::store::scheduled_runs::{self, ScheduledRun};
 use crate::telemetry::metrics as names;
 
-/// Tells the queue's low-water mark: everything received before it has left the queue. An empty queue answers with the
-/// queue's own clock, because that is what stamps `received_at`.
-pub type QueueLowWater = Arc<dyn Fn() -> BoxFuture<'static, Result<Micros, String>> + Send + Sync>;
+/// Tells what is under way in the queue of jobs received until a moment, and the queue's own clock, because that is what
+/// stamps `received_at`.
+pub type QueueLowWater = Arc<dyn Fn(Micros) -> BoxFuture<'static, Result<LowWater, String>> + Send + Sync>;
+/// Tells Postgres's time.
+pub type DatabaseClock = Arc<dyn Fn() -> BoxFuture<'static, Result<Micros, sqlx::Error>> + Send + Sync>;
 /// Tells somebody that something happened; must not block.
 pub type Announce = Arc<dyn Fn() + Send + Sync>;
 
@@ -49,6 +52,8 @@ pub struct Context {
     pub max_event_age_seconds: u32,
     /// How far the queue is.
     pub queue_low_water: QueueLowWater,
+    /// What time Postgres thinks it is.
+    pub database_clock: DatabaseClock,
     /// Facts were committed: the aggregator should fold.
     pub announce_facts: Announce,
     /// Games or leaderboards changed: the directory should be published.

@@ -15,6 +15,7 @@ use crate::directory::LeaderboardEntry;
 use crate::domain::board::LeaderboardSpec;
 use crate::domain::clock::Micros;
 use crate::ranking::Direction;
+use crate::store::period_closing::{self, ClosingNote};
 use crate::store::periods;
 
 /// Periods of one page of the archive.
@@ -147,6 +148,14 @@ pub struct ArchivedPeriod {
     /// When it was closed, RFC 3339.
     #[schema(value_type = Option<String>, format = DateTime)]
     closed_at: Option<Micros>,
+    /// It is over and waits for these before its standings become final: `queue`, `jobs`, `facts`, `dead_letters`,
+    /// `set_aside_facts`, `unread_jobs`, `failing`. Absent while it need not wait.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    waits_for: Vec<String>,
+    /// It was closed although these were undecided (the same words); what of them is counted later is late. Absent in
+    /// the usual case that nothing was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    closed_over: Vec<String>,
 }
 
 /// The periods of a leaderboard.
@@ -181,14 +190,21 @@ pub async fn periods_of(State(state): State<ApiState>, reading: Reading, asked: 
     let before = before.unwrap_or_else(|| Micros(current.period.starts_at.0.saturating_add(1)));
     let found = periods::began_before(&state.pool, live.generation.id, before, limit as i64).await?;
     let next_before = found.last().filter(|_| found.len() == limit).map(|p| p.period.starts_at);
+    let ids: Vec<i64> = found.iter().map(|stored| stored.id).collect();
+    let mut notes = period_closing::notes(&state.pool, &ids).await?;
     let periods = found
         .iter()
-        .map(|stored| ArchivedPeriod {
-            period: stored.into(),
-            state: if stored.closed { "closed" } else { "open" },
-            entry_count: stored.entry_count,
-            late_count: stored.late_count,
-            closed_at: stored.closed_at,
+        .map(|stored| {
+            let ClosingNote { waits_for, closed_over } = notes.remove(&stored.id).unwrap_or_default();
+            ArchivedPeriod {
+                period: stored.into(),
+                state: if stored.closed { "closed" } else { "open" },
+                entry_count: stored.entry_count,
+                late_count: stored.late_count,
+                closed_at: stored.closed_at,
+                waits_for,
+                closed_over,
+            }
         })
         .collect();
     let answer = PeriodsAnswer { leaderboard: entry.spec.slug.as_str(), periods, next_before };

@@ -11,8 +11,10 @@ use super::reach::{Answer, Failure};
 use super::table::table;
 use crate::board_rebuild::open_empty_board;
 use crate::domain::board_text::parse_spec;
+use crate::domain::clock::Micros;
 use crate::store::audit_log::Actor;
 use crate::store::leaderboards::{self, Applied, ApplyError, StoredLeaderboard};
+use crate::store::{period_closing, periods};
 
 /// `scoreline leaderboard`.
 #[derive(Subcommand, Debug, Clone)]
@@ -23,6 +25,8 @@ pub enum LeaderboardCommand {
     List(Box<With<OfGame>>),
     /// A leaderboard's definition, as `apply` takes it, and where it stands.
     Show(Box<With<Show>>),
+    /// Its latest periods, and why one that is over is not closed.
+    Periods(Box<With<Show>>),
     /// Delete a leaderboard; events are kept.
     Delete(Box<With<Show>>),
 }
@@ -56,6 +60,7 @@ pub async fn run(command: LeaderboardCommand) -> (bool, Result<Answer, Failure>)
         LeaderboardCommand::Apply(with) => (with.reach.json, apply(*with).await),
         LeaderboardCommand::List(with) => (with.reach.json, list(*with).await),
         LeaderboardCommand::Show(with) => (with.reach.json, show(*with).await),
+        LeaderboardCommand::Periods(with) => (with.reach.json, periods(*with).await),
         LeaderboardCommand::Delete(with) => (with.reach.json, delete(*with).await),
     }
 }
@@ -148,6 +153,44 @@ async fn show(with: With<Show>) -> Result<Answer, Failure> {
     let stored = find(&pool, &game, &with.what.slug).await?;
     let definition = serde_json::to_string_pretty(&stored.spec).unwrap_or_default();
     Ok(Answer::new(&as_json(&stored), format!("{definition}\nstate: {}", state(&stored))))
+}
+
+/// Periods that `scoreline leaderboard periods` lists.
+const LATEST: i64 = 50;
+/// The end of the year 9999.
+const END_OF_TIME: Micros = Micros::from_seconds(253_402_300_799);
+
+async fn periods(with: With<Show>) -> Result<Answer, Failure> {
+    let pool = with.reach.pool()?;
+    let game = with.reach.game(&pool, &with.what.game).await?;
+    let stored = find(&pool, &game, &with.what.slug).await?;
+    let found = match stored.live {
+        Some(live) => periods::began_before(&pool, live, END_OF_TIME, LATEST).await?,
+        None => Vec::new(),
+    };
+    let ids: Vec<i64> = found.iter().map(|period| period.id).collect();
+    let mut notes = period_closing::notes(&pool, &ids).await?;
+    let (mut rows, mut listed) = (Vec::new(), Vec::new());
+    for period in &found {
+        let note = notes.remove(&period.id).unwrap_or_default();
+        let state = if period.closed { "closed" } else { "open" };
+        let ends_at = period.period.ends_at;
+        rows.push([
+            period.period.starts_at.to_string(),
+            ends_at.map_or_else(|| "never".to_owned(), |end| end.to_string()),
+            state.to_owned(),
+            period.late_count.to_string(),
+            note.waits_for.join(", "),
+            note.closed_over.join(", "),
+        ]);
+        listed.push(json!({
+            "id": period.id, "starts_at": period.period.starts_at, "ends_at": ends_at, "state": state,
+            "entry_count": period.entry_count, "late_count": period.late_count, "closed_at": period.closed_at,
+            "waits_for": note.waits_for, "closed_over": note.closed_over,
+        }));
+    }
+    let text = table(["STARTS AT", "ENDS AT", "STATE", "LATE", "WAITS FOR", "CLOSED OVER"], &rows, "no periods");
+    Ok(Answer::new(&json!({ "periods": listed }), text))
 }
 
 async fn delete(with: With<Show>) -> Result<Answer, Failure> {

@@ -12,6 +12,7 @@ mod hands;
 pub mod job;
 pub mod keys;
 mod lease;
+mod low_water;
 mod meters;
 pub mod observe;
 mod pacing;
@@ -61,6 +62,7 @@ impl QueueError {
 pub struct Queue {
     connection: Connection,
     keys: Keys,
+    known: low_water::Known,
 }
 
 impl Queue {
@@ -71,7 +73,8 @@ impl Queue {
     pub fn open(url: &str, prefix: &str, name: &str, timeouts: Timeouts) -> Result<Self, QueueError> {
         check_name(prefix)?;
         check_name(name)?;
-        Ok(Self { connection: Connection::open(url, timeouts)?, keys: Keys::new(prefix, name) })
+        let known = low_water::Known::default();
+        Ok(Self { connection: Connection::open(url, timeouts)?, keys: Keys::new(prefix, name), known })
     }
 
     /// Like [`Queue::open`], and asks Redis whether it is there.

@@ -37,6 +37,13 @@ impl Kind {
         }
     }
 
+    /// Whether scores may come of it: only then do periods wait for it.
+    pub const fn carries_events(self) -> bool {
+        match self {
+            Self::PersistEvents => true,
+        }
+    }
+
     /// Its name in logs, metrics and dead letters.
     pub const fn name(self) -> &'static str {
         match self {
@@ -83,6 +90,29 @@ pub fn kind_of(bytes: &[u8]) -> Result<Kind, PayloadError> {
     }
 }
 
+/// How many bytes of a job say what it does and whose it is.
+pub const HEAD_BYTES: usize = 2 + 4;
+
+/// Whose periods wait for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// It carries events of this game.
+    Game(GameId),
+    /// Nobody's: it carries no events.
+    NoEvents,
+    /// This program cannot read it.
+    Unknown,
+}
+
+/// Tells from the first [`HEAD_BYTES`] of a job whose periods wait for it.
+pub fn owner_of(head: &[u8]) -> Owner {
+    match (kind_of(head), head) {
+        (Ok(kind), _) if !kind.carries_events() => Owner::NoEvents,
+        (Ok(Kind::PersistEvents), [_, _, a, b, c, d, ..]) => Owner::Game(GameId(i32::from_le_bytes([*a, *b, *c, *d]))),
+        _ => Owner::Unknown,
+    }
+}
+
 /// Encodes a `persist-events` job: `game: i32, batch: 16, from_server: u8, count: u16`, then per event `id: 16,
 /// occurred_at: i64, schema_version: i32 (i32::MIN: none), type: u8+, player: u8+, session: u8+ (0: none),
 /// payload: u32+`; little-endian.
@@ -92,7 +122,7 @@ pub struct PersistEventsEncoder {
     count: u16,
 }
 
-const COUNT_AT: usize = 2 + 4 + 16 + 1;
+const COUNT_AT: usize = HEAD_BYTES + 16 + 1;
 
 impl PersistEventsEncoder {
     /// An empty job for one batch of one game.
@@ -270,6 +300,15 @@ mod tests {
         assert_eq!(decoded.events, [event, other]);
         for cut in 0..bytes.len() {
             assert!(decode_persist_events(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn the_first_bytes_of_a_job_tell_whose_it_is() {
+        let bytes = PersistEventsEncoder::new(GameId(-4), Uuid::from_u128(1), true, 0).finish();
+        assert_eq!(owner_of(&bytes[..HEAD_BYTES]), Owner::Game(GameId(-4)));
+        for unknown in [&[][..], &[VERSION, 1, 0], &[VERSION, 2, 0, 0, 0, 0], &[VERSION + 9, 1, 4, 0, 0, 0]] {
+            assert_eq!(owner_of(unknown), Owner::Unknown, "{unknown:?}");
         }
     }
 

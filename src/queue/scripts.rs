@@ -24,6 +24,8 @@ macro_rules! script {
 script!(BLOCKED, "blocked.lua");
 script!(FETCH, "fetch.lua");
 script!(FORGET_DEAD, "forget_dead.lua");
+script!(JOB_HEADS, "job_heads.lua");
+script!(LOW_WATER, "low_water.lua");
 script!(MAY_WRITE, "may_write.lua");
 script!(PUSH, "push.lua");
 script!(RECONCILE, "reconcile.lua");

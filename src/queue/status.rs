@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use redis::FromRedisValue;
-
 use super::blocked::BlockedGame;
 use super::job::parse_id;
 use super::keys::{self, Lane};
@@ -73,44 +71,10 @@ impl QueueStatus {
     }
 }
 
-/// The answer of the survey script, beats and held jobs already joined.
-struct Survey {
-    complete: bool,
-    oldest_held: Option<Micros>,
-    troubled: Option<Micros>,
-    status: QueueStatus,
-}
-
 type Lengths = [u64; 8];
-type Head = (u8, i64, Vec<u64>, bool, String, String, String);
-type Tail = (Vec<(String, String)>, BTreeMap<String, u64>, Vec<u64>, Vec<String>);
+type Answer = (i64, Vec<u64>, bool, String, String, Vec<(String, String)>, BTreeMap<String, u64>, Vec<u64>);
 
 impl Queue {
-    /// Depth per lane and state, age, workers, totals.
-    ///
-    /// # Errors
-    /// Redis cannot be reached.
-    pub async fn status(&self) -> Result<QueueStatus, QueueError> {
-        let mut status = self.survey().await?.status;
-        status.blocked = self.blocked(status.at).await?;
-        Ok(status)
-    }
-
-    /// The smallest `received_at` among jobs that wait, run, are delayed, suspect or dead and not yet moved to
-    /// Postgres; `None` when there are none. What was received before it is settled.
-    ///
-    /// # Errors
-    /// Redis cannot be reached.
-    pub async fn low_water_mark(&self) -> Result<Option<Micros>, QueueError> {
-        // A worker that signs on between the two questions may hold what was counted in no place: ask again.
-        let mut survey = self.survey().await?;
-        while !survey.complete {
-            survey = self.survey().await?;
-        }
-        let heads = survey.status.lanes.iter().filter_map(|l| l.oldest);
-        Ok(heads.chain(survey.oldest_held).chain(survey.troubled).min())
-    }
-
     /// The time of receipt before which nothing is received any more, whatever Redis's clock does from here on. A
     /// server that knows an earlier one than `at_least` is told.
     ///
@@ -121,7 +85,11 @@ impl Queue {
         Ok(Micros(call.run(&mut self.connection().clone()).await?))
     }
 
-    async fn survey(&self) -> Result<Survey, QueueError> {
+    /// Depth per lane and state, age, workers, totals.
+    ///
+    /// # Errors
+    /// Redis cannot be reached.
+    pub async fn status(&self) -> Result<QueueStatus, QueueError> {
         let keys = self.keys();
         let mut connection = self.connection().clone();
         let workers: Vec<String> = redis::cmd("HKEYS").arg(keys.workers()).query_async(&mut connection).await?;
@@ -136,33 +104,29 @@ impl Queue {
             keys.dead(),
             keys.jobs(),
             keys.paused(),
-            keys.troubled_at(),
             keys.counters(),
         ];
         all.extend(workers.iter().map(|w| keys.held(w)));
         let call = SURVEY.keys(all).arg("").arg(&workers);
-        let answer: Vec<redis::Value> = call.run(&mut connection).await?;
-        Ok(read(answer, workers)?)
+        let mut status = read(call.run(&mut connection).await?, workers);
+        status.blocked = self.blocked(status.at).await?;
+        Ok(status)
     }
 }
 
-fn read(mut answer: Vec<redis::Value>, known: Vec<String>) -> Result<Survey, redis::RedisError> {
-    let tail = answer.split_off(answer.len().min(7));
-    let (complete, at, lengths, paused, high, low, troubled) = Head::from_redis_value(redis::Value::Array(answer))?;
-    let (beats, mut totals, held, oldest) = Tail::from_redis_value(redis::Value::Array(tail))?;
+fn read((at, lengths, paused, high, low, beats, mut totals, held): Answer, known: Vec<String>) -> QueueStatus {
     totals.remove(keys::STAMP);
     let [high_fresh, high_again, low_fresh, low_again, suspect, delayed, dead, jobs] =
         Lengths::try_from(lengths).unwrap_or_default();
     let held: BTreeMap<String, u64> = known.into_iter().zip(held).collect();
     let head = |id: String| parse_id(&id).map(|parts| parts.received_at);
-    let micros = |text: &str| text.parse::<f64>().ok().map(|us| Micros(us as i64));
     let workers = beats.into_iter().map(|(name, beat)| WorkerStatus {
         held: held.get(&name).copied().unwrap_or_default(),
         oldest_running_ms: beat.split(' ').nth(2).and_then(|ms| ms.parse().ok()).unwrap_or_default(),
         fenced: beat == "fenced",
         name,
     });
-    let status = QueueStatus {
+    QueueStatus {
         at: Micros(at),
         lanes: [
             LaneStatus { lane: Lane::High, waiting: high_fresh + high_again, oldest: head(high) },
@@ -176,7 +140,5 @@ fn read(mut answer: Vec<redis::Value>, known: Vec<String>) -> Result<Survey, red
         workers: workers.collect(),
         blocked: Vec::new(),
         totals,
-    };
-    let oldest_held = oldest.iter().filter_map(|o| micros(o)).min();
-    Ok(Survey { complete: complete == 1, oldest_held, troubled: micros(&troubled), status })
+    }
 }

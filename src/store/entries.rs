@@ -331,17 +331,33 @@ pub async fn chunk(
     Ok(rows.into_iter().map(entry).collect())
 }
 
-/// A generation's periods that belong in Redis: all but those that were removed from it after closing.
+/// A generation's periods that belong in Redis: all that have entries, but those that were removed from it after closing.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn published_periods(pool: &Pool, generation: i32) -> Result<Vec<(i64, Micros)>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT id, starts_at FROM leaderboard_periods
-          WHERE generation_id = $1 AND unpublished_at IS NULL ORDER BY starts_at DESC",
+        "SELECT p.id, p.starts_at FROM leaderboard_periods p
+          WHERE p.generation_id = $1 AND p.unpublished_at IS NULL
+            AND EXISTS (SELECT 1 FROM leaderboard_entries e WHERE e.period_id = p.id) ORDER BY p.starts_at DESC",
     )
     .bind(generation)
     .fetch_all(pool)
+    .await
+}
+
+/// How many entries a generation has that belong in Redis, counting no further than `most`.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn count_published(pool: &Pool, generation: i32, most: i64) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT 1 FROM leaderboard_periods p JOIN leaderboard_entries e ON e.period_id = p.id
+                                WHERE p.generation_id = $1 AND p.unpublished_at IS NULL LIMIT $2) AS few",
+    )
+    .bind(generation)
+    .bind(most)
+    .fetch_one(pool)
     .await
 }
 

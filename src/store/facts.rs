@@ -43,6 +43,8 @@ fn array_text(games: &[GameId]) -> String {
 /// One consumed row.
 #[derive(Debug)]
 pub struct TakenFacts {
+    /// `score_facts.id`.
+    pub id: i64,
     /// Its shard.
     pub shard: i16,
     /// How many facts it holds.
@@ -58,7 +60,8 @@ pub struct TakenFacts {
 /// Most rows of one round; with `max_facts` it bounds the round's work and memory.
 pub const MAX_ROWS: i64 = 400;
 
-/// Deletes and returns the oldest rows of these shards, about `max_facts` facts of them (at least one row).
+/// Deletes and returns the oldest rows of these shards with a higher id than `after`, about `max_facts` facts of them (at
+/// least one row).
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -66,24 +69,32 @@ pub async fn take(
     transaction: &mut PgConnection,
     shards: &[i16],
     max_facts: i64,
+    after: i64,
 ) -> Result<Vec<TakenFacts>, sqlx::Error> {
     // The ids are chosen in a sub-select that becomes an array, so that the delete is always by primary key.
-    let rows: Vec<(i16, i32, Micros, Option<Vec<i32>>, Vec<u8>)> = sqlx::query_as(
+    let rows: Vec<(i64, i16, i32, Micros, Option<Vec<i32>>, Vec<u8>)> = sqlx::query_as(
         "DELETE FROM score_facts WHERE id = ANY (ARRAY(
              SELECT id FROM (
                  SELECT id, sum(fact_count) OVER (ORDER BY id) - fact_count AS before
                    FROM (SELECT id, fact_count FROM score_facts
-                          WHERE shard = ANY ($1) ORDER BY id LIMIT $3) AS oldest
+                          WHERE shard = ANY ($1) AND id > $4 ORDER BY id LIMIT $3) AS oldest
              ) AS counted WHERE before < $2))
-         RETURNING shard, fact_count, min_received_at, games, facts",
+         RETURNING id, shard, fact_count, min_received_at, games, facts",
     )
     .bind(shards)
     .bind(max_facts)
     .bind(MAX_ROWS)
+    .bind(after)
     .fetch_all(transaction)
     .await?;
-    let taken =
-        |(shard, count, min_received_at, games, facts)| TakenFacts { shard, count, min_received_at, games, facts };
+    let taken = |(id, shard, count, min_received_at, games, facts)| TakenFacts {
+        id,
+        shard,
+        count,
+        min_received_at,
+        games,
+        facts,
+    };
     Ok(rows.into_iter().map(taken).collect())
 }
 
@@ -92,7 +103,7 @@ pub async fn take(
 /// # Errors
 /// Whatever Postgres says.
 pub async fn any(pool: &Pool, shards: &[i16]) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM score_facts WHERE shard = ANY ($1))")
+    sqlx::query_scalar("SELECT (SELECT id FROM score_facts WHERE shard = ANY ($1) ORDER BY id LIMIT 1) IS NOT NULL")
         .bind(shards)
         .fetch_one(pool)
         .await
@@ -140,7 +151,7 @@ pub async fn bring_back(pool: &Pool, shards: &[i16]) -> Result<u64, sqlx::Error>
 /// Whatever Postgres says.
 pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT coalesce(sum(fact_count), 0)::bigint FROM (SELECT fact_count FROM score_facts LIMIT 10000) AS few",
+        "SELECT coalesce(sum(fact_count), 0)::bigint FROM (SELECT fact_count FROM score_facts ORDER BY id LIMIT 10000) AS few",
     )
     .fetch_one(pool)
     .await

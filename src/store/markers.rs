@@ -38,13 +38,14 @@ pub async fn insert(transaction: &mut PgConnection, shard: i16, entries: &[u8]) 
         .await
 }
 
-/// The oldest markers of these shards.
+/// The oldest markers of these shards with a higher id than `after`.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn oldest(pool: &Pool, shards: &[i16], limit: i64) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
-    sqlx::query_as("SELECT id, entries FROM dirty_entries WHERE shard = ANY ($1) ORDER BY id LIMIT $2")
+pub async fn oldest(pool: &Pool, shards: &[i16], after: i64, limit: i64) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+    sqlx::query_as("SELECT id, entries FROM dirty_entries WHERE shard = ANY ($1) AND id > $2 ORDER BY id LIMIT $3")
         .bind(shards)
+        .bind(after)
         .bind(limit)
         .fetch_all(pool)
         .await
@@ -71,7 +72,9 @@ pub async fn delete(pool: &Pool, ids: &[i64]) -> Result<(), sqlx::Error> {
 /// # Errors
 /// Whatever Postgres says.
 pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM dirty_entries LIMIT 10000) AS few").fetch_one(pool).await
+    sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM dirty_entries ORDER BY id LIMIT 10000) AS few")
+        .fetch_one(pool)
+        .await
 }
 
 /// The highest id of a marker that waits, and whether markers up to an id are all published.
@@ -80,7 +83,8 @@ pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
 /// Whatever Postgres says.
 pub async fn up_to(connection: &mut PgConnection, id: Option<i64>) -> Result<(i64, bool), sqlx::Error> {
     sqlx::query_as(
-        "SELECT coalesce(max(id), 0), NOT EXISTS (SELECT 1 FROM dirty_entries WHERE id <= $1) FROM dirty_entries",
+        "SELECT coalesce((SELECT id FROM dirty_entries ORDER BY id DESC LIMIT 1), 0),
+                (SELECT id FROM dirty_entries WHERE id <= $1 ORDER BY id LIMIT 1) IS NULL",
     )
     .bind(id.unwrap_or(i64::MAX))
     .fetch_one(connection)

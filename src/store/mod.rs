@@ -37,4 +37,5 @@ pub mod scheduled_runs;
 mod sockets;
 pub mod standings;
 mod sums;
+pub mod under_way;
 pub mod write_probe;

@@ -113,7 +113,8 @@ pub async fn create(pool: &Pool, month: Month) -> Result<bool, sqlx::Error> {
     // A month that was dropped and is needed again begins anew.
     sqlx::query(
         "UPDATE baseline_progress
-            SET cursor_game_id = NULL, cursor_event_id = NULL, cursor_occurred_at = NULL, folded_at = NULL
+            SET cursor_game_id = NULL, cursor_event_id = NULL, cursor_occurred_at = NULL, folded_at = NULL,
+                dropped_at = NULL
           WHERE partition_name = $1",
     )
     .bind(&name)
@@ -145,7 +146,8 @@ pub async fn finish_detach(pool: &Pool, month: Month) -> Result<(), sqlx::Error>
     Ok(())
 }
 
-/// Drops a detached month whose events are in the baseline and records it; does nothing to any other table.
+/// Drops a detached month whose events are in the baseline and records it; does nothing to any other table, nor to one
+/// of a month that was dropped before: somebody has restored it.
 /// Returns whether it was dropped.
 ///
 /// # Errors
@@ -155,7 +157,7 @@ pub async fn drop_detached(connection: &mut PgConnection, month: Month, now: Mic
     let mut transaction = connection.begin().await?;
     let recorded = sqlx::query(
         "UPDATE baseline_progress SET dropped_at = $2
-          WHERE partition_name = $1 AND folded_at IS NOT NULL
+          WHERE partition_name = $1 AND folded_at IS NOT NULL AND dropped_at IS NULL
             AND EXISTS (SELECT 1 FROM pg_class WHERE oid = to_regclass($1::text) AND NOT relispartition)",
     )
     .bind(&name)

@@ -4,78 +4,164 @@
 //! one as late (`fold_periods`). [`freeze`] updates the row, so it waits for folds in flight, and folds that begin after
 //! it see the period closed. Standings are then written from entries that nobody changes any more.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::domain::board::{LeaderboardSpec, Order};
 use crate::domain::clock::Micros;
-use crate::domain::ids::BoardGenerationId;
-use crate::domain::period::Period;
+use crate::domain::ids::{BoardGenerationId, GameId};
+use crate::store::pool::Pool;
 
-/// A period that is due to be closed, or whose closing was interrupted.
+/// A period that is over, or whose closing was interrupted.
 #[derive(Debug, Clone)]
 pub struct DuePeriod {
     /// `leaderboard_periods.id`.
     pub id: i64,
     /// Whose.
+    pub game: GameId,
+    /// Of which generation.
     pub generation: BoardGenerationId,
-    /// From when to when.
-    pub period: Period,
-    /// How it ranks.
-    pub order: Order,
-    /// How long late scores count.
-    pub grace_seconds: u32,
+    /// Until when scores for it count: its end and grace.
+    pub until: Micros,
     /// Its standings are frozen and not all written.
     pub frozen: bool,
+    /// What it was last seen to wait for.
+    pub waits_for: Vec<String>,
 }
 
-/// Periods of live generations that ended before `now` and are not closed, or whose closing was interrupted; the
-/// oldest first, at most 1,000. One whose definition cannot be read is left out and logged.
+/// Most periods of one generation in one answer of [`due`].
+const PER_GENERATION: i32 = 50;
+/// Most periods in one answer of [`due`].
+const PER_ANSWER: i32 = 5_000;
+
+type DueRow = (i64, i32, i32, Micros, bool, Option<Vec<String>>);
+
+/// Periods of live generations whose end and grace are past at `now`, and those whose closing was interrupted; first one
+/// of each game, then the second of each, so that no game stands in another's way.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn due(connection: &mut PgConnection, now: Micros) -> Result<Vec<DuePeriod>, sqlx::Error> {
-    let rows: Vec<(i64, i32, Micros, Micros, bool, String)> = sqlx::query_as(
-        "SELECT p.id, p.generation_id, p.starts_at, p.ends_at, p.state = 'closed', g.spec::text
-           FROM leaderboard_periods p JOIN leaderboard_generations g ON g.id = p.generation_id
-          WHERE ((p.state = 'open' AND p.ends_at < $1) OR (p.state = 'closed' AND p.closed_at IS NULL))
-            AND g.state = 'live'
-          ORDER BY p.ends_at LIMIT 1000",
+    let rows: Vec<DueRow> = sqlx::query_as(
+        "WITH over AS (
+             SELECT p.id, g.id AS generation_id, g.leaderboard_id,
+                    p.ends_at + make_interval(secs => g.grace_seconds) AS until, false AS frozen, p.waits_for
+               FROM leaderboard_generations g
+              CROSS JOIN LATERAL (
+                  SELECT id, ends_at, waits_for FROM leaderboard_periods
+                   WHERE generation_id = g.id AND state = 'open' AND ends_at < $1::timestamptz - make_interval(secs => g.grace_seconds)
+                   ORDER BY ends_at LIMIT $2) AS p
+              WHERE g.state = 'live'
+             UNION ALL
+             SELECT p.id, g.id, g.leaderboard_id, p.ends_at, true, NULL
+               FROM leaderboard_periods p JOIN leaderboard_generations g ON g.id = p.generation_id
+              WHERE p.state = 'closed' AND p.closed_at IS NULL AND g.state = 'live')
+         SELECT o.id, o.generation_id, l.game_id, o.until, o.frozen, o.waits_for
+           FROM over o JOIN leaderboards l ON l.id = o.leaderboard_id
+          ORDER BY row_number() OVER (PARTITION BY l.game_id ORDER BY o.frozen DESC, o.until, o.id), o.until, o.id
+          LIMIT $3",
     )
     .bind(now)
+    .bind(PER_GENERATION)
+    .bind(PER_ANSWER)
     .fetch_all(connection)
     .await?;
-    let read = |(id, generation, starts_at, ends_at, frozen, spec): (i64, i32, Micros, Micros, bool, String)| {
-        let definition = match serde_json::from_str::<LeaderboardSpec>(&spec) {
-            Ok(spec) => spec.definition,
-            Err(error) => {
-                tracing::error!(generation, %error, "leaderboard definition is unusable");
-                return None;
-            }
-        };
-        Some(DuePeriod {
-            id,
-            generation: BoardGenerationId(generation),
-            period: Period { starts_at, ends_at: Some(ends_at) },
-            order: definition.order,
-            grace_seconds: definition.grace_seconds,
-            frozen,
-        })
+    let read = |(id, generation, game, until, frozen, waits_for): DueRow| DuePeriod {
+        id,
+        game: GameId(game),
+        generation: BoardGenerationId(generation),
+        until,
+        frozen,
+        waits_for: waits_for.unwrap_or_default(),
     };
-    Ok(rows.into_iter().filter_map(read).collect())
+    Ok(rows.into_iter().map(read).collect())
 }
 
-/// Freezes a period: when this commits, no fold changes its entries any more. Waits for folds in flight.
+/// How a generation ranks.
+///
+/// # Errors
+/// Whatever Postgres says; a specification that this program cannot read is a decode error.
+pub async fn order(connection: &mut PgConnection, generation: BoardGenerationId) -> Result<Order, sqlx::Error> {
+    let spec: String = sqlx::query_scalar("SELECT spec::text FROM leaderboard_generations WHERE id = $1")
+        .bind(generation.0)
+        .fetch_one(connection)
+        .await?;
+    let spec: LeaderboardSpec = serde_json::from_str(&spec).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(spec.definition.order)
+}
+
+/// Freezes a period: when this commits, no fold changes its entries any more. Waits for folds in flight. `over` is what
+/// it no longer waits for. Says whether it was open.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn freeze(connection: &mut PgConnection, id: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE leaderboard_periods SET state = 'closed' WHERE id = $1 AND state = 'open'")
+pub async fn freeze(connection: &mut PgConnection, id: i64, over: &[&str]) -> Result<bool, sqlx::Error> {
+    let done = sqlx::query(
+        "UPDATE leaderboard_periods SET state = 'closed', waits_for = NULL, closed_over = nullif($2::text[], '{}')
+          WHERE id = $1 AND state = 'open'",
+    )
+    .bind(id)
+    .bind(over)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Records what a period that is over waits for.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn set_waits(connection: &mut PgConnection, id: i64, waits_for: &[&str]) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE leaderboard_periods SET waits_for = $2 WHERE id = $1 AND state = 'open'")
         .bind(id)
+        .bind(waits_for)
         .execute(connection)
         .await
         .map(|_| ())
+}
+
+/// How many periods are noted as over and waiting, by the first thing that each waits for; counting at most 10,000.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn waiting(connection: &mut PgConnection) -> Result<Vec<(String, i64)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT few.reason, count(*)
+           FROM (SELECT waits_for[1] AS reason FROM leaderboard_periods
+                  WHERE state = 'open' AND waits_for IS NOT NULL LIMIT 10000) AS few
+          WHERE few.reason IS NOT NULL GROUP BY few.reason",
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// How the closing of a period stands or went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClosingNote {
+    /// It is over and waits for these; empty: it does not wait.
+    pub waits_for: Vec<String>,
+    /// It was closed over these; empty: nothing was under way.
+    pub closed_over: Vec<String>,
+}
+
+/// What is to be said of the closing of these periods; the others closed, or are open, as usual.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn notes(pool: &Pool, ids: &[i64]) -> Result<HashMap<i64, ClosingNote>, sqlx::Error> {
+    let rows: Vec<(i64, Option<Vec<String>>, Option<Vec<String>>)> = sqlx::query_as(
+        "SELECT id, waits_for, closed_over FROM leaderboard_periods
+          WHERE id = ANY ($1) AND (waits_for IS NOT NULL OR closed_over IS NOT NULL)",
+    )
+    .bind(ids)
+    .fetch_all(pool)
+    .await?;
+    let note = |(id, waits_for, closed_over): (i64, Option<Vec<String>>, Option<Vec<String>>)| {
+        (id, ClosingNote { waits_for: waits_for.unwrap_or_default(), closed_over: closed_over.unwrap_or_default() })
+    };
+    Ok(rows.into_iter().map(note).collect())
 }
 
 /// The statement that ranks. `{o}` is `ASC` or `DESC`, nothing else; a sort key cannot be a parameter.
@@ -112,22 +198,27 @@ pub async fn write_standings(
     Ok(count)
 }
 
-/// Closed periods that Redis need not hold any longer: closed before `before`. At most 1,000.
+/// Closed periods that Redis need not hold any longer, closed before `before`, that follow the moment and id of the last
+/// one: each with the moment, at most 1,000.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn to_unpublish(
     connection: &mut PgConnection,
     before: Micros,
-) -> Result<Vec<(i64, BoardGenerationId, Micros)>, sqlx::Error> {
-    let rows: Vec<(i64, i32, Micros)> = sqlx::query_as(
-        "SELECT id, generation_id, starts_at FROM leaderboard_periods
-          WHERE state = 'closed' AND closed_at < $1 AND unpublished_at IS NULL ORDER BY closed_at LIMIT 1000",
+    after: (Micros, i64),
+) -> Result<Vec<(i64, BoardGenerationId, Micros, Micros)>, sqlx::Error> {
+    let rows: Vec<(i64, i32, Micros, Micros)> = sqlx::query_as(
+        "SELECT id, generation_id, starts_at, closed_at FROM leaderboard_periods
+          WHERE state = 'closed' AND unpublished_at IS NULL AND closed_at < $1 AND (closed_at, id) > ($2, $3)
+          ORDER BY closed_at, id LIMIT 1000",
     )
     .bind(before)
+    .bind(after.0)
+    .bind(after.1)
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|(id, generation, start)| (id, BoardGenerationId(generation), start)).collect())
+    Ok(rows.into_iter().map(|(id, generation, start, at)| (id, BoardGenerationId(generation), start, at)).collect())
 }
 
 /// Records that Postgres answers for a closed period from now on. To be committed before its keys are removed, so that
@@ -142,20 +233,4 @@ pub async fn mark_unpublished(connection: &mut PgConnection, id: i64, now: Micro
         .execute(connection)
         .await
         .map(|_| ())
-}
-
-/// The smallest `received_at` among undecided dead letters.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn oldest_dead_letter(connection: &mut PgConnection) -> Result<Option<Micros>, sqlx::Error> {
-    sqlx::query_scalar("SELECT min(received_at) FROM dead_letters WHERE state = 'waiting'").fetch_one(connection).await
-}
-
-/// The smallest `received_at` among facts that are not folded.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn oldest_fact(connection: &mut PgConnection) -> Result<Option<Micros>, sqlx::Error> {
-    sqlx::query_scalar("SELECT min(min_received_at) FROM score_facts").fetch_one(connection).await
 }

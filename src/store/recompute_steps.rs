@@ -144,7 +144,7 @@ pub async fn fact_watermark(connection: &mut PgConnection) -> Result<i64, sqlx::
 /// # Errors
 /// Whatever Postgres says.
 pub async fn is_folded(connection: &mut PgConnection, watermark: i64) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT NOT EXISTS (SELECT 1 FROM score_facts WHERE id <= $1 AND shard >= 0)")
+    sqlx::query_scalar("SELECT (SELECT id FROM score_facts WHERE id <= $1 AND shard >= 0 ORDER BY id LIMIT 1) IS NULL")
         .bind(watermark)
         .fetch_one(connection)
         .await

@@ -8,6 +8,15 @@ use sqlx::PgConnection;
 
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
+use crate::store::pool::Pool;
+
+/// Postgres's clock.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn now(pool: &Pool) -> Result<Micros, sqlx::Error> {
+    sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(pool).await
+}
 
 async fn delete(
     connection: &mut PgConnection,
@@ -62,19 +71,22 @@ pub async fn recompute_leases(connection: &mut PgConnection, age: Duration, limi
     delete(connection, SQL, age, limit).await
 }
 
-/// Generations that were retired `age` ago and still have something.
+/// Generations after `after` that were retired `age` ago and may still have something to remove; at most 100.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn retired_generations(
     connection: &mut PgConnection,
     age: Duration,
+    after: BoardGenerationId,
 ) -> Result<Vec<BoardGenerationId>, sqlx::Error> {
     let ids: Vec<i32> = sqlx::query_scalar(
-        "SELECT id FROM leaderboard_generations WHERE state = 'retired' AND retired_at < now() - make_interval(secs => $1)
+        "SELECT id FROM leaderboard_generations
+          WHERE state = 'retired' AND cleaned_at IS NULL AND retired_at < now() - make_interval(secs => $1) AND id > $2
           ORDER BY id LIMIT 100",
     )
     .bind(age.as_secs_f64())
+    .bind(after.0)
     .fetch_all(connection)
     .await?;
     Ok(ids.into_iter().map(BoardGenerationId).collect())
@@ -82,7 +94,7 @@ pub async fn retired_generations(
 
 /// Removes some of what a retired generation has left: entries, then periods, baseline and the generation itself. Its
 /// closed periods were handed to its successor at the swap; one that is closed here belongs to no successor and stays,
-/// with its generation.
+/// with its generation, which is not looked at again.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -113,20 +125,35 @@ pub async fn retired_generation(
             AND NOT EXISTS (SELECT 1 FROM leaderboard_periods p WHERE p.generation_id = g.id)",
     )
     .bind(generation.0)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    if removed.rows_affected() == 0 {
+        sqlx::query("UPDATE leaderboard_generations SET cleaned_at = now() WHERE id = $1 AND state = 'retired'")
+            .bind(generation.0)
+            .execute(connection)
+            .await?;
+    }
     Ok(removed.rows_affected())
 }
 
 /// Baseline of periods that were closed before `before` (cron's time, as `closed_at` is): frozen standings need none.
+/// Goes from one period of the baseline to the next by index, because closed periods only become more.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn closed_baseline(connection: &mut PgConnection, before: Micros, limit: i64) -> Result<u64, sqlx::Error> {
     const SQL: &str = "DELETE FROM entry_baseline b
-        USING (SELECT b.generation_id, b.period_start, b.player_id
-                 FROM leaderboard_periods p JOIN entry_baseline b
-                   ON b.generation_id = p.generation_id AND b.period_start = p.starts_at
+        USING (WITH RECURSIVE place AS (
+                   (SELECT generation_id, period_start FROM entry_baseline ORDER BY 1, 2 LIMIT 1)
+                   UNION ALL
+                   SELECT n.generation_id, n.period_start FROM place p
+                    CROSS JOIN LATERAL (SELECT generation_id, period_start FROM entry_baseline
+                                         WHERE (generation_id, period_start) > (p.generation_id, p.period_start)
+                                         ORDER BY 1, 2 LIMIT 1) AS n)
+               SELECT b.generation_id, b.period_start, b.player_id
+                 FROM place JOIN leaderboard_periods p
+                   ON p.generation_id = place.generation_id AND p.starts_at = place.period_start
+                 JOIN entry_baseline b ON b.generation_id = p.generation_id AND b.period_start = p.starts_at
                 WHERE p.state = 'closed' AND p.closed_at < $1 LIMIT $2) AS few
         WHERE (b.generation_id, b.period_start, b.player_id)
             = (few.generation_id, few.period_start, few.player_id)";

@@ -63,6 +63,12 @@ pub const SCHEDULED_SECONDS: &str = "scoreline_scheduled_seconds";
 pub const SCHEDULED_RUNS: &str = "scoreline_scheduled_runs_total";
 /// When a scheduled job last succeeded, in seconds since the Unix epoch. Labels: role, job.
 pub const SCHEDULED_LAST_SUCCESS: &str = "scoreline_scheduled_last_success_seconds";
+/// Periods that are over for half a minute and not closed, by the first thing that each waits for. Labels: role, reason
+/// (queue, jobs, facts, dead_letters, set_aside_facts, unread_jobs, failing).
+pub const PERIODS_OVER: &str = "scoreline_periods_over";
+/// Undecided dead letters, counted up to 10,000 of a game. Labels: role, game (a slug; `unknown` where a letter does not
+/// tell, `others` beyond the hundred games that have the most).
+pub const DEAD_LETTERS_WAITING: &str = "scoreline_dead_letters_waiting";
 /// Entries that an audit found different in Redis from Postgres, and repaired. Labels: role.
 pub const AUDIT_DRIFT: &str = "scoreline_audit_drift_total";
 /// What limits refused. Labels: role, limit (requests, guesses, player, game, share: of the queue, receipts: of a game by

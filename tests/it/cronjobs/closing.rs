@@ -1,6 +1,7 @@
 //! Fine print 6: late, closed, frozen.
 
-use scoreline::aggregator::close_periods::{close_due, ensure_current, low_water_mark, unpublish_closed};
+use scoreline::aggregator::close_periods::{close_due, ensure_current, unpublish_closed};
+use scoreline::aggregator::low_water;
 use scoreline::aggregator::rebuild::rebuild_board;
 use scoreline::store::leaderboards::Applied;
 use serde_json::json;
@@ -65,10 +66,10 @@ async fn fine_print_6_a_period_stays_open_while_a_score_for_it_is_on_its_way() {
     let stage = Stage::new("2026-11-20T12:00:00Z").await;
     stage.live("daily", json!({"reset": "daily"})).await;
     stage.accept(&[stage.event("a", 1, "2026-11-20T01:00:00Z")]).await;
-    stage.set_now("2026-11-25T00:00:00Z");
+    stage.set_now("2026-11-21T01:00:00Z");
     let tenure = stage.tenure("job-close-periods").await;
     // A fact that is not folded.
-    assert_eq!(low_water_mark(&stage.context).await.unwrap(), at("2026-11-20T01:00:00Z"));
+    assert_eq!(low_water::of_all(&stage.context).await.unwrap().mark(), at("2026-11-20T01:00:00Z"));
     assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 0);
     stage.fold().await;
     // A job in the queue, received within the grace.

@@ -4,7 +4,9 @@
 mod audit;
 mod closing;
 mod partitions;
+mod plans;
 mod recompute;
 mod retention;
 mod schedule;
 mod stage;
+mod tenants;

@@ -1,5 +1,7 @@
 //! Fine print 4: what is dropped has been counted.
 
+use std::sync::atomic::Ordering;
+
 use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::baseline::{Step, fold_chunk};
 use scoreline::aggregator::retention::{clean_up, drop_old_months};
@@ -217,4 +219,37 @@ async fn what_nobody_needs_is_removed_in_chunks_and_nothing_else() {
     let keys: Vec<String> =
         redis::cmd("KEYS").arg(format!("{{sl:b2:{}}}*", board.id)).query(&mut stage.redis.connection()).unwrap();
     assert_eq!(keys, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_table_that_an_operator_restored_is_never_dropped() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    with_history(&stage).await;
+    let tenure = stage.tenure("job-drop-old-months").await;
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 3);
+    sqlx::query("CREATE TABLE events_2026_01 (LIKE events)").execute(stage.pool()).await.unwrap();
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 0);
+    assert_eq!(stage.count("SELECT count(*) FROM pg_class WHERE relname = 'events_2026_01'").await, 1);
+    // A month that is needed again is a month as every other.
+    sqlx::query("DROP TABLE events_2026_01").execute(stage.pool()).await.unwrap();
+    partitions::ensure_for(stage.pool(), at("2026-01-05T00:00:00Z")).await.unwrap();
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn no_clock_alone_drops_a_month() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    with_history(&stage).await;
+    let tenure = stage.tenure("job-drop-old-months").await;
+    let months = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass";
+    let before = stage.count(months).await;
+    let truth = at("2026-02-01T00:00:00Z").0;
+    // Two of three are months ahead: the third keeps what it thinks young.
+    for clock in [&stage.queue_clock, &stage.database_clock] {
+        clock.store(truth, Ordering::SeqCst);
+        assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 0);
+        assert_eq!(stage.count(months).await, before);
+        clock.store(0, Ordering::SeqCst);
+    }
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 3);
 }

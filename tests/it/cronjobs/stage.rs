@@ -14,6 +14,7 @@ use scoreline::domain::board::{BoardGeneration, CompiledBoard, GenerationState, 
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::fact::{Occurrence, fact_of};
 use scoreline::domain::ids::{BoardGenerationId, GameId};
+use scoreline::domain::low_water::{Hold, LowWater};
 use scoreline::domain::packed_facts::FactPacker;
 use scoreline::ranking::Ranking;
 use scoreline::store::audit_log::Actor;
@@ -38,6 +39,8 @@ pub struct Stage {
     pub context: Arc<Context>,
     pub game: GameId,
     now: Arc<AtomicI64>,
+    pub queue_clock: Arc<AtomicI64>,
+    pub database_clock: Arc<AtomicI64>,
     queue: Arc<AtomicI64>,
     next_event: AtomicU64,
 }
@@ -91,17 +94,40 @@ impl Stage {
         rules.reload().await.unwrap();
         let shards = Arc::new(Shards::new(pool.clone(), "test".into()));
         shards.renew().await.unwrap();
-        let (clock_now, queue_now, oldest) = (now.clone(), now.clone(), queue.clone());
+        // Two clocks that are this process's until a test sets them.
+        let (queue_clock, database_clock) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+        let of = |clock: &Arc<AtomicI64>| {
+            let (own, now) = (Arc::clone(clock), Arc::clone(&now));
+            move || match own.load(Ordering::SeqCst) {
+                0 => Micros(now.load(Ordering::SeqCst)),
+                set => Micros(set),
+            }
+        };
+        let (queue_now, database_now) = (of(&queue_clock), of(&database_clock));
+        let (clock_now, oldest) = (now.clone(), queue.clone());
         let context = Context {
             pool: pool.clone(),
             ranking: ranking.clone(),
             clock: Clock::from_fn(move || Micros(clock_now.load(Ordering::SeqCst))),
             holder: "test".into(),
-            retention: RetentionConfig { retention_days: 90, closed_period_redis_ttl: 86_400, log_retention_days: 365 },
+            retention: RetentionConfig {
+                retention_days: 90,
+                closed_period_redis_ttl: 86_400,
+                close_wait_seconds: 3_600,
+                log_retention_days: 365,
+            },
             max_event_age_seconds: 7 * 86_400,
-            queue_low_water: Arc::new(move || {
-                let mark = oldest.load(Ordering::SeqCst).min(queue_now.load(Ordering::SeqCst));
-                Box::pin(async move { Ok(Micros(mark)) })
+            queue_low_water: Arc::new(move |_| {
+                let mut water = LowWater::at(queue_now());
+                match oldest.load(Ordering::SeqCst) {
+                    i64::MAX => {}
+                    received_at => water.add(Hold::Queue, None, Micros(received_at)),
+                }
+                Box::pin(async move { Ok(water) })
+            }),
+            database_clock: Arc::new(move || {
+                let now = database_now();
+                Box::pin(async move { Ok(now) })
             }),
             announce_facts: Arc::new(|| {}),
             directory_changed: Arc::new(|| {}),
@@ -117,6 +143,8 @@ impl Stage {
             context: Arc::new(context),
             game: GameId(game),
             now,
+            queue_clock,
+            database_clock,
             queue,
             next_event: AtomicU64::new(1),
         };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use scoreline::aggregator::rebuild::check_boards;
 use scoreline::domain::board::Order;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ranking_key::{Standing, VersionedStanding};
@@ -297,4 +298,38 @@ async fn a_publication_does_not_make_a_board_look_whole_of_which_a_part_is_lost(
             assert_eq!((top.len(), top[0].2), (120, scores), "{lost:?} {publication}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_board_that_cannot_be_rebuilt_keeps_no_other_down() {
+    let arena = Arena::new().await;
+    let (theirs, ours) = (arena.board("theirs", json!({})).await, arena.board("ours", json!({})).await);
+    for board in [theirs, ours] {
+        arena.facts(board, &[play("a", 1, 0)]).await;
+    }
+    arena.fold().await;
+    let broken = format!("{{sl:b2:{theirs}}}:shadow:periods");
+    redis::cmd("SET").arg(&broken).arg("no set").exec(&mut arena.redis.connection()).unwrap();
+    check_boards(arena.pool(), &arena.ranking, &arena.rules).await.unwrap_err();
+    assert_eq!(arena.top(ours).await, [(1, "a".into(), 1)]);
+    redis::cmd("DEL").arg(&broken).exec(&mut arena.redis.connection()).unwrap();
+    check_boards(arena.pool(), &arena.ranking, &arena.rules).await.unwrap();
+    assert_eq!(arena.top(theirs).await, [(1, "a".into(), 1)]);
+}
+
+#[tokio::test]
+async fn periods_without_entries_cost_a_rebuild_nothing() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({"reset": {"cron": "* * * * *"}})).await;
+    arena.facts(board, &[play("a", 1, 0)]).await;
+    arena.fold().await;
+    sqlx::query(
+        "INSERT INTO leaderboard_periods (generation_id, starts_at, ends_at)
+         SELECT $1, t, t + interval '1 minute' FROM generate_series(timestamptz '2001-01-01', '2001-02-01', '1 minute') t",
+    )
+    .bind(board.0)
+    .execute(arena.pool())
+    .await
+    .unwrap();
+    assert_eq!(arena.rebuild(board).await.periods, 1, "of 44,642");
 }

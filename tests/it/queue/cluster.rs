@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use scoreline::domain::clock::Micros;
 use scoreline::queue::{Lane, Queue, Settlement, Timeouts, server};
 
 use super::rig::{SOON, Worker, fill, options, payload, settle};
@@ -121,10 +122,10 @@ async fn every_state_works(queue: &Queue, cluster: &mut redis::cluster::ClusterC
         queue.status().await.is_ok_and(|s| s.jobs == 1 && s.dead == 1 && s.held() == 0)
     })
     .await;
-    assert!(queue.low_water_mark().await.unwrap().is_some());
+    assert!(queue.low_water(Micros(i64::MAX)).await.unwrap().oldest().is_some());
     let dead = queue.take_dead(9).await.unwrap().remove(0);
     assert!(queue.replay(&dead.job_id, dead.lane, &payload("good"), dead.received_at).await.unwrap());
     eventually("the announcement arrived", SOON, async || queue.status().await.is_ok_and(|s| s.jobs == 0)).await;
-    assert_eq!(queue.low_water_mark().await.unwrap(), None);
+    assert_eq!(queue.low_water(Micros(i64::MAX)).await.unwrap().oldest(), None);
     worker.stop().await;
 }

@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use scoreline::domain::clock::Micros;
+use scoreline::domain::ids::GameId;
+use scoreline::domain::low_water::Hold;
 use scoreline::domain::retry::RetryPolicy;
+use scoreline::queue::payload::PersistEventsEncoder;
 use scoreline::queue::server::{self, Persistence};
 use scoreline::queue::{Lane, QueueError, Settlement, WorkerOptions};
+
+use uuid::Uuid;
 
 use super::rig::{SOON, Worker, options, payload, rig, rig_with, settle, text_of};
 use crate::support::{eventually, nothing_happens_for};
@@ -62,12 +67,12 @@ async fn pausing_holds_the_queue_and_resuming_is_noticed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fine_print_6_the_low_water_mark_sees_jobs_in_every_state() {
+async fn the_low_water_mark_sees_jobs_in_every_state() {
     let rig = rig().await;
-    assert_eq!(rig.queue.low_water_mark().await.unwrap(), None);
+    assert_eq!(rig.queue.low_water(Micros(i64::MAX)).await.unwrap().oldest(), None);
     let received = |id: &str| Micros(id.split('-').next().unwrap().parse().unwrap());
     let ids = rig.fill(Lane::High, 4, &payload("0"));
-    let mark = async || rig.queue.low_water_mark().await.unwrap();
+    let mark = async || rig.queue.low_water(Micros(i64::MAX)).await.unwrap().oldest();
     assert_eq!(mark().await, Some(received(&ids[0])), "waiting");
 
     let delayed_for_long = WorkerOptions {
@@ -127,4 +132,37 @@ async fn an_internal_job_exists_once_while_it_waits_and_may_come_again_after() {
     assert!(matches!(refused, QueueError::BadName(_)));
     worker.stop().await;
     rig.nothing_stays_behind().await;
+}
+
+/// A job in trouble that carries events of this game.
+fn job_of(game: i32) -> Vec<u8> {
+    PersistEventsEncoder::new(GameId(game), Uuid::nil(), false, 0).finish()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_in_trouble_holds_its_own_game_only() {
+    let rig = rig().await;
+    let replay = async |id: &str, bytes: &[u8], received_at: i64| {
+        assert!(rig.queue.replay(id, Lane::High, bytes, Micros(received_at)).await.unwrap());
+    };
+    rig.queue.pause().await.unwrap();
+    // More than are asked for in one call.
+    for n in 0..250 {
+        replay(&format!("7-{n}-h"), &job_of(1), 7).await;
+    }
+    replay("9-x-h", &job_of(2), 9).await;
+    let holds = async |game: i32, until: i64| {
+        rig.queue.low_water(Micros(until)).await.unwrap().holds(GameId(game), Micros(until))
+    };
+    assert_eq!((holds(1, 7).await, holds(2, 7).await, holds(3, 7).await), (vec![Hold::Jobs], vec![], vec![]));
+    assert_eq!((holds(1, 9).await, holds(2, 9).await, holds(3, 9).await), (vec![Hold::Jobs], vec![Hold::Jobs], vec![]));
+    // Whoever cannot be read may be anybody's, but no longer than a person is waited for.
+    replay("3-y-h", &[99, 1, 1, 0, 0, 0], 3).await;
+    assert_eq!((holds(1, 3).await, holds(3, 3).await), (vec![Hold::UnreadJobs], vec![Hold::UnreadJobs]));
+    assert!(Hold::UnreadJobs.is_bounded() && !Hold::Jobs.is_bounded());
+    // A job that waits its turn moves by itself and holds everybody.
+    let ids = rig.fill(Lane::Low, 1, &job_of(1));
+    let received: i64 = ids[0].split('-').next().unwrap().parse().unwrap();
+    assert!(holds(3, received).await.contains(&Hold::Queue));
+    assert!(!holds(3, received - 1).await.contains(&Hold::Queue));
 }

@@ -235,7 +235,7 @@ pub fn literals(text: &str) -> Vec<String> {
 }
 
 /// Whether a literal is a whole statement: not a word of one, nor a part that is put together with others.
-fn is_statement(literal: &str) -> bool {
+pub fn is_statement(literal: &str) -> bool {
     let mut words = literal.split_whitespace();
     let first = words.next().unwrap_or_default();
     let goes_on = ["_", " WHEN "].iter().any(|end| literal.ends_with(end));

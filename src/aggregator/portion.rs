@@ -1,0 +1,199 @@
+//! How much a fold takes, from where, and of which shards.
+//!
+//! Usually all shards of a lane at once, as much as is allowed, from where the last folds stopped. After a failure each
+//! shard is folded alone and takes half as much as before, so that what makes a fold too long is narrowed down to a row,
+//! and nothing but its own shard waits for it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::shards;
+use crate::store::leases::Lease;
+
+/// A look at the whole outbox: rows that were committed after younger ones are found by it.
+const WHOLE_LOOK: Duration = Duration::from_secs(1);
+
+/// What one fold takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Portion {
+    /// About how many facts at most; at least one row.
+    pub max_facts: u32,
+    /// Only rows with a higher id than this.
+    pub after: i64,
+}
+
+impl From<u32> for Portion {
+    fn from(max_facts: u32) -> Self {
+        Self { max_facts, after: 0 }
+    }
+}
+
+/// From where to look for rows. What was folded leaves dead rows that a look from the beginning walks over again and
+/// again, for as long as somebody's long snapshot keeps them.
+#[derive(Debug, Default)]
+pub struct Floor {
+    looked: Option<Instant>,
+    /// The highest id that was folded; and what that was at the last whole look, and at the one before.
+    folded: i64,
+    at_last: i64,
+    floor: i64,
+}
+
+impl Floor {
+    /// From which id the fold that begins now looks; 0 once a second.
+    pub fn after(&mut self, now: Instant) -> i64 {
+        if self.looked.is_some_and(|looked| now.duration_since(looked) < WHOLE_LOOK) {
+            return self.floor;
+        }
+        self.looked = Some(now);
+        // A second and more ago: who had a lower id by then has mostly committed.
+        self.floor = std::mem::replace(&mut self.at_last, self.folded);
+        0
+    }
+
+    /// A fold has taken rows up to this id.
+    pub fn folded(&mut self, last: Option<i64>) {
+        self.folded = self.folded.max(last.unwrap_or_default());
+    }
+}
+
+/// How a lane's next fold is cut.
+#[derive(Debug)]
+pub struct Appetite {
+    most: u32,
+    /// Shards that failed, with what they take next.
+    reduced: HashMap<i16, u32>,
+    /// The shard that was folded alone last.
+    last: i16,
+    floor: Floor,
+    held: Vec<i16>,
+}
+
+impl Appetite {
+    /// As much as is allowed.
+    pub fn new(most: u32) -> Self {
+        Self { most, reduced: HashMap::new(), last: -1, floor: Floor::default(), held: Vec::new() }
+    }
+
+    /// Which of the leases the next fold is for, and how much it takes.
+    pub fn next(&mut self, held: &[Lease], now: Instant) -> (Vec<Lease>, Portion) {
+        let numbers = shards::numbers(held);
+        if numbers != self.held {
+            // Another's rows may be older than all that was folded here.
+            self.floor = Floor::default();
+            self.held.clone_from(&numbers);
+        }
+        self.reduced.retain(|shard, _| numbers.contains(shard));
+        if self.reduced.is_empty() {
+            return (held.to_vec(), Portion { max_facts: self.most, after: self.floor.after(now) });
+        }
+        // The one after the last, in order of their numbers, round and round.
+        let following = numbers.iter().filter(|shard| **shard > self.last).min().or(numbers.iter().min());
+        self.last = following.copied().unwrap_or_default();
+        let max_facts = self.reduced.get(&self.last).copied().unwrap_or(self.most);
+        let alone = held.iter().filter(|lease| shards::numbers(std::slice::from_ref(lease)) == [self.last]);
+        (alone.cloned().collect(), max_facts.into())
+    }
+
+    /// A fold of these leases failed.
+    pub fn failed(&mut self, leases: &[Lease]) {
+        for shard in shards::numbers(leases) {
+            let size = self.reduced.entry(shard).or_insert(self.most);
+            *size = (*size / 2).max(1);
+        }
+        self.floor = Floor::default();
+    }
+
+    /// A fold of these leases committed; `last` is the highest id that it took, `None`: nothing waited. Says whether
+    /// another should follow at once, however little it took: shards are being folded one by one.
+    pub fn succeeded(&mut self, leases: &[Lease], last: Option<i64>) -> bool {
+        let narrowed = !self.reduced.is_empty();
+        for shard in shards::numbers(leases) {
+            if let Some(size) = self.reduced.get_mut(&shard) {
+                *size = size.saturating_mul(2);
+                if *size >= self.most || last.is_none() {
+                    self.reduced.remove(&shard);
+                }
+            }
+        }
+        if !narrowed {
+            self.floor.folded(last);
+        }
+        narrowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(shard: u16) -> Lease {
+        Lease { name: format!("fold-{shard}"), token: 1 }
+    }
+
+    #[test]
+    fn a_failed_fold_is_cut_in_halves_shard_by_shard() {
+        let now = Instant::now();
+        let held = [lease(0), lease(2)];
+        let mut appetite = Appetite::new(100);
+        assert_eq!(appetite.next(&held, now), (held.to_vec(), Portion { max_facts: 100, after: 0 }));
+        appetite.failed(&held);
+        // Shard 2 goes on failing, shard 0 does not.
+        for (turn, size) in [50, 25, 12, 6, 3, 1, 1].into_iter().enumerate() {
+            let (alone, portion) = appetite.next(&held, now);
+            assert_eq!((alone.as_slice(), portion.after), (&held[..1], 0), "turn {turn}");
+            assert!(appetite.succeeded(&alone, Some(1)), "the other shard is waiting for its turn");
+            let (alone, portion) = appetite.next(&held, now);
+            assert_eq!((alone.as_slice(), portion.max_facts), (&held[1..], size), "turn {turn}");
+            appetite.failed(&alone);
+        }
+        // It recovers: 1, 2, 4, … and then all together again.
+        let mut turns = 0;
+        while appetite.next(&held, now).0.len() == 1 {
+            appetite.succeeded(&held[1..], Some(1));
+            turns += 1;
+        }
+        assert_eq!(turns, 7);
+        assert!(!appetite.succeeded(&held, Some(1)));
+    }
+
+    #[test]
+    fn a_shard_with_nothing_to_fold_is_folded_with_the_others_again() {
+        let held = [lease(1)];
+        let mut appetite = Appetite::new(100);
+        appetite.failed(&held);
+        assert!(appetite.succeeded(&held, None));
+        assert_eq!(appetite.next(&held, Instant::now()).1.max_facts, 100);
+    }
+
+    #[test]
+    fn a_look_begins_where_folds_stopped_and_at_the_beginning_once_a_second() {
+        let (began, second) = (Instant::now(), WHOLE_LOOK);
+        let mut floor = Floor::default();
+        assert_eq!(floor.after(began), 0);
+        floor.folded(Some(10));
+        assert_eq!(floor.after(began + second / 2), 0, "what was folded just now may have been overtaken");
+        assert_eq!(floor.after(began + second), 0, "the whole");
+        floor.folded(Some(20));
+        floor.folded(None);
+        assert_eq!(floor.after(began + second), 0);
+        assert_eq!(floor.after(began + 2 * second), 0, "the whole");
+        assert_eq!(floor.after(began + 2 * second), 10);
+        assert_eq!(floor.after(began + 3 * second), 0, "the whole");
+        assert_eq!(floor.after(began + 3 * second), 20);
+    }
+
+    #[test]
+    fn whoever_takes_a_shard_over_looks_at_all_of_it() {
+        let now = Instant::now();
+        let mut appetite = Appetite::new(100);
+        for at in 0..3 {
+            appetite.next(&[lease(0)], now + at * WHOLE_LOOK);
+            appetite.succeeded(&[lease(0)], Some(10));
+        }
+        assert_eq!(appetite.next(&[lease(0)], now + 2 * WHOLE_LOOK).1.after, 10);
+        assert_eq!(appetite.next(&[lease(0), lease(2)], now + 2 * WHOLE_LOOK).1.after, 0);
+    }
+}
