@@ -1,6 +1,7 @@
 //! Facts become entries, entries become boards in Redis (invariants 4 to 6; fine print 9, 10, 14, 15).
 
 pub mod arena;
+mod audited;
 mod crash;
 mod folding;
 mod many;

@@ -95,6 +95,36 @@ async fn a_redis_that_evicts_keys_is_refused_for_the_queue() {
 }
 
 #[tokio::test]
+async fn a_ranking_redis_that_evicts_or_has_no_limit_is_said() {
+    let redis = support::redis::redis();
+    let settings = settings("postgres://localhost/x", &redis.url, &[]);
+    let lifecycle = Lifecycle::default();
+    let operations = operations("api", &lifecycle).await;
+    operations.readiness.ready("postgres", "there");
+    start::redis(RedisUse::Ranking, &settings.redis, &operations, &lifecycle).await.unwrap();
+    operations.readiness.started();
+    let (status, body) = support::http::get(operations.address, "/readyz").await;
+    assert!(status == 200 && body.contains(r#""state":"ready""#) && body.contains("no memory limit"), "{body}");
+    let set = |policy: &str| {
+        let mut command = ::redis::cmd("CONFIG");
+        command.arg("SET").arg("maxmemory-policy").arg(policy).exec(&mut redis.connection()).unwrap();
+    };
+    set("allkeys-random");
+    eventually("it is said while it runs", PATIENCE, || async {
+        let (status, body) = support::http::get(operations.address, "/readyz").await;
+        status == 200 && body.contains(r#""state":"degraded""#) && body.contains("parts of leaderboards")
+    })
+    .await;
+    set("noeviction");
+    eventually("and that it is well again", PATIENCE, || async {
+        support::http::get(operations.address, "/readyz").await.1.contains(r#""state":"ready""#)
+    })
+    .await;
+    lifecycle.hard.cancel();
+    lifecycle.soft.cancel();
+}
+
+#[tokio::test]
 async fn an_older_schema_is_refused_with_the_command_to_run() {
     let database = support::postgres::empty_database().await;
     let settings = settings(&database.url, "redis://127.0.0.1:1", &[]);
