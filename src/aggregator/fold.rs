@@ -75,6 +75,10 @@ impl Merged<'_> {
     }
 }
 
+/// How often a fold begins again for what it learns under its locks: once for periods that are missing, once for some whose
+/// generation is retired, once for late facts, and some more.
+const MOST_ATTEMPTS: u32 = 8;
+
 /// How a fold goes about it.
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
@@ -106,7 +110,7 @@ pub async fn fold_once(
 ) -> Result<Folded, FoldError> {
     let portion = portion.into();
     let mut attempt = Attempt { hold: Hold::Shared, may_create: true };
-    loop {
+    for _ in 0..MOST_ATTEMPTS {
         let mut transaction = pool.begin().await?;
         let ended = fold_in(&mut transaction, rules, held, portion, attempt).await?;
         if let Ended::Folded(folded) = ended {
@@ -124,6 +128,8 @@ pub async fn fold_once(
             _ => return Ok(Folded::default()),
         }
     }
+    // Nobody removes what counts; if somebody does, the facts wait and a connection is not kept busy with them.
+    Err(FoldError::Postgres(sqlx::Error::Protocol("the periods of a fold were gone each time it looked".to_owned())))
 }
 
 async fn fold_in(
