@@ -39,3 +39,24 @@ async fn a_minute_of_chaos_loses_nothing_stores_nothing_twice_and_shows_what_is_
     assert!(recoveries.iter().any(|recovery| recovery["what"] == "its jobs have run"), "{stdout}");
     assert!(stderr.contains(&format!("scoreline chaos --seed {SEED} ")), "{stderr}");
 }
+
+/// Read-only, missing rights and a wrong password are nobody's data's fault.
+#[tokio::test]
+async fn a_postgres_that_refuses_costs_no_event() {
+    let refusals = "postgres-read-only,postgres-rights,postgres-password";
+    let run = Command::new(binaries().join("scoreline"))
+        .args(["chaos", "--seed", "12", "--minutes", "0.9", "--json", "--only", refusals])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{}\n{stderr}\n{stdout}", run.status);
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&report["violations"], &report["judged"]), (&serde_json::json!([]), &true.into()), "{stdout}");
+    for fault in refusals.split(',') {
+        assert!(report["faults"][fault].as_u64() >= Some(1), "no {fault}: {stdout}");
+    }
+    assert!(report["edits"].as_u64() >= Some(1), "a live board was edited meanwhile: {stdout}");
+}
