@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::seen::Seen;
 use crate::domain::ids::GameId;
+use crate::domain::month::Month;
 use crate::queue::payload::{self, PersistEvents};
 use crate::queue::{Delivery, JobId, Settlement};
 use crate::store::events::EventRow;
@@ -141,14 +142,57 @@ impl<'a> Group<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Sorts by key and keeps the first of each: two workers that write the same keys in the same order cannot
-    /// deadlock, and no statement meets itself.
+    /// Sorts by month and key and keeps the first of each: two workers that write the same keys in the same order cannot
+    /// deadlock, and no statement meets itself. Months come first because COPY collects rows by partition: of rows of
+    /// two months in turn it writes those of one before those of the other, wherever they stand.
     fn sorted(mut rows: Vec<(EventRow<'a>, Origin)>) -> Self {
         let before = rows.len();
         rows.sort_by_key(|(row, _)| (row.key(), row.received_at));
         rows.dedup_by(|later, first| later.0.key() == first.0.key());
         let repeats = before - rows.len();
+        let moments = || rows.iter().map(|(row, _)| row.event.occurred_at);
+        // Nearly always one month, which two looks at the calendar tell.
+        if moments().min().map(Month::of) != moments().max().map(Month::of) {
+            rows.sort_by_cached_key(|(row, _)| Month::of(row.event.occurred_at));
+        }
         let (rows, origins) = rows.into_iter().unzip();
         Self { rows, origins, repeats }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::clock::Micros;
+    use crate::domain::event::Event;
+
+    /// Two workers deadlocked whose groups held the same events of two months, each sorted by key alone.
+    #[test]
+    fn rows_of_two_months_are_sorted_by_month_first() {
+        let new_year = Micros::from_seconds(1_798_761_600);
+        let row = |game, id, seconds| {
+            let event = Event {
+                event_id: uuid::Uuid::from_u128(id),
+                event_type: "t",
+                player_id: "p",
+                session_id: None,
+                schema_version: None,
+                occurred_at: new_year.plus_seconds(seconds),
+                payload: "{}",
+            };
+            let (game_id, received_at) = (GameId(game), new_year);
+            let row = EventRow { game_id, event, received_at, definitions_generation: 0, from_server: true };
+            (row, Origin { job: 0 })
+        };
+        let given =
+            vec![row(2, 1, -1), row(1, 4, 0), row(1, 3, -2), row(1, 2, 5), row(2, 9, 1), row(1, 1, 7), row(1, 3, -2)];
+        let order = |rows: Rows<'_>| -> Vec<(i32, u128)> {
+            rows.rows.iter().map(|row| (row.game_id.0, row.event.event_id.as_u128())).collect()
+        };
+        let sorted = Rows::sorted(given);
+        assert_eq!(sorted.repeats, 1);
+        assert_eq!(order(sorted), [(1, 3), (2, 1), (1, 1), (1, 2), (1, 4), (2, 9)]);
+        let of_one = vec![row(2, 1, 3), row(1, 2, 2), row(1, 1, 9)];
+        assert_eq!(order(Rows::sorted(of_one)), [(1, 1), (1, 2), (2, 1)]);
     }
 }

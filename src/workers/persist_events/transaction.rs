@@ -41,7 +41,7 @@ pub enum Attempt {
     UnknownGames(HashSet<GameId>),
 }
 
-/// Stores `rows` (sorted by key, each key once; stamped here with the generations of `definitions`) in one transaction.
+/// Stores `rows` (sorted by month and key, each key once; stamped here with the generations of `definitions`) in one transaction.
 ///
 /// # Errors
 /// Whatever Postgres says; nothing was written, except that a failure during COMMIT leaves it open whether everything
