@@ -68,7 +68,7 @@ pub async fn keep(connection: &mut PgConnection, letter: &NewDeadLetter) -> Resu
 /// Keeps dead letters as they were at `seen_at` (Postgres's clock; absent: now); returns how many are new. One that was
 /// replayed since then is left alone: it may be running.
 ///
-/// Rows are locked in the order of their job ids.
+/// Rows are locked in the order in which decisions lock them: `received_at`, id.
 ///
 /// # Errors
 /// Whatever Postgres says; then none was kept.
@@ -78,7 +78,7 @@ pub async fn keep_all(
     seen_at: Option<Micros>,
 ) -> Result<u64, sqlx::Error> {
     let mut letters: Vec<&NewDeadLetter> = letters.iter().collect();
-    letters.sort_by(|a, b| a.job_id.cmp(&b.job_id));
+    letters.sort_by_key(|letter| (letter.received_at, letter.id));
     fn column<'l, T>(letters: &[&'l NewDeadLetter], pick: impl Fn(&'l NewDeadLetter) -> T) -> Vec<T> {
         letters.iter().map(|letter| pick(letter)).collect()
     }
@@ -89,7 +89,7 @@ pub async fn keep_all(
            FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[], $8::text[],
                        $9::int[], $10::int[], $11::bytea[], $12::text[], $13::timestamptz[])
              AS l (id, job_id, queue, lane, kind, game_id, reason, error, attempts, crashes, payload, body, received_at)
-          ORDER BY job_id
+          ORDER BY received_at, id
          ON CONFLICT (job_id) DO UPDATE
             SET reason = excluded.reason, error = excluded.error, attempts = excluded.attempts,
                 crashes = excluded.crashes, died_at = now(), state = 'waiting', decided_at = NULL

@@ -1,9 +1,9 @@
 //! A write of our own, which tells a server that takes no writes from work that it does not like.
 
-use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::failure::{Failure, classify};
+use super::pool::Pool;
 use super::{events, facts};
 use crate::domain::clock::Micros;
 use crate::domain::packed_facts::PackedFacts;
@@ -13,8 +13,8 @@ use crate::domain::packed_facts::PackedFacts;
 ///
 /// # Errors
 /// Whatever Postgres says: the server, or its rights, are at fault.
-pub async fn write_and_undo(connection: &mut PgConnection, at: Micros) -> Result<(), sqlx::Error> {
-    let mut transaction = connection.begin().await?;
+pub async fn write_and_undo(pool: &Pool, at: Micros) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
     let written = sqlx::query(
         "INSERT INTO events (game_id, event_id, occurred_at, received_at, definitions_generation, from_server, type,
                              player_id, payload)

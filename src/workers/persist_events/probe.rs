@@ -24,17 +24,7 @@ impl Probe {
             return true;
         }
         let asked = Instant::now();
-        let written = match pool.acquire().await {
-            Ok(mut connection) => {
-                let written = write_and_undo(&mut connection, at).await;
-                if written.is_err() {
-                    connection.close_on_drop();
-                }
-                written
-            }
-            Err(error) => Err(error),
-        };
-        match written {
+        match write_and_undo(pool, at).await {
             Ok(()) => *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked),
             Err(error) => {
                 tracing::warn!(%error, "a write of our own fails as well: it is the server, and all wait");
