@@ -32,9 +32,9 @@ async fn delete(
 /// # Errors
 /// Whatever Postgres says.
 pub async fn dead_letters(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
-    const SQL: &str = "DELETE FROM dead_letters WHERE id IN (
+    const SQL: &str = "DELETE FROM dead_letters WHERE id = ANY (ARRAY(
         SELECT id FROM dead_letters WHERE state <> 'waiting' AND decided_at < now() - make_interval(secs => $1)
-         ORDER BY received_at, id LIMIT $2 FOR UPDATE SKIP LOCKED)";
+         ORDER BY received_at, id LIMIT $2 FOR UPDATE SKIP LOCKED))";
     delete(connection, SQL, age, limit).await
 }
 
