@@ -72,11 +72,11 @@ async fn write_and_swap(
 ) -> Result<Rebuilt, RebuildBoardError> {
     let periods = entries::published_periods(pool, generation.0).await?;
     let mut written = 0;
-    for (period_id, period_start) in &periods {
+    for (period_id, period) in &periods {
         let mut after = String::new();
         loop {
             let chunk = entries::chunk(pool, *period_id, &after, ENTRIES_PER_READ).await?;
-            ranking.write_rebuild(token, *period_start, order, &chunk).await?;
+            ranking.write_rebuild(token, period, order, &chunk).await?;
             written += chunk.len() as u64;
             progress(written);
             match chunk.last() {

@@ -11,11 +11,13 @@ use crate::domain::board::CompiledBoard;
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
 use crate::domain::fact::{Fact, timely_fact_of};
+use crate::domain::ids::BoardGenerationId;
 use crate::domain::packed_facts;
+use crate::domain::period::Period;
 use crate::store::audit::{self, Place};
 use crate::store::baseline::{self, Covered};
 use crate::store::event_scan::{self, GameScan, ScanKey};
-use crate::store::{partitions, recompute_steps};
+use crate::store::{final_periods, partitions};
 
 /// Entries of one pass: about 50 MB.
 const ENTRIES_PER_PASS: u64 = 100_000;
@@ -42,6 +44,8 @@ pub struct EntriesAudit {
 pub struct Difference {
     /// The period's start.
     pub period_start: Micros,
+    /// Its end; none: it never ends.
+    pub period_end: Option<Micros>,
     /// Whose.
     pub player_id: String,
     /// Score, subscore, plays and `reached_at` as the events say.
@@ -123,7 +127,8 @@ fn report(computed: &States, stored: &States, found: &mut EntriesAudit) {
     found.differing += differing.len() as u64;
     for place in differing.into_iter().take(REPORTED.saturating_sub(found.differences.len())) {
         found.differences.push(Difference {
-            period_start: place.0,
+            period_start: place.0.starts_at,
+            period_end: place.0.ends_at,
             player_id: place.1.clone(),
             computed: computed.get(place).map(Values::from),
             stored: stored.get(place).map(Values::from),
@@ -138,9 +143,8 @@ async fn pass(
     players: (i32, i32),
 ) -> Result<(States, States), JobError> {
     let generation = board.generation.id;
-    let frozen = recompute_steps::frozen_starts(connection, generation).await?;
     let mut stored = audit::entries(connection, generation, players).await?;
-    add_waiting(connection, board, &frozen, players, &mut stored).await?;
+    add_waiting(connection, board, players, &mut stored).await?;
     let mut computed = audit::baseline(connection, generation, players).await?;
     let coverage: BTreeMap<_, _> = baseline::coverage(connection).await?.into_iter().collect();
     for partition in partitions::list(connection).await? {
@@ -160,13 +164,8 @@ async fn pass(
         };
         loop {
             let chunk = event_scan::next_of_game(connection, &scan, after).await?;
-            for event in &chunk.events {
-                if let Some(fact) = timely_fact_of(board, &event.occurrence())
-                    && !frozen.contains(&fact.period_start)
-                {
-                    add(board, &fact, &mut computed);
-                }
-            }
+            let facts = chunk.events.iter().filter_map(|event| timely_fact_of(board, &event.occurrence())).collect();
+            add_open(connection, board, facts, &mut computed).await?;
             match chunk.reached {
                 Some(key) => after = key,
                 None => break,
@@ -180,7 +179,6 @@ async fn pass(
 async fn add_waiting(
     connection: &mut PgConnection,
     board: &CompiledBoard,
-    frozen: &HashSet<Micros>,
     players: (i32, i32),
     stored: &mut States,
 ) -> Result<(), JobError> {
@@ -189,24 +187,40 @@ async fn add_waiting(
         let rows = audit::waiting_facts(connection, after, FACT_ROWS).await?;
         let Some((last, _)) = rows.last() else { return Ok(()) };
         after = *last;
-        let facts = rows.iter().flat_map(|(_, packed)| packed_facts::unpack(packed).unwrap_or_default());
+        let ends = |_, start| board.schedule.period_at(start).ends_at;
+        let facts = rows.iter().flat_map(|(_, packed)| packed_facts::unpack(packed, ends).unwrap_or_default());
         let grace = board.generation.spec.definition.grace_seconds;
-        let mine: Vec<Fact<'_>> = facts
-            .filter(|fact| fact.generation == board.generation.id && !frozen.contains(&fact.period_start))
-            .filter(|fact| !board.schedule.period_at(fact.occurred_at).is_late(fact.received_at, grace))
+        let mut mine: Vec<Fact<'_>> = facts
+            .filter(|fact| fact.generation == board.generation.id && !fact.period.is_late(fact.received_at, grace))
             .collect();
         let names: Vec<&str> = mine.iter().map(|fact| fact.player_id).collect();
         let of_part: HashSet<String> = audit::of_part(connection, &names, players).await?;
-        for fact in mine.iter().filter(|fact| of_part.contains(fact.player_id)) {
-            add(board, fact, stored);
-        }
+        mine.retain(|fact| of_part.contains(fact.player_id));
+        add_open(connection, board, mine, stored).await?;
     }
+}
+
+/// Merges facts but those of final periods: these stay as they are. A period is final by its start and its end; one that
+/// shares only its start with a closed one is counted.
+async fn add_open(
+    connection: &mut PgConnection,
+    board: &CompiledBoard,
+    facts: Vec<Fact<'_>>,
+    states: &mut States,
+) -> Result<(), JobError> {
+    let places: HashSet<(BoardGenerationId, Period)> = facts.iter().map(|f| (f.generation, f.period)).collect();
+    let places: Vec<_> = places.into_iter().collect();
+    let frozen = final_periods::among(connection, &places).await?;
+    for fact in facts.iter().filter(|fact| !frozen.contains(&(fact.generation, fact.period))) {
+        add(board, fact, states);
+    }
+    Ok(())
 }
 
 fn add(board: &CompiledBoard, fact: &Fact<'_>, states: &mut States) {
     let definition = &board.generation.spec.definition;
     let fresh = EntryState::from_fact(definition.operator, fact);
-    match states.entry((fact.period_start, fact.player_id.to_owned())) {
+    match states.entry((fact.period, fact.player_id.to_owned())) {
         std::collections::hash_map::Entry::Vacant(slot) => {
             slot.insert(fresh);
         }

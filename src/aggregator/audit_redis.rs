@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::tenure::JobError;
 use crate::domain::board::{CompiledBoard, TiePolicy};
-use crate::domain::clock::Micros;
+use crate::domain::period::Period;
 use crate::domain::ranking_key::Standing;
 use crate::ranking::{BoardPeriod, HeldEntry, Ranking};
 use crate::store::audit::{self, AuditPeriod};
@@ -107,7 +107,7 @@ impl Look<'_> {
             }
         }
         let some = self.ranking.some_periods(self.board.generation.id, PERIODS_FROM_REDIS).await?;
-        for period in self.periods().await?.iter().filter(|period| some.contains(&period.period.starts_at)) {
+        for period in self.periods().await?.iter().filter(|period| some.contains(&period.period)) {
             let players = self.ranking.some_players(&self.place(period), PLAYERS_FROM_REDIS).await?;
             let stored = self.compare_of_redis(period, &players, &mut found).await?;
             self.compare(period, stored, &mut found).await?;
@@ -130,7 +130,7 @@ impl Look<'_> {
     fn place(&self, period: &AuditPeriod) -> BoardPeriod {
         BoardPeriod {
             generation: self.board.generation.id,
-            period_start: period.period.starts_at,
+            period: period.period,
             order: self.board.generation.spec.definition.order,
             tie_policy: TiePolicy::Ordinal,
         }
@@ -252,8 +252,8 @@ impl Look<'_> {
         let periods = self.periods().await?;
         let before = self.counts_of_entries(&periods).await?;
         let judged = self.all_published().await?;
-        let starts: Vec<Micros> = periods.iter().map(|period| period.period.starts_at).collect();
-        let held = self.ranking.count(generation, &starts).await?;
+        let names: Vec<Period> = periods.iter().map(|period| period.period).collect();
+        let held = self.ranking.count(generation, &names).await?;
         // What Redis has Postgres has had before this; and what Redis has not may have left it meanwhile.
         let after = self.counts_of_entries(&periods).await?;
         let published: HashSet<i64> = self.periods().await?.into_iter().map(|period| period.id).collect();
@@ -263,7 +263,7 @@ impl Look<'_> {
             missing += of(&before).saturating_sub(ranked.min(known));
             extra += ranked.max(known).saturating_sub(of(&after));
         }
-        extra += self.periods_beyond(&listed, &starts).await?;
+        extra += self.periods_beyond(&listed, &names).await?;
         if self.stop.is_cancelled() {
             return Ok(());
         }
@@ -284,16 +284,16 @@ impl Look<'_> {
     }
 
     /// Entries of periods that Redis holds and should not. `listed` was asked before Postgres was.
-    async fn periods_beyond(&self, listed: &[Micros], starts: &[Micros]) -> Result<u64, JobError> {
+    async fn periods_beyond(&self, listed: &[Period], names: &[Period]) -> Result<u64, JobError> {
         let generation = self.board.generation.id;
-        let starts: HashSet<&Micros> = starts.iter().collect();
-        let mut beyond: Vec<Micros> = listed.iter().filter(|start| !starts.contains(start)).copied().collect();
+        let names: HashSet<&Period> = names.iter().collect();
+        let mut beyond: Vec<Period> = listed.iter().filter(|period| !names.contains(period)).copied().collect();
         if beyond.is_empty() {
             return Ok(0);
         }
         // One that was closed and removed meanwhile is gone now.
-        let still: HashSet<Micros> = self.ranking.held_periods(generation).await?.into_iter().collect();
-        beyond.retain(|start| still.contains(start));
+        let still: HashSet<Period> = self.ranking.held_periods(generation).await?.into_iter().collect();
+        beyond.retain(|period| still.contains(period));
         let counts = self.ranking.count(generation, &beyond).await?;
         Ok(counts.into_iter().map(|(ranked, known)| ranked.max(known).max(1)).sum())
     }

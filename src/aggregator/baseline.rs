@@ -1,19 +1,20 @@
 //! Folding a month's events into the baseline before it is dropped (fine print 4).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::board::{CompiledBoard, GenerationState};
-use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
-use crate::domain::fact::timely_fact_of;
-use crate::domain::ids::{BoardGenerationId, GameId};
+use crate::domain::fact::{Fact, timely_fact_of};
+use crate::domain::ids::GameId;
 use crate::domain::month::Month;
 use crate::store::baseline::{self, Covered, EntryKey};
 use crate::store::definitions::{self, Definitions};
-use crate::store::event_scan::{self, ScanKey, StoredEvent};
+use crate::store::event_scan::{self, Pace, ScanKey, StoredEvent};
+use crate::store::final_periods;
+use crate::store::fold_periods::Place;
 
 /// Events of one chunk, and of one transaction.
 const CHUNK: i64 = 5_000;
@@ -34,8 +35,9 @@ pub enum Step {
 /// # Errors
 /// [`JobError`]; what was committed stays.
 pub async fn fold_month(context: &Context, tenure: &Tenure, month: Month) -> Result<Step, JobError> {
+    let mut pace = Pace::new(CHUNK);
     loop {
-        match fold_chunk(context, tenure, month).await? {
+        match fold_chunk(context, tenure, month, &mut pace).await? {
             Step::More if context.stop.is_cancelled() => return Ok(Step::More),
             Step::More => {}
             other => return Ok(other),
@@ -47,7 +49,7 @@ pub async fn fold_month(context: &Context, tenure: &Tenure, month: Month) -> Res
 ///
 /// # Errors
 /// [`JobError`].
-pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month) -> Result<Step, JobError> {
+pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month, pace: &mut Pace) -> Result<Step, JobError> {
     let mut transaction = tenure.begin().await?;
     let covered = baseline::lock_progress(&mut transaction, month).await?;
     // After the lock: a recompute that begins later waits for it and finds what this chunk has done.
@@ -60,13 +62,18 @@ pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month) -> Res
         Covered::Nothing => ScanKey::before(GameId(i32::MIN)),
     };
     let range = (month.starts_at(), month.ends_at());
-    let events = event_scan::next_of_all(&mut transaction, range, after, CHUNK).await?;
+    let events = event_scan::next_of_all(&mut transaction, range, after, pace.limit()).await?;
+    pace.brought(events.len() as i64);
     let reached = events.last().map(StoredEvent::key);
     if !events.is_empty() {
         let definitions = definitions::load(&mut transaction).await?;
-        let closed = baseline::closed_periods(&mut transaction).await?;
         let boards = live_boards(&definitions);
-        let mut states = merge(&boards, &events, |key| closed.contains(key));
+        let facts = facts_of(&boards, &events);
+        // Frozen standings need no baseline.
+        let places: BTreeSet<Place> = facts.iter().map(|(_, fact)| (fact.generation, fact.period)).collect();
+        let places: Vec<Place> = places.into_iter().collect();
+        let frozen = final_periods::among(&mut transaction, &places).await?;
+        let mut states = merge(facts.into_iter().filter(|(_, f)| !frozen.contains(&(f.generation, f.period))));
         let keys: Vec<EntryKey> = states.keys().cloned().collect();
         for (key, stored) in baseline::read(&mut transaction, &keys).await? {
             if let (Some(board), Some(state)) = (definitions.boards.get(&key.0), states.get_mut(&key)) {
@@ -95,27 +102,28 @@ fn live_boards(definitions: &Definitions) -> Feeds<'_> {
     feeds
 }
 
-fn merge(
-    feeds: &Feeds<'_>,
-    events: &[StoredEvent],
-    is_frozen: impl Fn(&(BoardGenerationId, Micros)) -> bool,
-) -> HashMap<EntryKey, EntryState> {
-    let mut states: HashMap<EntryKey, EntryState> = HashMap::new();
+/// What the events mean to the boards, without what came too late.
+fn facts_of<'a>(feeds: &Feeds<'a>, events: &'a [StoredEvent]) -> Vec<(&'a CompiledBoard, Fact<'a>)> {
+    let mut facts = Vec::new();
     for event in events {
         for board in feeds.get(&(event.game_id, event.event_type.as_str())).into_iter().flatten() {
-            let Some(fact) = timely_fact_of(board, &event.occurrence()) else { continue };
-            if is_frozen(&(fact.generation, fact.period_start)) {
-                continue;
+            facts.extend(timely_fact_of(board, &event.occurrence()).map(|fact| (&***board, fact)));
+        }
+    }
+    facts
+}
+
+fn merge<'a>(facts: impl Iterator<Item = (&'a CompiledBoard, Fact<'a>)>) -> HashMap<EntryKey, EntryState> {
+    let mut states: HashMap<EntryKey, EntryState> = HashMap::new();
+    for (board, fact) in facts {
+        let definition = &board.generation.spec.definition;
+        let fresh = EntryState::from_fact(definition.operator, &fact);
+        match states.entry((fact.generation, fact.period, fact.player_id.to_owned())) {
+            std::collections::hash_map::Entry::Vacant(slot) => {
+                slot.insert(fresh);
             }
-            let definition = &board.generation.spec.definition;
-            let fresh = EntryState::from_fact(definition.operator, &fact);
-            match states.entry((fact.generation, fact.period_start, fact.player_id.to_owned())) {
-                std::collections::hash_map::Entry::Vacant(slot) => {
-                    slot.insert(fresh);
-                }
-                std::collections::hash_map::Entry::Occupied(mut slot) => {
-                    slot.get_mut().merge(definition.operator, definition.order, fresh);
-                }
+            std::collections::hash_map::Entry::Occupied(mut slot) => {
+                slot.get_mut().merge(definition.operator, definition.order, fresh);
             }
         }
     }

@@ -13,6 +13,7 @@ use crate::domain::board::Order;
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::domain::low_water::{Closing, Hold, LowWater};
+use crate::domain::period::Period;
 use crate::lifecycle::crash_point;
 use crate::store::period_closing::{self as periods, DuePeriod};
 use crate::store::{definitions, fold_periods};
@@ -134,16 +135,11 @@ pub async fn ensure_current(context: &Context, tenure: &Tenure) -> Result<u64, J
     let now = context.clock.now();
     let mut transaction = tenure.begin().await?;
     let definitions = definitions::load(&mut transaction).await?;
-    let (mut generations, mut starts, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-    for board in definitions.boards.values() {
-        let period = board.schedule.period_at(now);
-        generations.push(board.generation.id.0);
-        starts.push(period.starts_at);
-        ends.push(period.ends_at);
-    }
-    fold_periods::create(&mut transaction, &generations, &starts, &ends).await?;
+    let current: Vec<fold_periods::Place> =
+        definitions.boards.values().map(|board| (board.generation.id, board.schedule.period_at(now))).collect();
+    fold_periods::create(&mut transaction, &current).await?;
     transaction.commit().await?;
-    Ok(generations.len() as u64)
+    Ok(current.len() as u64)
 }
 
 /// Failures in a row after which Redis is taken to be away.
@@ -166,8 +162,8 @@ pub async fn unpublish_closed(context: &Context, tenure: &Tenure) -> Result<u64,
         };
         let Some((id, _, _, closed_at)) = due.last() else { break };
         after = (*closed_at, *id);
-        for (id, generation, starts_at, _) in due {
-            match unpublish(context, tenure, id, generation, starts_at).await {
+        for (id, generation, period, _) in due {
+            match unpublish(context, tenure, id, generation, &period).await {
                 Ok(()) => (removed, failures) = (removed + 1, 0),
                 Err(JobError::Ranking(error)) => {
                     tracing::warn!(period = id, %generation, %error, "a closed period stays in Redis for now");
@@ -189,14 +185,14 @@ async fn unpublish(
     tenure: &Tenure,
     id: i64,
     generation: BoardGenerationId,
-    starts_at: Micros,
+    period: &Period,
 ) -> Result<(), JobError> {
     // Redis first: if the record is not written, the keys are removed again, which does nothing.
-    context.ranking.remove_period(generation, starts_at).await?;
+    context.ranking.remove_period(generation, period).await?;
     let mut transaction = tenure.begin().await?;
     periods::mark_unpublished(&mut transaction, id, context.clock.now()).await?;
     transaction.commit().await?;
     // A rebuild that began between the two may have brought it back.
-    context.ranking.remove_period(generation, starts_at).await?;
+    context.ranking.remove_period(generation, period).await?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! One fold: facts in, entries and a marker out, in one transaction (invariant 4; fine print 9 and 14).
 
+use std::collections::HashSet;
+
 use crate::store::pool::Pool;
 
 use super::marker::MarkerWriter;
@@ -11,9 +13,10 @@ use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
 use crate::domain::fact::Fact;
 use crate::domain::packed_facts::{self, PackedError};
+use crate::domain::period::Period;
 use crate::store::entries::{self, FreshEntry};
 use crate::store::facts::{self, TakenFacts};
-use crate::store::fold_periods::{self, Hold};
+use crate::store::fold_periods::{self, Hold, Place};
 use crate::store::leases::{self, Lease};
 use crate::store::markers;
 
@@ -80,12 +83,13 @@ impl Merged<'_> {
 const MOST_ATTEMPTS: u32 = 8;
 
 /// How a fold goes about it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Attempt {
     /// How firmly it locks its periods, unless facts are late: then alone.
     hold: Hold,
-    /// Whether periods that are missing can be created; not those of retired generations.
-    may_create: bool,
+    /// Periods that were missing and that somebody was asked to create. Those that are missing still are final by an
+    /// earlier definition, or their generation is retired.
+    created: HashSet<Place>,
 }
 
 /// How an attempt ended.
@@ -109,10 +113,10 @@ pub async fn fold_once(
     portion: impl Into<Portion>,
 ) -> Result<Folded, FoldError> {
     let portion = portion.into();
-    let mut attempt = Attempt { hold: Hold::Shared, may_create: true };
+    let mut attempt = Attempt { hold: Hold::Shared, created: HashSet::new() };
     for _ in 0..MOST_ATTEMPTS {
         let mut transaction = pool.begin().await?;
-        let ended = fold_in(&mut transaction, rules, held, portion, attempt).await?;
+        let ended = fold_in(&mut transaction, rules, held, portion, &attempt).await?;
         if let Ended::Folded(folded) = ended {
             transaction.commit().await?;
             return Ok(folded);
@@ -121,9 +125,10 @@ pub async fn fold_once(
         match ended {
             Ended::Unlocked(Resolving::Late) => attempt.hold = Hold::Alone,
             Ended::Unlocked(Resolving::Missing(missing)) => {
-                let mut connection = pool.acquire().await?;
-                let there = fold_periods::create(&mut connection, &missing.generations, &missing.starts, &missing.ends);
-                attempt.may_create = there.await? > 0;
+                let mut transaction = pool.begin().await?;
+                fold_periods::create(&mut transaction, &missing).await?;
+                transaction.commit().await?;
+                attempt.created.extend(missing);
             }
             _ => return Ok(Folded::default()),
         }
@@ -137,7 +142,7 @@ async fn fold_in(
     rules: &Rules,
     held: &[Lease],
     portion: Portion,
-    attempt: Attempt,
+    attempt: &Attempt,
 ) -> Result<Ended, FoldError> {
     let Portion { max_facts, after } = portion;
     let shard_numbers = shards::numbers(held);
@@ -151,8 +156,12 @@ async fn fold_in(
     let mut folded = Folded { last: rows.iter().map(|row| row.id).max(), ..Folded::default() };
     let mut unfolded = Vec::new();
     let mut unreadable = Vec::new();
+    if rows.iter().any(|row| !packed_facts::says_ends(&row.facts)) {
+        rules.refresh().await?;
+    }
+    let definitions = rules.current();
     for row in &rows {
-        match packed_facts::unpack(&row.facts) {
+        match packed_facts::unpack(&row.facts, |generation, start| definitions.period_end(generation, start)) {
             Ok(mut unpacked) => unfolded.append(&mut unpacked),
             Err(error) => unreadable.push((row, error)),
         }
@@ -186,8 +195,8 @@ async fn set_aside(
 }
 
 /// Facts of one entry stand together, entries in the order of their primary key: the index is walked, not hopped over.
-fn place<'a>(fact: &Fact<'a>) -> (i32, Micros, &'a str) {
-    (fact.generation.0, fact.period_start, fact.player_id)
+fn place<'a>(fact: &Fact<'a>) -> (i32, Period, &'a str) {
+    (fact.generation.0, fact.period, fact.player_id)
 }
 
 fn merge<'a>(facts: &[Fact<'a>], resolved: &mut [Resolved], folded: &mut Folded) -> Vec<Merged<'a>> {
@@ -195,7 +204,7 @@ fn merge<'a>(facts: &[Fact<'a>], resolved: &mut [Resolved], folded: &mut Folded)
     let mut at = 0;
     for fact in facts {
         // Both are sorted alike, and every fact has its period.
-        while resolved.get(at).is_some_and(|r| r.place() != (fact.generation, fact.period_start)) {
+        while resolved.get(at).is_some_and(|r| r.place() != (fact.generation, fact.period)) {
             at += 1;
         }
         let Some(period) = resolved.get_mut(at) else { break };
@@ -207,7 +216,7 @@ fn merge<'a>(facts: &[Fact<'a>], resolved: &mut [Resolved], folded: &mut Folded)
             }
         }
         if period.is_late(fact.received_at) {
-            period.late += 1;
+            period.note_late();
             continue;
         }
         let state = EntryState::from_fact(rule.operator, fact);
@@ -218,7 +227,22 @@ fn merge<'a>(facts: &[Fact<'a>], resolved: &mut [Resolved], folded: &mut Folded)
             _ => merged.push(Merged { period: at, period_id, rule, player_id: fact.player_id, state }),
         }
     }
-    merged
+    if resolved.iter().any(Resolved::is_instead) { unite(merged) } else { merged }
+}
+
+/// Facts that name two periods of one start may be counted in the same one; an entry is written once.
+fn unite(mut merged: Vec<Merged<'_>>) -> Vec<Merged<'_>> {
+    merged.sort_by(|a, b| (a.period_id, a.player_id).cmp(&(b.period_id, b.player_id)));
+    let mut united: Vec<Merged<'_>> = Vec::with_capacity(merged.len());
+    for entry in merged {
+        match united.last_mut() {
+            Some(last) if (last.period_id, last.player_id) == (entry.period_id, entry.player_id) => {
+                last.state.merge(entry.rule.operator, entry.rule.order, entry.state);
+            }
+            _ => united.push(entry),
+        }
+    }
+    united
 }
 
 async fn count_late(
@@ -251,8 +275,8 @@ async fn write(
         // A play that improves nothing is counted but is no change that anyone must be told of (fine print 15).
         let Some(standing) = standing else { continue };
         if marked_period.replace(entry.period) != Some(entry.period) {
-            let (generation, start) = resolved[entry.period].place();
-            marker.period(generation, start, entry.rule.order);
+            let (generation, period) = resolved[entry.period].written();
+            marker.period(generation, period, entry.rule.order);
         }
         marker.push(entry.player_id, Some(standing));
     }

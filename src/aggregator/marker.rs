@@ -1,16 +1,19 @@
 //! A marker: the absolute new values of the entries that one fold changed, packed into one row (fine print 9 and 10).
 //!
 //! `format:u8 version:i64 length:u32` (of the whole marker, so that a cut is noticed wherever it falls), then groups of
-//! one period: `generation:i32 period:i64 order:u8 count:u32`, then per entry `player_len:u8 player kind:u8`, and unless
+//! one period: `generation:i32 start:i64 end:i64 order:u8 count:u32`, then per entry `player_len:u8 player kind:u8`, and unless
 //! it was removed `score:i64 subscore:i64 reached:i64`; little-endian.
 
 use crate::domain::board::Order;
 use crate::domain::byte_reader::{ByteReader, DamagedAt};
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
+use crate::domain::period::Period;
 use crate::domain::ranking_key::Standing;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The format of earlier programs, which does not say when a period ends.
+const WITHOUT_ENDS: u8 = 1;
 const LENGTH_AT: usize = 1 + 8;
 const HEADER: usize = LENGTH_AT + 4;
 const REMOVED: u8 = 0;
@@ -45,10 +48,10 @@ impl MarkerWriter {
     }
 
     /// Begins the entries of one period.
-    pub fn period(&mut self, generation: BoardGenerationId, start: Micros, order: Order) {
+    pub fn period(&mut self, generation: BoardGenerationId, period: Period, order: Order) {
         self.close_period();
         self.bytes.extend_from_slice(&generation.0.to_le_bytes());
-        self.bytes.extend_from_slice(&start.0.to_le_bytes());
+        self.bytes.extend_from_slice(&period.to_bytes());
         self.bytes.push(u8::from(order == Order::Ascending));
         self.count_at = Some(self.bytes.len());
         self.bytes.extend_from_slice(&[0; 4]);
@@ -92,23 +95,32 @@ impl MarkerWriter {
 pub struct MarkedPeriod<'a> {
     /// Whose.
     pub generation: BoardGenerationId,
-    /// The period's start.
-    pub period_start: Micros,
+    /// Which.
+    pub period: Period,
     /// How it ranks.
     pub order: Order,
     /// Player and standing; `None`: removed.
     pub entries: Vec<(&'a str, Option<Standing>)>,
 }
 
-/// Reads a marker: the version of its entries, and the periods.
+/// Whether a marker says when its periods end; those of earlier programs do not.
+pub fn says_ends(bytes: &[u8]) -> bool {
+    bytes.first() != Some(&WITHOUT_ENDS)
+}
+
+/// Reads a marker: the version of its entries, and the periods. Where it does not say when a period ends, `ends` is
+/// asked for the end of the period of this generation that starts then.
 ///
 /// # Errors
 /// [`MarkerError`].
-pub fn read(bytes: &[u8]) -> Result<(i64, Vec<MarkedPeriod<'_>>), MarkerError> {
+pub fn read(
+    bytes: &[u8],
+    ends: impl Fn(BoardGenerationId, Micros) -> Option<Micros>,
+) -> Result<(i64, Vec<MarkedPeriod<'_>>), MarkerError> {
     let mut reader = ByteReader::new(bytes, 0);
-    match reader.u8()? {
-        FORMAT => {}
-        other => return Err(MarkerError::UnknownFormat(other)),
+    let format = reader.u8()?;
+    if !matches!(format, FORMAT | WITHOUT_ENDS) {
+        return Err(MarkerError::UnknownFormat(format));
     }
     let version = reader.i64()?;
     if u32::from_le_bytes(reader.take()?) as usize != bytes.len() {
@@ -117,7 +129,12 @@ pub fn read(bytes: &[u8]) -> Result<(i64, Vec<MarkedPeriod<'_>>), MarkerError> {
     let mut periods = Vec::new();
     while !reader.is_done() {
         let generation = BoardGenerationId(reader.i32()?);
-        let period_start = Micros(reader.i64()?);
+        let period = if format == FORMAT {
+            Period::from_bytes(reader.take()?)
+        } else {
+            let starts_at = Micros(reader.i64()?);
+            Period { starts_at, ends_at: ends(generation, starts_at) }
+        };
         let order = if reader.u8()? == 1 { Order::Ascending } else { Order::Descending };
         let count = u32::from_le_bytes(reader.take()?) as usize;
         // A damaged count must not reserve memory that the bytes cannot fill.
@@ -132,7 +149,7 @@ pub fn read(bytes: &[u8]) -> Result<(i64, Vec<MarkedPeriod<'_>>), MarkerError> {
             };
             entries.push((player_id, standing));
         }
-        periods.push(MarkedPeriod { generation, period_start, order, entries });
+        periods.push(MarkedPeriod { generation, period, order, entries });
     }
     Ok((version, periods))
 }
@@ -149,22 +166,28 @@ mod tests {
 
     use super::*;
 
+    fn never(_: BoardGenerationId, _: Micros) -> Option<Micros> {
+        None
+    }
+
     #[test]
     fn a_marker_reads_back_as_it_was() {
         let standing = Standing { score: i64::MIN, subscore: i64::MAX, reached_at: Micros(-3) };
         let mut writer = MarkerWriter::new(42);
-        writer.period(BoardGenerationId(7), Micros(0), Order::Descending);
+        writer.period(BoardGenerationId(7), Period::WHOLE, Order::Descending);
         writer.push("p-1", Some(&standing));
         writer.push("p-2", None);
-        writer.period(BoardGenerationId(8), Micros(9), Order::Ascending);
+        let day = Period { starts_at: Micros(9), ends_at: Some(Micros(10)) };
+        writer.period(BoardGenerationId(8), day, Order::Ascending);
         writer.push("p-3", Some(&standing));
         let bytes = writer.finish().unwrap();
-        let (version, periods) = read(&bytes).unwrap();
+        let (version, periods) = read(&bytes, never).unwrap();
         assert_eq!(version, 42);
         assert_eq!(periods[0].entries, [("p-1", Some(standing)), ("p-2", None)]);
+        assert_eq!((periods[0].period, periods[1].period), (Period::WHOLE, day));
         assert_eq!((periods[1].generation, periods[1].order), (BoardGenerationId(8), Order::Ascending));
         assert_eq!(periods[1].entries, [("p-3", Some(standing))]);
-        assert_eq!(read(&[9]), Err(MarkerError::UnknownFormat(9)));
+        assert_eq!(read(&[9], never), Err(MarkerError::UnknownFormat(9)));
         assert_eq!(MarkerWriter::new(1).finish(), None);
     }
 
@@ -172,27 +195,47 @@ mod tests {
     fn a_marker_that_was_cut_or_grew_is_damaged() {
         let mut writer = MarkerWriter::new(42);
         for start in 0..2 {
-            writer.period(BoardGenerationId(7), Micros(start), Order::Descending);
+            let period = Period { starts_at: Micros(start), ends_at: None };
+            writer.period(BoardGenerationId(7), period, Order::Descending);
             writer.push("p-1", Some(&Standing { score: 1, subscore: 2, reached_at: Micros(3) }));
             writer.push("p-2", None);
         }
         let mut bytes = writer.finish().unwrap();
         for cut in 0..bytes.len() {
-            assert!(matches!(read(&bytes[..cut]), Err(MarkerError::Damaged(_))), "cut at {cut}");
+            assert!(matches!(read(&bytes[..cut], never), Err(MarkerError::Damaged(_))), "cut at {cut}");
         }
         bytes.push(0);
-        assert!(matches!(read(&bytes), Err(MarkerError::Damaged(_))));
+        assert!(matches!(read(&bytes, never), Err(MarkerError::Damaged(_))));
+    }
+
+    #[test]
+    fn a_marker_of_earlier_programs_gets_its_end_from_the_schedule() {
+        let mut bytes = vec![WITHOUT_ENDS];
+        bytes.extend(42i64.to_le_bytes());
+        bytes.extend((HEADER as u32 + 17 + 5).to_le_bytes());
+        bytes.extend(7i32.to_le_bytes());
+        bytes.extend(100i64.to_le_bytes());
+        bytes.push(0);
+        bytes.extend(1u32.to_le_bytes());
+        bytes.extend(b"\x03p-2\x00");
+        let (version, periods) = read(&bytes, |_, start| Some(start.plus_seconds(1))).unwrap();
+        let period = Period { starts_at: Micros(100), ends_at: Some(Micros(1_000_100)) };
+        let entries = vec![("p-2", None)];
+        let expected = MarkedPeriod { generation: BoardGenerationId(7), period, order: Order::Descending, entries };
+        assert_eq!((version, periods), (42, vec![expected]));
     }
 
     proptest! {
         #[test]
         fn reading_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = read(&bytes);
-            let mut framed = vec![FORMAT];
-            framed.extend([0; 8]);
-            framed.extend((HEADER as u32 + bytes.len() as u32).to_le_bytes());
-            framed.extend(bytes);
-            let _ = read(&framed);
+            let _ = read(&bytes, never);
+            for format in [FORMAT, WITHOUT_ENDS] {
+                let mut framed = vec![format];
+                framed.extend([0; 8]);
+                framed.extend((HEADER as u32 + bytes.len() as u32).to_le_bytes());
+                framed.extend(&bytes);
+                let _ = read(&framed, never);
+            }
         }
     }
 }

@@ -163,20 +163,31 @@ impl Publisher {
     /// # Errors
     /// Redis is away; it may have happened in part.
     pub async fn publish(&mut self, bytes: &[u8]) -> Result<(), PublishError> {
-        let (version, periods) = match marker::read(bytes) {
-            Ok(read) => read,
-            Err(error) => {
-                tracing::error!(%error, "a marker cannot be read; all boards will be rebuilt");
-                for board in self.rules.live() {
-                    self.ranking.doubt(board.generation.id).await?;
-                }
-                self.wanted.notify_one();
-                return Ok(());
-            }
-        };
+        if !marker::says_ends(bytes) {
+            self.rules.refresh().await?;
+        }
+        let definitions = self.rules.current();
+        let (version, periods) =
+            match marker::read(bytes, |generation, start| definitions.period_end(generation, start)) {
+                Ok(read) => read,
+                Err(error) => return self.doubt_all(error).await,
+            };
         for period in &periods {
             self.publish_period(version, period).await?;
         }
+        Ok(())
+    }
+
+    /// Has all boards rebuilt: what a marker told of that cannot be read is in Postgres.
+    async fn doubt_all(&self, error: marker::MarkerError) -> Result<(), PublishError> {
+        tracing::error!(%error, "a marker cannot be read; all boards will be rebuilt");
+        // Asked now: a process that has just started may not know of any board yet.
+        self.rules.reload().await?;
+        let boards: Vec<BoardGenerationId> = self.rules.current().boards.keys().copied().collect();
+        for board in boards {
+            self.ranking.doubt(board).await?;
+        }
+        self.wanted.notify_one();
         Ok(())
     }
 
@@ -193,7 +204,7 @@ impl Publisher {
             .collect();
         // Neighbours in the sorted set go in together: Redis spends its time on cache misses on the way to them.
         entries.sort_unstable_by_key(|e| e.standing.map(|s| (s.score, s.subscore, s.reached_at)));
-        let outcome = self.ranking.publish(generation, period.period_start, period.order, version, &entries).await?;
+        let outcome = self.ranking.publish(generation, &period.period, period.order, version, &entries).await?;
         if outcome != PublishOutcome::NotReady {
             self.absent.remove(&generation);
         } else if self.absent.insert(generation) {

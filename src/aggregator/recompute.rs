@@ -6,29 +6,32 @@
 //! 1. what dropped events have left in the live generation's baseline, if that still means the same;
 //! 2. stored events, a partition after the other, in chunks: facts and cursor move in one transaction;
 //! 3. wait until the facts are folded; write the board to Redis;
-//! 4. one transaction swaps it in.
+//! 4. one transaction swaps it in; before it, what became final meanwhile is made way for.
 //!
 //! A crash anywhere goes on from what was committed. While anything is being built, retention stands still.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::rebuild::{RebuildBoardError, rebuild_board};
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::board::{CompiledBoard, Definition};
-use crate::domain::clock::Micros;
-use crate::domain::fact::fact_of;
+use crate::domain::entry::EntryState;
+use crate::domain::fact::{Fact, fact_of};
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::month::Month;
 use crate::domain::packed_facts::{FactPacker, PackedFacts};
+use crate::domain::period::Period;
 use crate::lifecycle::crash_point;
 use crate::ranking::RebuildError;
 use crate::store::baseline::{self, Covered, EntryKey};
 use crate::store::entries::{self, FreshEntry};
-use crate::store::event_scan::{self, GameScan, ScanKey, StoredEvent};
-use crate::store::recompute_steps::{self as steps, Building, Swap};
-use crate::store::{facts, fold_periods, markers, partitions};
+use crate::store::event_scan::{self, GameScan, Pace, ScanKey, StoredEvent};
+use crate::store::fold_periods::{self, Place};
+use crate::store::recompute_steps::{self as steps, BaselineRow, Building};
+use crate::store::swap::{self, Swap};
+use crate::store::{facts, final_periods, markers, partitions};
 
 /// Events looked at in one chunk, and in one transaction.
 const CHUNK: i64 = 5_000;
@@ -123,8 +126,6 @@ struct Builder<'a> {
     tenure: &'a Tenure,
     building: Building,
     board: CompiledBoard,
-    /// Starts of periods whose standings are frozen: they are handed over as they are.
-    frozen: HashSet<Micros>,
 }
 
 impl<'a> Builder<'a> {
@@ -136,11 +137,7 @@ impl<'a> Builder<'a> {
         let mut connection = context.pool.acquire().await?;
         let Some(building) = steps::load(&mut connection, generation).await? else { return Ok(None) };
         let board = CompiledBoard::compile(building.generation.clone())?;
-        let frozen = match &building.live {
-            Some((live, _)) => steps::frozen_starts(&mut connection, *live).await?,
-            None => HashSet::new(),
-        };
-        Ok(Some(Self { context, tenure, building, board, frozen }))
+        Ok(Some(Self { context, tenure, building, board }))
     }
 
     async fn build(self) -> Result<Outcome, JobError> {
@@ -175,49 +172,59 @@ impl<'a> Builder<'a> {
     /// Step 1. Rows that an interrupted attempt took over are not taken twice.
     async fn take_over_baseline(&self) -> Result<(), JobError> {
         let mut transaction = self.tenure.begin().await?;
-        baseline::wait_for_chunks(&mut transaction).await?;
+        baseline::stand_still(&mut transaction).await?;
         transaction.commit().await?;
         let Some((live, spec)) = &self.building.live else { return Ok(()) };
         if !crate::store::recompute::baseline_survives(spec, &self.building.generation.spec) {
             return Ok(());
         }
         let id = self.building.generation.id;
+        let mut after = {
+            let mut connection = self.context.pool.acquire().await?;
+            steps::last_of_baseline(&mut connection, id).await?
+        };
         loop {
             let mut transaction = self.tenure.begin().await?;
-            let rows = steps::copy_baseline(&mut transaction, *live, id, BASELINE_CHUNK).await?;
-            if rows.is_empty() {
-                return Ok(());
-            }
-            let mut by_period: HashMap<Micros, Vec<(EntryKey, _)>> = HashMap::new();
-            for row in rows {
-                by_period.entry(row.0.1).or_default().push(row);
-            }
-            for (start, rows) in by_period {
-                self.merge_into_entries(&mut transaction, start, rows).await?;
-            }
+            let rows = steps::baseline_after(&mut transaction, *live, after.as_ref(), BASELINE_CHUNK).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = Some((last.starts_at, last.player_id.clone()));
+            self.take_over(&mut transaction, rows).await?;
             transaction.commit().await?;
         }
     }
 
-    /// Merges states into entries of a locked period, as a fold does. No marker: Redis gets the whole board later.
-    async fn merge_into_entries(
-        &self,
-        transaction: &mut sqlx::PgConnection,
-        start: Micros,
-        rows: Vec<(EntryKey, crate::domain::entry::EntryState)>,
-    ) -> Result<(), JobError> {
+    /// Takes rows of the live generation's baseline over, but those of final periods: baseline and entries of the new
+    /// one. No marker: Redis gets the whole board later.
+    async fn take_over(&self, transaction: &mut sqlx::PgConnection, rows: Vec<BaselineRow>) -> Result<(), JobError> {
         let id = self.building.generation.id;
-        let definition = &self.building.generation.spec.definition;
-        let ends_at = self.board.schedule.period_at(start).ends_at;
-        fold_periods::create(transaction, &[id.0], &[start], &[ends_at]).await?;
-        let Some(period_id) = steps::lock_period(transaction, id, start).await? else { return Ok(()) };
-        let Definition { operator, order, .. } = *definition;
-        let fresh: Vec<FreshEntry<'_>> = rows
-            .iter()
-            .map(|((_, _, player_id), state)| FreshEntry { period_id, player_id, operator, order, state })
+        let named = |row: &BaselineRow| {
+            let ends_at = row.ends_at.unwrap_or_else(|| self.board.schedule.period_at(row.starts_at).ends_at);
+            (id, Period { starts_at: row.starts_at, ends_at })
+        };
+        let places: BTreeSet<Place> = rows.iter().map(named).collect();
+        let mut places: Vec<Place> = places.into_iter().collect();
+        let frozen = final_periods::among(transaction, &places).await?;
+        places.retain(|place| !frozen.contains(place));
+        fold_periods::create(transaction, &places).await?;
+        let locked = steps::lock_periods(transaction, &places).await?;
+        let states: Vec<(EntryKey, EntryState)> = rows
+            .into_iter()
+            .map(|row| (named(&row), row))
+            .filter(|(place, _)| !frozen.contains(place))
+            .map(|((generation, period), row)| ((generation, period, row.player_id), row.state))
             .collect();
-        let version = markers::next_version(transaction).await?;
-        entries::merge(transaction, version, &fresh).await?;
+        baseline::write(transaction, &states).await?;
+        let Definition { operator, order, .. } = self.building.generation.spec.definition;
+        // As a fold does, in the order of the entries' key.
+        let mut fresh: Vec<FreshEntry<'_>> = Vec::with_capacity(states.len());
+        for ((generation, period, player_id), state) in &states {
+            let Some(&period_id) = locked.get(&(*generation, *period)) else { continue };
+            fresh.push(FreshEntry { period_id, player_id, operator, order, state });
+        }
+        if !fresh.is_empty() {
+            let version = markers::next_version(transaction).await?;
+            entries::merge(transaction, version, &fresh).await?;
+        }
         Ok(())
     }
 
@@ -245,12 +252,13 @@ impl<'a> Builder<'a> {
                 Some(Covered::UpTo(key)) if key.game_id == after.game_id => after = after.max(*key),
                 _ => {}
             }
+            let mut pace = Pace::new(CHUNK);
             loop {
                 if self.context.stop.is_cancelled() {
                     return Ok(Some(Outcome::Stopped));
                 }
                 self.yield_to_workers().await?;
-                match self.scan_chunk(month, after, total).await? {
+                match self.scan_chunk(month, after, total, &mut pace).await? {
                     Scanned::More(key) => after = key,
                     Scanned::MonthDone => break,
                     Scanned::Superseded => return Ok(Some(Outcome::Superseded)),
@@ -264,19 +272,21 @@ impl<'a> Builder<'a> {
         Ok(None)
     }
 
-    async fn scan_chunk(&self, month: Month, after: ScanKey, total: i64) -> Result<Scanned, JobError> {
+    async fn scan_chunk(&self, month: Month, after: ScanKey, total: i64, pace: &mut Pace) -> Result<Scanned, JobError> {
         let generation = &self.building.generation;
         let scan = GameScan {
             range: (month.starts_at(), month.ends_at()),
             event_type: generation.spec.definition.event_type.as_str(),
             stamped_before: generation.since_generation,
             players: (0, 1),
-            limit: CHUNK,
+            limit: pace.limit(),
         };
         let mut transaction = self.tenure.begin().await?;
         let chunk = event_scan::next_of_game(&mut transaction, &scan, after).await?;
         let Some(reached) = chunk.reached else { return Ok(Scanned::MonthDone) };
-        facts::insert(&mut transaction, &self.pack(&chunk.events)).await?;
+        pace.brought(chunk.looked_at);
+        let packed = self.pack(&mut transaction, &chunk.events).await?;
+        facts::insert(&mut transaction, &packed).await?;
         let saved =
             steps::save_cursor(&mut transaction, generation.id, month, Some(reached), chunk.looked_at, total).await?;
         if !saved {
@@ -287,16 +297,23 @@ impl<'a> Builder<'a> {
         Ok(Scanned::More(reached))
     }
 
-    /// No period waits for these facts: what players see is the live generation, which has counted their events.
-    fn pack(&self, events: &[StoredEvent]) -> Vec<PackedFacts> {
+    /// What the events mean to the board, but to final periods, which stay as they are. No period waits for these facts:
+    /// what players see is the live generation, which has counted their events.
+    async fn pack(
+        &self,
+        connection: &mut sqlx::PgConnection,
+        events: &[StoredEvent],
+    ) -> Result<Vec<PackedFacts>, JobError> {
+        let facts: Vec<Fact<'_>> =
+            events.iter().filter_map(|event| fact_of(&self.board, &event.occurrence())).collect();
+        let places: BTreeSet<Place> = facts.iter().map(|fact| (fact.generation, fact.period)).collect();
+        let places: Vec<Place> = places.into_iter().collect();
+        let frozen = final_periods::among(connection, &places).await?;
         let mut packer = FactPacker::default();
-        for event in events {
-            let Some((fact, _)) = fact_of(&self.board, &event.occurrence()) else { continue };
-            if !self.frozen.contains(&fact.period_start) {
-                packer.push(&fact, None);
-            }
+        for fact in facts.iter().filter(|fact| !frozen.contains(&(fact.generation, fact.period))) {
+            packer.push(fact, None);
         }
-        packer.finish()
+        Ok(packer.finish())
     }
 
     async fn yield_to_workers(&self) -> Result<(), JobError> {
@@ -327,25 +344,29 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Step 4.
+    /// Step 4. Nothing has to happen after it: final periods are read from the generation that counted them.
     async fn swap(&self) -> Result<Outcome, JobError> {
+        let generation = &self.building.generation;
         loop {
             let mut transaction = self.tenure.begin().await?;
-            match steps::swap(&mut transaction, &self.building.generation, self.context.clock.now()).await? {
-                Swap::Done(_, handed_over) => {
+            match swap::swap(&mut transaction, generation, self.context.clock.now()).await? {
+                Swap::Done => {
                     transaction.commit().await?;
-                    // Postgres answers for frozen periods; what the rebuild may have written of them goes.
-                    for start in handed_over {
-                        self.context.ranking.remove_period(self.building.generation.id, start).await?;
-                    }
+                    crash_point("recompute::after_swap");
                     (self.context.directory_changed)();
                     return Ok(Outcome::Live);
                 }
                 Swap::Superseded => return Ok(Outcome::Superseded),
-                Swap::Closing if self.context.stop.is_cancelled() => return Ok(Outcome::Stopped),
-                Swap::Closing => {
+                Swap::InTheWay if self.context.stop.is_cancelled() => return Ok(Outcome::Stopped),
+                Swap::InTheWay => {
                     transaction.rollback().await?;
-                    tokio::time::sleep(PAUSE).await;
+                    let mut transaction = self.tenure.begin().await?;
+                    let periods = swap::make_way(&mut transaction, generation).await?;
+                    transaction.commit().await?;
+                    // Nobody reads them; a crash here leaves them to the next rebuild, with which another attempt begins.
+                    for period in &periods {
+                        self.context.ranking.remove_period(generation.id, period).await?;
+                    }
                 }
             }
         }

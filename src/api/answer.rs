@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128, xxh3_128_with_seed};
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, CursorPeriod};
 use super::problem::Problem;
 use super::query::Include;
 use super::state::ApiState;
@@ -207,8 +207,8 @@ fn version_of(of: &HashMap<String, (i64, Option<Box<RawValue>>)>, players: &[&st
 
 /// A cursor of a page.
 pub fn cursor(board: &BoardPeriod, direction: Direction, key: Option<&SortKey>) -> Option<String> {
-    let (generation, period_start) = (board.generation, board.period_start);
-    key.map(|key| Cursor { generation, period_start, direction, key: key.clone() }.encode())
+    let (generation, period) = (board.generation, CursorPeriod::Named(board.period));
+    key.map(|key| Cursor { generation, period, direction, key: key.clone() }.encode())
 }
 
 /// A page as answered.

@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use moka::future::Cache;
 
 use super::access::{self, Reader, no_such_game};
+use super::cursor::Cursor;
 use super::path;
 use super::problem::Problem;
 use super::query::WhichPeriod;
@@ -115,7 +116,7 @@ pub struct BoardState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum PeriodName {
     Which(WhichPeriod),
-    Starting(Micros),
+    Starting(BoardGenerationId, Micros),
 }
 
 /// What this process knows of boards.
@@ -208,21 +209,22 @@ impl Boards {
             .ok_or_else(|| Problem::not_found("period_not_found", "This leaderboard has no such period.").at("period"))
     }
 
-    /// The period that begins at a moment (from a cursor).
+    /// The period of a cursor: of the live generation, or one that an earlier one closed.
     ///
     /// # Errors
     /// `503` when Postgres is away.
-    pub async fn starting_at(
+    pub async fn of_cursor(
         &self,
         state: &ApiState,
         board: &CompiledBoard,
-        start: Micros,
+        cursor: &Cursor,
     ) -> Result<Option<StoredPeriod>, Problem> {
         let current = self.current(state, board).await?;
-        if current.period.starts_at == start {
+        if cursor.is_of(&current) {
             return Ok(Some(current));
         }
-        Box::pin(self.archived(state, board, PeriodName::Starting(start))).await
+        let name = PeriodName::Starting(cursor.generation, cursor.period.starts_at());
+        Ok(Box::pin(self.archived(state, board, name)).await?.filter(|found| cursor.is_of(found)))
     }
 
     /// Whether naming this period asks nobody.
@@ -230,11 +232,12 @@ impl Boards {
         which == WhichPeriod::Current || self.periods.contains_key(&(board.generation.id, PeriodName::Which(which)))
     }
 
-    /// Whether naming the period that begins at a moment asks nobody.
-    pub fn remembers_start(&self, state: &ApiState, board: &CompiledBoard, start: Micros) -> bool {
+    /// Whether finding the period of a cursor asks nobody.
+    pub fn remembers_cursor(&self, state: &ApiState, board: &CompiledBoard, cursor: &Cursor) -> bool {
         let current = self.state(state, board.generation.id).current.load();
-        current.as_deref().is_some_and(|period| period.period.starts_at == start)
-            || self.periods.contains_key(&(board.generation.id, PeriodName::Starting(start)))
+        let name = PeriodName::Starting(cursor.generation, cursor.period.starts_at());
+        current.as_deref().is_some_and(|current| cursor.is_of(current))
+            || self.periods.contains_key(&(board.generation.id, name))
     }
 
     async fn archived(
@@ -247,12 +250,8 @@ impl Boards {
         let read = async {
             match name {
                 PeriodName::Which(WhichPeriod::Id(id)) => periods::by_id(&state.pool, generation, id).await,
-                PeriodName::Starting(start) => periods::starting_at(&state.pool, generation, start).await,
-                PeriodName::Which(_) => {
-                    let now = board.schedule.period_at(state.clock.now());
-                    let found = periods::began_before(&state.pool, generation, now.starts_at, 1).await;
-                    found.map(|periods| periods.first().copied())
-                }
+                PeriodName::Starting(owner, start) => periods::starting_at(&state.pool, generation, owner, start).await,
+                PeriodName::Which(_) => previous(state, board).await,
             }
         };
         self.periods.try_get_with((generation, name), read).await.map_err(|error| match &*error {
@@ -262,12 +261,25 @@ impl Boards {
     }
 }
 
+/// The period before the current one by the schedule, if there is such a row; else the latest that began before it.
+async fn previous(state: &ApiState, board: &CompiledBoard) -> Result<Option<StoredPeriod>, sqlx::Error> {
+    let (pool, live) = (&state.pool, board.generation.id);
+    let current = board.schedule.period_at(state.clock.now());
+    let before = board.schedule.period_at(Micros(current.starts_at.0.saturating_sub(1)));
+    if before != current
+        && let Some(found) = periods::named(pool, live, &before).await?
+    {
+        return Ok(Some(found));
+    }
+    Ok(periods::began_before(pool, live, current.starts_at, 1).await?.first().copied())
+}
+
 /// The names under which `ranking` knows a period of a board.
-pub fn board_period(entry: &LeaderboardEntry, board: &CompiledBoard, period: &StoredPeriod) -> BoardPeriod {
+pub fn board_period(entry: &LeaderboardEntry, period: &StoredPeriod) -> BoardPeriod {
     BoardPeriod {
-        generation: board.generation.id,
-        period_start: period.period.starts_at,
-        order: board.generation.spec.definition.order,
+        generation: period.generation,
+        period: period.period,
+        order: period.order,
         tie_policy: entry.tie_policy,
     }
 }

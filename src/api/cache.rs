@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::problem::Problem;
 use super::query::Include;
 use crate::domain::ids::GameId;
+use crate::domain::period::Period;
 use crate::ranking::{BoardPeriod, Direction, SortKey};
 
 /// Most bytes of pages.
@@ -55,11 +56,11 @@ pub struct PageKey {
 
 /// The parts of a [`BoardPeriod`] that can differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct BoardKey(i32, i64, crate::domain::board::TiePolicy);
+pub struct BoardKey(i32, Period, crate::domain::board::TiePolicy);
 
 impl From<&BoardPeriod> for BoardKey {
     fn from(board: &BoardPeriod) -> Self {
-        Self(board.generation.0, board.period_start.0, board.tie_policy)
+        Self(board.generation.0, board.period, board.tie_policy)
     }
 }
 

@@ -49,7 +49,7 @@ pub async fn page(State(state): State<ApiState>, reading: Reading, asked: Asked)
     let (entry, live) = reading.live()?;
     let seen = state.boards.seen(&state, live.generation.id);
     let (period, from) = place(&state, &reading, live, &query).await?;
-    let board = board_period(entry, live, &period);
+    let board = board_period(entry, &period);
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     let key = PageKey { game: reading.game.id, board: (&board).into(), seen, limit, from, include: query.include };
     let page = match state.pages.get(&key).await {
@@ -103,13 +103,13 @@ async fn place(
     let Some(text) = &query.cursor else {
         return Ok((period_of(state, reading, board, query.period.unwrap_or_default()).await?, None));
     };
-    let cursor =
-        Cursor::decode(text).filter(|cursor| cursor.generation == board.generation.id).ok_or_else(cursor::invalid)?;
-    // The cursor says which period it is of; a page that was begun before a reset goes on where it was.
-    if !state.boards.remembers_start(state, board, cursor.period_start) {
+    let cursor = Cursor::decode(text).ok_or_else(cursor::invalid)?;
+    // The cursor says which period it is of; a page that was begun before a reset goes on where it was, and one of final
+    // standings also after an edit.
+    if !state.boards.remembers_cursor(state, board, &cursor) {
         reading.count(state)?;
     }
-    let period = state.boards.starting_at(state, board, cursor.period_start).await?.ok_or_else(cursor::invalid)?;
+    let period = state.boards.of_cursor(state, board, &cursor).await?.ok_or_else(cursor::invalid)?;
     if let Some(WhichPeriod::Id(id)) = query.period
         && id != period.id
     {
@@ -149,7 +149,7 @@ impl<'a> Place<'a> {
         let (entry, live) = reading.live()?;
         let period = period_of(state, reading, live, query.period.unwrap_or_default()).await?;
         count_extras(state, reading, &period, query.include)?;
-        let board = board_period(entry, live, &period);
+        let board = board_period(entry, &period);
         Ok(Self { entry, slug: entry.spec.slug.as_str(), board, period })
     }
 

@@ -119,7 +119,7 @@ pub async fn definition(State(state): State<ApiState>, reading: Reading, asked: 
     };
     if let Some(live) = &entry.live {
         let period = state.boards.period(&state, live, WhichPeriod::Current).await?;
-        let board = board_period(entry, live, &period);
+        let board = board_period(entry, &period);
         let source = Source { state: &state, board: &board, period: &period };
         answer.period = Some((&period).into());
         answer.next_reset = period.period.ends_at;
@@ -163,7 +163,7 @@ pub struct ArchivedPeriod {
 pub struct PeriodsAnswer<'a> {
     /// Which.
     leaderboard: &'a str,
-    /// The latest first.
+    /// The latest first. Where an edit of the schedule made periods overlap, all of them.
     periods: Vec<ArchivedPeriod>,
     /// For older ones: the start of the last one shown, for `?before=`; null at the end.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -175,7 +175,8 @@ pub struct PeriodsAnswer<'a> {
     get, path = "/v1/leaderboards/{slug}/periods", tag = "leaderboards", security(("key" = [])),
     params(
         ("slug" = String, Path, description = "The leaderboard"),
-        ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "Most periods; 100 by default"),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000,
+         description = "Most periods; 100 by default. Those that began together with the last one come with it"),
         ("before" = Option<String>, Query, description = "`next_before` of another page"),
     ),
     responses((status = 200, body = PeriodsAnswer<'static>))
@@ -186,10 +187,11 @@ pub async fn periods_of(State(state): State<ApiState>, reading: Reading, asked: 
     let limit = limit.unwrap_or(DEFAULT_PERIODS);
     let (entry, live) = reading.live()?;
     reading.count(&state)?;
-    let current = state.boards.current(&state, live).await?;
-    let before = before.unwrap_or_else(|| Micros(current.period.starts_at.0.saturating_add(1)));
+    // Made if nobody has scored in it yet.
+    state.boards.current(&state, live).await?;
+    let before = before.unwrap_or_else(|| Micros(state.clock.now().0.saturating_add(1)));
     let found = periods::began_before(&state.pool, live.generation.id, before, limit as i64).await?;
-    let next_before = found.last().filter(|_| found.len() == limit).map(|p| p.period.starts_at);
+    let next_before = found.last().filter(|_| found.len() >= limit).map(|p| p.period.starts_at);
     let ids: Vec<i64> = found.iter().map(|stored| stored.id).collect();
     let mut notes = period_closing::notes(&state.pool, &ids).await?;
     let periods = found

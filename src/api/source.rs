@@ -128,6 +128,9 @@ impl<'a> Source<'a> {
         asked: impl Future<Output = Result<T, ReadError>>,
         published: impl FnOnce(&T) -> bool,
     ) -> Result<T, Option<ReadError>> {
+        if self.period.closed && !self.period.in_redis {
+            return Err(None);
+        }
         let (ahead, key) = (&self.state.ahead, BoardKey::from(self.board));
         if ahead.is_known(key) {
             if Box::pin(ahead.waits(key, self.board, &self.state.ranking)).await.map_err(Some)? {

@@ -191,7 +191,7 @@ async fn read(rig: &Rig, pool: &Pool, target: &Target, options: &Options) -> Res
     let Some(generation) = generation else {
         return Err(BenchError::NotSettled("a stage with scores ran before reading", Duration::ZERO));
     };
-    let rank_key = format!("{{sl:b2:{generation}}}:p:0:rank");
+    let rank_key = format!("{{sl:b3:{generation}}}:p:0..:rank");
     // Each request is about somebody else, as in a game: nothing is answered from what was just asked.
     let members: Vec<Vec<u8>> = redis::Client::open(rig.services.redis_url.as_str())
         .and_then(|client| client.get_connection())

@@ -8,7 +8,6 @@ use rand::{Rng, SeedableRng};
 
 use super::batch::{self, Mix};
 use super::{BenchError, Options};
-use crate::domain::board::LeaderboardSpec;
 use crate::domain::clock::{Clock, Micros};
 use crate::domain::event::Event;
 use crate::domain::ids::GameId;
@@ -31,8 +30,8 @@ const GROUP: u32 = 5_000;
 /// # Errors
 /// [`BenchError`].
 pub async fn grow(pool: &Pool, options: &Options) -> Result<(), BenchError> {
-    let (game, leaderboard, spec): (i32, i32, String) =
-        sqlx::query_as("SELECT game_id, id, spec::text FROM leaderboards").fetch_one(pool).await?;
+    let (game, leaderboard): (i32, i32) =
+        sqlx::query_as("SELECT game_id, id FROM leaderboards").fetch_one(pool).await?;
     let failed = |e: &dyn std::fmt::Display| BenchError::Services(format!("the history: {e}"));
     let now = Clock::system().now();
     if options.history > 0 {
@@ -52,9 +51,8 @@ pub async fn grow(pool: &Pool, options: &Options) -> Result<(), BenchError> {
         play_once(pool, GameId(game), first..(first + GROUP).min(options.players), now, &mut random).await?;
     }
     sqlx::query("VACUUM (ANALYZE) events").execute(pool).await?;
-    let spec: LeaderboardSpec = serde_json::from_str(&spec).map_err(|e| failed(&e))?;
     let mut transaction = pool.begin().await?;
-    recompute::begin(&mut transaction, leaderboard, &spec).await.map_err(|e| failed(&e))?;
+    recompute::begin(&mut transaction, leaderboard).await.map_err(|e| failed(&e))?;
     transaction.commit().await?;
     let building = "SELECT EXISTS (SELECT FROM leaderboard_generations WHERE state = 'building')";
     while sqlx::query_scalar(building).fetch_one(pool).await? {

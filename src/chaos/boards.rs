@@ -9,7 +9,7 @@ use super::ChaosError;
 use super::shown::Place;
 use crate::domain::board::{LeaderboardSpec, Operator, TiePolicy};
 use crate::domain::clock::Micros;
-use crate::domain::period::Schedule;
+use crate::domain::period::{Period, Schedule};
 
 /// A stored event, as the model needs it.
 #[derive(Debug, Clone)]
@@ -42,8 +42,8 @@ pub struct Board {
     schedule: Schedule,
 }
 
-/// By start of the period: everyone, best first.
-pub type Standings = BTreeMap<Micros, Vec<Place>>;
+/// By period: everyone, best first.
+pub type Standings = BTreeMap<Period, Vec<Place>>;
 
 impl Board {
     fn new(json: Value) -> Result<Self, ChaosError> {
@@ -114,20 +114,20 @@ impl Board {
     pub fn standings(&self, events: &[StoredEvent]) -> Standings {
         let definition = &self.spec.definition;
         let sign = if definition.operator == Operator::Decr { -1 } else { 1 };
-        let mut periods: BTreeMap<Micros, BTreeMap<&str, Standing>> = BTreeMap::new();
+        let mut periods: BTreeMap<Period, BTreeMap<&str, Standing>> = BTreeMap::new();
         for event in events.iter().filter(|event| event.kind == definition.event_type.as_str()) {
             let period = self.schedule.period_at(event.occurred_at);
             if period.is_late(event.received_at, definition.grace_seconds) {
                 continue;
             }
             let own = Standing { score: sign * event.score, moment: (event.occurred_at, event.id) };
-            let players = periods.entry(period.starts_at).or_default();
+            let players = periods.entry(period).or_default();
             let so_far = players.entry(&event.player).or_insert(own);
             if so_far.moment != own.moment {
                 so_far.add(definition.operator, own);
             }
         }
-        periods.into_iter().map(|(starts_at, players)| (starts_at, self.ranked(players))).collect()
+        periods.into_iter().map(|(period, players)| (period, self.ranked(players))).collect()
     }
 
     /// Best first: the highest score, then who reached it first, then the player's name.

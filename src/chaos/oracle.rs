@@ -13,6 +13,7 @@ use super::sent::differences;
 use super::shown::{Place, shown};
 use super::world::{GAME, NUISANCE, World};
 use crate::domain::clock::Micros;
+use crate::domain::period::Period;
 
 /// How long what was under way may take at the end.
 const QUIET_WITHIN: Duration = Duration::from_secs(90);
@@ -125,26 +126,30 @@ impl World {
     /// A board as the api shows it, period by period, against what the stored events say.
     async fn compare_board(&mut self, board: &Board, expected: &Standings) -> Result<(), ChaosError> {
         let periods = sqlx::query_as(
-            "SELECT p.id, p.starts_at
-               FROM leaderboards l JOIN leaderboard_periods p ON p.generation_id = l.live_generation_id
+            "SELECT p.id, p.starts_at, p.ends_at
+               FROM leaderboards l JOIN leaderboard_generations g ON g.leaderboard_id = l.id
+               JOIN leaderboard_periods p ON p.generation_id = g.id
               WHERE l.slug = $1 AND l.deleted_at IS NULL AND l.game_id = (SELECT id FROM games WHERE slug = $2)
+                AND (g.id = l.live_generation_id OR p.state = 'closed')
               ORDER BY p.starts_at",
         )
         .bind(board.slug())
         .bind(GAME)
         .fetch_all(&self.pool);
-        let periods: Vec<(i64, Micros)> = self.answered("Postgres", ANSWER_WITHIN, periods).await?;
-        let known: HashSet<Micros> = periods.iter().map(|(_, starts_at)| *starts_at).collect();
-        for (starts_at, places) in expected {
-            if !known.contains(starts_at) {
-                let (slug, count) = (board.slug(), places.len());
-                self.report.violated(format!("board {slug} lacks the period from {starts_at} with {count} players"));
+        let periods: Vec<(i64, Micros, Option<Micros>)> = self.answered("Postgres", ANSWER_WITHIN, periods).await?;
+        let periods: Vec<(i64, Period)> =
+            periods.into_iter().map(|(id, starts_at, ends_at)| (id, Period { starts_at, ends_at })).collect();
+        let known: HashSet<Period> = periods.iter().map(|(_, period)| *period).collect();
+        for (period, places) in expected {
+            if !known.contains(period) {
+                let (slug, from, count) = (board.slug(), period.starts_at, places.len());
+                self.report.violated(format!("board {slug} lacks the period from {from} with {count} players"));
             }
         }
-        for (id, starts_at) in periods {
-            let wanted = expected.get(&starts_at).map_or(&[][..], Vec::as_slice);
+        for (id, period) in periods {
+            let wanted = expected.get(&period).map_or(&[][..], Vec::as_slice);
             if let Err(what) = self.compare_period(board.slug(), id, wanted).await? {
-                self.report.violated(format!("board {}, period from {starts_at}: {what}", board.slug()));
+                self.report.violated(format!("board {}, period from {}: {what}", board.slug(), period.starts_at));
             }
         }
         Ok(())

@@ -115,9 +115,10 @@ fn described(difference: &Difference) -> String {
     let values = |values: &Option<crate::aggregator::audit_events::Values>| {
         values.as_ref().map_or("no entry".to_owned(), |v| format!("score {} after {} plays", v.score, v.plays))
     };
-    let Difference { period_start, player_id, computed, stored } = difference;
+    let Difference { period_start, period_end, player_id, computed, stored } = difference;
+    let until = period_end.map_or(String::new(), |end| format!(" to {end}"));
     format!(
-        "player '{player_id}' in the period from {period_start}: stored {}, but the events say {}",
+        "player '{player_id}' in the period from {period_start}{until}: stored {}, but the events say {}",
         values(stored),
         values(computed)
     )

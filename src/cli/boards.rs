@@ -126,8 +126,12 @@ pub async fn recompute(with: With<Recompute>) -> Result<Answer, Failure> {
     let mut begun = Vec::new();
     for (game, name, stored) in with.what.which.find(&with.reach, &pool).await? {
         let mut transaction = pool.begin().await?;
-        let generation = recompute::begin(&mut transaction, stored.id, &stored.spec).await;
-        let generation = generation.map_err(|error| Failure::Failed(format!("{name}: {error}")))?.id;
+        let generation = match recompute::begin(&mut transaction, stored.id).await {
+            Ok(begun) => begun.id,
+            // Deleted since they were listed.
+            Err(recompute::ChangeError::NotFound) => continue,
+            Err(error) => return Err(Failure::Failed(format!("{name}: {error}"))),
+        };
         record(&mut transaction, &change("leaderboard.recompute", game, &stored, generation)).await?;
         transaction.commit().await?;
         begun.push((name, generation));

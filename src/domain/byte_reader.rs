@@ -55,6 +55,14 @@ impl<'a> ByteReader<'a> {
         self.take().map(i64::from_le_bytes)
     }
 
+    /// A little-endian `u16`.
+    ///
+    /// # Errors
+    /// [`DamagedAt`].
+    pub fn u16(&mut self) -> Result<u16, DamagedAt> {
+        self.take().map(u16::from_le_bytes)
+    }
+
     /// A little-endian `i32`.
     ///
     /// # Errors

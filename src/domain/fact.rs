@@ -20,8 +20,8 @@ pub const MAX_METADATA_BYTES: usize = 1024;
 pub struct Fact<'a> {
     /// The leaderboard generation it counts for.
     pub generation: BoardGenerationId,
-    /// The start of the period it falls in, by `occurred_at` (invariant 6).
-    pub period_start: Micros,
+    /// The period it falls in, by `occurred_at` (invariant 6).
+    pub period: Period,
     /// Who scored.
     pub player_id: &'a str,
     /// The score, as sent (an `incr` or `decr` board sums it).
@@ -67,10 +67,10 @@ pub struct Occurrence<'a> {
     pub from_server: bool,
 }
 
-/// The fact that an event of the board's game gives, and its period; `None`: it does not count for the board.
+/// The fact that an event of the board's game gives; `None`: it does not count for the board.
 ///
 /// The one place where an event becomes a fact: the worker, the recompute, the baseline and the audit all ask here.
-pub fn fact_of<'a>(board: &CompiledBoard, event: &Occurrence<'a>) -> Option<(Fact<'a>, Period)> {
+pub fn fact_of<'a>(board: &CompiledBoard, event: &Occurrence<'a>) -> Option<Fact<'a>> {
     if event.event_type != board.generation.spec.definition.event_type.as_str() {
         return None;
     }
@@ -78,10 +78,9 @@ pub fn fact_of<'a>(board: &CompiledBoard, event: &Occurrence<'a>) -> Option<(Fac
     else {
         return None;
     };
-    let period = board.schedule.period_at(event.occurred_at);
-    let fact = Fact {
+    Some(Fact {
         generation: board.generation.id,
-        period_start: period.starts_at,
+        period: board.schedule.period_at(event.occurred_at),
         player_id: event.player_id,
         score,
         subscore,
@@ -89,15 +88,14 @@ pub fn fact_of<'a>(board: &CompiledBoard, event: &Occurrence<'a>) -> Option<(Fac
         event_id: event.event_id,
         received_at: event.received_at,
         metadata,
-    };
-    Some((fact, period))
+    })
 }
 
 /// Likewise, without what came too late for its period.
 pub fn timely_fact_of<'a>(board: &CompiledBoard, event: &Occurrence<'a>) -> Option<Fact<'a>> {
-    let (fact, period) = fact_of(board, event)?;
+    let fact = fact_of(board, event)?;
     let grace = board.generation.spec.definition.grace_seconds;
-    (!period.is_late(event.received_at, grace)).then_some(fact)
+    (!fact.period.is_late(event.received_at, grace)).then_some(fact)
 }
 
 #[cfg(test)]

@@ -1,15 +1,20 @@
 //! Facts as the outbox stores them: packed into rows, each of one fold shard.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use super::byte_reader::{ByteReader, DamagedAt};
 use super::clock::Micros;
 use super::fact::{FOLD_SHARDS, Fact, shard_of};
 use super::ids::{BoardGenerationId, GameId};
+use super::period::Period;
 
 /// The version byte that begins a row of facts.
-const PACKED_VERSION: u8 = 1;
-/// Most facts of one row. A fold takes whole rows, so this is the least that it can be made to take.
+const PACKED_VERSION: u8 = 2;
+/// The version of earlier programs: `generation:i32 start:i64` stands in each fact for its place, and no end.
+const WITHOUT_ENDS: u8 = 1;
+/// Most facts of one row, and so of its places. A fold takes whole rows, so this is the least that it can be made to take.
 pub const MAX_FACTS_PER_ROW: u32 = 5_000;
 /// A row that has reached this size takes no more facts, in bytes.
 pub const MAX_ROW_BYTES: usize = 1 << 20;
@@ -25,8 +30,9 @@ pub struct PackedFacts {
     pub min_received_at: Micros,
     /// The games whose periods must not close before it is folded, each once; empty for a recompute.
     pub games: Vec<GameId>,
-    /// `version:u8`, then per fact `generation:i32 period:i64 score:i64 subscore:i64 occurred:i64 event:16 received:i64
-    /// player_len:u8 player metadata_len:u16 metadata`, little-endian. Postgres stores it without looking inside, which
+    /// `version:u8`, then per fact `place:u16 score:i64 subscore:i64 occurred:i64 event:16 received:i64 player_len:u8 player
+    /// metadata_len:u16 metadata`, little-endian. A place is a generation and a period. They are numbered as they come; a
+    /// new one follows its number: `generation:i32 start:i64 end:i64`. Postgres stores it without looking inside, which
     /// costs it a fraction of eight arrays.
     pub bytes: Vec<u8>,
 }
@@ -35,7 +41,19 @@ pub struct PackedFacts {
 #[derive(Debug, Default)]
 pub struct FactPacker {
     full: Vec<PackedFacts>,
-    open: [Option<PackedFacts>; FOLD_SHARDS as usize],
+    open: [Option<OpenRow>; FOLD_SHARDS as usize],
+}
+
+/// A generation and one of its periods.
+type Place = (BoardGenerationId, Period);
+
+/// A row that takes more facts.
+#[derive(Debug)]
+struct OpenRow {
+    row: PackedFacts,
+    places: HashMap<Place, u16>,
+    /// That of the fact before: neighbours mostly share it.
+    last: Option<(Place, u16)>,
 }
 
 impl FactPacker {
@@ -46,31 +64,50 @@ impl FactPacker {
     pub fn push(&mut self, fact: &Fact<'_>, holds: Option<GameId>) {
         let shard = shard_of(fact.generation, fact.player_id);
         let Some(slot) = self.open.get_mut(usize::from(shard)) else { return };
-        let row = slot.get_or_insert_with(|| PackedFacts::empty(shard, fact.received_at));
-        row.push(fact, holds);
-        if row.count.unsigned_abs() >= MAX_FACTS_PER_ROW || row.bytes.len() >= MAX_ROW_BYTES {
-            self.full.extend(slot.take());
+        let open = slot.get_or_insert_with(|| OpenRow::empty(shard, fact.received_at));
+        open.push_place((fact.generation, fact.period));
+        open.row.push(fact, holds);
+        if open.row.count.unsigned_abs() >= MAX_FACTS_PER_ROW || open.row.bytes.len() >= MAX_ROW_BYTES {
+            self.full.extend(slot.take().map(|open| open.row));
         }
     }
 
     /// The rows; none when nothing was pushed.
     pub fn finish(self) -> Vec<PackedFacts> {
         let mut rows = self.full;
-        rows.extend(self.open.into_iter().flatten());
+        rows.extend(self.open.into_iter().flatten().map(|open| open.row));
         rows
     }
 }
 
-impl PackedFacts {
-    fn empty(shard: u16, received_at: Micros) -> Self {
+impl OpenRow {
+    fn empty(shard: u16, min_received_at: Micros) -> Self {
         let shard = i16::try_from(shard).unwrap_or_default();
-        Self { shard, count: 0, min_received_at: received_at, games: Vec::new(), bytes: vec![PACKED_VERSION] }
+        let bytes = vec![PACKED_VERSION];
+        let row = PackedFacts { shard, count: 0, min_received_at, games: Vec::new(), bytes };
+        Self { row, places: HashMap::new(), last: None }
     }
 
+    fn push_place(&mut self, place: Place) {
+        let known = match self.last {
+            Some((last, number)) if last == place => Some(number),
+            _ => self.places.get(&place).copied(),
+        };
+        // A row has fewer facts than there are numbers.
+        let number = known.unwrap_or(self.places.len() as u16);
+        self.row.bytes.extend_from_slice(&number.to_le_bytes());
+        if known.is_none() {
+            self.row.bytes.extend_from_slice(&place.0.0.to_le_bytes());
+            self.row.bytes.extend_from_slice(&place.1.to_bytes());
+            self.places.insert(place, number);
+        }
+        self.last = Some((place, number));
+    }
+}
+
+impl PackedFacts {
     fn push(&mut self, fact: &Fact<'_>, holds: Option<GameId>) {
         let b = &mut self.bytes;
-        b.extend_from_slice(&fact.generation.0.to_le_bytes());
-        b.extend_from_slice(&fact.period_start.0.to_le_bytes());
         b.extend_from_slice(&fact.score.to_le_bytes());
         b.extend_from_slice(&fact.subscore.to_le_bytes());
         b.extend_from_slice(&fact.occurred_at.0.to_le_bytes());
@@ -105,20 +142,34 @@ pub enum PackedError {
     Damaged(usize),
 }
 
-/// Reads a row of facts back, borrowing from it.
+/// Whether a row says when its periods end; those of earlier programs do not.
+pub fn says_ends(bytes: &[u8]) -> bool {
+    bytes.first() != Some(&WITHOUT_ENDS)
+}
+
+/// Reads a row of facts back, borrowing from it. Where it does not say when a period ends, `ends` is asked for the end of
+/// the period of this generation that starts then.
 ///
 /// # Errors
 /// [`PackedError`] when it was written by a newer program or is damaged.
-pub fn unpack(bytes: &[u8]) -> Result<Vec<Fact<'_>>, PackedError> {
+pub fn unpack(
+    bytes: &[u8],
+    ends: impl Fn(BoardGenerationId, Micros) -> Option<Micros>,
+) -> Result<Vec<Fact<'_>>, PackedError> {
     let mut reader = ByteReader::new(bytes, 0);
     let version = reader.u8()?;
-    if version != PACKED_VERSION {
+    if !matches!(version, PACKED_VERSION | WITHOUT_ENDS) {
         return Err(PackedError::UnknownVersion(version));
     }
-    let mut facts = Vec::with_capacity(bytes.len() / 80);
+    let mut facts = Vec::with_capacity(bytes.len() / 70);
+    let mut places = Vec::new();
     while !reader.is_done() {
-        let generation = BoardGenerationId(reader.i32()?);
-        let period_start = Micros(reader.i64()?);
+        let (generation, period) = if version == PACKED_VERSION {
+            read_place(&mut reader, &mut places)?
+        } else {
+            let (generation, starts_at) = (BoardGenerationId(reader.i32()?), Micros(reader.i64()?));
+            (generation, Period { starts_at, ends_at: ends(generation, starts_at) })
+        };
         let score = reader.i64()?;
         let subscore = reader.i64()?;
         let occurred_at = Micros(reader.i64()?);
@@ -129,7 +180,7 @@ pub fn unpack(bytes: &[u8]) -> Result<Vec<Fact<'_>>, PackedError> {
         let metadata = reader.text(metadata_len)?;
         facts.push(Fact {
             generation,
-            period_start,
+            period,
             player_id,
             score,
             subscore,
@@ -142,6 +193,20 @@ pub fn unpack(bytes: &[u8]) -> Result<Vec<Fact<'_>>, PackedError> {
     Ok(facts)
 }
 
+fn read_place(reader: &mut ByteReader<'_>, places: &mut Vec<Place>) -> Result<Place, PackedError> {
+    let at = reader.at();
+    let number = usize::from(reader.u16()?);
+    if let Some(place) = places.get(number) {
+        return Ok(*place);
+    }
+    if number != places.len() {
+        return Err(PackedError::Damaged(at));
+    }
+    let place = (BoardGenerationId(reader.i32()?), Period::from_bytes(reader.take()?));
+    places.push(place);
+    Ok(place)
+}
+
 impl From<DamagedAt> for PackedError {
     fn from(DamagedAt(at): DamagedAt) -> Self {
         Self::Damaged(at)
@@ -152,10 +217,22 @@ impl From<DamagedAt> for PackedError {
 mod tests {
     use super::*;
 
+    const DAY: Period = Period { starts_at: Micros(-5), ends_at: Some(Micros(9)) };
+
+    fn unasked(_: BoardGenerationId, _: Micros) -> Option<Micros> {
+        panic!("the row says it")
+    }
+
+    fn packed(facts: &[Fact<'_>]) -> Vec<u8> {
+        let mut packer = FactPacker::default();
+        facts.iter().for_each(|fact| packer.push(fact, None));
+        packer.finish().remove(0).bytes
+    }
+
     fn fact(generation: i32, player_id: &str) -> Fact<'_> {
         Fact {
             generation: BoardGenerationId(generation),
-            period_start: Micros(-5),
+            period: DAY,
             player_id,
             score: i64::MIN,
             subscore: i64::MAX,
@@ -181,20 +258,57 @@ mod tests {
         let rows = packer.finish();
         let [row] = rows.as_slice() else { panic!("one shard, one row: {rows:?}") };
         assert_eq!((row.count, row.min_received_at, row.games.as_slice()), (2, Micros(10), [GameId(3)].as_slice()));
-        assert_eq!(unpack(&row.bytes).unwrap(), [fact(7, "p-1"), second]);
-        assert!(matches!(unpack(&row.bytes[..row.bytes.len() - 1]), Err(PackedError::Damaged(_))));
-        assert_eq!(unpack(&[9]), Err(PackedError::UnknownVersion(9)));
+        assert_eq!(unpack(&row.bytes, unasked).unwrap(), [fact(7, "p-1"), second]);
+        assert!(matches!(unpack(&row.bytes[..row.bytes.len() - 1], unasked), Err(PackedError::Damaged(_))));
+        assert_eq!(unpack(&[9], unasked), Err(PackedError::UnknownVersion(9)));
+    }
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digits: String = text.split_whitespace().collect();
+        (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
     }
 
     #[test]
-    fn the_bytes_of_version_one_never_change() {
-        let mut packer = FactPacker::default();
-        packer.push(&fact(7, "p-1"), None);
-        let golden = "0107000000fbffffffffffffff0000000000000080ffffffffffffff7f0100000000000000\
-                      0000000000000000000000000000000914000000000000000370\
-                      2d3107007b2261223a317d";
-        let bytes: String = packer.finish()[0].bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(bytes, golden);
+    fn the_bytes_of_version_one_stay_readable() {
+        let golden = hex("01 07000000 fbffffffffffffff 0000000000000080 ffffffffffffff7f 0100000000000000
+                          00000000000000000000000000000009 1400000000000000 03 702d31 0700 7b2261223a317d");
+        assert!(!says_ends(&golden));
+        let ends = |generation, start| {
+            assert_eq!((generation, start), (BoardGenerationId(7), Micros(-5)));
+            Some(Micros(9))
+        };
+        assert_eq!(unpack(&golden, ends).unwrap(), [fact(7, "p-1")]);
+    }
+
+    #[test]
+    fn the_bytes_of_version_two_never_change() {
+        let never = Fact { period: Period::WHOLE, ..fact(7, "p-1") };
+        let rest =
+            "0000000000000080 ffffffffffffff7f 0100000000000000 00000000000000000000000000000009 1400000000000000
+                    03 702d31 0700 7b2261223a317d";
+        let golden = hex(&format!(
+            "02 0000 07000000 fbffffffffffffff 0900000000000000 {rest}
+                0100 07000000 0000000000000000 ffffffffffffff7f {rest}
+                0000 {rest}"
+        ));
+        let facts = [fact(7, "p-1"), never, fact(7, "p-1")];
+        assert_eq!(packed(&facts), golden);
+        assert!(says_ends(&golden));
+        assert_eq!(unpack(&golden, unasked).unwrap(), facts);
+    }
+
+    #[test]
+    fn periods_of_one_start_are_told_apart() {
+        let longer = Fact { period: Period { ends_at: Some(Micros(10)), ..DAY }, ..fact(7, "p-1") };
+        let facts = [fact(7, "p-1"), longer, fact(7, "p-1"), longer];
+        assert_eq!(unpack(&packed(&facts), unasked).unwrap(), facts);
+    }
+
+    #[test]
+    fn a_place_that_nobody_numbered_is_damage() {
+        let mut bytes = packed(&[fact(7, "p-1")]);
+        bytes[1] = 1;
+        assert_eq!(unpack(&bytes, unasked), Err(PackedError::Damaged(1)));
     }
 
     #[test]

@@ -26,8 +26,9 @@ pub enum Reset {
     Cron(String),
 }
 
-/// One period: from its start (inclusive) to its end (exclusive, `None`: never).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// One period: from its start (inclusive) to its end (exclusive, `None`: never). Both name it: an edit of the schedule
+/// makes periods that share a start and not an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Period {
     /// Inclusive. [`Micros::EPOCH`] for a leaderboard that never resets.
     pub starts_at: Micros,
@@ -36,6 +37,25 @@ pub struct Period {
 }
 
 impl Period {
+    /// The only period of a leaderboard that never resets.
+    pub const WHOLE: Self = Self { starts_at: Micros::EPOCH, ends_at: None };
+
+    /// How stored bytes write an end that never comes.
+    const NEVER: i64 = i64::MAX;
+
+    /// As 16 stored bytes: start and end in µs since the epoch, little-endian.
+    pub fn to_bytes(self) -> [u8; 16] {
+        let end = self.ends_at.map_or(Self::NEVER, |end| end.0);
+        (u128::from(self.starts_at.0.cast_unsigned()) | u128::from(end.cast_unsigned()) << 64).to_le_bytes()
+    }
+
+    /// The inverse of [`Period::to_bytes`].
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let both = u128::from_le_bytes(bytes);
+        let (start, end) = ((both as u64).cast_signed(), ((both >> 64) as u64).cast_signed());
+        Self { starts_at: Micros(start), ends_at: (end != Self::NEVER).then_some(Micros(end)) }
+    }
+
     /// Whether `at` falls in it.
     pub fn contains(&self, at: Micros) -> bool {
         self.ends_at.is_none_or(|end| self.starts_at <= at && at < end)
@@ -104,7 +124,7 @@ impl Schedule {
     /// The period in which `at` falls.
     pub fn period_at(&self, at: Micros) -> Period {
         if matches!(self.rule, Rule::Never) {
-            return WHOLE;
+            return Period::WHOLE;
         }
         let met = self.met.load();
         let index = met.partition_point(|period| period.starts_at <= at);
@@ -123,7 +143,7 @@ impl Schedule {
     fn compute(&self, at: Micros) -> Period {
         use jiff::{ToSpan, civil::Weekday};
         if let Rule::Cron(crontab) = &self.rule {
-            return cron::period(crontab, &self.zone, at).unwrap_or(WHOLE);
+            return cron::period(crontab, &self.zone, at).unwrap_or(Period::WHOLE);
         }
         let date = at.to_timestamp().to_zoned(self.zone.clone()).date();
         let (first, length) = match &self.rule {
@@ -137,7 +157,7 @@ impl Schedule {
         let midnight = |day: jiff::civil::Date| first_moment(&self.zone, day.at(0, 0, 0, 0));
         let period = |day: jiff::civil::Date| {
             let ends_at = midnight(day.saturating_add(length));
-            midnight(day).map_or(WHOLE, |starts_at| Period { starts_at, ends_at })
+            midnight(day).map_or(Period::WHOLE, |starts_at| Period { starts_at, ends_at })
         };
         let mut found = period(first);
         // Clocks set back over midnight (00:01 to 23:01) show yesterday's date after today has begun.
@@ -147,12 +167,9 @@ impl Schedule {
             found = period(first.saturating_sub(length));
         }
         // Out of the calendar's range: a single period is the only answer that loses nothing.
-        if found.ends_at.is_some() && found.contains(at) { found } else { WHOLE }
+        if found.ends_at.is_some() && found.contains(at) { found } else { Period::WHOLE }
     }
 }
-
-/// The only period of a leaderboard that never resets.
-const WHOLE: Period = Period { starts_at: Micros::EPOCH, ends_at: None };
 
 /// The first moment at which clocks in `zone` show `local` or later: of a time that comes twice the first, of a time
 /// that is skipped the change of the clocks. Never earlier for a later `local`, which is what makes periods tile.

@@ -6,7 +6,9 @@ use redis::Script;
 
 use super::connection::Ranking;
 use super::gather::{self, Desk, Question};
-use super::read::{BoardPeriod, MAX_PAGE, Page, ReadError, page_of, period_keys, readable, reading, tie_code};
+use super::read::{
+    BoardPeriod, MAX_PAGE, Page, ReadError, page_of, period_keys, period_name, readable, reading, tie_code,
+};
 
 static AROUND: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts/around.lua")));
 
@@ -51,10 +53,11 @@ impl Question for Around {
     async fn ask(&self, ranking: &Ranking, players: &[&str]) -> Result<Vec<Page>, ReadError> {
         let Self { board, limit } = self;
         let base = ranking.base(board.generation);
-        let (rank, member) = period_keys(&base, board.period_start);
+        let name = period_name(&board.period);
+        let (rank, member) = period_keys(&base, &name);
         let mut call = AROUND.prepare_invoke();
         call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods"));
-        call.key(rank).key(member).arg(board.period_start.0).arg(*limit).arg(tie_code(board.tie_policy)).arg(players);
+        call.key(rank).key(member).arg(name).arg(*limit).arg(tie_code(board.tie_policy)).arg(players);
         let (ready, version, total, published, parts): AroundReply = ranking.call(&call).await?;
         readable(ready)?;
         let page = |(before, tied, members)| page_of(board, (ready, version, total, published, before, tied, members));

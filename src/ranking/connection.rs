@@ -98,10 +98,10 @@ impl Ranking {
         &self.inner.channel
     }
 
-    /// The hash-tagged beginning of every key of a board, for example `{sl:b2:7}:`. The number after `b` is that of the
+    /// The hash-tagged beginning of every key of a board, for example `{sl:b3:7}:`. The number after `b` is that of the
     /// layout: whoever knows another one has other keys, and neither reads what the other wrote.
     pub(super) fn base(&self, generation: BoardGenerationId) -> String {
-        format!("{{{}:b2:{generation}}}:", self.inner.prefix)
+        format!("{{{}:b3:{generation}}}:", self.inner.prefix)
     }
 
     /// Runs one script.

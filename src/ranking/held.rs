@@ -5,10 +5,10 @@ use std::sync::LazyLock;
 use redis::Script;
 
 use super::connection::{Ranking, RankingError};
-use super::read::{BoardPeriod, period_keys, reading};
+use super::read::{BoardPeriod, named_period, period_keys, period_name, reading};
 use crate::domain::board::Order;
-use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
+use crate::domain::period::Period;
 use crate::domain::ranking_key::{Standing, write_place};
 
 static HELD: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts/held.lua")));
@@ -63,12 +63,13 @@ impl Ranking {
     /// Redis is away.
     pub async fn held(&self, board: &BoardPeriod, players: &[&str]) -> Result<Held, RankingError> {
         let base = self.base(board.generation);
-        let (rank, member) = period_keys(&base, board.period_start);
+        let name = period_name(&board.period);
+        let (rank, member) = period_keys(&base, &name);
         let mut held = Held { whole: true, entries: Vec::with_capacity(players.len()) };
         for players in players.chunks(MAX_PLAYERS) {
             let mut call = HELD.prepare_invoke();
             call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods"));
-            call.key(&rank).key(&member).arg(board.period_start.0).arg(players);
+            call.key(&rank).key(&member).arg(&name).arg(players);
             let (state, found): (i64, Vec<(Vec<u8>, i64)>) = self.call(&call).await?;
             held.whole &= state != 2;
             held.entries.extend(found.into_iter().map(HeldEntry::parse));
@@ -81,7 +82,7 @@ impl Ranking {
     /// # Errors
     /// Redis is away.
     pub async fn some_players(&self, board: &BoardPeriod, most: usize) -> Result<Vec<String>, RankingError> {
-        let (_, member) = period_keys(&self.base(board.generation), board.period_start);
+        let (_, member) = period_keys(&self.base(board.generation), &period_name(&board.period));
         let mut pipeline = redis::pipe();
         pipeline.cmd("HRANDFIELD").arg(member).arg(most);
         let (players,): (Vec<Vec<u8>>,) = self.pipe(&pipeline).await?;
@@ -99,7 +100,7 @@ impl Ranking {
         cursor: u64,
         most: usize,
     ) -> Result<(u64, Vec<String>), RankingError> {
-        let (_, member) = period_keys(&self.base(board.generation), board.period_start);
+        let (_, member) = period_keys(&self.base(board.generation), &period_name(&board.period));
         let mut pipeline = redis::pipe();
         pipeline.cmd("HSCAN").arg(member).arg(cursor).arg("COUNT").arg(most);
         let ((next, pairs),): ((u64, Vec<Vec<u8>>),) = self.pipe(&pipeline).await?;
@@ -107,11 +108,11 @@ impl Ranking {
         Ok((next, players.collect()))
     }
 
-    /// The starts of the periods that Redis holds of a board, in no order.
+    /// The periods that Redis holds of a board, in no order.
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn held_periods(&self, generation: BoardGenerationId) -> Result<Vec<Micros>, RankingError> {
+    pub async fn held_periods(&self, generation: BoardGenerationId) -> Result<Vec<Period>, RankingError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("SMEMBERS").arg(format!("{}periods", self.base(generation)));
         self.periods(&pipeline).await
@@ -121,16 +122,16 @@ impl Ranking {
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn some_periods(&self, generation: BoardGenerationId, most: usize) -> Result<Vec<Micros>, RankingError> {
+    pub async fn some_periods(&self, generation: BoardGenerationId, most: usize) -> Result<Vec<Period>, RankingError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("SRANDMEMBER").arg(format!("{}periods", self.base(generation))).arg(most);
         self.periods(&pipeline).await
     }
 
-    async fn periods(&self, pipeline: &redis::Pipeline) -> Result<Vec<Micros>, RankingError> {
-        let (starts,): (Vec<String>,) = self.pipe(pipeline).await?;
+    async fn periods(&self, pipeline: &redis::Pipeline) -> Result<Vec<Period>, RankingError> {
+        let (names,): (Vec<String>,) = self.pipe(pipeline).await?;
         // One that is no period stands for the set's being there.
-        Ok(starts.iter().filter_map(|start| start.parse().ok()).map(Micros).collect())
+        Ok(names.iter().filter_map(|name| named_period(name)).collect())
     }
 
     /// How many entries Redis has of each of these periods: ranked, and known by player. They are as many as each other
@@ -141,14 +142,14 @@ impl Ranking {
     pub async fn count(
         &self,
         generation: BoardGenerationId,
-        starts: &[Micros],
+        periods: &[Period],
     ) -> Result<Vec<(u64, u64)>, RankingError> {
         let base = self.base(generation);
-        let mut counts = Vec::with_capacity(starts.len());
-        for starts in starts.chunks(PERIODS_PER_CALL) {
+        let mut counts = Vec::with_capacity(periods.len());
+        for periods in periods.chunks(PERIODS_PER_CALL) {
             let mut pipeline = redis::pipe();
-            for start in starts {
-                let (rank, member) = period_keys(&base, *start);
+            for period in periods {
+                let (rank, member) = period_keys(&base, &period_name(period));
                 pipeline.zcard(rank).hlen(member);
             }
             let found: Vec<u64> = self.pipe(&pipeline).await?;

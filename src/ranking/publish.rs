@@ -9,10 +9,10 @@ use redis::Script;
 
 use super::connection::{Ranking, RankingError};
 use super::publish_many::MANY;
-use super::read::period_keys;
+use super::read::{period_keys, period_name};
 use crate::domain::board::Order;
-use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
+use crate::domain::period::Period;
 use crate::domain::ranking_key::{Standing, write_place};
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/publish.lua")));
@@ -54,12 +54,12 @@ impl Ranking {
     pub async fn publish(
         &self,
         generation: BoardGenerationId,
-        period_start: Micros,
+        period: &Period,
         order: Order,
         version: i64,
         entries: &[PublishedEntry<'_>],
     ) -> Result<PublishOutcome, RankingError> {
-        let target = Target::new(&self.base(generation), generation, period_start, order, version);
+        let target = Target::new(&self.base(generation), generation, period, order, version);
         let mut rest = entries;
         if entries.len() >= MANY && entries.iter().all(|entry| entry.standing.is_some()) {
             rest = &entries[self.publish_many(&target, entries).await?..];
@@ -84,7 +84,7 @@ impl Ranking {
                 call.key(&target.ready).key(&target.version).key(&target.rebuild);
                 call.key(&target.periods).key(&target.rank).key(&target.member);
                 call.key(&target.shadow_periods).key(&target.shadow_rank).key(&target.shadow_member);
-                call.arg(target.generation.0).arg(target.period_start.0).arg(target.entry_version).arg(self.channel());
+                call.arg(target.generation.0).arg(&target.period).arg(target.entry_version).arg(self.channel());
                 for entry in chunk {
                     place.clear();
                     if let Some(standing) = &entry.standing {
@@ -109,7 +109,8 @@ impl Ranking {
 /// Where a publication goes: the period, and the names of all keys that it may touch.
 pub(super) struct Target {
     pub(super) generation: BoardGenerationId,
-    pub(super) period_start: Micros,
+    /// What the period is called.
+    pub(super) period: String,
     pub(super) order: Order,
     /// What the entries' version becomes.
     pub(super) entry_version: i64,
@@ -126,12 +127,12 @@ pub(super) struct Target {
 }
 
 impl Target {
-    fn new(base: &str, generation: BoardGenerationId, period_start: Micros, order: Order, entry_version: i64) -> Self {
-        let ((rank, member), (shadow_rank, shadow_member)) =
-            (period_keys(base, period_start), shadow_keys(base, period_start));
+    fn new(base: &str, generation: BoardGenerationId, period: &Period, order: Order, entry_version: i64) -> Self {
+        let period = period_name(period);
+        let ((rank, member), (shadow_rank, shadow_member)) = (period_keys(base, &period), shadow_keys(base, &period));
         Self {
             generation,
-            period_start,
+            period,
             order,
             entry_version,
             ready: format!("{base}ready"),
@@ -148,7 +149,6 @@ impl Target {
 }
 
 /// Names of the sorted set and hash that a rebuild writes.
-pub(super) fn shadow_keys(base: &str, period_start: Micros) -> (String, String) {
-    let p = period_start.0;
-    (format!("{base}shadow:{p}:rank"), format!("{base}shadow:{p}:member"))
+pub(super) fn shadow_keys(base: &str, period: &str) -> (String, String) {
+    (format!("{base}shadow:{period}:rank"), format!("{base}shadow:{period}:member"))
 }

@@ -90,7 +90,7 @@ fn look(pipeline: &mut Pipeline, target: &Target, chunk: &[PublishedEntry<'_>]) 
     pipeline.cmd("WATCH").arg(version).ignore();
     pipeline.cmd("MGET").arg(&[ready, rebuild, version]);
     pipeline.cmd("ZCARD").arg(rank).cmd("HLEN").arg(member);
-    pipeline.cmd("SISMEMBER").arg(periods).arg(target.period_start.0).cmd("EXISTS").arg(periods);
+    pipeline.cmd("SISMEMBER").arg(periods).arg(&target.period).cmd("EXISTS").arg(periods);
     pipeline.cmd("HMGET").arg(member);
     for entry in chunk {
         pipeline.arg(entry.player_id);
@@ -186,7 +186,7 @@ impl Changes {
                 pipeline.add_command(command).ignore();
             }
         }
-        pipeline.cmd("SADD").arg(&target.periods).arg(target.period_start.0).ignore();
+        pipeline.cmd("SADD").arg(&target.periods).arg(&target.period).ignore();
         pipeline.cmd("INCR").arg(&target.version).ignore();
         pipeline.cmd("PUBLISH").arg(channel).arg(format!("{} {version}", target.generation)).ignore();
         pipeline.cmd("EXEC");

@@ -12,6 +12,7 @@ use super::key::SortKey;
 use crate::domain::board::{Order, TiePolicy};
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
+use crate::domain::period::Period;
 use crate::domain::ranking_key::Standing;
 
 static PAGE: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts/page.lua")));
@@ -32,8 +33,8 @@ pub const MAX_LOOKUP: usize = 500;
 pub struct BoardPeriod {
     /// The live generation.
     pub generation: BoardGenerationId,
-    /// The period's start.
-    pub period_start: Micros,
+    /// Which period of it.
+    pub period: Period,
     /// The definition's order.
     pub order: Order,
     /// The leaderboard's tie policy.
@@ -155,11 +156,12 @@ impl Ranking {
         direction: Direction,
     ) -> Result<Page, ReadError> {
         let base = self.base(board.generation);
-        let (rank, member) = period_keys(&base, board.period_start);
+        let name = period_name(&board.period);
+        let (rank, member) = period_keys(&base, &name);
         let mut call = PAGE.prepare_invoke();
         call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods"));
         call.key(rank).key(member);
-        call.arg(board.period_start.0).arg(limit.clamp(1, MAX_PAGE));
+        call.arg(name).arg(limit.clamp(1, MAX_PAGE));
         call.arg(if direction == Direction::Forward { "f" } else { "b" });
         call.arg(from.map_or(&b""[..], SortKey::as_bytes)).arg(tie_code(board.tie_policy));
         page_of(board, self.call(&call).await?)
@@ -180,10 +182,11 @@ impl Ranking {
     /// [`ReadError`].
     pub async fn lookup(&self, board: &BoardPeriod, players: &[&str]) -> Result<LookedUp, ReadError> {
         let base = self.base(board.generation);
-        let (rank, member) = period_keys(&base, board.period_start);
+        let name = period_name(&board.period);
+        let (rank, member) = period_keys(&base, &name);
         let mut call = LOOKUP.prepare_invoke();
         call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods"));
-        call.key(rank).key(member).arg(board.period_start.0).arg(tie_code(board.tie_policy));
+        call.key(rank).key(member).arg(name).arg(tie_code(board.tie_policy));
         let mut seen = HashSet::with_capacity(players.len());
         for player_id in players.iter().take(MAX_LOOKUP).filter(|p| seen.insert(**p)) {
             call.arg(*player_id);
@@ -231,10 +234,24 @@ impl Question for BoardPeriod {
     }
 }
 
+/// What a period is called in keys and among a board's periods: `<start>..<end>` in µs, no end when it never ends.
+pub(super) fn period_name(period: &Period) -> String {
+    match period.ends_at {
+        Some(end) => format!("{}..{}", period.starts_at.0, end.0),
+        None => format!("{}..", period.starts_at.0),
+    }
+}
+
+/// The inverse of [`period_name`]; `None`: it is called otherwise.
+pub(super) fn named_period(name: &str) -> Option<Period> {
+    let (start, end) = name.split_once("..")?;
+    let ends_at = if end.is_empty() { None } else { Some(Micros(end.parse().ok()?)) };
+    Some(Period { starts_at: Micros(start.parse().ok()?), ends_at })
+}
+
 /// Names of a period's sorted set and hash.
-pub(super) fn period_keys(base: &str, period_start: Micros) -> (String, String) {
-    let p = period_start.0;
-    (format!("{base}p:{p}:rank"), format!("{base}p:{p}:member"))
+pub(super) fn period_keys(base: &str, period: &str) -> (String, String) {
+    (format!("{base}p:{period}:rank"), format!("{base}p:{period}:member"))
 }
 
 pub(super) const fn tie_code(policy: TiePolicy) -> &'static str {

@@ -10,10 +10,10 @@ use redis::Script;
 
 use super::connection::{Ranking, RankingError};
 use super::publish::{ENTRIES_PER_CALL, shadow_keys};
-use super::read::period_keys;
+use super::read::{period_keys, period_name};
 use crate::domain::board::Order;
-use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
+use crate::domain::period::Period;
 use crate::domain::ranking_key::{VersionedStanding, write_place};
 
 static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_begin.lua")));
@@ -83,17 +83,18 @@ impl Ranking {
     pub async fn write_rebuild(
         &self,
         token: &RebuildToken,
-        period_start: Micros,
+        period: &Period,
         order: Order,
         entries: &[VersionedStanding],
     ) -> Result<(), RebuildError> {
         let base = self.base(token.generation);
-        let (rank, member) = shadow_keys(&base, period_start);
+        let name = period_name(period);
+        let (rank, member) = shadow_keys(&base, &name);
         let mut place = Vec::new();
         for chunk in entries.chunks(ENTRIES_PER_CALL) {
             let mut call = WRITE.prepare_invoke();
             call.key(format!("{base}rebuild")).key(format!("{base}shadow:periods")).key(&rank).key(&member);
-            call.arg(&token.token).arg(TOKEN_TTL.as_millis() as u64).arg(period_start.0);
+            call.arg(&token.token).arg(TOKEN_TTL.as_millis() as u64).arg(&name);
             for entry in chunk {
                 place.clear();
                 write_place(&mut place, &entry.standing, order);
@@ -153,13 +154,15 @@ impl Ranking {
         Ok(replies.map(status).collect())
     }
 
-    /// Marks a board as doubtful, so that it is rebuilt; it stays readable.
+    /// Marks a board as doubtful, so that it is rebuilt; it stays readable. A rebuild that is under way loses its turn:
+    /// it may have read before what is doubted was committed.
     ///
     /// # Errors
     /// Redis is away.
     pub async fn doubt(&self, generation: BoardGenerationId) -> Result<(), RankingError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("SET").arg(format!("{}ready", self.base(generation))).arg("doubtful").arg("XX").ignore();
+        pipeline.cmd("UNLINK").arg(format!("{}rebuild", self.base(generation))).ignore();
         self.pipe(&pipeline).await
     }
 
@@ -191,19 +194,16 @@ impl Ranking {
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn remove_period(
-        &self,
-        generation: BoardGenerationId,
-        period_start: Micros,
-    ) -> Result<bool, RankingError> {
+    pub async fn remove_period(&self, generation: BoardGenerationId, period: &Period) -> Result<bool, RankingError> {
         let base = self.base(generation);
-        let (rank, member) = period_keys(&base, period_start);
-        let (shadow_rank, shadow_member) = shadow_keys(&base, period_start);
+        let name = period_name(period);
+        let (rank, member) = period_keys(&base, &name);
+        let (shadow_rank, shadow_member) = shadow_keys(&base, &name);
         let removed = format!("{shadow_member}:removed");
         let mut call = REMOVE_PERIOD.prepare_invoke();
         call.key(format!("{base}version")).key(format!("{base}periods")).key(rank).key(member);
         call.key(format!("{base}shadow:periods")).key(shadow_rank).key(shadow_member).key(removed);
-        call.arg(period_start.0).arg(generation.0).arg(self.channel());
+        call.arg(name).arg(generation.0).arg(self.channel());
         Ok(self.call::<i64>(&call).await? == 1)
     }
 

@@ -94,8 +94,8 @@ pub async fn counts(connection: &mut PgConnection, period_ids: &[i64]) -> Result
     Ok(rows.into_iter().map(|(period, count)| (period, count.unsigned_abs())).collect())
 }
 
-/// Names an entry within a generation: period start and player.
-pub type Place = (Micros, String);
+/// Names an entry within a generation: period and player.
+pub type Place = (Period, String);
 
 /// Entries of the open periods for one part (part, parts) of the players, by the hash that the event scan uses.
 ///
@@ -107,7 +107,7 @@ pub async fn entries(
     players: (i32, i32),
 ) -> Result<HashMap<Place, EntryState>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT p.starts_at, e.player_id, coalesce(e.sum_score, e.score), coalesce(e.sum_subscore, e.subscore),
+        "SELECT p.starts_at, p.ends_at, e.player_id, coalesce(e.sum_score, e.score), coalesce(e.sum_subscore, e.subscore),
                 e.reached_at, e.event_id, e.plays, e.metadata::text, e.sum_score IS NULL OR e.sum_subscore IS NOT NULL
            FROM leaderboard_periods p JOIN leaderboard_entries e ON e.period_id = p.id
           WHERE p.generation_id = $1 AND p.state = 'open' AND p.unpublished_at IS NULL
@@ -118,7 +118,12 @@ pub async fn entries(
     .bind(players.1)
     .fetch_all(connection)
     .await?;
-    rows.iter().map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), read_state(row, 2)?))).collect()
+    rows.iter().map(place_and_state).collect()
+}
+
+fn place_and_state(row: &sqlx::postgres::PgRow) -> Result<(Place, EntryState), sqlx::Error> {
+    let period = Period { starts_at: row.try_get(0)?, ends_at: row.try_get(1)? };
+    Ok(((period, row.try_get(2)?), read_state(row, 3)?))
 }
 
 /// The baseline of the same players.
@@ -131,8 +136,8 @@ pub async fn baseline(
     players: (i32, i32),
 ) -> Result<HashMap<Place, EntryState>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT b.period_start, b.player_id, b.score, b.subscore, b.reached_at, b.event_id, b.plays, b.metadata::text,
-                b.moved
+        "SELECT p.starts_at, p.ends_at, b.player_id, b.score, b.subscore, b.reached_at, b.event_id, b.plays,
+                b.metadata::text, b.moved
            FROM entry_baseline b
            JOIN leaderboard_periods p ON p.generation_id = b.generation_id AND p.starts_at = b.period_start
           WHERE b.generation_id = $1 AND p.state = 'open' AND p.unpublished_at IS NULL
@@ -143,7 +148,7 @@ pub async fn baseline(
     .bind(players.1)
     .fetch_all(connection)
     .await?;
-    rows.iter().map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), read_state(row, 2)?))).collect()
+    rows.iter().map(place_and_state).collect()
 }
 
 /// Facts that wait, packed; those of a consistent snapshot with the entries make up what the events say.

@@ -13,9 +13,10 @@ use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
 use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::domain::month::Month;
+use crate::domain::period::Period;
 
-/// Names one entry: generation, period start, player.
-pub type EntryKey = (BoardGenerationId, Micros, String);
+/// Names one entry: generation, period, player.
+pub type EntryKey = (BoardGenerationId, Period, String);
 
 /// How far the events of one partition are in the baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,16 +78,15 @@ pub async fn lock_progress(connection: &mut PgConnection, month: Month) -> Resul
     Ok(coverage(connection).await?.remove(&month).unwrap_or(Covered::Nothing))
 }
 
-/// Waits until no chunk is being folded into the baseline. With a generation in state `building` committed before,
-/// the baseline then stands still until that generation is live (see [`is_recomputing`]).
+/// Waits until no chunk is being folded into the baseline, the first of a month included, whose row nobody sees yet; none
+/// begins before the transaction ends. With a generation in state `building` committed by then, the baseline goes on
+/// standing still until that generation is live (see [`is_recomputing`]).
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn wait_for_chunks(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT 1 FROM baseline_progress ORDER BY partition_name FOR UPDATE")
-        .execute(connection)
-        .await
-        .map(|_| ())
+pub async fn stand_still(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // Every chunk writes its month's row first, and this lock goes together with no writer's.
+    sqlx::query("LOCK TABLE baseline_progress IN SHARE ROW EXCLUSIVE MODE").execute(connection).await.map(|_| ())
 }
 
 /// Whether a recompute is under way: the baseline must not move then, and no event may be dropped.
@@ -126,23 +126,6 @@ pub async fn advance(
     .map(|_| ())
 }
 
-/// Periods that are closed: their standings are frozen, so they need no baseline. Of every generation not retired.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn closed_periods(
-    connection: &mut PgConnection,
-) -> Result<std::collections::HashSet<(BoardGenerationId, Micros)>, sqlx::Error> {
-    let rows: Vec<(i32, Micros)> = sqlx::query_as(
-        "SELECT p.generation_id, p.starts_at
-           FROM leaderboard_periods p JOIN leaderboard_generations g ON g.id = p.generation_id
-          WHERE p.state = 'closed' AND g.state <> 'retired'",
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(|(generation, start)| (BoardGenerationId(generation), start)).collect())
-}
-
 /// Reads an entry's state from a row `score, subscore, reached_at, event_id, plays, metadata::text, moved` beginning at
 /// column `at`; the scores are `numeric`.
 ///
@@ -169,12 +152,13 @@ pub async fn read(
     keys: &[EntryKey],
 ) -> Result<HashMap<EntryKey, EntryState>, sqlx::Error> {
     let generations: Vec<i32> = keys.iter().map(|key| key.0.0).collect();
-    let starts: Vec<Micros> = keys.iter().map(|key| key.1).collect();
+    let starts: Vec<Micros> = keys.iter().map(|key| key.1.starts_at).collect();
     let players: Vec<&str> = keys.iter().map(|key| key.2.as_str()).collect();
+    // A generation has one period of a start.
     let rows = sqlx::query(
-        "SELECT b.generation_id, b.period_start, b.player_id,
-                b.score, b.subscore, b.reached_at, b.event_id, b.plays, b.metadata::text, b.moved
-           FROM unnest($1::int[], $2::timestamptz[], $3::text[]) AS k (generation_id, period_start, player_id)
+        "SELECT k.n, b.score, b.subscore, b.reached_at, b.event_id, b.plays, b.metadata::text, b.moved
+           FROM unnest($1::int[], $2::timestamptz[], $3::text[])
+                WITH ORDINALITY AS k (generation_id, period_start, player_id, n)
            JOIN entry_baseline b USING (generation_id, period_start, player_id)",
     )
     .bind(generations)
@@ -182,12 +166,12 @@ pub async fn read(
     .bind(players)
     .fetch_all(connection)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let key = (BoardGenerationId(row.try_get(0)?), row.try_get(1)?, row.try_get(2)?);
-            Ok((key, read_state(row, 3)?))
-        })
-        .collect()
+    let found = |row: &sqlx::postgres::PgRow| {
+        let n: i64 = row.try_get(0)?;
+        let key = usize::try_from(n - 1).ok().and_then(|index| keys.get(index)).ok_or(sqlx::Error::RowNotFound)?;
+        Ok((key.clone(), read_state(row, 1)?))
+    };
+    rows.iter().map(found).collect()
 }
 
 /// Writes the baseline of entries, replacing what was there.
@@ -197,17 +181,19 @@ pub async fn read(
 pub async fn write(connection: &mut PgConnection, states: &[(EntryKey, EntryState)]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO entry_baseline
-             (generation_id, period_start, player_id, score, subscore, reached_at, event_id, plays, metadata, moved)
-         SELECT g, s, p, score, subscore, reached_at, event_id, plays, metadata::json, moved
-           FROM unnest($1::int[], $2::timestamptz[], $3::text[], $4::numeric[], $5::numeric[], $6::timestamptz[],
-                       $7::uuid[], $8::bigint[], $9::text[], $10::boolean[])
-                AS n (g, s, p, score, subscore, reached_at, event_id, plays, metadata, moved)
+             (generation_id, period_start, period_end, player_id,
+              score, subscore, reached_at, event_id, plays, metadata, moved)
+         SELECT g, s, coalesce(e, 'infinity'), p, score, subscore, reached_at, event_id, plays, metadata::json, moved
+           FROM unnest($1::int[], $2::timestamptz[], $11::timestamptz[], $3::text[], $4::numeric[], $5::numeric[],
+                       $6::timestamptz[], $7::uuid[], $8::bigint[], $9::text[], $10::boolean[])
+                AS n (g, s, e, p, score, subscore, reached_at, event_id, plays, metadata, moved)
          ON CONFLICT (generation_id, period_start, player_id) DO UPDATE
-            SET score = excluded.score, subscore = excluded.subscore, reached_at = excluded.reached_at,
-                event_id = excluded.event_id, plays = excluded.plays, metadata = excluded.metadata, moved = excluded.moved",
+            SET period_end = excluded.period_end, score = excluded.score, subscore = excluded.subscore,
+                reached_at = excluded.reached_at, event_id = excluded.event_id, plays = excluded.plays,
+                metadata = excluded.metadata, moved = excluded.moved",
     )
     .bind(states.iter().map(|(key, _)| key.0.0).collect::<Vec<_>>())
-    .bind(states.iter().map(|(key, _)| key.1).collect::<Vec<_>>())
+    .bind(states.iter().map(|(key, _)| key.1.starts_at).collect::<Vec<_>>())
     .bind(states.iter().map(|(key, _)| key.2.as_str()).collect::<Vec<_>>())
     .bind(states.iter().map(|(_, state)| Sum(state.score)).collect::<Vec<_>>())
     .bind(states.iter().map(|(_, state)| Sum(state.subscore)).collect::<Vec<_>>())
@@ -216,6 +202,7 @@ pub async fn write(connection: &mut PgConnection, states: &[(EntryKey, EntryStat
     .bind(states.iter().map(|(_, state)| state.plays).collect::<Vec<_>>())
     .bind(states.iter().map(|(_, state)| state.metadata.as_deref()).collect::<Vec<_>>())
     .bind(states.iter().map(|(_, state)| state.moved).collect::<Vec<_>>())
+    .bind(states.iter().map(|(key, _)| key.1.ends_at).collect::<Vec<_>>())
     .execute(connection)
     .await
     .map(|_| ())

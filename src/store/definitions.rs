@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 
 use crate::domain::board::{BoardGeneration, CompiledBoard, GenerationState, LeaderboardSpec};
+use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, GameId};
 
 /// Every live and building generation, with each game's definitions generation, read at one moment.
@@ -17,6 +18,14 @@ pub struct Definitions {
     pub boards: HashMap<BoardGenerationId, Arc<CompiledBoard>>,
     /// Boards by the game and event type that feed them.
     pub feeds: HashMap<GameId, HashMap<String, Vec<Arc<CompiledBoard>>>>,
+}
+
+impl Definitions {
+    /// When the period of a generation ends that starts at this moment, by its schedule: for facts and markers of earlier
+    /// programs, which do not say it.
+    pub fn period_end(&self, generation: BoardGenerationId, starts_at: Micros) -> Option<Micros> {
+        self.boards.get(&generation).and_then(|board| board.schedule.period_at(starts_at).ends_at)
+    }
 }
 
 /// Loads all definitions. A generation that does not compile (damage) is left out and logged: it must not stop the

@@ -9,6 +9,7 @@ use super::sums::Sum;
 use crate::domain::board::{Operator, Order};
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
+use crate::domain::period::Period;
 use crate::domain::ranking_key::{Standing, VersionedStanding};
 
 /// An entry as stored.
@@ -335,15 +336,16 @@ pub async fn chunk(
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn published_periods(pool: &Pool, generation: i32) -> Result<Vec<(i64, Micros)>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT p.id, p.starts_at FROM leaderboard_periods p
+pub async fn published_periods(pool: &Pool, generation: i32) -> Result<Vec<(i64, Period)>, sqlx::Error> {
+    let rows: Vec<(i64, Micros, Option<Micros>)> = sqlx::query_as(
+        "SELECT p.id, p.starts_at, p.ends_at FROM leaderboard_periods p
           WHERE p.generation_id = $1 AND p.unpublished_at IS NULL
             AND EXISTS (SELECT 1 FROM leaderboard_entries e WHERE e.period_id = p.id) ORDER BY p.starts_at DESC",
     )
     .bind(generation)
     .fetch_all(pool)
-    .await
+    .await?;
+    Ok(rows.into_iter().map(|(id, starts_at, ends_at)| (id, Period { starts_at, ends_at })).collect())
 }
 
 /// How many entries a generation has that belong in Redis, counting no further than `most`.

@@ -97,6 +97,35 @@ pub struct GameScan<'a> {
     pub limit: i64,
 }
 
+/// Payloads of one chunk, in bytes, but for the last one: what a chunk holds in memory, however large events are.
+const CHUNK_BYTES: i64 = 8 * 1024 * 1024;
+
+/// How many rows to look at in a chunk: fewer after one that was cut short, so that Postgres does not read again and
+/// again what does not fit.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    limit: i64,
+    most: i64,
+}
+
+impl Pace {
+    /// At most `most` rows at once.
+    pub const fn new(most: i64) -> Self {
+        Self { limit: most, most }
+    }
+
+    /// For the next chunk.
+    pub const fn limit(&self) -> i64 {
+        self.limit
+    }
+
+    /// A chunk of [`Pace::limit`] rows brought so many.
+    pub fn brought(&mut self, rows: i64) {
+        let next = if rows < self.limit { rows.saturating_mul(2) } else { self.limit.saturating_mul(2) };
+        self.limit = next.clamp(1, self.most);
+    }
+}
+
 /// A chunk of a scan.
 #[derive(Debug)]
 pub struct Chunk {
@@ -109,7 +138,7 @@ pub struct Chunk {
 }
 
 /// The next chunk of one game's events in one partition. Looks at `limit` keys, whatever their type, so that a chunk is
-/// bounded also where the type is rare.
+/// bounded also where the type is rare; at fewer where payloads are large.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -128,9 +157,14 @@ pub async fn next_of_game(
               WHERE occurred_at >= $1 AND occurred_at < $2 AND game_id = $3 AND (event_id, occurred_at) > ($4, $5)
               ORDER BY game_id, event_id, occurred_at
               LIMIT $10),
-         reached AS (SELECT event_id, occurred_at, count(*) OVER () AS n FROM chunk ORDER BY event_id DESC, occurred_at DESC LIMIT 1)
+         sized AS (
+             SELECT *, coalesce(sum(octet_length(payload)) OVER (
+                           ORDER BY event_id, occurred_at ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+               FROM chunk),
+         kept AS (SELECT * FROM sized WHERE before < $11),
+         reached AS (SELECT event_id, occurred_at, count(*) OVER () AS n FROM kept ORDER BY event_id DESC, occurred_at DESC LIMIT 1)
          SELECT game_id, event_id, occurred_at, received_at, from_server, type, player_id, payload, NULL::bigint AS n
-           FROM chunk WHERE payload IS NOT NULL
+           FROM kept WHERE payload IS NOT NULL
           UNION ALL
          SELECT $3, event_id, occurred_at, occurred_at, false, '', '', '', n FROM reached",
     )
@@ -144,6 +178,7 @@ pub async fn next_of_game(
     .bind(scan.players.0)
     .bind(scan.players.1)
     .bind(scan.limit)
+    .bind(CHUNK_BYTES)
     .fetch_all(connection)
     .await?;
     let mut chunk = Chunk { events: Vec::with_capacity(rows.len()), reached: None, looked_at: 0 };
@@ -159,7 +194,7 @@ pub async fn next_of_game(
     Ok(chunk)
 }
 
-/// The next chunk of one partition, of every game.
+/// The next chunk of one partition, of every game: at most `limit` events, fewer where payloads are large.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -170,11 +205,19 @@ pub async fn next_of_all(
     limit: i64,
 ) -> Result<Vec<StoredEvent>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT game_id, event_id, occurred_at, received_at, from_server, type, player_id, payload::text
-           FROM events
-          WHERE occurred_at >= $1 AND occurred_at < $2 AND (game_id, event_id, occurred_at) > ($3, $4, $5)
-          ORDER BY game_id, event_id, occurred_at
-          LIMIT $6",
+        "WITH chunk AS MATERIALIZED (
+             SELECT game_id, event_id, occurred_at, received_at, from_server, type, player_id, payload::text AS payload
+               FROM events
+              WHERE occurred_at >= $1 AND occurred_at < $2 AND (game_id, event_id, occurred_at) > ($3, $4, $5)
+              ORDER BY game_id, event_id, occurred_at
+              LIMIT $6),
+         sized AS (
+             SELECT *, coalesce(sum(octet_length(payload)) OVER (
+                           ORDER BY game_id, event_id, occurred_at
+                           ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+               FROM chunk)
+         SELECT game_id, event_id, occurred_at, received_at, from_server, type, player_id, payload
+           FROM sized WHERE before < $7 ORDER BY game_id, event_id, occurred_at",
     )
     .bind(range.0)
     .bind(range.1)
@@ -182,6 +225,7 @@ pub async fn next_of_all(
     .bind(after.event_id)
     .bind(after.occurred_at)
     .bind(limit)
+    .bind(CHUNK_BYTES)
     .fetch_all(connection)
     .await?;
     rows.iter().map(read).collect()

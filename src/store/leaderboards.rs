@@ -210,15 +210,18 @@ async fn new_generation(
     }
     if let (Some(existing), false) = (existing, accept_incomplete_history) {
         let old = existing.live.as_ref().map_or(&existing.written, |(_, live)| live);
-        if !recompute::baseline_survives(old, spec) && !recompute::history_is_complete(transaction, leaderboard).await?
+        if !recompute::baseline_survives(old, spec)
+            && !recompute::history_is_complete(transaction, leaderboard, spec).await?
         {
             return Err(ApplyError::HistoryIncomplete);
         }
     }
     if has_history(transaction, game, leaderboard).await? {
-        recompute::begin(transaction, leaderboard, spec).await?;
+        // The definition was written above.
+        recompute::begin(transaction, leaderboard).await?;
         return Ok(());
     }
+    // Final standings stay where they are, as at a swap; nothing else has anything.
     let since_generation = increment_definitions(transaction, game).await?;
     retire(transaction, leaderboard, "building").await?;
     retire(transaction, leaderboard, "live").await?;

@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::domain::board::{LeaderboardSpec, Order};
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, GameId};
+use crate::domain::period::Period;
 use crate::store::pool::Pool;
 
 /// A period that is over, or whose closing was interrupted.
@@ -38,8 +39,8 @@ const PER_ANSWER: i32 = 5_000;
 
 type DueRow = (i64, i32, i32, Micros, bool, Option<Vec<String>>);
 
-/// Periods of live generations whose end and grace are past at `now`, and those whose closing was interrupted; first one
-/// of each game, then the second of each, so that no game stands in another's way.
+/// Periods of live generations whose end and grace are past at `now`, and those whose closing was interrupted (of any
+/// generation: what is frozen stays its leaderboard's); first one of each game, then the second of each, so that no game stands in another's way.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -57,7 +58,7 @@ pub async fn due(connection: &mut PgConnection, now: Micros) -> Result<Vec<DuePe
              UNION ALL
              SELECT p.id, g.id, g.leaderboard_id, p.ends_at, true, NULL
                FROM leaderboard_periods p JOIN leaderboard_generations g ON g.id = p.generation_id
-              WHERE p.state = 'closed' AND p.closed_at IS NULL AND g.state = 'live')
+              WHERE p.state = 'closed' AND p.closed_at IS NULL)
          SELECT o.id, o.generation_id, l.game_id, o.until, o.frozen, o.waits_for
            FROM over o JOIN leaderboards l ON l.id = o.leaderboard_id
           ORDER BY row_number() OVER (PARTITION BY l.game_id ORDER BY o.frozen DESC, o.until, o.id), o.until, o.id
@@ -93,11 +94,23 @@ pub async fn order(connection: &mut PgConnection, generation: BoardGenerationId)
 }
 
 /// Freezes a period: when this commits, no fold changes its entries any more. Waits for folds in flight. `over` is what
-/// it no longer waits for. Says whether it was open.
+/// it no longer waits for. Says whether it was open, and of the generation that players see: one of a replaced generation means
+/// nothing any more.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn freeze(connection: &mut PgConnection, id: i64, over: &[&str]) -> Result<bool, sqlx::Error> {
+    // Before the period: whoever makes another generation live locks in this order, too (`swap`).
+    let live = sqlx::query(
+        "SELECT 1 FROM leaderboard_generations
+          WHERE id = (SELECT generation_id FROM leaderboard_periods WHERE id = $1) AND state = 'live' FOR SHARE",
+    )
+    .bind(id)
+    .fetch_optional(&mut *connection)
+    .await?;
+    if live.is_none() {
+        return Ok(false);
+    }
     let done = sqlx::query(
         "UPDATE leaderboard_periods SET state = 'closed', waits_for = NULL, closed_over = nullif($2::text[], '{}')
           WHERE id = $1 AND state = 'open'",
@@ -207,9 +220,9 @@ pub async fn to_unpublish(
     connection: &mut PgConnection,
     before: Micros,
     after: (Micros, i64),
-) -> Result<Vec<(i64, BoardGenerationId, Micros, Micros)>, sqlx::Error> {
-    let rows: Vec<(i64, i32, Micros, Micros)> = sqlx::query_as(
-        "SELECT id, generation_id, starts_at, closed_at FROM leaderboard_periods
+) -> Result<Vec<(i64, BoardGenerationId, Period, Micros)>, sqlx::Error> {
+    let rows: Vec<(i64, i32, Micros, Option<Micros>, Micros)> = sqlx::query_as(
+        "SELECT id, generation_id, starts_at, ends_at, closed_at FROM leaderboard_periods
           WHERE state = 'closed' AND unpublished_at IS NULL AND closed_at < $1 AND (closed_at, id) > ($2, $3)
           ORDER BY closed_at, id LIMIT 1000",
     )
@@ -218,7 +231,10 @@ pub async fn to_unpublish(
     .bind(after.1)
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|(id, generation, start, at)| (id, BoardGenerationId(generation), start, at)).collect())
+    let period = |(id, generation, starts_at, ends_at, at)| {
+        (id, BoardGenerationId(generation), Period { starts_at, ends_at }, at)
+    };
+    Ok(rows.into_iter().map(period).collect())
 }
 
 /// Records that Postgres answers for a closed period from now on. To be committed before its keys are removed, so that

@@ -3,7 +3,9 @@
 use sqlx::PgConnection;
 
 use crate::domain::board::{BoardGeneration, CompiledBoard, GenerationState, LeaderboardSpec, Operator, SpecError};
+use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, GameId};
+use crate::domain::period::Schedule;
 
 /// Why no recompute was begun or swapped in. Roll the transaction back.
 #[derive(Debug, thiserror::Error)]
@@ -19,20 +21,23 @@ pub enum ChangeError {
     Postgres(#[from] sqlx::Error),
 }
 
-/// Begins a recompute of `spec` for a leaderboard: a new generation in state `building`, replacing one that is being
-/// built. Also how an unchanged definition is recomputed (`scoreline recompute`).
+/// Begins a recompute of a leaderboard as it is defined now: a new generation in state `building`, replacing one that is
+/// being built. The definition is read under the game's lock, so no edit is undone and nothing deleted comes back.
 ///
 /// Holds the game's row `FOR UPDATE` to the end of the transaction and increments its definitions generation: events
 /// stamped before it come through the recompute, later ones through the workers, and none through both.
 ///
 /// # Errors
-/// [`ChangeError`].
-pub async fn begin(
-    transaction: &mut PgConnection,
-    leaderboard_id: i32,
-    spec: &LeaderboardSpec,
-) -> Result<BoardGeneration, ChangeError> {
+/// [`ChangeError`]; of a deleted leaderboard [`ChangeError::NotFound`].
+pub async fn begin(transaction: &mut PgConnection, leaderboard_id: i32) -> Result<BoardGeneration, ChangeError> {
     let game = lock_game(transaction, leaderboard_id).await?;
+    let written: Option<String> =
+        sqlx::query_scalar("SELECT spec::text FROM leaderboards WHERE id = $1 AND deleted_at IS NULL FOR UPDATE")
+            .bind(leaderboard_id)
+            .fetch_optional(&mut *transaction)
+            .await?;
+    let spec: LeaderboardSpec = serde_json::from_str(&written.ok_or(ChangeError::NotFound)?)
+        .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
     let since_generation: i32 = sqlx::query_scalar(
         "UPDATE games SET definitions_generation = definitions_generation + 1 WHERE id = $1
          RETURNING definitions_generation",
@@ -45,11 +50,10 @@ pub async fn begin(
     sqlx::query(retire).bind(leaderboard_id).execute(&mut *transaction).await?;
     let id: i32 = sqlx::query_scalar(
         "INSERT INTO leaderboard_generations (leaderboard_id, since_generation, spec, state)
-         VALUES ($1, $2, $3::jsonb, 'building') RETURNING id",
+         SELECT id, $2, spec, 'building' FROM leaderboards WHERE id = $1 RETURNING id",
     )
     .bind(leaderboard_id)
     .bind(since_generation)
-    .bind(json(spec)?)
     .fetch_one(&mut *transaction)
     .await?;
     let generation = BoardGeneration {
@@ -58,35 +62,60 @@ pub async fn begin(
         game_id: game,
         since_generation,
         state: GenerationState::Building,
-        spec: spec.clone(),
+        spec,
     };
     // What does not compile must not get in: nobody could count by it.
     CompiledBoard::compile(generation.clone())?;
-    sqlx::query("UPDATE leaderboards SET spec = $2::jsonb, updated_at = now() WHERE id = $1")
-        .bind(leaderboard_id)
-        .bind(json(spec)?)
-        .execute(&mut *transaction)
-        .await?;
     super::directory::changed(transaction).await?;
     Ok(generation)
 }
 
-/// Whether everything that the leaderboard's open periods ever counted is still stored, for a game that existed when
-/// something was dropped.
+/// Whether all that could count in periods of the new specification that are not final is still stored, for a game that
+/// existed when something was dropped: those that are open now, and the one by the new schedule that began before the
+/// first moment of which all is kept. The baseline stands still until the transaction ends.
 ///
 /// # Errors
-/// Whatever Postgres says.
-pub async fn history_is_complete(connection: &mut PgConnection, leaderboard_id: i32) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT NOT EXISTS (
-             SELECT 1 FROM leaderboards l
-               JOIN games g ON g.id = l.game_id
-               JOIN leaderboard_periods p ON p.generation_id = l.live_generation_id AND p.state = 'open'
-               JOIN baseline_progress b ON b.range_end > p.starts_at
-              WHERE l.id = $1
-                AND (b.dropped_at > g.created_at OR b.folded_at > g.created_at OR b.cursor_event_id IS NOT NULL))",
+/// Whatever Postgres says; a schedule that does not compile is told elsewhere, and has no such period.
+pub async fn history_is_complete(
+    connection: &mut PgConnection,
+    leaderboard_id: i32,
+    new: &LeaderboardSpec,
+) -> Result<bool, sqlx::Error> {
+    super::baseline::stand_still(connection).await?;
+    let (kept_from, open): (Option<Micros>, bool) = sqlx::query_as(
+        "SELECT max(b.range_end),
+                coalesce(bool_or(EXISTS (SELECT 1 FROM leaderboard_periods p
+                          WHERE p.generation_id = l.live_generation_id AND p.state = 'open'
+                            AND b.range_end > p.starts_at)), false)
+           FROM leaderboards l
+           JOIN games g ON g.id = l.game_id
+           JOIN baseline_progress b
+             ON b.dropped_at > g.created_at OR b.folded_at > g.created_at OR b.cursor_event_id IS NOT NULL
+          WHERE l.id = $1",
     )
     .bind(leaderboard_id)
+    .fetch_one(&mut *connection)
+    .await?;
+    let Some(kept_from) = kept_from else { return Ok(true) };
+    let Ok(schedule) = Schedule::compile(&new.definition.reset, &new.definition.time_zone) else { return Ok(!open) };
+    let cut = schedule.period_at(kept_from);
+    if open || cut.starts_at >= kept_from {
+        return Ok(!open);
+    }
+    // What is final stays as it is, whatever is no longer stored of it; one that is over and of which nothing is stored
+    // is not computed at all.
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM leaderboard_generations g JOIN leaderboard_periods p ON p.generation_id = g.id
+                         WHERE g.leaderboard_id = $1 AND p.starts_at = $2 AND p.ends_at = $3 AND p.state = 'closed')
+             OR (coalesce($3 <= now(), false) AND NOT EXISTS (
+                   SELECT 1 FROM events e
+                    WHERE e.game_id = (SELECT game_id FROM leaderboards WHERE id = $1)
+                      AND e.occurred_at >= $4 AND e.occurred_at < $3))",
+    )
+    .bind(leaderboard_id)
+    .bind(cut.starts_at)
+    .bind(cut.ends_at)
+    .bind(kept_from)
     .fetch_one(connection)
     .await
 }
@@ -150,8 +179,4 @@ pub(super) async fn lock_game(transaction: &mut PgConnection, leaderboard_id: i3
     .fetch_optional(transaction)
     .await?;
     game.map(GameId).ok_or(ChangeError::NotFound)
-}
-
-fn json(spec: &LeaderboardSpec) -> Result<String, sqlx::Error> {
-    serde_json::to_string(spec).map_err(|error| sqlx::Error::Encode(Box::new(error)))
 }

@@ -1,17 +1,18 @@
 //! The steps of a recompute that touch the database (`aggregator/recompute.rs` has their order).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use sqlx::{PgConnection, Row};
 
-use super::baseline::{EntryKey, read_state};
+use super::baseline::read_state;
 use super::event_scan::ScanKey;
-use super::recompute::{ChangeError, lock_game};
+use super::fold_periods::{Place, columns};
 use crate::domain::board::{BoardGeneration, GenerationState, LeaderboardSpec};
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
 use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::domain::month::Month;
+use crate::domain::period::Period;
 
 /// A generation that is being built, and how far it is.
 #[derive(Debug, Clone)]
@@ -150,181 +151,95 @@ pub async fn is_folded(connection: &mut PgConnection, watermark: i64) -> Result<
         .await
 }
 
-/// Copies up to `limit` rows of the live generation's baseline that the new generation lacks, of periods that are not
-/// frozen, and returns them: the caller merges them into the entries in the same transaction.
+/// Up to `limit` rows of a generation's baseline behind `after` (start of the period, player), in that order; with
+/// the period's end where the row says it (`None`: never).
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn copy_baseline(
+pub async fn baseline_after(
     transaction: &mut PgConnection,
-    from: BoardGenerationId,
-    to: BoardGenerationId,
+    generation: BoardGenerationId,
+    after: Option<&(Micros, String)>,
     limit: i64,
-) -> Result<Vec<(EntryKey, EntryState)>, sqlx::Error> {
+) -> Result<Vec<BaselineRow>, sqlx::Error> {
     let rows = sqlx::query(
-        "INSERT INTO entry_baseline
-             (generation_id, period_start, player_id, score, subscore, reached_at, event_id, plays, metadata, moved)
-         SELECT $2, o.period_start, o.player_id, o.score, o.subscore, o.reached_at, o.event_id, o.plays, o.metadata,
-                o.moved
-           FROM entry_baseline o
-          WHERE o.generation_id = $1
-            AND (o.period_start, o.player_id) > (
-                SELECT coalesce(max(period_start), '-infinity'),
-                       coalesce((SELECT max(n.player_id) FROM entry_baseline n
-                                  WHERE n.generation_id = $2 AND n.period_start = max(d.period_start)), '')
-                  FROM entry_baseline d WHERE d.generation_id = $2)
-            AND NOT EXISTS (SELECT 1 FROM leaderboard_periods p
-                             WHERE p.generation_id = $1 AND p.starts_at = o.period_start AND p.state = 'closed')
-          ORDER BY o.period_start, o.player_id LIMIT $3
-         RETURNING period_start, player_id, score, subscore, reached_at, event_id, plays, metadata::text,
-                   moved",
+        "SELECT period_start, period_end IS NOT NULL, nullif(period_end, 'infinity'), player_id,
+                score, subscore, reached_at, event_id, plays, metadata::text, moved
+           FROM entry_baseline
+          WHERE generation_id = $1 AND ($2::timestamptz IS NULL OR (period_start, player_id) > ($2, $3))
+          ORDER BY period_start, player_id LIMIT $4",
     )
-    .bind(from.0)
-    .bind(to.0)
+    .bind(generation.0)
+    .bind(after.map(|(start, _)| *start))
+    .bind(after.map_or("", |(_, player)| player.as_str()))
     .bind(limit)
     .fetch_all(transaction)
     .await?;
-    rows.iter().map(|row| Ok(((to, row.try_get(0)?, row.try_get(1)?), read_state(row, 2)?))).collect()
+    let read = |row: &sqlx::postgres::PgRow| {
+        let says_end: bool = row.try_get(1)?;
+        let ends_at: Option<Micros> = row.try_get(2)?;
+        Ok(BaselineRow {
+            starts_at: row.try_get(0)?,
+            ends_at: says_end.then_some(ends_at),
+            player_id: row.try_get(3)?,
+            state: read_state(row, 4)?,
+        })
+    };
+    rows.iter().map(read).collect()
 }
 
-/// Locks a period against folds to the end of the transaction and returns its id.
+/// One row of a generation's baseline.
+#[derive(Debug, Clone)]
+pub struct BaselineRow {
+    /// The period's start.
+    pub starts_at: Micros,
+    /// Its end; `None`: an earlier program wrote the row and did not say it.
+    pub ends_at: Option<Option<Micros>>,
+    /// Whose.
+    pub player_id: String,
+    /// What the dropped events left.
+    pub state: EntryState,
+}
+
+/// The last row of a generation's baseline: start of the period, player.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn lock_period(
-    transaction: &mut PgConnection,
+pub async fn last_of_baseline(
+    connection: &mut PgConnection,
     generation: BoardGenerationId,
-    starts_at: Micros,
-) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT id FROM leaderboard_periods WHERE generation_id = $1 AND starts_at = $2 AND state = 'open' FOR UPDATE",
+) -> Result<Option<(Micros, String)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT period_start, player_id FROM entry_baseline
+          WHERE generation_id = $1 ORDER BY period_start DESC, player_id DESC LIMIT 1",
     )
     .bind(generation.0)
-    .bind(starts_at)
-    .fetch_optional(transaction)
+    .fetch_optional(connection)
     .await
 }
 
-/// The starts of a generation's closed periods: what a recompute does not touch.
+/// Locks open periods of a generation against folds to the end of the transaction and returns their ids.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn frozen_starts(
-    connection: &mut PgConnection,
-    generation: BoardGenerationId,
-) -> Result<HashSet<Micros>, sqlx::Error> {
-    let starts: Vec<Micros> =
-        sqlx::query_scalar("SELECT starts_at FROM leaderboard_periods WHERE generation_id = $1 AND state = 'closed'")
-            .bind(generation.0)
-            .fetch_all(connection)
-            .await?;
-    Ok(starts.into_iter().collect())
-}
-
-/// How an attempt to swap ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Swap {
-    /// Commit: it is live. The old generation, and the starts of the closed periods that were handed over.
-    Done(Option<BoardGenerationId>, Vec<Micros>),
-    /// Roll back and try again: a period of the old generation is being closed.
-    Closing,
-    /// Roll back: a later edit has replaced it.
-    Superseded,
-}
-
-/// Makes a generation the one that players see. Closed periods of the old one become its own: frozen standings
-/// outlive edits.
-///
-/// # Errors
-/// [`ChangeError`].
-pub async fn swap(
+pub async fn lock_periods(
     transaction: &mut PgConnection,
-    building: &BoardGeneration,
-    now: Micros,
-) -> Result<Swap, ChangeError> {
-    let game = lock_game(transaction, building.leaderboard_id).await?;
-    let (id, leaderboard) = (building.id.0, building.leaderboard_id);
-    let is_building: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM leaderboard_generations WHERE id = $1 AND state = 'building')",
+    places: &[Place],
+) -> Result<HashMap<Place, i64>, sqlx::Error> {
+    let (generations, starts, ends) = columns(places);
+    let rows: Vec<(i32, Micros, Option<Micros>, i64)> = sqlx::query_as(
+        "SELECT p.generation_id, p.starts_at, p.ends_at, p.id
+           FROM unnest($1::integer[], $2::timestamptz[], $3::timestamptz[]) AS w (generation_id, starts_at, ends_at)
+           JOIN leaderboard_periods p ON p.generation_id = w.generation_id AND p.starts_at = w.starts_at
+            AND p.ends_at IS NOT DISTINCT FROM w.ends_at AND p.state = 'open'
+          ORDER BY p.id FOR UPDATE OF p",
     )
-    .bind(id)
-    .fetch_one(&mut *transaction)
+    .bind(generations)
+    .bind(starts)
+    .bind(ends)
+    .fetch_all(transaction)
     .await?;
-    if !is_building {
-        return Ok(Swap::Superseded);
-    }
-    let old: Option<i32> = sqlx::query_scalar("SELECT live_generation_id FROM leaderboards WHERE id = $1")
-        .bind(leaderboard)
-        .fetch_one(&mut *transaction)
-        .await?;
-    let Some(closed) = hand_over_closed(transaction, old, id, now).await? else { return Ok(Swap::Closing) };
-    sqlx::query(
-        "UPDATE leaderboard_generations SET state = 'retired', retired_at = now()
-          WHERE leaderboard_id = $1 AND state = 'live'",
-    )
-    .bind(leaderboard)
-    .execute(&mut *transaction)
-    .await?;
-    sqlx::query("UPDATE leaderboard_generations SET state = 'live', live_at = $2 WHERE id = $1")
-        .bind(id)
-        .bind(now)
-        .execute(&mut *transaction)
-        .await?;
-    sqlx::query("UPDATE leaderboards SET live_generation_id = $2, updated_at = $3 WHERE id = $1")
-        .bind(leaderboard)
-        .bind(id)
-        .bind(now)
-        .execute(&mut *transaction)
-        .await?;
-    // Workers reload: facts for the retired generation would go nowhere.
-    sqlx::query("UPDATE games SET definitions_generation = definitions_generation + 1 WHERE id = $1")
-        .bind(game.0)
-        .execute(&mut *transaction)
-        .await?;
-    super::directory::changed(transaction).await?;
-    Ok(Swap::Done(old.map(BoardGenerationId), closed))
-}
-
-/// `None`: one is being closed right now.
-async fn hand_over_closed(
-    transaction: &mut PgConnection,
-    old: Option<i32>,
-    new: i32,
-    now: Micros,
-) -> Result<Option<Vec<Micros>>, sqlx::Error> {
-    let Some(old) = old else { return Ok(Some(Vec::new())) };
-    // Locks every period of the old one: none is frozen from here on.
-    let closed: Vec<(Micros, bool)> = sqlx::query_as(
-        "WITH locked AS (SELECT starts_at, state, closed_at FROM leaderboard_periods
-                          WHERE generation_id = $1 ORDER BY id FOR UPDATE)
-         SELECT starts_at, closed_at IS NOT NULL FROM locked WHERE state = 'closed' ORDER BY starts_at",
-    )
-    .bind(old)
-    .fetch_all(&mut *transaction)
-    .await?;
-    if closed.iter().any(|(_, complete)| !complete) {
-        return Ok(None);
-    }
-    let starts: Vec<Micros> = closed.into_iter().map(|(start, _)| start).collect();
-    // Whatever was counted for a frozen period gives way; mostly nothing, because a recompute leaves those out. The
-    // lock waits for folds in flight, which would otherwise leave entries without a period.
-    for statement in [
-        "SELECT 1 FROM leaderboard_periods WHERE generation_id = $1 AND starts_at = ANY ($2) ORDER BY id FOR UPDATE",
-        "DELETE FROM leaderboard_entries e USING leaderboard_periods p
-          WHERE p.generation_id = $1 AND p.starts_at = ANY ($2) AND e.period_id = p.id",
-        "DELETE FROM leaderboard_periods WHERE generation_id = $1 AND starts_at = ANY ($2)",
-    ] {
-        sqlx::query(statement).bind(new).bind(&starts).execute(&mut *transaction).await?;
-    }
-    // Postgres answers for them: the keys in Redis are the old generation's.
-    sqlx::query(
-        "UPDATE leaderboard_periods SET generation_id = $2, unpublished_at = coalesce(unpublished_at, $3)
-          WHERE generation_id = $1 AND state = 'closed'",
-    )
-    .bind(old)
-    .bind(new)
-    .bind(now)
-    .execute(transaction)
-    .await?;
-    Ok(Some(starts))
+    let place =
+        |(generation, starts_at, ends_at, id)| ((BoardGenerationId(generation), Period { starts_at, ends_at }), id);
+    Ok(rows.into_iter().map(place).collect())
 }

@@ -93,8 +93,7 @@ pub async fn retired_generations(
 }
 
 /// Removes some of what a retired generation has left: entries, then periods, baseline and the generation itself. Its
-/// closed periods were handed to its successor at the swap; one that is closed here belongs to no successor and stays,
-/// with its generation, which is not looked at again.
+/// closed periods are its leaderboard's for good and stay, with their generation, which is not looked at again.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -154,6 +153,7 @@ pub async fn closed_baseline(connection: &mut PgConnection, before: Micros, limi
                  FROM place JOIN leaderboard_periods p
                    ON p.generation_id = place.generation_id AND p.starts_at = place.period_start
                  JOIN entry_baseline b ON b.generation_id = p.generation_id AND b.period_start = p.starts_at
+                  AND (b.period_end IS NULL OR b.period_end = p.ends_at)
                 WHERE p.state = 'closed' AND p.closed_at < $1 LIMIT $2) AS few
         WHERE (b.generation_id, b.period_start, b.player_id)
             = (few.generation_id, few.period_start, few.player_id)";

@@ -135,7 +135,7 @@ async fn a_recompute_that_dies_after_a_chunk_and_before_its_swap_goes_on_to_the_
     let load = system.load(1, BATCH);
     system.rig.stop("cron").await.unwrap();
     system.apply_board("later", Aggregate::Sum);
-    for point in ["recompute::after_chunk=return", "recompute::before_swap=return"] {
+    for point in ["recompute::after_chunk=return", "recompute::before_swap=return", "recompute::after_swap=return"] {
         system.die(Role::Cron, point).await;
     }
     system.rig.start(Role::Cron).await.unwrap();

@@ -148,7 +148,7 @@ impl Bench {
     async fn facts(&self) -> Vec<(String, i64)> {
         let groups: Vec<Vec<u8>> =
             sqlx::query_scalar("SELECT facts FROM score_facts ORDER BY id").fetch_all(self.pool()).await.unwrap();
-        let facts = groups.iter().flat_map(|g| packed_facts::unpack(g).unwrap());
+        let facts = groups.iter().flat_map(|g| packed_facts::unpack(g, |_, _| None).unwrap());
         let mut facts: Vec<_> = facts.map(|f| (f.player_id.to_owned(), f.score)).collect();
         facts.sort();
         facts

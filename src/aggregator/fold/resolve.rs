@@ -1,26 +1,23 @@
-//! Which period each fact counts in: found, created on demand, or nowhere.
+//! Which period each fact counts in: found, made beforehand, or nowhere.
 
 use sqlx::PgConnection;
 
 use super::{Attempt, Rule};
 use crate::aggregator::rules::Rules;
+use crate::domain::board::GenerationState;
 use crate::domain::clock::Micros;
 use crate::domain::fact::Fact;
 use crate::domain::ids::BoardGenerationId;
-use crate::domain::period::Period;
 use crate::store::definitions::Definitions;
-use crate::store::fold_periods::{self, FoldPeriod, Hold};
+use crate::store::fold_periods::{self, FoldPeriod, Hold, Of, Place};
 
-/// One (generation, period start) of a fold.
+/// One generation and period of a fold.
 #[derive(Debug)]
 pub(super) struct Resolved {
-    generation: BoardGenerationId,
-    period_start: Micros,
+    place: Place,
     rule: Option<Rule>,
     /// The latest `received_at` of its facts.
     last_received: Micros,
-    /// When the schedule says that it ends.
-    ends_at: Option<Micros>,
     /// The period's row, locked; `None`: its generation is retired or gone, and its facts count nowhere.
     pub(super) found: Option<FoldPeriod>,
     /// Facts that came too late.
@@ -28,8 +25,18 @@ pub(super) struct Resolved {
 }
 
 impl Resolved {
-    pub(super) fn place(&self) -> (BoardGenerationId, Micros) {
-        (self.generation, self.period_start)
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// As [`Resolved::place`], by the name of the row that it is written to.
+    pub(super) fn written(&self) -> Place {
+        (self.place.0, self.found.map_or(self.place.1, |found| found.period))
+    }
+
+    /// Whether it is counted in a period that ends at another moment.
+    pub(super) fn is_instead(&self) -> bool {
+        self.written() != self.place
     }
 
     /// In which row and how its facts count; `None`: not at all.
@@ -43,6 +50,22 @@ impl Resolved {
             .zip(self.rule)
             .is_none_or(|(found, rule)| found.closed || found.period.is_late(received_at, rule.grace_seconds))
     }
+
+    /// Notes a row that may be the one. One of this start and another end stands in only where there is no better one: a
+    /// program with another calendar made it, and a generation has one of a start.
+    fn note_found(&mut self, found: FoldPeriod) {
+        if self.found.is_none_or(|other| other.period != self.place.1) {
+            self.found = Some(found);
+        }
+    }
+
+    /// Notes a fact that came too late. What an earlier definition closed has heard of it through the live generation.
+    pub(super) fn note_late(&mut self) {
+        let live = self.rule.is_some_and(|rule| rule.state == GenerationState::Live);
+        if live || self.found.is_some_and(|found| found.own) {
+            self.late += 1;
+        }
+    }
 }
 
 /// What came of looking for a fold's periods.
@@ -51,38 +74,33 @@ pub(super) enum Resolving {
     /// All that there are, locked, in the order of the facts.
     Done(Vec<Resolved>),
     /// These must be created first.
-    Missing(NewPeriods),
+    Missing(Vec<Place>),
     /// Some facts are late by what the rows say (one is frozen), and late facts are counted under [`Hold::Alone`].
     Late,
 }
 
-/// Periods to be created.
-#[derive(Debug, Default)]
-pub(super) struct NewPeriods {
-    pub(super) generations: Vec<i32>,
-    pub(super) starts: Vec<Micros>,
-    pub(super) ends: Vec<Option<Micros>>,
-}
-
-/// The periods of `facts` (sorted by generation and start), in the same order, each locked against being closed.
+/// The periods of `facts` (sorted by generation and period), in the same order, each locked against being closed.
 pub(super) async fn resolve(
     transaction: &mut PgConnection,
     rules: &Rules,
     facts: &[Fact<'_>],
-    attempt: Attempt,
+    attempt: &Attempt,
 ) -> Result<Resolving, sqlx::Error> {
     let mut resolved = places(rules, facts).await?;
     let hold = if resolved.iter().any(has_late) { Hold::Alone } else { attempt.hold };
-    let (generations, starts): (Vec<i32>, Vec<Micros>) =
-        resolved.iter().filter(|r| r.rule.is_some()).map(|r| (r.generation.0, r.period_start)).unzip();
-    for found in fold_periods::lock(transaction, hold, &generations, &starts).await? {
-        let place = (found.generation, found.period.starts_at);
-        if let Ok(at) = resolved.binary_search_by_key(&place, Resolved::place) {
-            resolved[at].found = Some(found);
+    let at: Vec<usize> = (0..resolved.len()).filter(|at| resolved[*at].rule.is_some()).collect();
+    let wanted: Vec<Place> = at.iter().map(|at| resolved[*at].place).collect();
+    // Where one could not be created, an earlier definition may have closed it.
+    let of = if attempt.created.is_empty() { Of::Generation } else { Of::Leaderboard };
+    for (index, found) in fold_periods::lock(transaction, hold, of, &wanted).await? {
+        if let Some(resolved) = at.get(index).and_then(|at| resolved.get_mut(*at)) {
+            resolved.note_found(found);
         }
     }
-    if attempt.may_create && resolved.iter().any(is_missing) {
-        return Ok(Resolving::Missing(missing(&resolved)));
+    let is_to_be_created = |r: &&Resolved| is_missing(r) && !attempt.created.contains(&r.place);
+    let missing: Vec<Place> = resolved.iter().filter(is_to_be_created).map(|r| r.place).collect();
+    if !missing.is_empty() {
+        return Ok(Resolving::Missing(missing));
     }
     if hold == Hold::Shared && resolved.iter().any(|r| r.counts().is_some() && r.is_late(r.last_received)) {
         return Ok(Resolving::Late);
@@ -92,28 +110,22 @@ pub(super) async fn resolve(
 
 /// Where the facts count, by the definitions; not looked for yet.
 async fn places(rules: &Rules, facts: &[Fact<'_>]) -> Result<Vec<Resolved>, sqlx::Error> {
-    let mut places: Vec<(BoardGenerationId, Micros, Micros)> = Vec::new();
+    let mut places: Vec<(Place, Micros)> = Vec::new();
     for fact in facts {
+        let of_fact = (fact.generation, fact.period);
         match places.last_mut() {
-            Some((generation, start, last)) if (*generation, *start) == (fact.generation, fact.period_start) => {
-                *last = fact.received_at.max(*last);
-            }
-            _ => places.push((fact.generation, fact.period_start, fact.received_at)),
+            Some((place, last)) if *place == of_fact => *last = fact.received_at.max(*last),
+            _ => places.push((of_fact, fact.received_at)),
         }
     }
     let mut definitions = rules.current();
-    if places.iter().any(|(generation, _, _)| !definitions.boards.contains_key(generation)) {
+    if places.iter().any(|((generation, _), _)| !definitions.boards.contains_key(generation)) {
         rules.reload().await?;
         definitions = rules.current();
     }
-    let unresolved = |(generation, period_start, last_received)| Resolved {
-        generation,
-        period_start,
-        rule: rule(&definitions, generation),
-        last_received,
-        ends_at: definitions.boards.get(&generation).and_then(|b| b.schedule.period_at(period_start).ends_at),
-        found: None,
-        late: 0,
+    let unresolved = |(place, last_received): (Place, Micros)| {
+        let rule = rule(&definitions, place.0);
+        Resolved { place, rule, last_received, found: None, late: 0 }
     };
     Ok(places.into_iter().map(unresolved).collect())
 }
@@ -135,16 +147,6 @@ fn is_missing(resolved: &Resolved) -> bool {
 
 /// Whether some of its facts are late by the pure rule.
 fn has_late(resolved: &Resolved) -> bool {
-    let period = Period { starts_at: resolved.period_start, ends_at: resolved.ends_at };
-    resolved.rule.is_some_and(|rule| period.is_late(resolved.last_received, rule.grace_seconds))
-}
-
-fn missing(resolved: &[Resolved]) -> NewPeriods {
-    let mut periods = NewPeriods::default();
-    for missing in resolved.iter().filter(|r| is_missing(r)) {
-        periods.generations.push(missing.generation.0);
-        periods.starts.push(missing.period_start);
-        periods.ends.push(missing.ends_at);
-    }
-    periods
+    let Resolved { place: (_, period), last_received, rule, .. } = resolved;
+    rule.is_some_and(|rule| period.is_late(*last_received, rule.grace_seconds))
 }

@@ -131,8 +131,11 @@ pub async fn recompute(State(state): State<ApiState>, studio: Studio, Named(slug
     let mut transaction = state.pool.begin().await?;
     game_bounds::check_not_recomputing(&mut transaction, studio.game.id, stored.id).await?;
     game_bounds::count_change(&mut transaction, studio.game.id, &state.bounds).await?;
-    let begun = recompute::begin(&mut transaction, stored.id, &stored.spec).await;
-    let generation = begun.map_err(leaderboards::ApplyError::from)?;
+    let generation = match recompute::begin(&mut transaction, stored.id).await {
+        // Deleted since it was looked up.
+        Err(recompute::ChangeError::NotFound) => return Err(super::leaderboards::not_found()),
+        begun => begun.map_err(leaderboards::ApplyError::from)?,
+    };
     let change = Change {
         actor: studio.actor,
         action: "leaderboard.recompute",

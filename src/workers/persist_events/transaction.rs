@@ -127,7 +127,7 @@ fn make_facts<'a>(rows: impl Iterator<Item = &'a EventRow<'a>>, definitions: &De
         };
         let event = row.occurrence();
         for board in boards {
-            if let Some((fact, _)) = fact_of(board, &event) {
+            if let Some(fact) = fact_of(board, &event) {
                 packer.push(&fact, Some(row.game_id));
             }
         }

@@ -56,7 +56,7 @@ const REFUSED: [(u16, usize); 4] = [(503, 0), (503, 1), (503, 0), (503, 0)];
 
 fn lose(world: &World, generation: BoardGenerationId, keys: &[&str]) {
     for key in keys {
-        let key = format!("{{sl:b2:{generation}}}:{key}");
+        let key = format!("{{sl:b3:{generation}}}:{key}");
         redis::cmd("DEL").arg(key).exec(&mut world.redis.connection()).unwrap();
     }
 }
@@ -70,10 +70,10 @@ async fn a_board_of_which_redis_lost_a_part_is_never_answered_as_it_is_left() {
     world.store(generation, small, &[("p-1", 3), ("p-2", 2), ("p-3", 1)]).await;
     store_many(&world, &period(&world, large).await).await;
     for lost in [
-        &["p:0:rank"][..],
-        &["p:0:member"],
-        &["p:0:rank", "p:0:member"],
-        &["p:0:rank", "p:0:member", "periods"],
+        &["p:0..:rank"][..],
+        &["p:0..:member"],
+        &["p:0..:rank", "p:0..:member"],
+        &["p:0..:rank", "p:0..:member", "periods"],
         &["version"],
         &["ready"],
     ] {

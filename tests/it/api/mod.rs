@@ -9,6 +9,7 @@ mod damaged;
 mod directory;
 mod document;
 mod dropped;
+mod edits;
 mod pages;
 mod reading;
 mod redis_away;

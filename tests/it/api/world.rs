@@ -18,6 +18,7 @@ use scoreline::directory::{DirectorySource, KeyKind, publish_if_stale};
 use scoreline::domain::board::Order;
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::ids::{BoardGenerationId, GameId, Slug};
+use scoreline::domain::period::Period;
 use scoreline::domain::ranking_key::Standing;
 use scoreline::http::server::{ServerConfig, serve};
 use scoreline::lifecycle::Lifecycle;
@@ -223,8 +224,26 @@ impl World {
         rebuild_board(&self.db.pool, &self.ranking, generation, Order::Descending, |_| ()).await.unwrap();
     }
 
-    /// Publishes scores of one period; `version` guards them as a fold's would.
+    /// Publishes scores of one period, a day's unless it is the only one; `version` guards them as a fold's would.
     pub async fn publish(&self, generation: BoardGenerationId, start: Micros, version: i64, scores: &[(&str, i64)]) {
+        let day = Period { starts_at: start, ends_at: Some(start.plus_seconds(86_400)) };
+        let period = if start == Micros::EPOCH { Period::WHOLE } else { day };
+        self.publish_period(generation, period, version, scores).await;
+    }
+
+    /// Likewise, of a week.
+    pub async fn publish_week(&self, generation: BoardGenerationId, start: Micros, scores: &[(&str, i64)]) {
+        let week = Period { starts_at: start, ends_at: Some(start.plus_seconds(7 * 86_400)) };
+        self.publish_period(generation, week, 1, scores).await;
+    }
+
+    async fn publish_period(
+        &self,
+        generation: BoardGenerationId,
+        period: Period,
+        version: i64,
+        scores: &[(&str, i64)],
+    ) {
         let entries: Vec<PublishedEntry<'_>> = scores
             .iter()
             .zip(0..)
@@ -233,7 +252,7 @@ impl World {
                 standing: Some(Standing { score: *score, subscore: 0, reached_at: Micros(NOW.0 + n) }),
             })
             .collect();
-        self.ranking.publish(generation, start, Order::Descending, version, &entries).await.unwrap();
+        self.ranking.publish(generation, &period, Order::Descending, version, &entries).await.unwrap();
     }
 
     /// Writes entries of a period to Postgres.

@@ -43,7 +43,7 @@ async fn an_audit_of_a_sound_board_is_clean() {
 async fn an_audit_finds_drift_in_redis_and_repairs_it() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let board = published(&stage).await;
-    let base = format!("{{sl:b2:{}}}:p:0", board.generation.id);
+    let base = format!("{{sl:b3:{}}}:p:0..", board.generation.id);
     let mut connection = stage.redis.connection();
     let order = board.generation.spec.definition.order;
     let (rank, member) = (format!("{base}:rank"), format!("{base}:member"));
@@ -119,7 +119,8 @@ async fn facts_that_wait_are_no_difference() {
 
 /// The keys of a period, as the ranking names them.
 fn keys(board: &CompiledBoard, start: Micros) -> [String; 2] {
-    let base = format!("{{sl:b2:{}}}:p:{}", board.generation.id, start.0);
+    let end = board.schedule.period_at(start).ends_at.map_or(String::new(), |end| end.0.to_string());
+    let base = format!("{{sl:b3:{}}}:p:{}..{end}", board.generation.id, start.0);
     ["rank", "member"].map(|name| format!("{base}:{name}"))
 }
 
@@ -226,7 +227,8 @@ async fn an_audit_looks_at_closed_periods_for_as_long_as_redis_has_them() {
     for (key, copy) in [&rank, &member].into_iter().zip(&copies) {
         run(&stage, redis::cmd("RESTORE").arg(key).arg(0).arg(copy.as_slice()));
     }
-    run(&stage, redis::cmd("SADD").arg(format!("{{sl:b2:{id}}}:periods")).arg(yesterday.0));
+    let name = format!("{}..{}", yesterday.0, yesterday.plus_seconds(86_400).0);
+    run(&stage, redis::cmd("SADD").arg(format!("{{sl:b3:{id}}}:periods")).arg(name));
     let hourly = stage.tenure("job-audit-boards").await;
     assert_eq!(audit_all_samples(&stage.context, &hourly).await.unwrap(), 2);
     let gone: i64 = redis::cmd("EXISTS").arg(&[&rank, &member]).query(&mut stage.redis.connection()).unwrap();

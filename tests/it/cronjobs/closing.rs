@@ -4,6 +4,7 @@ use scoreline::aggregator::close_periods::{close_due, ensure_current, unpublish_
 use scoreline::aggregator::low_water;
 use scoreline::aggregator::rebuild::rebuild_board;
 use scoreline::store::leaderboards::Applied;
+use scoreline::store::periods;
 use serde_json::json;
 
 use super::stage::{Stage, at};
@@ -180,7 +181,7 @@ async fn fine_print_6_a_closed_period_leaves_redis_after_its_time_and_no_rebuild
     let (id, order) = (board.generation.id, board.generation.spec.definition.order);
     rebuild_board(stage.pool(), &stage.ranking, id, order, |_| {}).await.unwrap();
     let keys = || -> usize {
-        let pattern = format!("{{sl:b2:{id}}}:p:*");
+        let pattern = format!("{{sl:b3:{id}}}:p:*");
         redis::cmd("KEYS").arg(pattern).query::<Vec<String>>(&mut stage.redis.connection()).unwrap().len()
     };
     assert_eq!(keys(), 4);
@@ -210,9 +211,10 @@ async fn frozen_standings_outlive_an_edit() {
     stage.build(stage.newest("daily").await.0).await;
     assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 0);
     assert_eq!(standings(&stage, DAY).await, [row(1, 1, "b", 9), row(2, 2, "a", 8)], "as it was settled");
-    let of_live =
-        "SELECT count(*) FROM leaderboard_periods p JOIN leaderboards l ON l.live_generation_id = p.generation_id";
-    assert_eq!(stage.count(of_live).await, 2, "the archive and the current one");
+    let live = stage.newest("daily").await.0;
+    let shown = periods::began_before(stage.pool(), live, at("2026-11-23T00:00:00Z"), 10).await.unwrap();
+    let shown: Vec<_> = shown.iter().map(|p| (p.closed, p.generation == live)).collect();
+    assert_eq!(shown, [(false, true), (true, false)], "the current one, and the archive as it was counted");
     stage.set_now("2026-11-23T12:00:00Z");
     assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 1);
     assert_eq!(standings(&stage, "2026-11-22T00:00:00Z").await, [row(1, 1, "a", 8), row(2, 2, "b", 9)]);

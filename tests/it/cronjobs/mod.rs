@@ -3,6 +3,9 @@
 
 mod audit;
 mod closing;
+mod edit_races;
+mod edits;
+mod edits_property;
 mod partitions;
 mod plans;
 mod recompute;

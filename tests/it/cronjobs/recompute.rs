@@ -28,7 +28,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 async fn begin(stage: &Stage, board: &BoardGeneration) -> BoardGeneration {
     let mut transaction = stage.pool().begin().await.unwrap();
-    let again = recompute::begin(&mut transaction, board.leaderboard_id, &board.spec).await.unwrap();
+    let again = recompute::begin(&mut transaction, board.leaderboard_id).await.unwrap();
     transaction.commit().await.unwrap();
     again
 }
@@ -240,7 +240,14 @@ async fn a_specification_that_is_unusable_never_gets_in() {
     let board = stage.create("one", json!({})).await;
     let mut transaction = stage.pool().begin().await.unwrap();
     let spec = Stage::spec("one", json!({"reset": {"cron": "0 0 30 2 *"}}));
-    let unusable = recompute::begin(&mut transaction, board.leaderboard_id, &spec).await;
+    // As damage would leave it: no edit writes it.
+    sqlx::query("UPDATE leaderboards SET spec = $2::text::jsonb WHERE id = $1")
+        .bind(board.leaderboard_id)
+        .bind(serde_json::to_string(&spec).unwrap())
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let unusable = recompute::begin(&mut transaction, board.leaderboard_id).await;
     assert!(matches!(unusable, Err(ChangeError::Spec(_))), "{unusable:?}");
 }
 

@@ -7,6 +7,7 @@ use scoreline::aggregator::baseline::{Step, fold_chunk};
 use scoreline::aggregator::retention::{clean_up, drop_old_months};
 use scoreline::domain::month::Month;
 use scoreline::store::audit_log::Actor;
+use scoreline::store::event_scan::Pace;
 use scoreline::store::leaderboards::{self, Applied, ApplyError};
 use scoreline::store::{partitions, recompute};
 use serde_json::json;
@@ -57,14 +58,13 @@ async fn fine_print_4_truth_holds_while_a_month_is_half_folded_and_after_a_crash
     let boards = with_history(&stage).await;
     let january = Month::of(at("2026-01-15T00:00:00Z"));
     let tenure = stage.tenure("job-drop-old-months").await;
-    assert_eq!(fold_chunk(&stage.context, &tenure, january).await.unwrap(), Step::More);
+    assert_eq!(fold_chunk(&stage.context, &tenure, january, &mut Pace::new(5_000)).await.unwrap(), Step::More);
     // The process dies here: events are in the baseline, and still stored. They count once.
     for board in &boards {
         assert_eq!(audit_entries(stage.pool(), board).await.unwrap().unwrap().differing, 0);
         let before = stage.entries(board.generation.id).await;
         let mut transaction = stage.pool().begin().await.unwrap();
-        let again =
-            recompute::begin(&mut transaction, board.generation.leaderboard_id, &board.generation.spec).await.unwrap();
+        let again = recompute::begin(&mut transaction, board.generation.leaderboard_id).await.unwrap();
         transaction.commit().await.unwrap();
         stage.build(again.id).await;
         assert_eq!(stage.entries(again.id).await, before);
@@ -85,8 +85,7 @@ async fn fine_print_4_a_recompute_of_an_unchanged_definition_starts_from_the_bas
         let before = stage.entries(board.generation.id).await;
         assert_eq!(before.len(), 7);
         let mut transaction = stage.pool().begin().await.unwrap();
-        let again =
-            recompute::begin(&mut transaction, board.generation.leaderboard_id, &board.generation.spec).await.unwrap();
+        let again = recompute::begin(&mut transaction, board.generation.leaderboard_id).await.unwrap();
         transaction.commit().await.unwrap();
         stage.build(again.id).await;
         assert_eq!(stage.entries(again.id).await, before);
@@ -143,7 +142,7 @@ async fn fine_print_18_a_half_done_detach_is_finished_at_the_next_start() {
     let boards = with_history(&stage).await;
     let january = Month::of(at("2026-01-15T00:00:00Z"));
     let tenure = stage.tenure("job-drop-old-months").await;
-    while fold_chunk(&stage.context, &tenure, january).await.unwrap() == Step::More {}
+    while fold_chunk(&stage.context, &tenure, january, &mut Pace::new(5_000)).await.unwrap() == Step::More {}
     // An open transaction holds the detach up until its patience ends: half done.
     let mut open = stage.pool().begin().await.unwrap();
     sqlx::query("SELECT count(*) FROM events").execute(&mut *open).await.unwrap();
@@ -179,7 +178,7 @@ async fn what_nobody_needs_is_removed_in_chunks_and_nothing_else() {
     let boards = with_history(&stage).await;
     let board = &boards[0].generation;
     let mut transaction = stage.pool().begin().await.unwrap();
-    let again = recompute::begin(&mut transaction, board.leaderboard_id, &board.spec).await.unwrap();
+    let again = recompute::begin(&mut transaction, board.leaderboard_id).await.unwrap();
     transaction.commit().await.unwrap();
     stage.build(again.id).await;
     for statement in [
@@ -217,7 +216,7 @@ async fn what_nobody_needs_is_removed_in_chunks_and_nothing_else() {
     assert_eq!(stage.entries(board.id).await, []);
     assert_eq!(stage.entries(again.id).await.len(), 7);
     let keys: Vec<String> =
-        redis::cmd("KEYS").arg(format!("{{sl:b2:{}}}*", board.id)).query(&mut stage.redis.connection()).unwrap();
+        redis::cmd("KEYS").arg(format!("{{sl:b3:{}}}*", board.id)).query(&mut stage.redis.connection()).unwrap();
     assert_eq!(keys, Vec::<String>::new());
 }
 

@@ -196,7 +196,7 @@ impl Stage {
         }
         let mut transaction = self.pool().begin().await.unwrap();
         let board = self.generation(newest, spec).await;
-        let again = recompute::begin(&mut transaction, board.leaderboard_id, &board.spec).await.unwrap();
+        let again = recompute::begin(&mut transaction, board.leaderboard_id).await.unwrap();
         transaction.commit().await.unwrap();
         self.rules.reload().await.unwrap();
         again
@@ -290,7 +290,7 @@ impl Stage {
             .unwrap();
             if inserted.rows_affected() == 1 {
                 for board in definitions.boards.values().filter(|b| b.generation.since_generation <= stamp) {
-                    if let Some((fact, _)) = fact_of(board, &event.occurrence()) {
+                    if let Some(fact) = fact_of(board, &event.occurrence()) {
                         packer.push(&fact, Some(self.game));
                     }
                 }

@@ -163,7 +163,7 @@ async fn waiting_facts(stage: &Stage, generation: BoardGenerationId, holds: Opti
     let received = at("2026-11-20T10:59:30Z");
     let fact = Fact {
         generation,
-        period_start: received,
+        period: scoreline::domain::period::Period { starts_at: received, ends_at: None },
         player_id: "p",
         score: 1,
         subscore: 0,

@@ -15,6 +15,7 @@ use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::fact::Fact;
 use scoreline::domain::ids::{BoardGenerationId, GameId};
 use scoreline::domain::packed_facts::FactPacker;
+use scoreline::domain::period::Period;
 use scoreline::lifecycle::Lifecycle;
 use scoreline::ranking::{BoardPeriod, Ranking};
 use scoreline::store::facts;
@@ -118,7 +119,7 @@ impl Arena {
             let occurred_at = seconds(play.at);
             let fact = Fact {
                 generation,
-                period_start: board.schedule.period_at(occurred_at).starts_at,
+                period: board.schedule.period_at(occurred_at),
                 player_id: play.player,
                 score: play.score,
                 subscore: play.subscore,
@@ -184,7 +185,7 @@ impl Arena {
     pub fn redis_state(&self, generation: BoardGenerationId) -> BTreeMap<String, Vec<String>> {
         let mut connection = self.redis.connection();
         let keys: Vec<String> =
-            redis::cmd("KEYS").arg(format!("{{sl:b2:{generation}}}:*")).query(&mut connection).unwrap();
+            redis::cmd("KEYS").arg(format!("{{sl:b3:{generation}}}:*")).query(&mut connection).unwrap();
         let mut state = BTreeMap::new();
         for key in keys {
             let kind: String = redis::cmd("TYPE").arg(&key).query(&mut connection).unwrap();
@@ -241,12 +242,7 @@ impl Arena {
 
     pub fn whole(&self, generation: BoardGenerationId) -> BoardPeriod {
         let spec = &self.rules.board(generation).unwrap().generation.spec;
-        BoardPeriod {
-            generation,
-            period_start: Micros::EPOCH,
-            order: spec.definition.order,
-            tie_policy: spec.tie_policy,
-        }
+        BoardPeriod { generation, period: Period::WHOLE, order: spec.definition.order, tie_policy: spec.tie_policy }
     }
 
     /// Player and score from the top, as players read it.

@@ -1,8 +1,13 @@
 //! A crash at any line repeats publication and never loses it (invariant 4). A step that a crash cut off is a step
 //! that is not called.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use scoreline::aggregator::publish::Publisher;
+use scoreline::aggregator::rules::Rules;
+use scoreline::domain::clock::Clock;
+use scoreline::ranking::{BoardStatus, RebuildError};
 use serde_json::json;
 
 use super::arena::{Arena, play, stop};
@@ -132,4 +137,22 @@ async fn invariant_4_a_marker_that_nobody_announced_is_published_all_the_same() 
         .unwrap();
     eventually("it is published", Duration::from_secs(20), || async { arena.top(board).await.len() == 2 }).await;
     stop(running).await;
+}
+
+#[tokio::test]
+async fn a_marker_that_nobody_can_read_has_every_board_rebuilt() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    // A process that has just started: nobody has asked it for a definition yet.
+    let fresh = Arc::new(Rules::new(arena.pool().clone()));
+    let (pool, ranking) = (arena.pool().clone(), arena.ranking.clone());
+    let mut publisher =
+        Publisher::new(pool, ranking, fresh, arena.shards.clone(), Clock::system(), arena.wanted.clone());
+    let rebuilding = arena.ranking.begin_rebuild(board).await.unwrap();
+    publisher.publish(&[99, 1, 2]).await.unwrap();
+    assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Doubtful]);
+    // Nor does a rebuild make it ready that may have read before.
+    let late = arena.ranking.finish_rebuild(&rebuilding).await;
+    assert!(matches!(late, Err(RebuildError::Overtaken)), "{late:?}");
 }

@@ -3,6 +3,7 @@
 use scoreline::domain::board::{Order, TiePolicy};
 use scoreline::domain::clock::Micros;
 use scoreline::ranking::BoardPeriod;
+use scoreline::store::fold_periods;
 use serde_json::json;
 
 use super::arena::{Arena, Play, play, seconds};
@@ -142,7 +143,7 @@ async fn invariant_6_a_late_score_lands_in_the_season_in_which_it_was_played() {
     arena.score(board, &[played("a", midnight + 600), played("b", midnight + 601)]).await;
     let day = |start: i64| BoardPeriod {
         generation: board,
-        period_start: seconds(start),
+        period: arena.rules.board(board).unwrap().schedule.period_at(seconds(start)),
         order: Order::Descending,
         tie_policy: TiePolicy::Ordinal,
     };
@@ -173,10 +174,10 @@ async fn a_period_cannot_be_closed_while_a_fold_writes_into_it() {
     let board = arena.board("daily", json!({"reset": "daily"})).await;
     arena.score(board, &[play("a", 1, 0)]).await;
     let mut folding = arena.pool().begin().await.unwrap();
-    let start = arena.rules.board(board).unwrap().schedule.period_at(seconds(0)).starts_at;
-    let shared = scoreline::store::fold_periods::Hold::Shared;
-    let found = scoreline::store::fold_periods::lock(&mut folding, shared, &[board.0], &[start]).await.unwrap();
-    assert!(!found[0].closed);
+    let start = arena.rules.board(board).unwrap().schedule.period_at(seconds(0));
+    let (shared, own) = (fold_periods::Hold::Shared, fold_periods::Of::Generation);
+    let found = fold_periods::lock(&mut folding, shared, own, &[(board, start)]).await.unwrap();
+    assert!(!found[0].1.closed);
     let close = "UPDATE leaderboard_periods SET state = 'closed' WHERE id IN (
                      SELECT id FROM leaderboard_periods FOR NO KEY UPDATE NOWAIT)";
     assert!(sqlx::query(close).execute(arena.pool()).await.is_err(), "the fold holds it open");

@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 use scoreline::domain::board::Order;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ids::BoardGenerationId;
+use scoreline::domain::period::Period;
 use scoreline::domain::ranking_key::{Standing, VersionedStanding, encode};
 use scoreline::ranking::{BoardStatus, PublishOutcome, PublishedEntry, Ranking, ReadError};
 use serde_json::json;
@@ -60,7 +61,7 @@ async fn many_entries_leave_what_few_at_a_time_would() {
     for order in ["asc", "desc"] {
         let at_once = arena.board(&format!("{order}-at-once"), json!({"order": order})).await;
         let by_few = arena.board(&format!("{order}-by-few"), json!({"order": order})).await;
-        let start = arena.whole(at_once).period_start;
+        let period = arena.whole(at_once).period;
         let order = arena.whole(at_once).order;
         for board in [at_once, by_few] {
             arena.rebuild(board).await;
@@ -69,13 +70,13 @@ async fn many_entries_leave_what_few_at_a_time_would() {
         for (round, version) in [3, 8, 8, 5, 9, 10, 100, 99].into_iter().enumerate() {
             let changes = changes(&players, version as u64, 700 + 7 * version as usize);
             let (scripts, before) = (calls(&arena, "evalsha"), arena.ranking.version(at_once).await.unwrap());
-            let outcome = arena.ranking.publish(at_once, start, order, version, &published(&changes)).await.unwrap();
+            let outcome = arena.ranking.publish(at_once, &period, order, version, &published(&changes)).await.unwrap();
             assert_eq!(outcome, PublishOutcome::Live);
             assert_eq!(calls(&arena, "evalsha"), scripts, "many entries need no script");
             let moved = arena.ranking.version(at_once).await.unwrap() > before;
             assert_eq!(moved, round != 2, "round {round}: what repeats itself changes nothing and is no news");
             for few in published(&changes).chunks(40) {
-                arena.ranking.publish(by_few, start, order, version, few).await.unwrap();
+                arena.ranking.publish(by_few, &period, order, version, few).await.unwrap();
             }
             assert!(calls(&arena, "evalsha") > scripts);
             assert_eq!(state(&arena, at_once), state(&arena, by_few), "round {round}");
@@ -94,7 +95,7 @@ async fn many_entries_are_announced_with_the_version_that_a_reader_finds() {
     heard.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let changes = changes(&players(), 1, PLAYERS);
     let before = arena.ranking.version(board).await.unwrap().unwrap();
-    arena.ranking.publish(board, Micros::EPOCH, Order::Descending, 1, &published(&changes)).await.unwrap();
+    arena.ranking.publish(board, &Period::WHOLE, Order::Descending, 1, &published(&changes)).await.unwrap();
     let after = arena.ranking.version(board).await.unwrap().unwrap();
     for version in before + 1..=after {
         let message: String = heard.get_message().unwrap().get_payload().unwrap();
@@ -110,7 +111,7 @@ async fn many_entries_for_a_board_that_is_not_there_or_being_rebuilt_go_where_fe
     let order = arena.whole(board).order;
     let first = changes(&players(), 1, PLAYERS);
     let first = published(&first);
-    let publish = |version| arena.ranking.publish(board, Micros::EPOCH, order, version, &first);
+    let publish = |version| arena.ranking.publish(board, &Period::WHOLE, order, version, &first);
     assert_eq!(publish(1).await.unwrap(), PublishOutcome::NotReady);
     assert!(arena.redis_state(board).is_empty());
     let token = arena.ranking.begin_rebuild(board).await.unwrap();
@@ -121,8 +122,8 @@ async fn many_entries_for_a_board_that_is_not_there_or_being_rebuilt_go_where_fe
     // What was published meanwhile is all that the swap has.
     arena.ranking.finish_rebuild(&token).await.unwrap();
     let state = state(&arena, board);
-    assert_eq!(state["p:0:rank"].len(), PLAYERS * 2);
-    assert!(state["p:0:member"].iter().all(|value| value.contains("=3:")));
+    assert_eq!(state["p:0..:rank"].len(), PLAYERS * 2);
+    assert!(state["p:0..:member"].iter().all(|value| value.contains("=3:")));
 }
 
 #[tokio::test]
@@ -153,10 +154,10 @@ async fn fine_print_10_writers_of_many_entries_and_rebuilds_beside_each_other_le
                 }
                 version
             };
-            ranking.publish(board, Micros::EPOCH, Order::Descending, version, &published(&changes)).await.unwrap();
+            ranking.publish(board, &Period::WHOLE, Order::Descending, version, &published(&changes)).await.unwrap();
             let players = changes.iter().map(|(player, _)| player);
             let held: Vec<String> = redis::cmd("HMGET")
-                .arg(format!("{{sl:b2:{board}}}:p:0:member"))
+                .arg(format!("{{sl:b3:{board}}}:p:0..:member"))
                 .arg(players.collect::<Vec<_>>())
                 .query::<Vec<Vec<u8>>>(&mut redis)
                 .unwrap()
@@ -178,7 +179,7 @@ async fn fine_print_10_writers_of_many_entries_and_rebuilds_beside_each_other_le
                     version: *version,
                 })
                 .collect();
-            arena.ranking.write_rebuild(&token, Micros::EPOCH, Order::Descending, &read).await.unwrap();
+            arena.ranking.write_rebuild(&token, &Period::WHOLE, Order::Descending, &read).await.unwrap();
             arena.ranking.finish_rebuild(&token).await.unwrap();
         }
         rebuilt.store(true, Ordering::Relaxed);
@@ -196,12 +197,12 @@ async fn fine_print_10_writers_of_many_entries_and_rebuilds_beside_each_other_le
     members.sort();
     values.sort();
     let state = state(&arena, board);
-    let ranked: Vec<&String> = state["p:0:rank"].iter().step_by(2).collect();
+    let ranked: Vec<&String> = state["p:0..:rank"].iter().step_by(2).collect();
     assert_eq!(
         ranked,
         members.iter().map(|m| m.escape_ascii().to_string()).collect::<Vec<_>>().iter().collect::<Vec<_>>()
     );
-    assert_eq!(state["p:0:member"], values);
+    assert_eq!(state["p:0..:member"], values);
     assert!(calls(&arena, "exec") > 0);
 }
 
@@ -216,13 +217,13 @@ async fn a_board_beside_whose_players_someone_else_wrote_is_doubted() {
         };
         let changes: Vec<_> = changes[..count].iter().map(moved).collect();
         let published = published(&changes);
-        arena.ranking.publish(board, Micros::EPOCH, Order::Descending, version, &published).await.unwrap()
+        arena.ranking.publish(board, &Period::WHOLE, Order::Descending, version, &published).await.unwrap()
     };
     for (version, count) in [(1, PLAYERS), (11, 3)] {
         arena.rebuild(board).await;
         publish(version, PLAYERS).await;
         redis::cmd("HSET")
-            .arg(format!("{{sl:b2:{board}}}:p:0:member"))
+            .arg(format!("{{sl:b3:{board}}}:p:0..:member"))
             .arg(&changes[1].0)
             .arg("nonsense")
             .exec(&mut arena.redis.connection())
@@ -255,7 +256,7 @@ async fn many_entries_are_published_where_redis_refuses_the_short_way() {
         let (scripts, whole) = (calls(&arena, "evalsha"), arena.whole(board));
         let before = arena.ranking.version(board).await.unwrap().unwrap();
         let outcome =
-            arena.ranking.publish(board, Micros::EPOCH, whole.order, version as i64, &published(&changes)).await;
+            arena.ranking.publish(board, &Period::WHOLE, whole.order, version as i64, &published(&changes)).await;
         assert_eq!(outcome.unwrap(), PublishOutcome::Live, "{refusal:?}");
         assert_eq!(calls(&arena, "evalsha") > scripts, version != 3, "{refusal:?}");
         if version != 3 {
@@ -263,7 +264,7 @@ async fn many_entries_are_published_where_redis_refuses_the_short_way() {
             assert_eq!(*by_script.get_or_insert(steps), steps, "{refusal:?}: something was written without a guard");
         }
         let state = state(&arena, board);
-        assert_eq!(state["p:0:rank"].len(), 2 * PLAYERS, "{refusal:?}");
-        assert!(state["p:0:member"].iter().all(|value| value.contains(&format!("={version}:"))), "{refusal:?}");
+        assert_eq!(state["p:0..:rank"].len(), 2 * PLAYERS, "{refusal:?}");
+        assert!(state["p:0..:member"].iter().all(|value| value.contains(&format!("={version}:"))), "{refusal:?}");
     }
 }

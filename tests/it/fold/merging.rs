@@ -10,6 +10,7 @@ use scoreline::domain::clock::Micros;
 use scoreline::domain::entry::EntryState;
 use scoreline::domain::fact::Fact;
 use scoreline::domain::ids::BoardGenerationId;
+use scoreline::domain::period::Period;
 use scoreline::store::entries::{FreshEntry, StoredEntry, merge, read};
 use scoreline::store::markers::next_version;
 use scoreline::store::pool::{Pool, PoolTransaction};
@@ -43,7 +44,7 @@ fn raw_fact() -> impl Strategy<Value = RawFact> {
 fn state((_, score, subscore, at, event, metadata): &RawFact, operator: Operator) -> EntryState {
     let fact = Fact {
         generation: BoardGenerationId(1),
-        period_start: Micros(0),
+        period: Period::WHOLE,
         player_id: "",
         score: *score,
         subscore: *subscore,

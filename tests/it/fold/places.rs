@@ -66,7 +66,7 @@ async fn fine_print_15_places_and_ranks_are_exact_beyond_doubles() {
             entries.iter().map(|(player_id, s)| PublishedEntry { player_id, standing: Some(*s) }).collect();
         let whole = BoardPeriod { tie_policy: TiePolicy::Competition, ..arena.whole(board) };
         assert_eq!(whole.order, order);
-        arena.ranking.publish(board, whole.period_start, order, 1, &published).await.unwrap();
+        arena.ranking.publish(board, &whole.period, order, 1, &published).await.unwrap();
         let mut all: Vec<Vec<u8>> = entries.iter().map(|(player, standing)| encode(standing, player, order)).collect();
         all.sort_unstable();
 
@@ -100,7 +100,7 @@ async fn what_someone_else_wrote_on_a_board_is_left_out_and_costs_nobody_else() 
     let board = arena.board("b", json!({"tie_policy": "competition"})).await;
     arena.rebuild(board).await;
     arena.score(board, &[play("a", 3, 0), play("b", 2, 0), play("c", 1, 0)]).await;
-    let keys = format!("{{sl:b2:{board}}}:p:0");
+    let keys = format!("{{sl:b3:{board}}}:p:0..");
     let mut redis = arena.redis.connection();
     redis::cmd("ZADD").arg(format!("{keys}:rank")).arg(0).arg(b"\x82").exec(&mut redis).unwrap();
     redis::cmd("HSET").arg(format!("{keys}:member")).arg("x").arg("nonsense").exec(&mut redis).unwrap();

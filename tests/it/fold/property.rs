@@ -10,6 +10,7 @@ use scoreline::domain::clock::Micros;
 use scoreline::domain::entry::EntryState;
 use scoreline::domain::fact::Fact;
 use scoreline::domain::ids::BoardGenerationId;
+use scoreline::domain::period::Period;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -35,7 +36,7 @@ const PLAYERS: [&str; 4] = ["a", "b", "c", "d"];
 fn fact(n: usize, (_, score, subscore, at, meta): &RawPlay) -> Fact<'static> {
     Fact {
         generation: BoardGenerationId(1),
-        period_start: Micros(0),
+        period: Period::WHOLE,
         player_id: "a",
         score: *score,
         subscore: *subscore,

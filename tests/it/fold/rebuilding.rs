@@ -5,6 +5,7 @@ use std::time::Duration;
 use scoreline::aggregator::rebuild::check_boards;
 use scoreline::domain::board::Order;
 use scoreline::domain::clock::Micros;
+use scoreline::domain::period::Period;
 use scoreline::domain::ranking_key::{Standing, VersionedStanding};
 use scoreline::ranking::{BoardStatus, PublishOutcome, PublishedEntry, Ranking, RebuildError};
 use serde_json::json;
@@ -70,7 +71,7 @@ async fn fine_print_10_publications_during_a_rebuild_are_in_the_board_that_it_ma
     // After the rebuild has read, before it writes: a fold publishes something newer, and someone new.
     arena.score(board, &[play("a", 9, 1), play("d", 5, 1)]).await;
     assert_eq!(arena.top(board).await.len(), 4, "the live board moves on");
-    arena.ranking.write_rebuild(&token, Micros::EPOCH, Order::Descending, &read).await.unwrap();
+    arena.ranking.write_rebuild(&token, &Period::WHOLE, Order::Descending, &read).await.unwrap();
     arena.score(board, &[play("b", 10, 2)]).await;
     let live = arena.redis_state(board);
     arena.ranking.finish_rebuild(&token).await.unwrap();
@@ -93,7 +94,7 @@ async fn fine_print_10_a_removal_during_a_rebuild_leaves_a_tombstone_until_the_s
     let newer = read[0].version + 1;
     let token = arena.ranking.begin_rebuild(board).await.unwrap();
     let gone = [PublishedEntry { player_id: "a", standing: None }];
-    let publish = |version, entries| arena.ranking.publish(board, Micros::EPOCH, Order::Descending, version, entries);
+    let publish = |version, entries| arena.ranking.publish(board, &Period::WHOLE, Order::Descending, version, entries);
     assert_eq!(publish(newer, &gone).await.unwrap(), PublishOutcome::Live);
     // One that left and came back has a place again, also when that ends as a tombstone does.
     let left = [PublishedEntry { player_id: "c", standing: None }];
@@ -102,7 +103,7 @@ async fn fine_print_10_a_removal_during_a_rebuild_leaves_a_tombstone_until_the_s
     let back = [PublishedEntry { player_id: "c", standing: Some(back) }];
     publish(newer + 1, &back).await.unwrap();
     // What the rebuild read before must not bring it back.
-    arena.ranking.write_rebuild(&token, Micros::EPOCH, Order::Descending, &read).await.unwrap();
+    arena.ranking.write_rebuild(&token, &Period::WHOLE, Order::Descending, &read).await.unwrap();
     arena.ranking.finish_rebuild(&token).await.unwrap();
     assert_eq!(arena.top(board).await, [(1, "b".into(), 2), (2, "c".into(), 1)]);
     assert_eq!(arena.ranking.lookup(&arena.whole(board), &["c"]).await.unwrap().entries.len(), 1);
@@ -125,7 +126,7 @@ async fn fine_print_10_an_older_version_never_overwrites_a_newer_one() {
     let publish = |version, score| {
         let entries = [entry("a", score)];
         let ranking = arena.ranking.clone();
-        async move { ranking.publish(board, Micros::EPOCH, Order::Descending, version, &entries).await.unwrap() }
+        async move { ranking.publish(board, &Period::WHOLE, Order::Descending, version, &entries).await.unwrap() }
     };
     publish(10, 5).await;
     let version = arena.ranking.version(board).await.unwrap();
@@ -148,12 +149,12 @@ async fn fine_print_10_the_swap_is_fenced_by_the_rebuilds_token() {
     arena.score(board, &[play("a", 1, 0)]).await;
     let frozen = arena.ranking.begin_rebuild(board).await.unwrap();
     let stale = [VersionedStanding { player_id: "ghost".into(), standing: standing(99), version: 1 }];
-    arena.ranking.write_rebuild(&frozen, Micros::EPOCH, Order::Descending, &stale).await.unwrap();
+    arena.ranking.write_rebuild(&frozen, &Period::WHOLE, Order::Descending, &stale).await.unwrap();
     assert!(matches!(arena.ranking.begin_rebuild(board).await, Err(RebuildError::Busy)));
     // Its token expires while it is frozen; another begins and swaps.
-    redis::cmd("DEL").arg(format!("{{sl:b2:{board}}}:rebuild")).exec(&mut arena.redis.connection()).unwrap();
+    redis::cmd("DEL").arg(format!("{{sl:b3:{board}}}:rebuild")).exec(&mut arena.redis.connection()).unwrap();
     let other = arena.ranking.begin_rebuild(board).await.unwrap();
-    let late = arena.ranking.write_rebuild(&frozen, Micros::EPOCH, Order::Descending, &stale).await;
+    let late = arena.ranking.write_rebuild(&frozen, &Period::WHOLE, Order::Descending, &stale).await;
     assert!(matches!(late, Err(RebuildError::Overtaken)));
     assert!(matches!(arena.ranking.finish_rebuild(&frozen).await, Err(RebuildError::Overtaken)));
     arena.ranking.abort_rebuild(&frozen).await.unwrap();
@@ -191,10 +192,10 @@ async fn a_closed_period_and_a_retired_board_leave_nothing_behind() {
     let board = arena.board("daily", json!({"reset": "daily"})).await;
     arena.rebuild(board).await;
     arena.score(board, &[play("a", 1, 0), play("a", 1, 86_400)]).await;
-    let start = arena.rules.board(board).unwrap().schedule.period_at(seconds(0)).starts_at;
+    let start = arena.rules.board(board).unwrap().schedule.period_at(seconds(0));
     let version = arena.ranking.version(board).await.unwrap();
-    assert!(arena.ranking.remove_period(board, start).await.unwrap());
-    assert!(!arena.ranking.remove_period(board, start).await.unwrap());
+    assert!(arena.ranking.remove_period(board, &start).await.unwrap());
+    assert!(!arena.ranking.remove_period(board, &start).await.unwrap());
     assert_eq!(arena.ranking.version(board).await.unwrap(), version.map(|v| v + 1));
     assert_eq!(arena.redis_state(board).keys().filter(|k| k.ends_with(":rank")).count(), 1);
     // A rebuild does not bring back what Postgres answers for.
@@ -239,7 +240,7 @@ async fn fine_print_10_another_run_of_redis_is_doubted_and_rebuilt() {
     arena.score(board, &[play("a", 1, 0)]).await;
     assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Ready]);
     // What Redis acknowledged within the last second may be gone after a crash.
-    redis::cmd("DEL").arg(format!("{{sl:b2:{board}}}:p:0:rank")).exec(&mut arena.redis.connection()).unwrap();
+    redis::cmd("DEL").arg(format!("{{sl:b3:{board}}}:p:0..:rank")).exec(&mut arena.redis.connection()).unwrap();
     arena.redis.written().await;
     arena.redis.kill();
     arena.redis.start();
@@ -275,15 +276,18 @@ async fn a_publication_does_not_make_a_board_look_whole_of_which_a_part_is_lost(
     let all: Vec<_> = players.iter().map(|player| play(player, 1, 0)).collect();
     let mut redis = arena.redis.connection();
     let mut scores = 1;
-    for lost in
-        [&["p:0:rank"][..], &["p:0:member"], &["p:0:rank", "p:0:member"], &["p:0:rank", "p:0:member", "periods"]]
-    {
+    for lost in [
+        &["p:0..:rank"][..],
+        &["p:0..:member"],
+        &["p:0..:rank", "p:0..:member"],
+        &["p:0..:rank", "p:0..:member", "periods"],
+    ] {
         // By the script, and as plain commands.
         for publication in [1, 60] {
             arena.rebuild(board).await;
             arena.score(board, &all).await;
             for key in lost {
-                redis::cmd("DEL").arg(format!("{{sl:b2:{board}}}:{key}")).exec(&mut redis).unwrap();
+                redis::cmd("DEL").arg(format!("{{sl:b3:{board}}}:{key}")).exec(&mut redis).unwrap();
             }
             scores += 1;
             let better: Vec<_> = players[..publication].iter().map(|player| play(player, scores, 1)).collect();

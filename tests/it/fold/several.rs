@@ -173,19 +173,19 @@ async fn folds_that_count_late_facts_in_the_same_period_do_not_wait_for_each_oth
 
 #[tokio::test]
 async fn a_period_in_which_late_facts_will_be_counted_is_locked_alone_from_the_start() {
-    use scoreline::store::fold_periods::{Hold, lock};
+    use scoreline::store::fold_periods::{Hold, Of, lock};
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     arena.score(board, &[play("a", 1, 0)]).await;
-    let (generations, starts) = ([board.0], [scoreline::domain::clock::Micros::EPOCH]);
+    let places = [(board, scoreline::domain::period::Period::WHOLE)];
     for (first, second, waits) in
         [(Hold::Shared, Hold::Shared, false), (Hold::Alone, Hold::Shared, true), (Hold::Shared, Hold::Alone, true)]
     {
         let mut one = arena.pool().begin().await.unwrap();
         let mut two = arena.pool().begin().await.unwrap();
         sqlx::query("SET LOCAL lock_timeout = '50ms'").execute(&mut *two).await.unwrap();
-        assert_eq!(lock(&mut one, first, &generations, &starts).await.unwrap().len(), 1);
-        let waited = lock(&mut two, second, &generations, &starts).await.is_err();
+        assert_eq!(lock(&mut one, first, Of::Generation, &places).await.unwrap().len(), 1);
+        let waited = lock(&mut two, second, Of::Generation, &places).await.is_err();
         assert_eq!(waited, waits, "{first:?}, then {second:?}");
         two.rollback().await.unwrap();
         one.rollback().await.unwrap();

@@ -3,9 +3,9 @@
 use scoreline::aggregator::fold::{FoldError, fold_once};
 use scoreline::aggregator::rules::Rules;
 use scoreline::aggregator::shards::of_lane;
-use scoreline::domain::clock::Micros;
 use scoreline::domain::fact::shard_of;
 use scoreline::domain::ids::BoardGenerationId;
+use scoreline::domain::period::Period;
 use scoreline::store::leases::{self, Lease};
 use scoreline::store::pool::Pool;
 use scoreline::store::{dead_letters, fold_periods, processes, retention};
@@ -111,8 +111,7 @@ async fn processes_that_create_the_same_periods_do_not_deadlock() {
         let pool = arena.pool().clone();
         Box::pin(async move {
             let mut connection = pool.acquire().await?;
-            let generations = order.map(|board| board.0);
-            fold_periods::create(&mut connection, &generations, &[Micros(0); 2], &[None; 2]).await.map(drop)
+            fold_periods::create(&mut connection, &order.map(|board| (board, Period::WHOLE))).await
         })
     };
     const GATES: [&str; 2] = [

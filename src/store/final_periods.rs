@@ -1,0 +1,77 @@
+//! Final standings outlive edits. A closed period stays with the generation by whose definition it was counted, and is
+//! its leaderboard's for good: a later generation that has the same period, by start and end, makes way for it.
+
+use std::collections::HashSet;
+
+use sqlx::PgConnection;
+
+use super::fold_periods::{Place, columns};
+use crate::domain::clock::Micros;
+use crate::domain::ids::BoardGenerationId;
+use crate::domain::period::Period;
+
+/// Those of the places whose standings are final for the leaderboard, by whichever of its generations.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn among(connection: &mut PgConnection, places: &[Place]) -> Result<HashSet<Place>, sqlx::Error> {
+    if places.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let (generations, starts, ends) = columns(places);
+    let rows: Vec<(i32, Micros, Option<Micros>)> = sqlx::query_as(
+        "SELECT w.generation_id, w.starts_at, w.ends_at
+           FROM unnest($1::integer[], $2::timestamptz[], $3::timestamptz[]) AS w (generation_id, starts_at, ends_at)
+           JOIN leaderboard_generations g ON g.id = w.generation_id
+          WHERE EXISTS (SELECT 1 FROM leaderboard_generations owner
+                          JOIN leaderboard_periods p ON p.generation_id = owner.id AND p.starts_at = w.starts_at
+                           AND p.ends_at = w.ends_at AND p.state = 'closed'
+                         WHERE owner.leaderboard_id = g.leaderboard_id)",
+    )
+    .bind(generations)
+    .bind(starts)
+    .bind(ends)
+    .fetch_all(connection)
+    .await?;
+    let place = |(generation, starts_at, ends_at)| (BoardGenerationId(generation), Period { starts_at, ends_at });
+    Ok(rows.into_iter().map(place).collect())
+}
+
+/// The periods of a generation that are final by another one of its leaderboard, locked, with their ids. The caller holds
+/// the generation's row, so nobody makes another one meanwhile.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn in_the_way(
+    transaction: &mut PgConnection,
+    generation: BoardGenerationId,
+) -> Result<Vec<(i64, Period)>, sqlx::Error> {
+    let rows: Vec<(i64, Micros, Option<Micros>)> = sqlx::query_as(
+        "SELECT p.id, p.starts_at, p.ends_at
+           FROM leaderboard_periods p JOIN leaderboard_generations g ON g.id = p.generation_id
+          WHERE p.generation_id = $1
+            AND EXISTS (SELECT 1 FROM leaderboard_generations owner
+                          JOIN leaderboard_periods final ON final.generation_id = owner.id
+                           AND final.starts_at = p.starts_at AND final.ends_at = p.ends_at AND final.state = 'closed'
+                         WHERE owner.leaderboard_id = g.leaderboard_id AND owner.id <> g.id)
+          ORDER BY p.id FOR UPDATE OF p",
+    )
+    .bind(generation.0)
+    .fetch_all(transaction)
+    .await?;
+    Ok(rows.into_iter().map(|(id, starts_at, ends_at)| (id, Period { starts_at, ends_at })).collect())
+}
+
+/// Removes periods with their entries; the caller has locked them.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn remove(transaction: &mut PgConnection, ids: &[i64]) -> Result<(), sqlx::Error> {
+    for statement in [
+        "DELETE FROM leaderboard_entries WHERE period_id = ANY ($1)",
+        "DELETE FROM leaderboard_periods WHERE id = ANY ($1)",
+    ] {
+        sqlx::query(statement).bind(ids).execute(&mut *transaction).await?;
+    }
+    Ok(())
+}

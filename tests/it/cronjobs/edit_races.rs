@@ -1,0 +1,167 @@
+//! Edits, recomputes and deletes beside each other, and beside retention: each reads what it acts on under its lock.
+
+use std::time::Duration;
+
+use scoreline::aggregator::close_periods::close_due;
+use scoreline::aggregator::retention::drop_old_months;
+use scoreline::domain::board::LeaderboardSpec;
+use scoreline::domain::month::Month;
+use scoreline::store::audit_log::Actor;
+use scoreline::store::event_scan::{self, Pace, ScanKey};
+use scoreline::store::leaderboards::{self, Applied, ApplyError};
+use scoreline::store::recompute::{self, ChangeError};
+use scoreline::store::{baseline, partitions};
+use serde_json::{Value, json};
+
+use super::stage::{Stage, at};
+use crate::support::eventually;
+
+const SOON: Duration = Duration::from_secs(20);
+const MONDAY: &str = "2026-11-23T00:00:00Z";
+
+/// Waits until some statement of this database waits for a lock.
+async fn somebody_waits(stage: &Stage) {
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("somebody waits for a lock", SOON, || async { stage.count(waiting).await > 0 }).await;
+}
+
+async fn begun(stage: &Stage, leaderboard: i32) -> Result<LeaderboardSpec, ChangeError> {
+    let mut transaction = stage.pool().begin().await.unwrap();
+    let begun = recompute::begin(&mut transaction, leaderboard).await;
+    transaction.commit().await.unwrap();
+    begun.map(|generation| generation.spec)
+}
+
+#[tokio::test]
+async fn a_recompute_undoes_no_edit_that_came_before_it() {
+    let stage = Stage::new("2026-11-23T12:00:00Z").await;
+    let board = stage.live("b", json!({"public": true})).await.generation;
+    let mut editing = stage.pool().begin().await.unwrap();
+    let hidden = Stage::spec("b", json!({"public": false}));
+    leaderboards::apply(&mut editing, stage.game, &hidden, false, Actor::CommandLine).await.unwrap();
+    // It has read the board by now, if it reads before it has the lock.
+    let (written, ()) = tokio::join!(begun(&stage, board.leaderboard_id), async {
+        somebody_waits(&stage).await;
+        editing.commit().await.unwrap();
+    });
+    assert!(!written.unwrap().public);
+    assert_eq!(stage.count("SELECT count(*) FROM leaderboards WHERE (spec->>'public')::boolean").await, 0);
+}
+
+#[tokio::test]
+async fn a_recompute_brings_no_deleted_leaderboard_back() {
+    let stage = Stage::new("2026-11-23T12:00:00Z").await;
+    let board = stage.live("b", json!({})).await.generation;
+    let mut deleting = stage.pool().begin().await.unwrap();
+    assert!(leaderboards::delete(&mut deleting, stage.game, "b", Actor::CommandLine).await.unwrap());
+    let (refused, ()) = tokio::join!(begun(&stage, board.leaderboard_id), async {
+        somebody_waits(&stage).await;
+        deleting.commit().await.unwrap();
+    });
+    assert!(matches!(refused, Err(ChangeError::NotFound)), "{refused:?}");
+    assert_eq!(stage.count("SELECT count(*) FROM leaderboard_generations WHERE state <> 'retired'").await, 0);
+}
+
+#[tokio::test]
+async fn a_recompute_waits_for_the_first_chunk_of_a_month() {
+    let stage = Stage::new("2026-11-23T12:00:00Z").await;
+    let month = Month::of(at("2026-01-15T00:00:00Z"));
+    let mut chunk = stage.pool().begin().await.unwrap();
+    baseline::lock_progress(&mut chunk, month).await.unwrap();
+    let seen = async {
+        let mut transaction = stage.pool().begin().await.unwrap();
+        baseline::stand_still(&mut transaction).await.unwrap();
+        let seen = baseline::coverage(&mut transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+        seen
+    };
+    let (seen, ()) = tokio::join!(seen, async {
+        somebody_waits(&stage).await;
+        baseline::advance(&mut chunk, month, None, at(MONDAY)).await.unwrap();
+        chunk.commit().await.unwrap();
+    });
+    assert_eq!(seen.get(&month), Some(&baseline::Covered::Everything));
+}
+
+#[tokio::test]
+async fn an_edit_hears_of_a_month_that_is_being_counted() {
+    let stage = Stage::new("2026-11-23T12:00:00Z").await;
+    stage.live("b", json!({})).await;
+    stage.accept(&[stage.event("a", 5, "2026-11-23T10:00:00Z")]).await;
+    stage.fold().await;
+    let month = Month::of(at("2026-01-15T00:00:00Z"));
+    let mut chunk = stage.pool().begin().await.unwrap();
+    baseline::lock_progress(&mut chunk, month).await.unwrap();
+    let spec = Stage::spec("b", json!({"operator": "incr"}));
+    let (refused, ()) = tokio::join!(stage.apply(&spec, false), async {
+        somebody_waits(&stage).await;
+        let reached = ScanKey::before(stage.game);
+        baseline::advance(&mut chunk, month, Some(reached), at(MONDAY)).await.unwrap();
+        chunk.commit().await.unwrap();
+    });
+    assert!(matches!(refused, Err(ApplyError::HistoryIncomplete)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_edit_whose_periods_reach_back_into_what_was_dropped_is_refused() {
+    let stage = Stage::new("2026-11-23T12:00:00Z").await;
+    partitions::ensure(stage.pool(), at("2026-01-01T00:00:00Z"), at("2026-11-01T00:00:00Z")).await.unwrap();
+    stage.live("b", json!({"reset": "daily"})).await;
+    for day in ["2026-06-30", "2026-09-01", "2026-11-23"] {
+        stage.accept(&[stage.event("a", 5, &format!("{day}T10:00:00Z"))]).await;
+    }
+    stage.fold().await;
+    let closing = stage.tenure("job-close-periods").await;
+    close_due(&stage.context, &closing).await.unwrap();
+    let tenure = stage.tenure("job-drop-old-months").await;
+    assert!(drop_old_months(&stage.context, &tenure).await.unwrap() > 0);
+    let edited = async |over: Value, accept| {
+        let mut transaction = stage.pool().begin().await.unwrap();
+        let spec = Stage::spec("b", over);
+        let edited = leaderboards::apply(&mut transaction, stage.game, &spec, accept, Actor::CommandLine).await;
+        transaction.rollback().await.unwrap();
+        edited
+    };
+    // Its days are final, or wholly kept.
+    assert!(matches!(edited(json!({"reset": "daily", "operator": "incr"}), false).await, Ok(Applied::Recomputing)));
+    // For ever begins in 1970.
+    let refused = edited(json!({"reset": "never"}), false).await;
+    assert!(matches!(refused, Err(ApplyError::HistoryIncomplete)), "{refused:?}");
+    assert!(matches!(edited(json!({"reset": "never"}), true).await, Ok(Applied::Recomputing)));
+}
+
+#[tokio::test]
+async fn a_chunk_of_a_scan_is_bounded_in_bytes() {
+    let stage = Stage::new("2026-11-23T12:00:00Z").await;
+    let mut events = Vec::new();
+    for n in 0..20 {
+        let mut event = stage.event("a", n, "2026-11-23T10:00:00Z");
+        event.payload = json!({"score": n, "padding": "x".repeat(1_000_000)}).to_string();
+        events.push(event);
+    }
+    stage.accept(&events).await;
+    let month = Month::of(at(MONDAY));
+    let range = (month.starts_at(), month.ends_at());
+    let mut connection = stage.pool().acquire().await.unwrap();
+    let (mut pace, mut after, mut sizes) = (Pace::new(5_000), ScanKey::before(stage.game), Vec::new());
+    loop {
+        let chunk = event_scan::next_of_all(&mut connection, range, after, pace.limit()).await.unwrap();
+        let Some(last) = chunk.last() else { break };
+        after = last.key();
+        pace.brought(chunk.len() as i64);
+        sizes.push(chunk.len());
+    }
+    assert_eq!(sizes, [9, 9, 2]);
+    assert!(pace.limit() < 5_000, "fewer are read at once");
+    let scan = event_scan::GameScan {
+        range,
+        event_type: "game_ended",
+        stamped_before: i32::MAX,
+        players: (0, 1),
+        limit: 5_000,
+    };
+    let chunk = event_scan::next_of_game(&mut connection, &scan, ScanKey::before(stage.game)).await.unwrap();
+    assert_eq!((chunk.events.len(), chunk.looked_at), (9, 9));
+    assert_eq!(chunk.reached, chunk.events.iter().map(event_scan::StoredEvent::key).max());
+}
