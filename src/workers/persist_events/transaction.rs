@@ -64,7 +64,7 @@ pub async fn store(
     result
 }
 
-/// Writes the games' generations into the rows; returns the games.
+/// Writes the games' generations into the rows; returns the games, each once: rows of two months name them twice.
 fn stamp(rows: &mut [EventRow<'_>], definitions: &Definitions) -> Vec<GameId> {
     let mut games = Vec::new();
     let mut generation = 0;
@@ -75,6 +75,8 @@ fn stamp(rows: &mut [EventRow<'_>], definitions: &Definitions) -> Vec<GameId> {
         }
         row.definitions_generation = generation;
     }
+    games.sort_unstable();
+    games.dedup();
     games
 }
 
@@ -133,4 +135,35 @@ fn make_facts<'a>(rows: impl Iterator<Item = &'a EventRow<'a>>, definitions: &De
         }
     }
     packer.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event::Event;
+
+    /// A game named twice looked like one that does not exist, and its rows were tried for ever.
+    #[test]
+    fn rows_of_two_months_name_each_game_once() {
+        let row = |game| EventRow {
+            game_id: GameId(game),
+            event: Event {
+                event_id: Uuid::nil(),
+                event_type: "t",
+                player_id: "p",
+                session_id: None,
+                schema_version: None,
+                occurred_at: Micros(0),
+                payload: "{}",
+            },
+            received_at: Micros(0),
+            definitions_generation: 0,
+            from_server: true,
+        };
+        let mut rows = [row(1), row(2), row(1), row(2)];
+        let definitions =
+            Definitions { game_generations: [(GameId(1), 5), (GameId(2), 7)].into(), ..Definitions::default() };
+        assert_eq!(stamp(&mut rows, &definitions), [GameId(1), GameId(2)]);
+        assert_eq!(rows.map(|row| row.definitions_generation), [5, 7, 5, 7]);
+    }
 }
