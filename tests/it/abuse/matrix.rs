@@ -163,8 +163,10 @@ async fn every_route_answers_every_kind_of_key_as_the_table_says() {
         for who in EVERYBODY {
             let answer = walk.ask(&route, who).await;
             let status = answer.status;
+            // Somebody before may have begun one that is under way.
+            let under_way = route.0.ends_with("/recompute") && status == StatusCode::CONFLICT;
             let fits = match expected(audience(&route.0), who) {
-                Expected::Done => status.is_success(),
+                Expected::Done => status.is_success() || under_way && answer.code() == "recompute_under_way",
                 Expected::OwnOnly => status.is_success() || status == StatusCode::NOT_FOUND,
                 Expected::Unauthorized => status == StatusCode::UNAUTHORIZED,
                 Expected::Forbidden => status == StatusCode::FORBIDDEN,
