@@ -92,9 +92,8 @@ impl Strikes {
     pub fn out(&self, piece: &Piece, rows: &Rows<'_>) -> Option<&str> {
         let game = rows.rows[*piece.rows.first()?].game_id;
         let (count, error) = self.0.get(&game)?;
-        // Rows are in the order of games: the first and the last are of one game, so all are.
-        let alone = rows.rows[*piece.rows.last()?].game_id == game;
-        (*count >= STRIKES && alone).then_some(error.as_str())
+        let alone = || piece.rows.iter().all(|row| rows.rows[*row].game_id == game);
+        (*count >= STRIKES && alone()).then_some(error.as_str())
     }
 }
 
@@ -153,7 +152,7 @@ mod tests {
 
     #[test]
     fn eight_failures_in_a_row_speak_for_the_rest_of_a_game() {
-        let rows = rows(&[1, 1, 2]);
+        let rows = rows(&[1, 1, 2, 1]);
         let (mut strikes, of_one, of_both) =
             (Strikes::default(), Piece::new(vec![0, 1], Way::Careful), Piece::new(vec![1, 2], Way::Careful));
         for _ in 0..STRIKES - 1 {
@@ -163,6 +162,8 @@ mod tests {
         strikes.strike(GameId(1), "no");
         assert_eq!(strikes.out(&of_one, &rows), Some("no"));
         assert_eq!(strikes.out(&of_both, &rows), None, "others are tried");
+        let around = Piece::new(vec![0, 2, 3], Way::Careful);
+        assert_eq!(strikes.out(&around, &rows), None, "also those of another month between");
         strikes.clear([GameId(1)]);
         assert_eq!(strikes.out(&of_one, &rows), None);
     }

@@ -171,6 +171,18 @@ async fn what_fails_alone_is_set_aside_whatever_its_code_and_others_go_on() {
     }
 }
 
+#[tokio::test]
+async fn a_group_of_two_games_and_two_months_is_stored() {
+    let bench = Bench::new().await;
+    bench.with_another_game().await;
+    let old = Event { occurred_at: Micros::from_seconds(1_000_000_000), ..event(1, "p-1", r#"{"score":1}"#) };
+    for game in [1, 2] {
+        bench.push(&format!("both-{game}"), &job(game, &[old, event(2, "p-1", r#"{"score":2}"#)])).await;
+    }
+    bench.start_worker().await;
+    bench.all_is_stored(4).await;
+}
+
 /// More of them than are tried one by one.
 #[tokio::test]
 async fn a_game_of_which_nothing_can_be_stored_is_set_aside_as_a_whole() {
