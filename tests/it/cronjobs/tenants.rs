@@ -251,7 +251,7 @@ async fn a_period_that_cannot_be_closed_stops_no_other() {
 
 /// Makes every command on this board's list of periods fail.
 fn damage(stage: &Stage, generation: BoardGenerationId) {
-    let key = format!("{{sl:b2:{generation}}}:periods");
+    let key = format!("{{sl:b3:{generation}}}:periods");
     redis::cmd("SET").arg(key).arg("no set").exec(&mut stage.redis.connection()).unwrap();
 }
 

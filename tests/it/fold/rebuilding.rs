@@ -312,7 +312,7 @@ async fn a_board_that_cannot_be_rebuilt_keeps_no_other_down() {
         arena.facts(board, &[play("a", 1, 0)]).await;
     }
     arena.fold().await;
-    let broken = format!("{{sl:b2:{theirs}}}:shadow:periods");
+    let broken = format!("{{sl:b3:{theirs}}}:shadow:periods");
     redis::cmd("SET").arg(&broken).arg("no set").exec(&mut arena.redis.connection()).unwrap();
     check_boards(arena.pool(), &arena.ranking, &arena.rules).await.unwrap_err();
     assert_eq!(arena.top(ours).await, [(1, "a".into(), 1)]);
