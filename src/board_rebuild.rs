@@ -1,11 +1,12 @@
 //! Making a board in Redis from the entries in Postgres (invariant 5; fine print 10). Whoever may write boards does it
 //! this way: the aggregator when a board is missing or drifted, the api and the command line when somebody asks.
 
+use crate::beacon::{self, BeaconError};
 use crate::domain::board::Order;
 use crate::domain::ids::BoardGenerationId;
 use crate::ranking::{Ranking, RankingError, RebuildError, RebuildToken};
-use crate::store::entries;
 use crate::store::pool::Pool;
+use crate::store::{board_versions, entries};
 use crate::telemetry::metrics as names;
 
 /// Entries read at once: what bounds the memory of a rebuild.
@@ -25,6 +26,15 @@ pub enum RebuildBoardError {
 impl From<RankingError> for RebuildBoardError {
     fn from(error: RankingError) -> Self {
         Self::Rebuild(error.into())
+    }
+}
+
+impl From<BeaconError> for RebuildBoardError {
+    fn from(error: BeaconError) -> Self {
+        match error {
+            BeaconError::Ranking(error) => error.into(),
+            BeaconError::Postgres(error) => Self::Postgres(error),
+        }
     }
 }
 
@@ -85,8 +95,21 @@ async fn write_and_swap(
             }
         }
     }
-    let version = ranking.finish_rebuild(token).await?;
+    let version = finish(pool, ranking, token, generation).await?;
     Ok(Rebuilt { periods: periods.len() as u64, entries: written, version })
+}
+
+/// Makes the board ready, under a version that Postgres issues. Redis is told first that it was made from this Postgres:
+/// should it go back, what was read of it is doubtful.
+async fn finish(
+    pool: &Pool,
+    ranking: &Ranking,
+    token: &RebuildToken,
+    generation: BoardGenerationId,
+) -> Result<i64, RebuildBoardError> {
+    beacon::attest(pool, ranking).await?;
+    let version = board_versions::issue(pool, generation).await?;
+    Ok(ranking.finish_rebuild(token, version).await?)
 }
 
 /// Opens a new board that has no entries yet, so that nobody waits for cron to find it. Says whether it did: a board
@@ -111,7 +134,7 @@ pub async fn open_empty_board(
         if entries::any(pool, generation.0).await? {
             return Ok(false);
         }
-        ranking.finish_rebuild(&token).await?;
+        finish(pool, ranking, &token, generation).await?;
         Ok(true)
     }
     .await;

@@ -28,6 +28,8 @@ pub enum Step {
     Done,
     /// A recompute is under way: it must find the baseline and the events as they are.
     Recomputing,
+    /// Some of the events may count for a leaderboard that this program cannot read: they stay for one that can.
+    Unreadable,
 }
 
 /// Folds a whole month, chunk by chunk. Resumes where an earlier run stopped.
@@ -67,6 +69,11 @@ pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month, pace: 
     let reached = events.last().map(StoredEvent::key);
     if !events.is_empty() {
         let definitions = definitions::load(&mut transaction).await?;
+        let unreadable = |event: &StoredEvent| definitions.unreadable_for(event.game_id, &event.event_type);
+        if let Some(generation) = events.iter().find_map(unreadable) {
+            tracing::warn!(?month, %generation, "a month stays: a leaderboard that it counts for cannot be read");
+            return Ok(Step::Unreadable);
+        }
         let boards = live_boards(&definitions);
         let facts = facts_of(&boards, &events);
         // Frozen standings need no baseline.

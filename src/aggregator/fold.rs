@@ -12,13 +12,14 @@ use crate::domain::board::{GenerationState, Operator, Order};
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
 use crate::domain::fact::Fact;
-use crate::domain::packed_facts::{self, PackedError};
+use crate::domain::packed_facts::{self, FactPacker, PackedError, PackedFacts};
 use crate::domain::period::Period;
+use crate::store::definitions::Definitions;
 use crate::store::entries::{self, FreshEntry};
 use crate::store::facts::{self, TakenFacts};
 use crate::store::fold_periods::{self, Hold, Place};
 use crate::store::leases::{self, Lease};
-use crate::store::markers;
+use crate::store::{board_versions, markers};
 
 mod resolve;
 
@@ -170,13 +171,18 @@ async fn fold_in(
     folded.full = folded.facts >= u64::from(max_facts) || rows.len() as i64 >= facts::MAX_ROWS;
 
     unfolded.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
-    let mut resolved = match resolve(transaction, rules, &unfolded, attempt).await? {
+    let generations: Vec<_> =
+        unfolded.chunk_by(|a, b| a.generation == b.generation).map(|of| of[0].generation).collect();
+    let definitions = rules.covering(&generations).await?;
+    let kept = take_unreadable(&definitions, &mut unfolded);
+    let mut resolved = match resolve(transaction, &definitions, &unfolded, attempt).await? {
         Resolving::Done(resolved) => resolved,
         other => return Ok(Ended::Unlocked(other)),
     };
     for (row, error) in unreadable {
         set_aside(transaction, row, error).await?;
     }
+    keep(transaction, kept).await?;
     let merged = merge(&unfolded, &mut resolved, &mut folded);
     count_late(transaction, &resolved, &mut folded).await?;
     let lead = shard_numbers.first().copied().unwrap_or_default();
@@ -192,6 +198,31 @@ async fn set_aside(
     tracing::error!(shard = row.shard, facts = row.count, %error, "a row of facts cannot be read; put aside");
     metrics::counter!(crate::telemetry::metrics::FACTS_SET_ASIDE, "role" => "cron").increment(1);
     facts::set_aside(transaction, row).await
+}
+
+/// Takes the facts out whose leaderboard this program cannot read: an unknown definition is not a retired one.
+fn take_unreadable(definitions: &Definitions, facts: &mut Vec<Fact<'_>>) -> Vec<PackedFacts> {
+    if definitions.unreadable.is_empty() {
+        return Vec::new();
+    }
+    let mut packer = FactPacker::default();
+    facts.retain(|fact| {
+        let unreadable = definitions.unreadable.get(&fact.generation);
+        unreadable.inspect(|board| packer.push(fact, Some(board.game))).is_none()
+    });
+    packer.finish()
+}
+
+/// Puts facts aside for a program that can read their leaderboard.
+async fn keep(transaction: &mut sqlx::PgConnection, rows: Vec<PackedFacts>) -> Result<(), sqlx::Error> {
+    for PackedFacts { shard, count, min_received_at, games, bytes } in rows {
+        tracing::warn!(shard, facts = count, "facts of a leaderboard that this program cannot read; put aside");
+        metrics::counter!(crate::telemetry::metrics::FACTS_SET_ASIDE, "role" => "cron").increment(1);
+        let games = Some(games.iter().map(|game| game.0).collect());
+        facts::set_aside(transaction, &TakenFacts { id: 0, shard, count, min_received_at, games, facts: bytes })
+            .await?;
+    }
+    Ok(())
 }
 
 /// Facts of one entry stand together, entries in the order of their primary key: the index is walked, not hopped over.
@@ -271,12 +302,17 @@ async fn write(
     let changed = entries::merge(transaction, version, &fresh).await?;
     let mut marker = MarkerWriter::new(version);
     let mut marked_period = None;
+    let mut boards = Vec::new();
     for (entry, standing) in merged.iter().zip(&changed) {
         // A play that improves nothing is counted but is no change that anyone must be told of (fine print 15).
         let Some(standing) = standing else { continue };
         if marked_period.replace(entry.period) != Some(entry.period) {
             let (generation, period) = resolved[entry.period].written();
             marker.period(generation, period, entry.rule.order);
+            // Periods stand in the order of their boards.
+            if boards.last() != Some(&generation.0) {
+                boards.push(generation.0);
+            }
         }
         marker.push(entry.player_id, Some(standing));
     }
@@ -284,6 +320,7 @@ async fn write(
         None => Ok(None),
         Some(bytes) => {
             let id = markers::insert(transaction, lead, &bytes).await?;
+            board_versions::note(transaction, &boards, version).await?;
             Ok(Some(StoredMarker { id, bytes }))
         }
     }

@@ -16,6 +16,7 @@ pub mod baseline;
 pub mod close_periods;
 pub mod fold;
 pub mod fold_health;
+pub mod history;
 pub mod hooks;
 pub mod low_water;
 pub mod marker;

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::fold::StoredMarker;
-use super::marker::{self, MarkedPeriod};
+use super::marker::{self, MarkedPeriod, MarkerError};
 use super::rules::Rules;
 use super::shards::{self, Shards};
 use crate::domain::clock::{Clock, Micros};
@@ -35,6 +35,9 @@ pub enum PublishError {
     /// Postgres is away.
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
+    /// A newer program wrote it. All boards will be rebuilt, so nothing that it says is missing.
+    #[error("the marker is of a newer program")]
+    Unknown,
 }
 
 /// A committed fold on its way to Redis.
@@ -147,9 +150,15 @@ impl Publisher {
         let rows = markers::oldest(&self.pool, &held, self.reached, MARKERS_PER_READ).await?;
         let more = rows.len() as i64 == MARKERS_PER_READ;
         for (id, bytes) in rows {
-            self.publish(&bytes).await?;
-            crash_point("publish::after_redis");
-            markers::delete(&self.pool, &[id]).await?;
+            match self.publish(&bytes).await {
+                // Another program wrote it, and may come back: a marker is the only copy of what it says.
+                Err(PublishError::Unknown) => markers::set_aside(&self.pool, id).await?,
+                published => {
+                    published?;
+                    crash_point("publish::after_redis");
+                    markers::delete(&self.pool, &[id]).await?;
+                }
+            }
             self.reached = id;
         }
         if !more {
@@ -161,7 +170,7 @@ impl Publisher {
     /// Publishes one marker. Repeating it, or publishing an older one later, changes nothing.
     ///
     /// # Errors
-    /// Redis is away; it may have happened in part.
+    /// Redis is away; it may have happened in part. [`PublishError::Unknown`]: keep it.
     pub async fn publish(&mut self, bytes: &[u8]) -> Result<(), PublishError> {
         if !marker::says_ends(bytes) {
             self.rules.refresh().await?;
@@ -170,28 +179,38 @@ impl Publisher {
         let (version, periods) =
             match marker::read(bytes, |generation, start| definitions.period_end(generation, start)) {
                 Ok(read) => read,
-                Err(error) => return self.doubt_all(error).await,
+                Err(error) => {
+                    let newer = matches!(error, MarkerError::UnknownFormat(_));
+                    self.doubt_all(error).await?;
+                    return if newer { Err(PublishError::Unknown) } else { Ok(()) };
+                }
             };
-        for period in &periods {
-            self.publish_period(version, period).await?;
+        for (n, period) in periods.iter().enumerate() {
+            let later = periods[n + 1..].iter().filter(|later| later.generation == period.generation);
+            let following = later.map(|later| later.entries.len()).sum();
+            self.publish_period(version, period, following).await?;
         }
         Ok(())
     }
 
     /// Has all boards rebuilt: what a marker told of that cannot be read is in Postgres.
-    async fn doubt_all(&self, error: marker::MarkerError) -> Result<(), PublishError> {
+    async fn doubt_all(&self, error: MarkerError) -> Result<(), PublishError> {
         tracing::error!(%error, "a marker cannot be read; all boards will be rebuilt");
         // Asked now: a process that has just started may not know of any board yet.
         self.rules.reload().await?;
-        let boards: Vec<BoardGenerationId> = self.rules.current().boards.keys().copied().collect();
-        for board in boards {
-            self.ranking.doubt(board).await?;
+        for generation in self.rules.generations() {
+            self.ranking.doubt(generation).await?;
         }
         self.wanted.notify_one();
         Ok(())
     }
 
-    async fn publish_period(&mut self, version: i64, period: &MarkedPeriod<'_>) -> Result<(), PublishError> {
+    async fn publish_period(
+        &mut self,
+        version: i64,
+        period: &MarkedPeriod<'_>,
+        following: usize,
+    ) -> Result<(), PublishError> {
         let generation = period.generation;
         // Asked after the fold committed: a rebuild that begins after this answer reads what the fold wrote.
         if self.absent.contains(&generation) && !self.ranking.takes_publications(generation).await? {
@@ -204,7 +223,8 @@ impl Publisher {
             .collect();
         // Neighbours in the sorted set go in together: Redis spends its time on cache misses on the way to them.
         entries.sort_unstable_by_key(|e| e.standing.map(|s| (s.score, s.subscore, s.reached_at)));
-        let outcome = self.ranking.publish(generation, &period.period, period.order, version, &entries).await?;
+        let (of, order) = (&period.period, period.order);
+        let outcome = self.ranking.publish_part(generation, of, order, version, &entries, following).await?;
         if outcome != PublishOutcome::NotReady {
             self.absent.remove(&generation);
         } else if self.absent.insert(generation) {

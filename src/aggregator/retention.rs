@@ -97,7 +97,7 @@ pub async fn drop_old_months(context: &Context, tenure: &Tenure) -> Result<u64, 
         }
         match baseline::fold_month(context, tenure, month).await? {
             Step::Done => {}
-            Step::More | Step::Recomputing => break,
+            Step::More | Step::Recomputing | Step::Unreadable => break,
         }
         crash_point("retention::after_fold");
         dropped += detach_and_drop(context, tenure, month).await?;

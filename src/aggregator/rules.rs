@@ -1,10 +1,10 @@
 //! What the aggregator knows of definitions: loaded once, again whenever they changed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::store::pool::Pool;
 use arc_swap::ArcSwap;
+use uuid::Uuid;
 
 use crate::domain::board::{CompiledBoard, GenerationState};
 use crate::domain::ids::BoardGenerationId;
@@ -16,13 +16,13 @@ use crate::store::definitions::{self, Definitions};
 pub struct Rules {
     pool: Pool,
     current: ArcSwap<Definitions>,
-    version: AtomicI64,
+    version: Mutex<Option<(i64, Uuid)>>,
 }
 
 impl Rules {
     /// Knows nothing yet.
     pub fn new(pool: Pool) -> Self {
-        Self { pool, current: ArcSwap::default(), version: AtomicI64::new(-1) }
+        Self { pool, current: ArcSwap::default(), version: Mutex::default() }
     }
 
     /// The definitions as last loaded.
@@ -39,7 +39,7 @@ impl Rules {
         // Read before the definitions, so that a change between the two is noticed next time.
         let version = definitions::version(&mut connection).await?;
         self.current.store(Arc::new(definitions::load(&mut connection).await?));
-        self.version.store(version, Ordering::Relaxed);
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
         Ok(())
     }
 
@@ -52,7 +52,23 @@ impl Rules {
             let mut connection = self.pool.acquire().await?;
             definitions::version(&mut connection).await?
         };
-        if version == self.version.load(Ordering::Relaxed) { Ok(()) } else { self.reload().await }
+        let known = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        if known == Some(version) { Ok(()) } else { self.reload().await }
+    }
+
+    /// The definitions, loaded anew if one of these generations is not among them, readable or not. One that is not among
+    /// them then is retired or gone.
+    ///
+    /// # Errors
+    /// Whatever Postgres says.
+    pub async fn covering(&self, generations: &[BoardGenerationId]) -> Result<Arc<Definitions>, sqlx::Error> {
+        let current = self.current();
+        let is_known = |id| current.boards.contains_key(id) || current.unreadable.contains_key(id);
+        if generations.iter().all(is_known) {
+            return Ok(current);
+        }
+        self.reload().await?;
+        Ok(self.current())
     }
 
     /// The boards that players see.
@@ -62,6 +78,14 @@ impl Rules {
             current.boards.values().filter(|b| b.generation.state == GenerationState::Live).cloned().collect();
         live.sort_unstable_by_key(|b| b.generation.id);
         live
+    }
+
+    /// Every generation that Redis may hold, also those that this program cannot read.
+    pub fn generations(&self) -> Vec<BoardGenerationId> {
+        let current = self.current.load();
+        let mut generations: Vec<_> = current.boards.keys().chain(current.unreadable.keys()).copied().collect();
+        generations.sort_unstable();
+        generations
     }
 
     /// One board.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fold::{FoldError, Folded, fold_once};
 use super::fold_health::FoldHealth;
+use super::history::History;
 use super::observe;
 use super::portion::{Appetite, Portion};
 use super::publish::{Committed, Publisher};
@@ -104,6 +105,7 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
         listening,
         shards.keep(done.clone()),
         rebuild::keep_boards(&pool, &ranking, &rules, &wanted, &stop),
+        History::new(&pool, &ranking, &rules, &wanted).watch(&shards, &stop),
         observe::run(&pool, &shards, &stop),
     );
     shards.release().await;

@@ -7,8 +7,8 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::fact::FOLD_SHARDS;
-use crate::store::facts;
 use crate::store::leases::{self, Lease};
+use crate::store::{facts, markers};
 
 /// How often leases are renewed and free ones looked for.
 pub const RENEW_INTERVAL: Duration = Duration::from_secs(1);
@@ -73,7 +73,9 @@ impl Shards {
                 if let Some(lease) = leases::acquire(&self.pool, &name, &self.holder).await? {
                     tracing::info!(lease = lease.name, token = lease.token, "folding this shard");
                     // This program may be able to read what an earlier holder could not.
-                    facts::bring_back(&self.pool, &numbers(std::slice::from_ref(&lease))).await?;
+                    let shard = numbers(std::slice::from_ref(&lease));
+                    facts::bring_back(&self.pool, &shard).await?;
+                    markers::bring_back(&self.pool, &shard).await?;
                     now.push(lease);
                 }
             }

@@ -20,6 +20,7 @@ use crate::directory::{GameEntry, LeaderboardEntry};
 use crate::domain::board::CompiledBoard;
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, PlayerId};
+use crate::domain::period::Period;
 use crate::http::client_address::ClientAddress;
 use crate::ranking::BoardPeriod;
 use crate::store::periods::{self, StoredPeriod};
@@ -73,11 +74,15 @@ impl Reading {
     /// # Errors
     /// `404 leaderboard_not_found`.
     pub fn leaderboard(&self) -> Result<&LeaderboardEntry, Problem> {
-        self.game
-            .leaderboards
-            .get(named(&self.path, "slug").unwrap_or_default())
-            .filter(|entry| entry.public || !self.public)
-            .ok_or_else(|| Problem::not_found("leaderboard_not_found", "There is no such leaderboard."))
+        let slug = named(&self.path, "slug").unwrap_or_default();
+        let visible = self.game.leaderboards.get(slug).filter(|entry| entry.public || !self.public);
+        visible.ok_or_else(|| {
+            // It is there, and a newer api shows it.
+            if !self.public && self.game.unreadable.contains(slug) {
+                return rebuilding();
+            }
+            Problem::not_found("leaderboard_not_found", "There is no such leaderboard.")
+        })
     }
 
     /// What players see of it.
@@ -125,12 +130,14 @@ pub struct Boards {
     states: ArcSwap<HashMap<BoardGenerationId, Arc<BoardState>>>,
     epoch: AtomicI64,
     periods: Cache<(BoardGenerationId, PeriodName), Option<StoredPeriod>>,
+    closed: Cache<(BoardGenerationId, Period), i64>,
 }
 
 impl Default for Boards {
     fn default() -> Self {
         let periods = Cache::builder().max_capacity(MAX_PERIODS).time_to_live(Duration::from_secs(1)).build();
-        Self { states: ArcSwap::default(), epoch: AtomicI64::new(0), periods }
+        let closed = Cache::new(MAX_PERIODS);
+        Self { states: ArcSwap::default(), epoch: AtomicI64::new(0), periods, closed }
     }
 }
 
@@ -142,9 +149,36 @@ impl Boards {
         }
     }
 
-    /// Notices may have been lost.
+    /// Notices may have been lost, or Postgres has gone back in time: then a period may have another id, and its id may be
+    /// another's.
     pub fn all_may_have_changed(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        for state in self.states.load().values() {
+            state.current.store(None);
+        }
+        self.periods.invalidate_all();
+    }
+
+    /// The latest version of a board that this process was told of or has shown. Who shows less shows an older board.
+    pub fn latest(&self, generation: BoardGenerationId) -> i64 {
+        self.states.load().get(&generation).map_or(0, |state| state.version.load(Ordering::Acquire))
+    }
+
+    /// A version of a board is being shown.
+    pub fn shown(&self, generation: BoardGenerationId, version: i64) {
+        if let Some(state) = self.states.load().get(&generation) {
+            state.version.fetch_max(version, Ordering::AcqRel);
+        }
+    }
+
+    /// A version of a closed period is being shown.
+    pub async fn shown_closed(&self, period: &BoardPeriod, version: i64) {
+        self.closed.insert((period.generation, period.period), version).await;
+    }
+
+    /// The latest version of a closed period that this process has shown, as far as it remembers.
+    pub async fn latest_closed(&self, period: &BoardPeriod) -> i64 {
+        self.closed.get(&(period.generation, period.period)).await.unwrap_or_default()
     }
 
     /// What cached pages of this board are keyed by: differs after every notice.

@@ -131,6 +131,13 @@ mod tests {
     use crate::domain::board::Order;
     use crate::domain::ranking_key::Standing;
 
+    #[test]
+    fn a_golden_cursor_is_read() {
+        let cursor = Cursor::decode(include_str!("../../tests/golden/cursor.txt").trim()).unwrap();
+        assert_eq!((cursor.generation, cursor.period.starts_at()), (BoardGenerationId(7), Micros::EPOCH));
+        assert_eq!((cursor.direction, cursor.key.player_id()), (Direction::Forward, "p"));
+    }
+
     proptest! {
         #[test]
         fn a_cursor_reads_back_and_damage_never_panics(

@@ -14,17 +14,18 @@ pub struct FinalBoard<'a> {
     history: &'a History,
     board: &'a BoardPeriod,
     period: &'a StoredPeriod,
+    shown: i64,
 }
 
 impl<'a> FinalBoard<'a> {
-    /// `period` must be closed.
-    pub fn new(history: &'a History, board: &'a BoardPeriod, period: &'a StoredPeriod) -> Self {
-        Self { history, board, period }
+    /// `period` must be closed. `shown`: the last version under which Redis showed it.
+    pub fn new(history: &'a History, board: &'a BoardPeriod, period: &'a StoredPeriod, shown: i64) -> Self {
+        Self { history, board, period, shown }
     }
 
-    /// What is final has one version: when it became so.
+    /// What is final has one version: when it became so, unless it was shown under a later one.
     fn version(&self) -> i64 {
-        self.period.closed_at.unwrap_or(Micros::EPOCH).0
+        self.period.closed_at.unwrap_or(Micros::EPOCH).0.max(self.shown)
     }
 
     fn total(&self) -> i64 {

@@ -15,8 +15,8 @@ pub struct SortedBoard {
 }
 
 impl SortedBoard {
-    /// Sorts and ranks a board from Postgres.
-    pub fn new(board: &BoardPeriod, small: SmallBoard) -> Self {
+    /// Sorts and ranks a board from Postgres. `at_least`: the version that was shown of it before it was read.
+    pub fn new(board: &BoardPeriod, small: SmallBoard, at_least: i64) -> Self {
         let mut entries: Vec<RankedEntry> = small
             .entries
             .into_iter()
@@ -27,7 +27,12 @@ impl SortedBoard {
             .collect();
         entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         assign_ranks(&mut entries, board.tie_policy);
-        Self { version: small.version, entries }
+        Self { version: small.version.max(at_least), entries }
+    }
+
+    /// The board's version.
+    pub fn version(&self) -> i64 {
+        self.version
     }
 
     /// As [`crate::ranking::Ranking::page`].

@@ -76,7 +76,7 @@ impl<'a> Source<'a> {
     /// As [`crate::ranking::Ranking::page`].
     pub async fn page(self, limit: usize, from: Option<&SortKey>, direction: Direction) -> Result<Page, Problem> {
         let asked = self.state.ranking.page(self.board, limit, from, direction);
-        match self.ask_redis(asked, |page| page.published).await {
+        match self.ask_redis(asked).await {
             Ok(page) => Ok(page),
             Err(why) => match Box::pin(self.instead(why)).await? {
                 Instead::Final(board) => Ok(Box::pin(board.page(limit, from, direction)).await?),
@@ -88,7 +88,7 @@ impl<'a> Source<'a> {
     /// As [`crate::ranking::Ranking::around`].
     pub async fn around(self, player: &str, limit: usize) -> Result<Page, Problem> {
         let asked = self.state.ranking.around(self.board, player, limit);
-        match self.ask_redis(asked, |page| page.published).await {
+        match self.ask_redis(asked).await {
             Ok(page) => Ok(page),
             Err(why) => match Box::pin(self.instead(why)).await? {
                 Instead::Final(board) => Ok(Box::pin(board.around(player, limit)).await?),
@@ -100,7 +100,7 @@ impl<'a> Source<'a> {
     /// As [`crate::ranking::Ranking::standing`].
     pub async fn standing(self, player: &str) -> Result<StandingAnswer, Problem> {
         let asked = self.state.ranking.standing(self.board, player);
-        match self.ask_redis(asked, |answer| answer.published).await {
+        match self.ask_redis(asked).await {
             Ok(answer) => Ok(answer),
             Err(why) => match Box::pin(self.instead(why)).await? {
                 Instead::Final(board) => Ok(Box::pin(board.standing(player)).await?),
@@ -112,7 +112,7 @@ impl<'a> Source<'a> {
     /// As [`crate::ranking::Ranking::lookup`].
     pub async fn lookup(self, players: &[&str]) -> Result<LookedUp, Problem> {
         let asked = self.state.ranking.lookup(self.board, players);
-        match self.ask_redis(asked, |answer| answer.published).await {
+        match self.ask_redis(asked).await {
             Ok(answer) => Ok(answer),
             Err(why) => match Box::pin(self.instead(why)).await? {
                 Instead::Final(board) => Ok(Box::pin(board.lookup(players)).await?),
@@ -121,17 +121,18 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Redis's answer, unless somebody else has to answer: it failed, it does not hold this closed period, or Postgres has
-    /// shown more of the board than is published.
-    async fn ask_redis<T>(
+    /// Redis's answer, unless somebody else has to answer: it failed, it does not hold this closed period, it has gone back
+    /// behind what was shown of this board, or Postgres has shown more of the board than is published.
+    async fn ask_redis<T: Answered>(
         self,
         asked: impl Future<Output = Result<T, ReadError>>,
-        published: impl FnOnce(&T) -> bool,
     ) -> Result<T, Option<ReadError>> {
         if self.period.closed && !self.period.in_redis {
             return Err(None);
         }
         let (ahead, key) = (&self.state.ahead, BoardKey::from(self.board));
+        // Before it is asked: what it answers then has at least this version, if it has lost nothing.
+        let latest = self.state.boards.latest(self.board.generation);
         if ahead.is_known(key) {
             if Box::pin(ahead.waits(key, self.board, &self.state.ranking)).await.map_err(Some)? {
                 return Err(None);
@@ -140,7 +141,14 @@ impl<'a> Source<'a> {
             self.state.small_boards.0.invalidate(&key).await;
         }
         match asked.await {
-            Ok(answer) if published(&answer) || !self.period.closed => Ok(answer),
+            Ok(answer) if answer.version() < latest => Err(None),
+            Ok(answer) if answer.published() || !self.period.closed => {
+                self.state.boards.shown(self.board.generation, answer.version());
+                if self.period.closed {
+                    Box::pin(self.state.boards.shown_closed(self.board, answer.version())).await;
+                }
+                Ok(answer)
+            }
             other => Err(other.err()),
         }
     }
@@ -150,7 +158,8 @@ impl<'a> Source<'a> {
             self.state.damaged.report(self.state.ranking.clone(), self.board.generation).await;
         }
         if self.period.closed {
-            return Ok(Instead::Final(FinalBoard::new(&self.state.history, self.board, self.period)));
+            let shown = self.state.boards.latest_closed(self.board).await;
+            return Ok(Instead::Final(FinalBoard::new(&self.state.history, self.board, self.period, shown)));
         }
         match self.small_board().await {
             Ok(Some(board)) => Ok(Instead::Small(board)),
@@ -169,11 +178,41 @@ impl<'a> Source<'a> {
     /// The whole board from Postgres; `None`: it is too large for that.
     async fn small_board(self) -> Result<Option<Arc<SortedBoard>>, Arc<sqlx::Error>> {
         let key = BoardKey::from(self.board);
+        let latest = self.state.boards.latest(self.board.generation);
+        if let Some(Some(kept)) = self.state.small_boards.0.get(&key).await
+            && kept.version() < latest
+        {
+            self.state.small_boards.0.invalidate(&key).await;
+        }
         let read = async {
             let Some(small) = small_board(&self.state.pool, self.period.id, SMALL).await? else { return Ok(None) };
             self.state.ahead.showed(key, self.board.generation, &small);
-            Ok(Some(Arc::new(SortedBoard::new(self.board, small))))
+            let board = SortedBoard::new(self.board, small, latest);
+            self.state.boards.shown(self.board.generation, board.version());
+            Ok(Some(Arc::new(board)))
         };
         self.state.small_boards.0.try_get_with(key, read).await
     }
 }
+
+/// What Redis answers with.
+trait Answered {
+    fn version(&self) -> i64;
+    fn published(&self) -> bool;
+}
+
+macro_rules! answered {
+    ($($answer:ty),*) => {
+        $(impl Answered for $answer {
+            fn version(&self) -> i64 {
+                self.version
+            }
+
+            fn published(&self) -> bool {
+                self.published
+            }
+        })*
+    };
+}
+
+answered!(Page, StandingAnswer, LookedUp);

@@ -10,8 +10,9 @@ use redis::aio::ConnectionLike;
 use tokio_util::sync::CancellationToken;
 
 use super::publish::{DirectoryError, directory_key};
-use super::snapshot::{GameSnapshot, Snapshot};
+use super::snapshot::{GameText, Snapshot};
 use super::{Directory, SharedDirectory};
+use crate::domain::ids::GameId;
 use crate::redis_connection::{Connection, Timeouts};
 
 /// How often the version is compared, should a notice have been lost.
@@ -114,13 +115,19 @@ impl DirectorySource {
         shared: &SharedDirectory,
         behind: Option<&mut Option<i64>>,
     ) -> Result<(), DirectoryError> {
-        let held = shared.load().version;
-        let version: Option<i64> =
-            redis::cmd("HGET").arg(directory_key(&self.prefix)).arg("version").query_async(connection).await?;
+        let (held, held_mark) = {
+            let directory = shared.load();
+            (directory.version, directory.mark.clone())
+        };
+        let mut command = redis::cmd("HMGET");
+        command.arg(directory_key(&self.prefix)).arg("version").arg("mark");
+        let (version, mark): (Option<i64>, Option<String>) = command.query_async(connection).await?;
         // Absent: Redis was flushed. The last snapshot is better than none, and cron is about to publish again.
         let Some(version) = version else { return Ok(()) };
         let wanted = match behind {
             _ if version > held => true,
+            // The same number in another history: Postgres was restored, and changed as often as before.
+            _ if version == held && mark.is_some_and(|mark| mark != held_mark) => true,
             Some(behind) if version < held => behind.replace(version) == Some(version),
             Some(behind) => {
                 *behind = None;
@@ -149,11 +156,11 @@ pub async fn load<C: ConnectionLike>(connection: &mut C, prefix: &str) -> Result
     let fields: HashMap<String, String> =
         redis::cmd("HGETALL").arg(directory_key(prefix)).query_async(connection).await?;
     let Some(version) = fields.get("version").and_then(|v| v.parse().ok()) else { return Ok(None) };
-    let mut games = Vec::with_capacity(fields.len());
-    for (field, json) in &fields {
-        if field != "version" {
-            games.push(serde_json::from_str::<GameSnapshot>(json)?);
-        }
-    }
-    Ok(Some(Directory::from_snapshot(Snapshot { version, games })))
+    let mark = fields.get("mark").cloned().unwrap_or_default();
+    let game = |(field, json): (String, String)| {
+        let id = field.strip_prefix("g:")?.parse().ok()?;
+        Some(GameText { id: GameId(id), json })
+    };
+    let games = fields.into_iter().filter_map(game).collect();
+    Ok(Some(Directory::from_snapshot(Snapshot { version, mark, games })))
 }

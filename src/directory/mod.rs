@@ -11,7 +11,7 @@ pub mod follow;
 pub mod publish;
 pub mod snapshot;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -81,6 +81,8 @@ pub struct GameEntry {
     pub feeds: HashMap<String, Vec<Arc<CompiledBoard>>>,
     /// Leaderboards by slug.
     pub leaderboards: HashMap<Slug, LeaderboardEntry>,
+    /// Leaderboards of which this program can read nothing: a newer one wrote them.
+    pub unreadable: HashSet<Slug>,
 }
 
 /// A leaderboard as the api reads it.
@@ -107,6 +109,8 @@ pub struct LeaderboardEntry {
 pub struct Directory {
     /// `directory_version.version` it was made from; 0 before the first was read.
     pub version: i64,
+    /// `directory_version.mark`: another one in another history of the database that reached this version.
+    pub mark: String,
     /// Unrevoked keys by hash.
     pub keys: HashMap<KeyHash, KeyEntry>,
     /// Games by slug.

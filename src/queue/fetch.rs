@@ -15,6 +15,7 @@ use super::payload::kind_of;
 use super::scripts::{FETCH, RECONCILE};
 use super::settle::{LONGEST_DELAY, Settler};
 use super::worker::WorkerState;
+use crate::domain::ids::GameId;
 
 /// How often a held queue is looked at, should no announcement tell that it goes on.
 const PAUSED_POLL: Duration = Duration::from_secs(1);
@@ -140,7 +141,8 @@ impl Fetcher {
         (bytes, None)
     }
 
-    /// Takes what came into the hands. A job that cannot be read becomes a dead letter at once.
+    /// Takes what came into the hands. A job that cannot be read becomes a dead letter at once, one of a newer program is
+    /// set aside.
     fn deliver(
         &self,
         tenure: u32,
@@ -172,6 +174,11 @@ impl Fetcher {
                     settler: Settler(Arc::clone(state)),
                     id,
                 }),
+                (Err(error), Some(_)) if error.is_of_a_newer_program() => {
+                    // Set aside for a worker that can read it; whose it is stands where only that one knows.
+                    let error = format!("{error}: it waits for a worker of a newer version");
+                    unreadable.push((id, Settlement::Blocked { game: GameId(0), error }));
+                }
                 (Err(error), _) => unreadable.push((id, Settlement::fail(error.code(), error))),
                 (_, None) => unreadable.push((id, Settlement::fail("bad_id", "the job's id is none"))),
             }

@@ -52,7 +52,7 @@ impl Kind {
     }
 }
 
-/// Why a payload cannot be read. Such a job is a dead letter at once.
+/// Why a payload cannot be read. Such a job is a dead letter at once, unless a newer program wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     /// Written by a newer program, or not by this one at all.
@@ -66,7 +66,19 @@ pub enum PayloadError {
     Damaged(usize),
 }
 
+/// Versions and kinds are numbered from 1: what begins with more than this is no job of any program.
+const HIGHEST: u8 = 63;
+
 impl PayloadError {
+    /// Whether a newer program wrote it, which will read it: old and new run side by side while a release rolls out.
+    pub const fn is_of_a_newer_program(self) -> bool {
+        match self {
+            Self::UnknownVersion(version) => version > VERSION && version <= HIGHEST,
+            Self::UnknownKind(kind) => kind > Kind::ALL.len() as u8 && kind <= HIGHEST,
+            Self::Damaged(_) => false,
+        }
+    }
+
     /// The stable reason of the dead letter.
     pub const fn code(self) -> &'static str {
         match self {

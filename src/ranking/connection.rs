@@ -94,6 +94,10 @@ impl Ranking {
         &self.inner.arounds
     }
 
+    pub(super) fn beacon_key(&self) -> String {
+        format!("{}:beacon", self.inner.prefix)
+    }
+
     pub(super) fn channel(&self) -> &str {
         &self.inner.channel
     }

@@ -8,9 +8,11 @@
 //! * [`read`](Ranking::page): pages, standings, around, lookup, for the api;
 //! * [`held`](Ranking::held): entries by version, for whoever compares them with Postgres;
 //! * [`publish`](Ranking::publish): what a fold changed, guarded by entry versions;
-//! * [`rebuild`](Ranking::begin_rebuild): a whole board, written aside and swapped in.
+//! * [`rebuild`](Ranking::begin_rebuild): a whole board, written aside and swapped in;
+//! * [`beacon`](Ranking::beacon): whether the database is still the one that the boards were made from.
 
 mod around;
+mod beacon;
 mod connection;
 mod gather;
 mod held;
@@ -21,6 +23,7 @@ mod read;
 mod rebuild;
 pub mod subscription;
 
+pub use beacon::ToldBeacon;
 pub use connection::{Ranking, RankingError};
 pub use held::{Held, HeldEntry};
 pub use key::SortKey;

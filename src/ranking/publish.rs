@@ -47,7 +47,8 @@ pub enum PublishOutcome {
 
 impl Ranking {
     /// Publishes entries of one period, all with the same entry version. Older versions than Redis holds are skipped
-    /// entry by entry. Every call that changes something increments the board's version and announces it.
+    /// entry by entry. Every call that changes something gives the board a greater version and announces it: that of
+    /// the fold when all is written, less before that.
     ///
     /// # Errors
     /// [`RankingError`]: it may have happened in part; repeat it.
@@ -59,7 +60,24 @@ impl Ranking {
         version: i64,
         entries: &[PublishedEntry<'_>],
     ) -> Result<PublishOutcome, RankingError> {
-        let target = Target::new(&self.base(generation), generation, period, order, version);
+        self.publish_part(generation, period, order, version, entries, 0).await
+    }
+
+    /// As [`publish`](Self::publish) of a fold that changed other periods of this board too: `following` entries of
+    /// them are still to come.
+    ///
+    /// # Errors
+    /// [`RankingError`]: it may have happened in part; repeat it.
+    pub async fn publish_part(
+        &self,
+        generation: BoardGenerationId,
+        period: &Period,
+        order: Order,
+        version: i64,
+        entries: &[PublishedEntry<'_>],
+        following: usize,
+    ) -> Result<PublishOutcome, RankingError> {
+        let target = Target::new(&self.base(generation), generation, period, order, version, following);
         let mut rest = entries;
         if entries.len() >= MANY && entries.iter().all(|entry| entry.standing.is_some()) {
             rest = &entries[self.publish_many(&target, entries).await?..];
@@ -76,15 +94,18 @@ impl Ranking {
         let mut under_way = FuturesOrdered::new();
         let mut place = Vec::new();
         let mut chunks = entries.chunks(ENTRIES_PER_CALL / CALLS_AT_ONCE);
+        let mut left = entries.len();
         loop {
             while under_way.len() < CALLS_AT_ONCE
                 && let Some(chunk) = chunks.next()
             {
+                left -= chunk.len();
                 let mut call = PUBLISH.prepare_invoke();
                 call.key(&target.ready).key(&target.version).key(&target.rebuild);
                 call.key(&target.periods).key(&target.rank).key(&target.member);
                 call.key(&target.shadow_periods).key(&target.shadow_rank).key(&target.shadow_member);
                 call.arg(target.generation.0).arg(&target.period).arg(target.entry_version).arg(self.channel());
+                call.arg(target.board_version(left));
                 for entry in chunk {
                     place.clear();
                     if let Some(standing) = &entry.standing {
@@ -114,6 +135,8 @@ pub(super) struct Target {
     pub(super) order: Order,
     /// What the entries' version becomes.
     pub(super) entry_version: i64,
+    /// Entries of other periods that the same fold changed and that are still to come.
+    following: usize,
     pub(super) ready: String,
     /// The board's version.
     pub(super) version: String,
@@ -127,7 +150,14 @@ pub(super) struct Target {
 }
 
 impl Target {
-    fn new(base: &str, generation: BoardGenerationId, period: &Period, order: Order, entry_version: i64) -> Self {
+    fn new(
+        base: &str,
+        generation: BoardGenerationId,
+        period: &Period,
+        order: Order,
+        entry_version: i64,
+        following: usize,
+    ) -> Self {
         let period = period_name(period);
         let ((rank, member), (shadow_rank, shadow_member)) = (period_keys(base, &period), shadow_keys(base, &period));
         Self {
@@ -135,6 +165,7 @@ impl Target {
             period,
             order,
             entry_version,
+            following,
             ready: format!("{base}ready"),
             version: format!("{base}version"),
             rebuild: format!("{base}rebuild"),
@@ -145,6 +176,12 @@ impl Target {
             shadow_rank,
             shadow_member,
         }
+    }
+
+    /// The least version that the board has when `left` entries of this period are still to come. What Postgres answers
+    /// under the fold's own version has all of them.
+    pub(super) fn board_version(&self, left: usize) -> i64 {
+        self.entry_version - (left + self.following) as i64
     }
 }
 

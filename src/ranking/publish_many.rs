@@ -53,7 +53,9 @@ impl Ranking {
             && let Some(changes) = Changes::of(target, chunk, &held)
         {
             pipeline.clear();
-            changes.write(&mut pipeline, target, self.channel(), version + 1);
+            let left = entries.len() - written - chunk.len();
+            let board = target.board_version(left).max(version + 1);
+            changes.write(&mut pipeline, target, self.channel(), board);
             let next = chunks.next();
             if let Some(next) = next {
                 // Travels with the write, so that Redis is not waiting while this process reads its answer.
@@ -187,7 +189,7 @@ impl Changes {
             }
         }
         pipeline.cmd("SADD").arg(&target.periods).arg(&target.period).ignore();
-        pipeline.cmd("INCR").arg(&target.version).ignore();
+        pipeline.cmd("SET").arg(&target.version).arg(version).ignore();
         pipeline.cmd("PUBLISH").arg(channel).arg(format!("{} {version}", target.generation)).ignore();
         pipeline.cmd("EXEC");
     }

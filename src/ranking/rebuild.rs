@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use redis::Script;
 
+use super::beacon::ToldBeacon;
 use super::connection::{Ranking, RankingError};
 use super::publish::{ENTRIES_PER_CALL, shadow_keys};
 use super::read::{period_keys, period_name};
@@ -33,6 +34,7 @@ pub struct RebuildToken {
     generation: BoardGenerationId,
     token: String,
     run_id: String,
+    era: String,
 }
 
 /// What Redis holds of a board.
@@ -40,7 +42,8 @@ pub struct RebuildToken {
 pub enum BoardStatus {
     /// Nothing to read: it must be rebuilt.
     Missing,
-    /// Readable, but built before Redis last restarted, so it may lack what Redis had acknowledged and lost.
+    /// Readable, but built before Redis last restarted, so it may lack what Redis had acknowledged and lost; or before
+    /// Postgres went back in time, so it may hold what Postgres has lost.
     Doubtful,
     /// Readable.
     Ready,
@@ -67,8 +70,8 @@ impl Ranking {
     /// # Errors
     /// [`RebuildError::Busy`], or Redis is away.
     pub async fn begin_rebuild(&self, generation: BoardGenerationId) -> Result<RebuildToken, RebuildError> {
-        let run_id = self.run_id().await?;
-        let token = RebuildToken { generation, token: uuid::Uuid::new_v4().simple().to_string(), run_id };
+        let (run_id, era) = self.run_id_and_era().await?;
+        let token = RebuildToken { generation, token: uuid::Uuid::new_v4().simple().to_string(), run_id, era };
         let base = self.base(generation);
         let mut call = BEGIN.prepare_invoke();
         call.key(format!("{base}rebuild")).key(format!("{base}shadow:periods"));
@@ -107,16 +110,18 @@ impl Ranking {
         Ok(())
     }
 
-    /// Swaps the shadow in, makes the board ready and announces it. Returns the board's version.
+    /// Swaps the shadow in, makes the board ready and announces it. Returns the board's version: `version`, or more when
+    /// Redis had more.
     ///
     /// # Errors
     /// [`RebuildError::Overtaken`], or Redis is away.
-    pub async fn finish_rebuild(&self, token: &RebuildToken) -> Result<i64, RebuildError> {
+    pub async fn finish_rebuild(&self, token: &RebuildToken, version: i64) -> Result<i64, RebuildError> {
         let base = self.base(token.generation);
         let mut call = SWAP.prepare_invoke();
         call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}rebuild"));
-        call.key(format!("{base}periods")).key(format!("{base}shadow:periods"));
+        call.key(format!("{base}periods")).key(format!("{base}shadow:periods")).key(format!("{base}era"));
         call.arg(&token.token).arg(&base).arg(token.generation.0).arg(&token.run_id).arg(self.channel());
+        call.arg(version).arg(&token.era);
         match self.call::<i64>(&call).await? {
             0 => Err(RebuildError::Overtaken),
             version => Ok(version),
@@ -141,17 +146,23 @@ impl Ranking {
     pub async fn status(&self, boards: &[BoardGenerationId]) -> Result<Vec<BoardStatus>, RankingError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("INFO").arg("server");
+        pipeline.get(self.beacon_key());
         for generation in boards {
-            pipeline.get(format!("{}ready", self.base(*generation)));
+            let base = self.base(*generation);
+            pipeline.cmd("MGET").arg(format!("{base}ready")).arg(format!("{base}era"));
         }
-        let mut replies = self.pipe::<Vec<Option<String>>>(&pipeline).await?.into_iter();
-        let run_id = run_id_of(&replies.next().flatten().unwrap_or_default());
-        let status = |built_on: Option<String>| match built_on {
-            None => BoardStatus::Missing,
-            Some(id) if id == run_id => BoardStatus::Ready,
-            Some(_) => BoardStatus::Doubtful,
+        let mut replies = self.pipe::<Vec<redis::Value>>(&pipeline).await?.into_iter();
+        let mut text = || parsed::<Option<String>>(replies.next().unwrap_or(redis::Value::Nil));
+        let (run_id, era) = (run_id_of(&text()?.unwrap_or_default()), era_of(text()?));
+        let status = |board: redis::Value| {
+            let (built_on, built_in): (Option<String>, Option<String>) = parsed(board)?;
+            Ok(match built_on {
+                None => BoardStatus::Missing,
+                Some(id) if id == run_id && built_in.unwrap_or_default() == era => BoardStatus::Ready,
+                Some(_) => BoardStatus::Doubtful,
+            })
         };
-        Ok(replies.map(status).collect())
+        replies.map(status).collect()
     }
 
     /// Marks a board as doubtful, so that it is rebuilt; it stays readable. A rebuild that is under way loses its turn:
@@ -214,23 +225,33 @@ impl Ranking {
     pub async fn remove_board(&self, generation: BoardGenerationId) -> Result<(), RankingError> {
         let base = self.base(generation);
         let mut call = REMOVE_BOARD.prepare_invoke();
-        for name in ["ready", "version", "rebuild", "periods", "shadow:periods"] {
+        for name in ["ready", "version", "rebuild", "periods", "shadow:periods", "era"] {
             call.key(format!("{base}{name}"));
         }
         call.arg(&base);
         self.call::<i64>(&call).await.map(drop)
     }
 
-    /// Identifies this run of the Redis server; another value means it restarted or another server took over.
-    async fn run_id(&self) -> Result<String, RankingError> {
+    /// Identifies this run of the Redis server (another value means it restarted or another server took over), and the
+    /// database's era.
+    async fn run_id_and_era(&self) -> Result<(String, String), RankingError> {
         let mut pipeline = redis::pipe();
-        pipeline.cmd("INFO").arg("server");
-        let (info,): (String,) = self.pipe(&pipeline).await?;
-        Ok(run_id_of(&info))
+        pipeline.cmd("INFO").arg("server").get(self.beacon_key());
+        let (info, told): (String, Option<String>) = self.pipe(&pipeline).await?;
+        Ok((run_id_of(&info), era_of(told)))
     }
+}
+
+fn parsed<T: redis::FromRedisValue>(value: redis::Value) -> redis::RedisResult<T> {
+    Ok(redis::from_redis_value(value)?)
 }
 
 fn run_id_of(info: &str) -> String {
     let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
     run_id.unwrap_or_default().trim().to_owned()
+}
+
+/// Empty as long as Redis was told of no beacon.
+fn era_of(told: Option<String>) -> String {
+    told.as_deref().and_then(ToldBeacon::parse).map(|told| told.era).unwrap_or_default()
 }

@@ -9,6 +9,7 @@ use crate::domain::clock::Micros;
 use crate::domain::event::Event;
 use crate::domain::fact::Occurrence;
 use crate::domain::ids::GameId;
+use crate::store::definitions::GameDefinitions;
 
 /// One row of `events`, borrowing from the job that carried it.
 #[derive(Debug, Clone, Copy)]
@@ -158,12 +159,13 @@ pub async fn insert_missing(
 pub async fn lock_definitions_generations(
     connection: &mut PgConnection,
     games: &[GameId],
-) -> Result<Vec<(GameId, i32)>, sqlx::Error> {
+) -> Result<Vec<(GameId, GameDefinitions)>, sqlx::Error> {
     let ids: Vec<i32> = games.iter().map(|g| g.0).collect();
-    let rows: Vec<(i32, i32)> =
-        sqlx::query_as("SELECT id, definitions_generation FROM games WHERE id = ANY($1) ORDER BY id FOR SHARE")
-            .bind(ids)
-            .fetch_all(connection)
-            .await?;
-    Ok(rows.into_iter().map(|(id, generation)| (GameId(id), generation)).collect())
+    let rows: Vec<(i32, i32, Uuid)> = sqlx::query_as(
+        "SELECT id, definitions_generation, definitions_mark FROM games WHERE id = ANY($1) ORDER BY id FOR SHARE",
+    )
+    .bind(ids)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(id, generation, mark)| (GameId(id), GameDefinitions { generation, mark })).collect())
 }

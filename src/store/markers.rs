@@ -3,17 +3,23 @@
 use crate::store::pool::Pool;
 use sqlx::{PgConnection, Row};
 
+/// How far the versions of entries may be behind the clock, in µs: a second.
+const BEHIND: i64 = 1_000_000;
+
 /// The version of the entries that a fold changes. Taken once per fold, after its leases are locked, so that it grows
-/// with every fold of a shard. Also settles how the fold's statements are planned: as look-ups by key. Seeing twenty
-/// thousand keys the planner would scan whole tables, and caching look-ups of keys that never repeat costs more than the
-/// look-ups. One plan serves all folds, without the arrays' lengths; but while the table is small, or nobody has counted
-/// it, each is planned anew: a plan that was made for a small table walks all of it, however large it has become.
+/// with every fold of a shard. It follows the clock (µs): in a database that has gone back in time it is still more than
+/// what was issued in the lost future, which Redis may have seen.
+///
+/// Also settles how the fold's statements are planned: as look-ups by key. Seeing twenty thousand keys the planner would
+/// scan whole tables, and caching look-ups of keys that never repeat costs more than the look-ups. One plan serves all
+/// folds, without the arrays' lengths; but while the table is small, or nobody has counted it, each is planned anew: a
+/// plan that was made for a small table walks all of it, however large it has become.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn next_version(transaction: &mut PgConnection) -> Result<i64, sqlx::Error> {
     let row = sqlx::query(
-        "SELECT nextval('entry_version'),
+        "SELECT nextval('entry_version'), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
                 set_config('plan_cache_mode',
                            CASE WHEN reltuples < 10000 THEN 'force_custom_plan' ELSE 'force_generic_plan' END, true),
                 set_config('random_page_cost', '0.1', true), set_config('enable_memoize', 'off', true),
@@ -21,9 +27,24 @@ pub async fn next_version(transaction: &mut PgConnection) -> Result<i64, sqlx::E
                 set_config('enable_seqscan', 'off', true)
            FROM pg_class WHERE oid = 'leaderboard_entries'::regclass",
     )
-    .fetch_one(transaction)
+    .fetch_one(&mut *transaction)
     .await?;
-    row.try_get(0)
+    let (version, now): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    if version > now - BEHIND { Ok(version) } else { catch_up(transaction).await }
+}
+
+/// Sets the sequence to the clock, once a second. One at a time, and only if it is still behind by more than whoever
+/// is between these statements can take: a sequence that is set twice could issue a value twice.
+async fn catch_up(transaction: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock(7305881)").execute(&mut *transaction).await?;
+    sqlx::query_scalar(
+        "SELECT CASE WHEN s.last_value < c.now - $1 THEN setval('entry_version', c.now)
+                     ELSE nextval('entry_version') END
+           FROM entry_version s, (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) c",
+    )
+    .bind(BEHIND)
+    .fetch_one(transaction)
+    .await
 }
 
 /// Stores a marker; returns its id. Whoever holds `shard` sees to its publication.
@@ -67,6 +88,30 @@ pub async fn delete(pool: &Pool, ids: &[i64]) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
+/// Puts a marker that cannot be read aside, under a negative shard: it blocks nothing and is not lost.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn set_aside(pool: &Pool, id: i64) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE dirty_entries SET shard = -1 - shard WHERE id = $1 AND shard >= 0")
+        .bind(id)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Brings markers that were put aside back, for a program that may be able to read them.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn bring_back(pool: &Pool, shards: &[i16]) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE dirty_entries SET shard = -1 - shard WHERE shard < 0 AND -1 - shard = ANY ($1)")
+        .bind(shards)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
 /// How many markers wait, counting at most 10,000.
 ///
 /// # Errors
@@ -83,8 +128,8 @@ pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
 /// Whatever Postgres says.
 pub async fn up_to(connection: &mut PgConnection, id: Option<i64>) -> Result<(i64, bool), sqlx::Error> {
     sqlx::query_as(
-        "SELECT coalesce((SELECT id FROM dirty_entries ORDER BY id DESC LIMIT 1), 0),
-                (SELECT id FROM dirty_entries WHERE id <= $1 ORDER BY id LIMIT 1) IS NULL",
+        "SELECT coalesce((SELECT id FROM dirty_entries WHERE shard >= 0 ORDER BY id DESC LIMIT 1), 0),
+                (SELECT id FROM dirty_entries WHERE id <= $1 AND shard >= 0 ORDER BY id LIMIT 1) IS NULL",
     )
     .bind(id.unwrap_or(i64::MAX))
     .fetch_one(connection)

@@ -3,6 +3,8 @@
 pub mod audit;
 pub mod audit_log;
 pub mod baseline;
+pub mod beacons;
+pub mod board_versions;
 pub mod dead_letter_intake;
 pub mod dead_letters;
 pub mod definitions;

@@ -18,22 +18,29 @@ pub struct StoredEntry {
     pub version: i64,
 }
 
-/// All entries of a period, and the sum of their versions (which grows with every change).
+/// All entries of a period, and the version of its board.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SmallBoard {
     /// In no order.
     pub entries: Vec<StoredEntry>,
-    /// Equal for equal contents: entries are only added, and each change gives an entry a greater version.
+    /// On the scale of what Redis shows: that of the last fold that changed the board.
     pub version: i64,
 }
+
+type SmallRow = (i64, Option<String>, Option<i64>, Option<i64>, Option<Micros>, Option<i64>);
 
 /// All entries of a period that has at most `most`; `None`: it has more.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn small_board(pool: &Pool, period: i64, most: i64) -> Result<Option<SmallBoard>, sqlx::Error> {
-    let rows: Vec<(String, i64, i64, Micros, i64)> = sqlx::query_as(
-        "SELECT player_id, score, subscore, reached_at, version FROM leaderboard_entries WHERE period_id = $1 LIMIT $2",
+    // One statement, so that entries and version are of one moment; a period without entries has a version too.
+    let rows: Vec<SmallRow> = sqlx::query_as(
+        "SELECT coalesce(v.version, 0), e.player_id, e.score, e.subscore, e.reached_at, e.version
+           FROM leaderboard_periods p
+           LEFT JOIN board_versions v ON v.generation_id = p.generation_id
+           LEFT JOIN leaderboard_entries e ON e.period_id = p.id
+          WHERE p.id = $1 LIMIT $2",
     )
     .bind(period)
     .bind(most + 1)
@@ -43,9 +50,17 @@ pub async fn small_board(pool: &Pool, period: i64, most: i64) -> Result<Option<S
         return Ok(None);
     }
     let mut board = SmallBoard::default();
-    for (player_id, score, subscore, reached_at, version) in rows {
-        board.version = board.version.wrapping_add(version);
-        board.entries.push(StoredEntry { player_id, standing: Standing { score, subscore, reached_at }, version });
+    for (board_version, player_id, score, subscore, reached_at, version) in rows {
+        board.version = board.version.max(board_version).max(version.unwrap_or_default());
+        if let (Some(player_id), Some(score), Some(subscore), Some(reached_at)) =
+            (player_id, score, subscore, reached_at)
+        {
+            board.entries.push(StoredEntry {
+                player_id,
+                standing: Standing { score, subscore, reached_at },
+                version: version.unwrap_or_default(),
+            });
+        }
     }
     Ok(Some(board))
 }

@@ -39,6 +39,10 @@ pub const ACCEPT_TO_RANK_SECONDS: &str = "scoreline_accept_to_rank_seconds";
 pub const FACTS_LATE: &str = "scoreline_facts_late_total";
 /// Rows of facts that no program version here can read, put aside. Labels: role.
 pub const FACTS_SET_ASIDE: &str = "scoreline_facts_set_aside_total";
+/// Leaderboards that a newer program defined: what counts for them is kept for one that can read them. Labels: role.
+pub const UNREADABLE_LEADERBOARDS: &str = "scoreline_unreadable_leaderboards";
+/// Times that Postgres turned out to have gone back in time (restored, or promoted without its last commits). Labels: role.
+pub const POSTGRES_WENT_BACK: &str = "scoreline_postgres_went_back_total";
 /// Seconds that one fold took, from its begin to its commit. Labels: role.
 pub const FOLD_SECONDS: &str = "scoreline_fold_seconds";
 /// Folds that did not commit. Labels: role.

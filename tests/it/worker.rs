@@ -3,6 +3,7 @@
 mod blame;
 mod faults;
 mod letters;
+mod roll_out;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,7 +3,6 @@
 use sqlx::PgConnection;
 
 use super::{Attempt, Rule};
-use crate::aggregator::rules::Rules;
 use crate::domain::board::GenerationState;
 use crate::domain::clock::Micros;
 use crate::domain::fact::Fact;
@@ -82,11 +81,11 @@ pub(super) enum Resolving {
 /// The periods of `facts` (sorted by generation and period), in the same order, each locked against being closed.
 pub(super) async fn resolve(
     transaction: &mut PgConnection,
-    rules: &Rules,
+    definitions: &Definitions,
     facts: &[Fact<'_>],
     attempt: &Attempt,
 ) -> Result<Resolving, sqlx::Error> {
-    let mut resolved = places(rules, facts).await?;
+    let mut resolved = places(definitions, facts);
     let hold = if resolved.iter().any(has_late) { Hold::Alone } else { attempt.hold };
     let at: Vec<usize> = (0..resolved.len()).filter(|at| resolved[*at].rule.is_some()).collect();
     let wanted: Vec<Place> = at.iter().map(|at| resolved[*at].place).collect();
@@ -109,7 +108,7 @@ pub(super) async fn resolve(
 }
 
 /// Where the facts count, by the definitions; not looked for yet.
-async fn places(rules: &Rules, facts: &[Fact<'_>]) -> Result<Vec<Resolved>, sqlx::Error> {
+fn places(definitions: &Definitions, facts: &[Fact<'_>]) -> Vec<Resolved> {
     let mut places: Vec<(Place, Micros)> = Vec::new();
     for fact in facts {
         let of_fact = (fact.generation, fact.period);
@@ -118,16 +117,11 @@ async fn places(rules: &Rules, facts: &[Fact<'_>]) -> Result<Vec<Resolved>, sqlx
             _ => places.push((of_fact, fact.received_at)),
         }
     }
-    let mut definitions = rules.current();
-    if places.iter().any(|((generation, _), _)| !definitions.boards.contains_key(generation)) {
-        rules.reload().await?;
-        definitions = rules.current();
-    }
     let unresolved = |(place, last_received): (Place, Micros)| {
-        let rule = rule(&definitions, place.0);
+        let rule = rule(definitions, place.0);
         Resolved { place, rule, last_received, found: None, late: 0 }
     };
-    Ok(places.into_iter().map(unresolved).collect())
+    places.into_iter().map(unresolved).collect()
 }
 
 fn rule(definitions: &Definitions, generation: BoardGenerationId) -> Option<Rule> {

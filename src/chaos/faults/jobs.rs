@@ -15,7 +15,7 @@ use crate::queue::Lane;
 /// Most boards that are made during a run: each is computed and compared.
 const MOST_BOARDS: usize = 8;
 /// What no program can read.
-const GARBAGE: &[u8] = &[9, 9, 9];
+const GARBAGE: &[u8] = &[0xff, 9, 9];
 /// Decided by the clock that the processes have: by Postgres's, which no run sets, cron would find letters of a run that
 /// plays next year too old to keep.
 const DISCARD: &str = "UPDATE dead_letters SET state = 'discarded', decided_at = $1 WHERE state = 'waiting'

@@ -1,16 +1,16 @@
 -- Writes what one fold changed in one period, live and into the shadow of a rebuild under way.
 -- KEYS ready, version, rebuild, periods, rank, member, shadow periods, shadow rank, shadow member
--- ARGV generation, period, entry version, channel, then player, place, …; '' instead of the place removes the entry
+-- ARGV generation, period, entry version, channel, the least version that the board has then, then player, place, …;
+--      '' instead of the place removes the entry
 -- -> 0 nothing is there to write to, or a part of it was lost; 1 written to the live board; 2 written to a shadow only
-local ready = redis.call('EXISTS', KEYS[1]) == 1
-local rebuilding = redis.call('EXISTS', KEYS[3]) == 1
+local ready, last, rebuilding = unpack(redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]))
 if not ready and not rebuilding then
   return 0
 end
 
 local version = ARGV[3]
 local players = {}
-for i = 5, #ARGV, 2 do
+for i = 6, #ARGV, 2 do
   players[#players + 1] = ARGV[i]
 end
 -- This is run for each published entry, so it counts elements itself and makes as few texts as it can.
@@ -23,7 +23,7 @@ local function write(periods, rank, member, shadow)
   local leaving, joining, values, gone = {}, {}, {}, {}
   local l, j, v = 0, 0, 0
   for n = 1, #players do
-    local player, place, was = players[n], ARGV[4 + 2 * n], current[n]
+    local player, place, was = players[n], ARGV[5 + 2 * n], current[n]
     local held, newer = '', true
     if was then
       -- Versions are decimal numbers without leading zeros; as text they are exact beyond 2^53. What has none was written
@@ -87,8 +87,10 @@ if held ~= redis.call('HLEN', KEYS[6]) or (held == 0
   return rebuilding and 2 or 0
 end
 if write(KEYS[4], KEYS[5], KEYS[6], false) then
-  -- Who watches the version (publish_many.rs) must see every change.
-  local board = redis.call('INCR', KEYS[2])
-  redis.call('PUBLISH', ARGV[4], ARGV[1] .. ' ' .. string.format('%.0f', board))
+  -- Who watches the version (publish_many.rs) must see every change. It is the fold's, so that it never comes twice,
+  -- even when Redis has lost its last second or evicted it; and more than the last one, whatever comes late.
+  local board = string.format('%.0f', math.max(last and last + 1 or 0, ARGV[5]))
+  redis.call('SET', KEYS[2], board)
+  redis.call('PUBLISH', ARGV[4], ARGV[1] .. ' ' .. board)
 end
 return 1

@@ -1,6 +1,6 @@
 -- Puts the shadow in the board's place, in one step, and makes the board ready.
--- KEYS ready, version, rebuild, periods, shadow periods
--- ARGV token, beginning of the board's keys, generation, run id of Redis, channel
+-- KEYS ready, version, rebuild, periods, shadow periods, era
+-- ARGV token, beginning of the board's keys, generation, run id of Redis, channel, version, era of Postgres ('' unknown)
 -- -> 0 this is no longer the rebuild under way; otherwise the board's version
 -- Names of period keys are made here: only Redis knows which periods there are at this moment. They carry the board's
 -- hash tag, so they are in the slot of the declared keys.
@@ -34,10 +34,13 @@ for _, p in ipairs(redis.call('SMEMBERS', KEYS[5])) do
 end
 redis.call('UNLINK', KEYS[5], KEYS[3])
 redis.call('SET', KEYS[1], ARGV[4])
--- Begins at the unix time in ms and never repeats, not even after Redis lost everything.
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local version = math.max(now, (redis.call('GET', KEYS[2]) or 0) + 1)
+if ARGV[7] == '' then
+  redis.call('UNLINK', KEYS[6])
+else
+  redis.call('SET', KEYS[6], ARGV[7])
+end
+-- Postgres issued it, so it never comes twice, not even after Redis lost everything.
+local version = math.max(tonumber(ARGV[6]), (redis.call('GET', KEYS[2]) or 0) + 1)
 redis.call('SET', KEYS[2], string.format('%.0f', version))
 redis.call('PUBLISH', ARGV[5], ARGV[3] .. ' ' .. string.format('%.0f', version))
 return version

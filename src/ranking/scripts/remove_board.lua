@@ -1,5 +1,5 @@
 -- Removes a retired board.
--- KEYS ready, version, rebuild, periods, shadow periods     ARGV beginning of the board's keys
+-- KEYS ready, version, rebuild, periods, shadow periods, era     ARGV beginning of the board's keys
 for _, p in ipairs(redis.call('SMEMBERS', KEYS[4])) do
   local live = ARGV[1] .. 'p:' .. p
   redis.call('UNLINK', live .. ':rank', live .. ':member')

@@ -11,7 +11,7 @@ use crate::domain::fact::fact_of;
 use crate::domain::ids::GameId;
 use crate::domain::packed_facts::{FactPacker, PackedFacts};
 use crate::lifecycle::crash_point;
-use crate::store::definitions::Definitions;
+use crate::store::definitions::{Definitions, GameDefinitions};
 use crate::store::events::{self, EventRow};
 use crate::store::facts;
 use crate::store::failure::{Failure, classify};
@@ -71,7 +71,7 @@ fn stamp(rows: &mut [EventRow<'_>], definitions: &Definitions) -> Vec<GameId> {
     for row in rows {
         if games.last() != Some(&row.game_id) {
             games.push(row.game_id);
-            generation = definitions.game_generations.get(&row.game_id).copied().unwrap_or_default();
+            generation = definitions.game_generations.get(&row.game_id).copied().unwrap_or_default().generation;
         }
         row.definitions_generation = generation;
     }
@@ -104,7 +104,8 @@ async fn attempt(
         transaction.rollback().await?;
         return Ok(Attempt::UnknownGames(unknown));
     }
-    let is_stale = |(game, generation): &&(GameId, i32)| definitions.game_generations.get(game) != Some(generation);
+    let is_stale =
+        |(game, generation): &&(GameId, GameDefinitions)| definitions.game_generations.get(game) != Some(generation);
     let stale: HashSet<GameId> = current.iter().filter(is_stale).map(|(game, _)| *game).collect();
     if !stale.is_empty() {
         transaction.rollback().await?;
@@ -161,8 +162,9 @@ mod tests {
             from_server: true,
         };
         let mut rows = [row(1), row(2), row(1), row(2)];
-        let definitions =
-            Definitions { game_generations: [(GameId(1), 5), (GameId(2), 7)].into(), ..Definitions::default() };
+        let of = |generation| GameDefinitions { generation, ..GameDefinitions::default() };
+        let game_generations = [(GameId(1), of(5)), (GameId(2), of(7))].into();
+        let definitions = Definitions { game_generations, ..Definitions::default() };
         assert_eq!(stamp(&mut rows, &definitions), [GameId(1), GameId(2)]);
         assert_eq!(rows.map(|row| row.definitions_generation), [5, 7, 5, 7]);
     }

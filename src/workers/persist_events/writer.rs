@@ -1,6 +1,7 @@
 //! Writes groups, piece by piece: each attempt is one transaction, and `narrowing.rs` says what a failed one means.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,9 @@ use crate::workers::health::WorkHealth;
 
 /// So many times in a row the definitions of a game may change under an attempt before its rows are set aside.
 const MOST_STALE: u32 = 5;
+
+/// How often definitions that cannot be read are looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the writers of a process share.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) copy: CopyRest,
     pub(super) width: Width,
+    /// When definitions that could not be read were last looked at again.
+    looked_again: Option<Instant>,
 }
 
 /// The process is stopping: the group was not stored.
@@ -68,7 +74,7 @@ pub struct Writing<'w, 'a> {
 impl Writer {
     /// A writer on what the process shares.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, copy: CopyRest::default(), width: Width::new(usize::MAX) }
+        Self { shared, copy: CopyRest::default(), width: Width::new(usize::MAX), looked_again: None }
     }
 
     /// Stores what the jobs carry and says how each is to be settled, and whether score facts were written.
@@ -108,9 +114,41 @@ impl Writer {
 
     /// Tries to store one piece; returns what is left to try, the next one last.
     async fn attempt(&mut self, writing: &mut Writing<'_, '_>, piece: Piece) -> Result<Vec<Piece>, Stopped> {
-        let mut kept: Vec<EventRow<'_>> = piece.rows.iter().map(|row| writing.rows.rows[*row]).collect();
         let definitions = self.shared.definitions.load_full();
-        let attempt = transaction::store(&self.shared.pool, &mut kept, piece.way, &definitions).await;
+        if !definitions.unreadable.is_empty() {
+            let is_unreadable = |row: usize| {
+                let EventRow { game_id, event, .. } = &writing.rows.rows[row];
+                definitions.unreadable_for(*game_id, event.event_type).is_some()
+            };
+            let (unreadable, readable) = piece.part(is_unreadable);
+            if !unreadable.rows.is_empty() {
+                return Ok([vec![readable], self.keep_for_newer(writing, unreadable).await?].concat());
+            }
+            return self.attempt_readable(writing, readable, &definitions).await;
+        }
+        self.attempt_readable(writing, piece, &definitions).await
+    }
+
+    /// Sets rows aside that may count for a leaderboard which only a newer program can read: stored here they would never
+    /// count for it. First the definitions are looked at again, at most once a second: nobody says when they can be read.
+    async fn keep_for_newer(&mut self, writing: &mut Writing<'_, '_>, piece: Piece) -> Result<Vec<Piece>, Stopped> {
+        let now = Instant::now();
+        if self.looked_again.is_none_or(|at| now - at > LOOK_AGAIN) {
+            self.looked_again = Some(now);
+            return self.reload_for(writing, piece).await;
+        }
+        self.set_aside(writing, &piece, "a leaderboard that it may count for is defined by a newer version");
+        Ok(Vec::new())
+    }
+
+    async fn attempt_readable(
+        &mut self,
+        writing: &mut Writing<'_, '_>,
+        piece: Piece,
+        definitions: &Definitions,
+    ) -> Result<Vec<Piece>, Stopped> {
+        let mut kept: Vec<EventRow<'_>> = piece.rows.iter().map(|row| writing.rows.rows[*row]).collect();
+        let attempt = transaction::store(&self.shared.pool, &mut kept, piece.way, definitions).await;
         if piece.way == Way::Copy {
             let met_stored = attempt.as_ref().is_err_and(|e| classify(e) == Failure::UniqueViolation);
             self.copy.note(met_stored, Instant::now());

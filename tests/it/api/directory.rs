@@ -101,3 +101,72 @@ async fn a_slow_publisher_cannot_go_back_in_time_but_a_restored_database_can() {
     let directory = scoreline::directory::follow::load(&mut connection, "sl").await.unwrap().unwrap();
     assert_eq!(directory.games.len(), 9);
 }
+
+#[tokio::test]
+async fn the_same_version_of_another_history_is_published_and_read() {
+    let (db, redis) = (support::postgres::database().await, support::redis::redis());
+    let client = redis::Client::open(redis.url.as_str()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    create(&db, "lost").await;
+    publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap();
+    let stop = CancellationToken::new();
+    let source = DirectorySource::open(&redis.url, "sl").unwrap();
+    let shared = source.wait_for_first(&stop).await.unwrap();
+    let following = tokio::spawn(source.follow(shared.clone(), stop.clone()));
+    // Restored from a backup, and changed as often as before.
+    sqlx::raw_sql("DELETE FROM games; UPDATE directory_version SET version = version - 1")
+        .execute(&db.pool)
+        .await
+        .unwrap();
+    create(&db, "kept").await;
+    assert_eq!(scoreline::store::directory::version(&db.pool).await.unwrap().0, shared.load().version);
+    assert!(publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap());
+    assert!(!publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap(), "once");
+    eventually("it is read", WAIT, || async {
+        let directory = shared.load();
+        directory.games.len() == 1 && directory.games.keys().all(|slug| slug.as_str() == "kept")
+    })
+    .await;
+    stop.cancel();
+    following.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_board_that_cannot_be_read_keeps_no_revoked_key() {
+    let (db, redis) = (support::postgres::database().await, support::redis::redis());
+    let client = redis::Client::open(redis.url.as_str()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    create(&db, "one").await;
+    sqlx::raw_sql(
+        "INSERT INTO api_keys (game_id, kind, key_sha256, hint) SELECT id, 'server', sha256('first'), 'f' FROM games;
+         INSERT INTO api_keys (game_id, kind, key_sha256, hint) SELECT id, 'server', sha256('second'), 's' FROM games;
+         INSERT INTO leaderboards (game_id, slug, spec)
+         SELECT id, 'future', '{\"slug\":\"future\",\"event_type\":\"t\",\"score\":\"/s\",\"reset\":\"lunar\"}' FROM games;
+         UPDATE directory_version SET version = version + 1;",
+    )
+    .execute(&db.pool)
+    .await
+    .unwrap();
+    publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap();
+    let stop = CancellationToken::new();
+    let source = DirectorySource::open(&redis.url, "sl").unwrap();
+    let shared = source.wait_for_first(&stop).await.unwrap();
+    let following = tokio::spawn(source.follow(shared.clone(), stop.clone()));
+    assert!(shared.load().authenticate("first").is_some() && shared.load().authenticate("second").is_some());
+    sqlx::raw_sql(
+        "UPDATE api_keys SET revoked_at = now() WHERE key_sha256 = sha256('first');
+         UPDATE directory_version SET version = version + 1;",
+    )
+    .execute(&db.pool)
+    .await
+    .unwrap();
+    publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap();
+    eventually("the key is refused", WAIT, || async { shared.load().authenticate("first").is_none() }).await;
+    assert!(shared.load().authenticate("second").is_some());
+    // Who publishes hands on what it cannot read.
+    let json: std::collections::HashMap<String, String> =
+        redis::cmd("HGETALL").arg("sl:directory").query(&mut redis.connection()).unwrap();
+    assert!(json.values().any(|game| game.contains("lunar")), "{json:?}");
+    stop.cancel();
+    following.await.unwrap();
+}

@@ -66,3 +66,41 @@ async fn fine_print_10_what_postgres_showed_while_redis_was_away_does_not_go_bac
     eventually("Redis answers", Duration::from_secs(5), async || shown_of_c(&world, &game).await == (4, 200, 4, 1))
         .await;
 }
+
+#[tokio::test]
+async fn a_redis_that_went_back_shows_no_older_board() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    let period = Period { starts_at: EPOCH, ends_at: None };
+    let period = periods::ensure(&world.db.pool, generation, &period).await.unwrap();
+    world.store(generation, period, &[("a", 3), ("b", 2)]).await;
+    let key = format!("{{sl:b3:{generation}}}:version");
+    let mut redis = world.redis.connection();
+    world.publish(generation, EPOCH, 1, &[("a", 3)]).await;
+    let before: i64 = redis::cmd("GET").arg(&key).query(&mut redis).unwrap();
+    world.publish(generation, EPOCH, 2, &[("b", 2)]).await;
+    let path = "/v1/leaderboards/global/entries";
+    let version = |answer: &super::world::Answer| answer.json()["version"].as_i64().unwrap();
+    let shown = world.get(path, Some(&game.client)).await;
+    assert_eq!((shown.players().len(), version(&shown)), (2, before + 1));
+    // A replica that lagged takes over: it has neither b nor the version.
+    world.ranking.remove_period(generation, &Period::WHOLE).await.unwrap();
+    world.publish(generation, EPOCH, 1, &[("a", 3)]).await;
+    redis::cmd("SET").arg(&key).arg(before).exec(&mut redis).unwrap();
+    let until = std::time::Instant::now() + Duration::from_millis(1_500);
+    let mut last = version(&shown);
+    while std::time::Instant::now() < until {
+        let answer = world.get(path, Some(&game.client)).await;
+        assert_eq!(answer.players().len(), 2, "Postgres has both");
+        assert!(version(&answer) >= last, "{} after {last}", version(&answer));
+        last = version(&answer);
+    }
+    // Rebuilt: Redis answers again, under a later version.
+    world.make_ready(generation).await;
+    eventually("Redis answers", Duration::from_secs(5), async || {
+        let answer = world.get(path, Some(&game.client)).await;
+        version(&answer) > last && answer.players().len() == 2
+    })
+    .await;
+}

@@ -266,10 +266,10 @@ async fn an_entry_of_a_later_version_than_postgres_ever_had_is_drift() {
     let value: String = {
         let value: Vec<u8> = redis::cmd("HGET").arg(&member).arg("p-5").query(&mut stage.redis.connection()).unwrap();
         let colon = value.iter().position(|byte| *byte == b':').unwrap();
-        run(&stage, redis::cmd("HSET").arg(&member).arg("p-5").arg([b"99999", &value[colon..]].concat()));
+        run(&stage, redis::cmd("HSET").arg(&member).arg("p-5").arg([b"9999999999999999", &value[colon..]].concat()));
         String::from_utf8_lossy(&value[..colon]).into_owned()
     };
-    assert!(value.parse::<i64>().unwrap() < 99_999);
+    assert!(value.parse::<i64>().unwrap() < 9_999_999_999_999_999);
     let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
     assert_eq!((audit.redis.different, audit.redis.repaired), (1, true), "{audit:?}");
 }

@@ -153,6 +153,6 @@ async fn a_marker_that_nobody_can_read_has_every_board_rebuilt() {
     publisher.publish(&[99, 1, 2]).await.unwrap();
     assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Doubtful]);
     // Nor does a rebuild make it ready that may have read before.
-    let late = arena.ranking.finish_rebuild(&rebuilding).await;
+    let late = arena.ranking.finish_rebuild(&rebuilding, 1).await;
     assert!(matches!(late, Err(RebuildError::Overtaken)), "{late:?}");
 }

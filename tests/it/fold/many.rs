@@ -116,11 +116,11 @@ async fn many_entries_for_a_board_that_is_not_there_or_being_rebuilt_go_where_fe
     assert!(arena.redis_state(board).is_empty());
     let token = arena.ranking.begin_rebuild(board).await.unwrap();
     assert_eq!(publish(2).await.unwrap(), PublishOutcome::Shadow);
-    arena.ranking.finish_rebuild(&token).await.unwrap();
+    arena.ranking.finish_rebuild(&token, 1).await.unwrap();
     let token = arena.ranking.begin_rebuild(board).await.unwrap();
     assert_eq!(publish(3).await.unwrap(), PublishOutcome::Live);
     // What was published meanwhile is all that the swap has.
-    arena.ranking.finish_rebuild(&token).await.unwrap();
+    arena.ranking.finish_rebuild(&token, 1).await.unwrap();
     let state = state(&arena, board);
     assert_eq!(state["p:0..:rank"].len(), PLAYERS * 2);
     assert!(state["p:0..:member"].iter().all(|value| value.contains("=3:")));
@@ -180,7 +180,7 @@ async fn fine_print_10_writers_of_many_entries_and_rebuilds_beside_each_other_le
                 })
                 .collect();
             arena.ranking.write_rebuild(&token, &Period::WHOLE, Order::Descending, &read).await.unwrap();
-            arena.ranking.finish_rebuild(&token).await.unwrap();
+            arena.ranking.finish_rebuild(&token, 1).await.unwrap();
         }
         rebuilt.store(true, Ordering::Relaxed);
     };

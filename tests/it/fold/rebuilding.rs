@@ -74,7 +74,7 @@ async fn fine_print_10_publications_during_a_rebuild_are_in_the_board_that_it_ma
     arena.ranking.write_rebuild(&token, &Period::WHOLE, Order::Descending, &read).await.unwrap();
     arena.score(board, &[play("b", 10, 2)]).await;
     let live = arena.redis_state(board);
-    arena.ranking.finish_rebuild(&token).await.unwrap();
+    arena.ranking.finish_rebuild(&token, 1).await.unwrap();
     let swapped = arena.redis_state(board);
     let expected = [(1, "b".into(), 10), (2, "a".into(), 9), (3, "d".into(), 5), (4, "c".into(), 3)];
     assert_eq!(arena.top(board).await, expected);
@@ -104,7 +104,7 @@ async fn fine_print_10_a_removal_during_a_rebuild_leaves_a_tombstone_until_the_s
     publish(newer + 1, &back).await.unwrap();
     // What the rebuild read before must not bring it back.
     arena.ranking.write_rebuild(&token, &Period::WHOLE, Order::Descending, &read).await.unwrap();
-    arena.ranking.finish_rebuild(&token).await.unwrap();
+    arena.ranking.finish_rebuild(&token, 1).await.unwrap();
     assert_eq!(arena.top(board).await, [(1, "b".into(), 2), (2, "c".into(), 1)]);
     assert_eq!(arena.ranking.lookup(&arena.whole(board), &["c"]).await.unwrap().entries.len(), 1);
     publish(newer + 2, &left).await.unwrap();
@@ -156,9 +156,9 @@ async fn fine_print_10_the_swap_is_fenced_by_the_rebuilds_token() {
     let other = arena.ranking.begin_rebuild(board).await.unwrap();
     let late = arena.ranking.write_rebuild(&frozen, &Period::WHOLE, Order::Descending, &stale).await;
     assert!(matches!(late, Err(RebuildError::Overtaken)));
-    assert!(matches!(arena.ranking.finish_rebuild(&frozen).await, Err(RebuildError::Overtaken)));
+    assert!(matches!(arena.ranking.finish_rebuild(&frozen, 1).await, Err(RebuildError::Overtaken)));
     arena.ranking.abort_rebuild(&frozen).await.unwrap();
-    arena.ranking.finish_rebuild(&other).await.unwrap();
+    arena.ranking.finish_rebuild(&other, 1).await.unwrap();
     assert_eq!(arena.top(board).await, [], "nothing of the frozen one's shadow is left");
 }
 

@@ -66,6 +66,7 @@ pub fn game(id: i32, slug: &str, player_events: Option<u32>, game_events: Option
         limit_game_events: game_events,
         feeds: HashMap::from([("game_ended".to_owned(), vec![global])]),
         leaderboards: HashMap::new(),
+        unreadable: std::collections::HashSet::new(),
     }
 }
 
@@ -75,6 +76,7 @@ pub fn directory(demo: GameEntry) -> Directory {
     let entry = |id, kind, game: &Arc<GameEntry>| KeyEntry { id, kind, game: Arc::clone(game) };
     Directory {
         version: 1,
+        mark: String::new(),
         keys: HashMap::from([
             (hash(CLIENT), entry(1, KeyKind::Client, &demo)),
             (hash(SERVER), entry(2, KeyKind::Server, &demo)),

@@ -138,7 +138,7 @@ async fn a_job_that_its_runner_forgets_or_panics_on_is_retried() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn point_8_a_payload_that_nobody_can_read_is_a_dead_letter_and_the_worker_goes_on() {
     let rig = rig().await;
-    for (name, bytes) in [("empty", &[][..]), ("newer", &[9, 1]), ("unknown", &[1, 200, 7])] {
+    for (name, bytes) in [("empty", &[][..]), ("text", b"nonsense"), ("unknown", &[1, 200, 7])] {
         rig.queue.push(Lane::High, name, bytes).await.unwrap();
     }
     rig.queue.push(Lane::High, "fine", &payload("fine")).await.unwrap();
@@ -152,5 +152,26 @@ async fn point_8_a_payload_that_nobody_can_read_is_a_dead_letter_and_the_worker_
     reasons.sort();
     assert_eq!(reasons, ["undecodable", "unknown_kind", "unknown_version"]);
     assert_eq!(worker.runs(), 1, "no runner ever sees them");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_of_a_newer_program_waits_for_it_and_never_dies() {
+    let rig = rig().await;
+    for (name, bytes) in [("version", &[2, 1, 7][..]), ("kind", &[1, 2, 7])] {
+        rig.queue.push(Lane::High, name, bytes).await.unwrap();
+    }
+    rig.queue.push(Lane::High, "fine", &payload("fine")).await.unwrap();
+    let worker = Worker::start(&rig.queue, options(), async |job| settle(&job, Settlement::Done).await);
+    eventually("both are set aside, one is done", SOON, async || {
+        let status = rig.queue.status().await.unwrap();
+        status.delayed == 2 && status.totals.get("done") == Some(&1)
+    })
+    .await;
+    let status = rig.queue.status().await.unwrap();
+    assert_eq!((status.dead, status.jobs, worker.runs()), (0, 2, 1));
+    let troubles: std::collections::HashMap<String, String> =
+        redis::cmd("HGETALL").arg(rig.queue.keys().trouble()).query(&mut rig.redis.connection()).unwrap();
+    assert!(troubles.values().all(|trouble| trouble.starts_with("0 0 ")), "no attempt is charged: {troubles:?}");
     worker.stop().await;
 }

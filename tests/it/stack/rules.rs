@@ -57,10 +57,12 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("http", vec!["config", "domain", "lifecycle", "telemetry"]),
         ("ingest", vec!["config", "directory", "domain", "http", "lifecycle", "queue", "telemetry"]),
         ("workers", vec!["config", "domain", "lifecycle", "queue", "store", "telemetry"]),
-        ("board_rebuild", vec!["domain", "ranking", "store", "telemetry"]),
+        ("beacon", vec!["ranking", "store"]),
+        ("board_rebuild", vec!["beacon", "domain", "ranking", "store", "telemetry"]),
         (
             "aggregator",
             vec![
+                "beacon",
                 "board_rebuild",
                 "config",
                 "directory",

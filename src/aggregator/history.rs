@@ -1,0 +1,143 @@
+//! Whether Postgres is still the one that Redis was told of. One that was restored from a backup, or promoted without its
+//! last commits, has gone back in time: every board in Redis is rebuilt, closed periods too, and definitions are loaded
+//! anew, because its counters may reach numbers that they had before, for something else.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::rules::Rules;
+use super::shards::Shards;
+use crate::beacon::{self, BeaconError};
+use crate::domain::ids::BoardGenerationId;
+use crate::ranking::Ranking;
+use crate::store::beacons::{self, Beacon};
+use crate::store::facts;
+use crate::store::pool::Pool;
+use crate::telemetry::metrics as names;
+
+/// How often it is looked.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How old the last beacon may be before the next one is written: with the interval, no older than five seconds.
+const BEACON_INTERVAL: Duration = Duration::from_millis(3_500);
+/// How many looks bring back what was put aside, once a definition can be read again: longer than a fold takes.
+const LOOKS_TO_BRING_BACK: u32 = 15;
+/// Who folds this shard writes beacons.
+const LEADERS_SHARD: i16 = 0;
+
+/// Watches Postgres's history.
+pub struct History<'a> {
+    pool: &'a Pool,
+    ranking: &'a Ranking,
+    rules: &'a Rules,
+    wanted: &'a Arc<Notify>,
+    era: String,
+    written: Option<Instant>,
+    unreadable: HashSet<BoardGenerationId>,
+    bring_back: u32,
+}
+
+impl<'a> History<'a> {
+    /// Watches with these; `wanted` is told when boards must be rebuilt.
+    pub fn new(pool: &'a Pool, ranking: &'a Ranking, rules: &'a Rules, wanted: &'a Arc<Notify>) -> Self {
+        Self {
+            pool,
+            ranking,
+            rules,
+            wanted,
+            era: String::new(),
+            written: None,
+            unreadable: HashSet::new(),
+            bring_back: 0,
+        }
+    }
+
+    /// Looks each second until `stop`.
+    pub async fn watch(mut self, shards: &Shards, stop: &CancellationToken) {
+        let mut healthy = true;
+        loop {
+            let leads = super::shards::numbers(&shards.held()).contains(&LEADERS_SHARD);
+            let looked = tokio::select! {
+                () = stop.cancelled() => return,
+                looked = self.look(leads) => looked,
+            };
+            let looked = match looked {
+                Ok(()) => self.look_at_unreadable(shards).await.map_err(BeaconError::from),
+                failed => failed,
+            };
+            match looked {
+                Ok(()) => healthy = true,
+                Err(error) if std::mem::replace(&mut healthy, false) => {
+                    tracing::warn!(%error, "it is not known whether Postgres went back in time; looking each second");
+                }
+                Err(_) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Looks once. Who `leads` asks Postgres and writes beacons; everybody follows what Redis was told.
+    ///
+    /// # Errors
+    /// [`BeaconError`]: the next look finds out.
+    pub async fn look(&mut self, leads: bool) -> Result<(), BeaconError> {
+        let mut known = self.ranking.beacon().await?;
+        if leads {
+            let stands = match &known {
+                Some(known) => {
+                    let beacon = Beacon { sequence: known.sequence, mark: known.mark };
+                    beacons::stands(self.pool, &beacon).await?
+                }
+                None => false,
+            };
+            if !stands {
+                let Beacon { sequence, mark } = beacons::write(self.pool).await?;
+                let began = self.ranking.begin_era(known.as_ref(), sequence, mark).await?;
+                if began && known.is_some() {
+                    metrics::counter!(names::POSTGRES_WENT_BACK, "role" => "cron").increment(1);
+                    tracing::error!("Postgres has gone back in time; every leaderboard in Redis is rebuilt");
+                }
+                self.written = began.then(Instant::now);
+                known = self.ranking.beacon().await?;
+            } else if self.written.is_none_or(|at| at.elapsed() > BEACON_INTERVAL) {
+                beacon::attest(self.pool, self.ranking).await?;
+                self.written = Some(Instant::now());
+            }
+        }
+        let era = known.map(|known| known.era).unwrap_or_default();
+        if era != self.era {
+            self.rules.reload().await?;
+            self.era = era;
+            self.wanted.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Definitions that cannot be read are looked at again, since nobody may say when they can; what was put aside for
+    /// them is then brought back, for as long as a fold may still put something aside that began before.
+    async fn look_at_unreadable(&mut self, shards: &Shards) -> Result<(), sqlx::Error> {
+        let ids = |rules: &Rules| rules.current().unreadable.keys().copied().collect::<HashSet<BoardGenerationId>>();
+        self.unreadable.extend(ids(self.rules));
+        if !self.unreadable.is_empty() {
+            self.rules.reload().await?;
+        }
+        let unreadable = ids(self.rules);
+        metrics::gauge!(names::UNREADABLE_LEADERBOARDS, "role" => "cron").set(unreadable.len() as f64);
+        if !self.unreadable.is_subset(&unreadable) {
+            self.bring_back = LOOKS_TO_BRING_BACK;
+        }
+        if self.bring_back > 0 {
+            facts::bring_back(self.pool, &super::shards::numbers(&shards.held())).await?;
+            self.bring_back -= 1;
+        }
+        self.unreadable = unreadable;
+        Ok(())
+    }
+}

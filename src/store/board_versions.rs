@@ -1,0 +1,47 @@
+//! Versions of boards, on one scale for Postgres and Redis: microseconds of the database's clock, and always more than the
+//! one before. Folds carry them to Redis, so that whoever answers, a version never goes back and never comes twice.
+
+use sqlx::PgConnection;
+
+use crate::domain::ids::BoardGenerationId;
+use crate::store::pool::Pool;
+
+/// Notes that a fold of this entry version changed these boards. The last statement of its transaction: from here to the
+/// commit no other fold can change them, so versions grow in the order in which folds become visible. Locks by id.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn note(transaction: &mut PgConnection, boards: &[i32], version: i64) -> Result<(), sqlx::Error> {
+    if boards.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO board_versions AS b (generation_id, version)
+         SELECT changed.id, $2 FROM unnest($1::integer[]) AS changed (id) ORDER BY changed.id
+         ON CONFLICT (generation_id) DO UPDATE SET version = greatest(excluded.version, b.version + 1)",
+    )
+    .bind(boards)
+    .bind(version)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// Issues the version of a board that is built anew: more than any generation of its leaderboard ever had.
+///
+/// # Errors
+/// Whatever Postgres says; a generation that is gone violates a foreign key.
+pub async fn issue(pool: &Pool, board: BoardGenerationId) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "INSERT INTO board_versions AS b (generation_id, version)
+         SELECT $1, greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+                             (SELECT max(v.version) + 1 FROM leaderboard_generations mine
+                                JOIN leaderboard_generations g ON g.leaderboard_id = mine.leaderboard_id
+                                JOIN board_versions v ON v.generation_id = g.id WHERE mine.id = $1))
+         ON CONFLICT (generation_id) DO UPDATE SET version = greatest(excluded.version, b.version + 1)
+         RETURNING version",
+    )
+    .bind(board.0)
+    .fetch_one(pool)
+    .await
+}

@@ -1,0 +1,267 @@
+//! A database that goes back in time: a backup restored, or a replica promoted without the last commits. Boards do not keep
+//! what it lost, and nothing new is taken for old.
+
+use scoreline::aggregator::history::History;
+use scoreline::aggregator::rebuild::check_boards;
+use scoreline::domain::ids::BoardGenerationId;
+use scoreline::ranking::BoardStatus;
+use scoreline::store::standings::small_board;
+use serde_json::json;
+
+use super::arena::{Arena, play, seconds};
+
+/// What a backup keeps of the tables that a fold writes.
+const BACK_UP: &str = "
+    CREATE TABLE past_entries AS TABLE leaderboard_entries;
+    CREATE TABLE past_versions AS TABLE board_versions;
+    CREATE TABLE past_beacons AS TABLE beacons;
+    CREATE TABLE past_counters AS
+        SELECT (SELECT last_value FROM entry_version) AS entry_version,
+               (SELECT last_value FROM beacons_sequence_seq) AS beacon;";
+/// The database is as it was when it was backed up, counters too.
+const GO_BACK: &str = "
+    DELETE FROM leaderboard_entries; INSERT INTO leaderboard_entries SELECT * FROM past_entries;
+    DELETE FROM board_versions; INSERT INTO board_versions SELECT * FROM past_versions;
+    DELETE FROM beacons; INSERT INTO beacons OVERRIDING SYSTEM VALUE SELECT * FROM past_beacons;
+    DELETE FROM dirty_entries;
+    SELECT setval('entry_version', entry_version), setval('beacons_sequence_seq', beacon) FROM past_counters;";
+
+async fn run(arena: &Arena, script: &'static str) {
+    sqlx::raw_sql(script).execute(&mut arena.database.superuser().await).await.unwrap();
+}
+
+async fn look(arena: &Arena) {
+    History::new(arena.pool(), &arena.ranking, &arena.rules, &arena.wanted).look(true).await.unwrap();
+}
+
+async fn status(arena: &Arena, board: BoardGenerationId) -> BoardStatus {
+    arena.ranking.status(&[board]).await.unwrap()[0]
+}
+
+/// A daily board in Redis with a closed period and an open one, made in an era.
+async fn two_days(arena: &Arena) -> BoardGenerationId {
+    let board = arena.board("daily", json!({"reset": "daily"})).await;
+    look(arena).await;
+    arena.rebuild(board).await;
+    arena.score(board, &[play("a", 5, 0), play("a", 5, 86_400)]).await;
+    run(arena, "UPDATE leaderboard_periods SET state = 'closed', closed_at = now() WHERE id = 1").await;
+    board
+}
+
+async fn day(arena: &Arena, board: BoardGenerationId, day: i64) -> Vec<(u64, String, i64)> {
+    let period = arena.rules.board(board).unwrap().schedule.period_at(seconds(day * 86_400));
+    arena.top_of(&scoreline::ranking::BoardPeriod { period, ..arena.whole(board) }).await
+}
+
+#[tokio::test]
+async fn a_restored_database_has_every_period_rebuilt() {
+    let arena = Arena::new().await;
+    let board = two_days(&arena).await;
+    run(&arena, BACK_UP).await;
+    // What the backup does not have: scores of both days, and beacons.
+    arena
+        .score(board, &[play("a", 60, 1), play("ghost", 70, 1), play("a", 60, 86_401), play("ghost", 70, 86_401)])
+        .await;
+    run(&arena, "UPDATE leaderboard_periods SET state = 'open' WHERE id = 1").await;
+    arena.score(board, &[play("a", 60, 2), play("ghost", 70, 2)]).await;
+    run(&arena, "UPDATE leaderboard_periods SET state = 'closed' WHERE id = 1").await;
+    look(&arena).await;
+    assert_eq!(status(&arena, board).await, BoardStatus::Ready);
+    run(&arena, GO_BACK).await;
+    arena.score(board, &[play("b", 7, 86_402)]).await;
+    look(&arena).await;
+    assert_eq!(status(&arena, board).await, BoardStatus::Doubtful);
+    check_boards(arena.pool(), &arena.ranking, &arena.rules).await.unwrap();
+    assert_eq!(status(&arena, board).await, BoardStatus::Ready);
+    assert_eq!(day(&arena, board, 0).await, [(1, "a".into(), 5)], "a closed period too");
+    assert_eq!(day(&arena, board, 1).await, [(1, "b".into(), 7), (2, "a".into(), 5)]);
+}
+
+#[tokio::test]
+async fn the_same_number_of_beacons_is_not_the_same_history() {
+    let arena = Arena::new().await;
+    let board = two_days(&arena).await;
+    run(&arena, BACK_UP).await;
+    let attest = || scoreline::beacon::attest(arena.pool(), &arena.ranking);
+    attest().await.unwrap();
+    let told = arena.ranking.beacon().await.unwrap().unwrap();
+    run(&arena, GO_BACK).await;
+    // The restored database writes as many, and more, before anybody looks.
+    for _ in 0..3 {
+        scoreline::store::beacons::write(arena.pool()).await.unwrap();
+    }
+    attest().await.unwrap();
+    assert_eq!(arena.ranking.beacon().await.unwrap(), Some(told), "what does not stand is not covered up");
+    look(&arena).await;
+    assert_eq!(status(&arena, board).await, BoardStatus::Doubtful);
+}
+
+#[tokio::test]
+async fn a_promotion_makes_every_board_doubtful() {
+    let arena = Arena::new().await;
+    let board = two_days(&arena).await;
+    assert_eq!(status(&arena, board).await, BoardStatus::Ready);
+    // Beacons of before the promotion are on another timeline.
+    run(&arena, "UPDATE beacons SET timeline = '00000000'").await;
+    look(&arena).await;
+    assert_eq!(status(&arena, board).await, BoardStatus::Doubtful);
+}
+
+#[tokio::test]
+async fn a_database_that_did_not_go_back_is_not_doubted() {
+    let arena = Arena::new().await;
+    let board = two_days(&arena).await;
+    let era = arena.ranking.beacon().await.unwrap().unwrap().era;
+    for _ in 0..3 {
+        look(&arena).await;
+        arena.rebuild(board).await;
+    }
+    assert_eq!(arena.ranking.beacon().await.unwrap().unwrap().era, era);
+    assert_eq!(status(&arena, board).await, BoardStatus::Ready);
+}
+
+#[tokio::test]
+async fn a_generation_of_the_lost_future_is_not_taken_for_the_new_one() {
+    let arena = Arena::new().await;
+    let board = two_days(&arena).await;
+    // Nobody knows the board of this number when the era begins; later one is made that gets it.
+    run(
+        &arena,
+        "UPDATE leaderboard_generations SET state = 'retired'; UPDATE directory_version SET version = version + 1;",
+    )
+    .await;
+    arena.rules.refresh().await.unwrap();
+    run(&arena, "DELETE FROM beacons").await;
+    look(&arena).await;
+    assert_eq!(status(&arena, board).await, BoardStatus::Doubtful);
+}
+
+#[tokio::test]
+async fn entry_versions_are_ahead_of_the_lost_future() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({"operator": "set"})).await;
+    arena.rebuild(board).await;
+    arena.score(board, &[play("a", 1, 0)]).await;
+    let before = arena.entries(board).await["a"].3;
+    run(&arena, "SELECT setval('entry_version', 5)").await;
+    arena.score(board, &[play("a", 2, 1)]).await;
+    assert!(arena.entries(board).await["a"].3 > before);
+    assert_eq!(arena.top(board).await, [(1, "a".into(), 2)], "Redis does not take it for an old one");
+}
+
+#[tokio::test]
+async fn two_folds_that_catch_up_at_once_have_two_versions() {
+    let arena = Arena::new().await;
+    run(&arena, "SELECT setval('entry_version', 5)").await;
+    let take = async || {
+        let mut transaction = arena.pool().begin().await.unwrap();
+        let version = scoreline::store::markers::next_version(&mut transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+        version
+    };
+    let mut versions: Vec<i64> = futures_util::future::join_all((0..20).map(|_| take())).await;
+    versions.sort_unstable();
+    versions.dedup();
+    assert_eq!(versions.len(), 20, "{versions:?}");
+    assert!(versions[0] > 1_700_000_000_000_000, "microseconds of the clock: {versions:?}");
+}
+
+#[tokio::test]
+async fn postgres_and_redis_answer_under_one_version() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    let rebuilt = arena.rebuild(board).await;
+    assert_eq!(arena.ranking.version(board).await.unwrap(), Some(rebuilt.version));
+    let mut last = rebuilt.version;
+    for round in 0..3 {
+        arena.score(board, &[play("a", round, round), play("b", round, round), play("c", round, round)]).await;
+        let redis = arena.ranking.version(board).await.unwrap().unwrap();
+        let postgres = small_board(arena.pool(), 1, 100).await.unwrap().unwrap();
+        assert_eq!((postgres.version, postgres.entries.len()), (redis, 3));
+        assert!(redis > last);
+        last = redis;
+    }
+    let rebuilt = arena.rebuild(board).await;
+    assert_eq!(small_board(arena.pool(), 1, 100).await.unwrap().unwrap().version, rebuilt.version);
+}
+
+#[tokio::test]
+async fn a_version_never_comes_twice_though_redis_lost_some() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    let key = format!("{{sl:b3:{board}}}:version");
+    let mut seen = Vec::new();
+    let mut round = 0;
+    // Redis as it was before (it crashed, or a replica that lagged took over), and without the version (it evicted it).
+    for lose in ["nothing", "back", "gone"] {
+        for _ in 0..2 {
+            round += 1;
+            arena.score(board, &[play("a", round, round)]).await;
+            seen.push(arena.ranking.version(board).await.unwrap().unwrap());
+        }
+        let mut connection = arena.redis.connection();
+        match lose {
+            "back" => redis::cmd("SET").arg(&key).arg(seen[0]).exec(&mut connection).unwrap(),
+            "gone" => redis::cmd("DEL").arg(&key).exec(&mut connection).unwrap(),
+            _ => {}
+        }
+    }
+    arena.score(board, &[play("a", 100, 100)]).await;
+    seen.push(arena.ranking.version(board).await.unwrap().unwrap());
+    assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_part_of_a_fold_is_not_shown_under_the_folds_version() {
+    let arena = Arena::new().await;
+    let board = arena.board("daily", json!({"reset": "daily"})).await;
+    arena.rebuild(board).await;
+    let (sender, mut notices) = tokio::sync::mpsc::unbounded_channel();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let listening = {
+        let (ranking, stop) = (arena.ranking.clone(), stop.clone());
+        tokio::spawn(async move { ranking.listen(stop, |notice| sender.send(notice).unwrap_or_default()).await })
+    };
+    assert_eq!(notices.recv().await.unwrap(), None, "subscribed");
+    let players: Vec<String> = (0..400).map(|n| format!("p-{n}")).collect();
+    let today: Vec<_> = players.iter().map(|p| play(p, 1, 0)).collect();
+    let tomorrow: Vec<_> = players.iter().take(3).map(|p| play(p, 1, 86_400)).collect();
+    arena.facts(board, &[today, tomorrow].concat()).await;
+    let folded = arena.fold().await.marker.unwrap();
+    let version = i64::from_le_bytes(folded.bytes[1..9].try_into().unwrap());
+    arena.publish().await;
+    let mut announced = Vec::new();
+    while announced.last() != Some(&version) {
+        let (_, version) = notices.recv().await.unwrap().unwrap();
+        announced.push(version);
+    }
+    assert!(announced.len() > 1 && announced.is_sorted_by(|a, b| a < b), "{announced:?}");
+    assert_eq!(arena.ranking.version(board).await.unwrap(), Some(version));
+    stop.cancel();
+    listening.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_marker_of_a_newer_program_is_kept_and_doubts_every_board() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    run(&arena, "INSERT INTO dirty_entries (shard, entries) VALUES (0, '\\x09'), (0, '\\x01')").await;
+    // A process that has just started knows no board yet.
+    let fresh = std::sync::Arc::new(scoreline::aggregator::rules::Rules::new(arena.pool().clone()));
+    let (pool, ranking, shards) = (arena.pool().clone(), arena.ranking.clone(), arena.shards.clone());
+    let clock = scoreline::domain::clock::Clock::system();
+    let wanted = arena.wanted.clone();
+    let mut publisher = scoreline::aggregator::publish::Publisher::new(pool, ranking, fresh, shards, clock, wanted);
+    while publisher.publish_leftovers().await.unwrap() {}
+    assert_eq!(status(&arena, board).await, BoardStatus::Doubtful);
+    assert_eq!(arena.count("SELECT count(*) FROM dirty_entries WHERE shard = -1 AND entries = '\\x09'").await, 1);
+    assert_eq!(arena.count("SELECT count(*) FROM dirty_entries").await, 1, "what is damaged says nothing to anybody");
+    // Who waits for markers does not wait for it, and whoever folds the shard next may be able to read it.
+    let mut connection = arena.pool().acquire().await.unwrap();
+    assert!(scoreline::store::markers::up_to(&mut connection, None).await.unwrap().1);
+    arena.shards.release().await;
+    arena.shards.renew().await.unwrap();
+    assert_eq!(arena.count("SELECT count(*) FROM dirty_entries WHERE shard = 0").await, 1);
+}

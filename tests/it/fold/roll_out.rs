@@ -1,0 +1,55 @@
+//! A newer program runs beside this one: what it defined is kept for it, and brought back when it can be read.
+
+use std::time::Duration;
+
+use scoreline::domain::ids::BoardGenerationId;
+use serde_json::json;
+
+use super::arena::{Arena, play, stop};
+use crate::support::eventually;
+
+async fn define(arena: &Arena, board: BoardGenerationId, reset: &str) {
+    sqlx::query("UPDATE leaderboard_generations SET spec = jsonb_set(spec, '{reset}', $2::text::jsonb) WHERE id = $1")
+        .bind(board.0)
+        .bind(reset)
+        .execute(arena.pool())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn facts_of_an_unreadable_leaderboard_are_kept() {
+    let arena = Arena::new().await;
+    let (known, future) = (arena.board("known", json!({})).await, arena.board("future", json!({})).await);
+    arena.rebuild(known).await;
+    arena.rebuild(future).await;
+    arena.facts(known, &[play("a", 1, 0)]).await;
+    arena.facts(future, &[play("a", 2, 0), play("b", 3, 0)]).await;
+    define(&arena, future, r#""lunar""#).await;
+    arena.rules.reload().await.unwrap();
+    arena.fold().await;
+    arena.publish().await;
+    assert_eq!(arena.top(known).await, [(1, "a".into(), 1)], "who can be read goes on");
+    assert_eq!(arena.count("SELECT coalesce(sum(fact_count), 0)::bigint FROM score_facts WHERE shard < 0").await, 2);
+    let waits = "SELECT count(*) FROM score_facts WHERE shard < 0 AND games = ARRAY[(SELECT id FROM games)]";
+    assert!(arena.count(waits).await > 0, "and still hold back its periods");
+    // The definition can be read again: a cron that runs finds out by itself.
+    define(&arena, future, r#""never""#).await;
+    arena.rules.reload().await.unwrap();
+    let whole = arena.whole(future);
+    define(&arena, future, r#""lunar""#).await;
+    arena.shards.release().await;
+    let cron = arena.start("cron");
+    eventually("it holds what it cannot read", Duration::from_secs(10), || async {
+        arena.count("SELECT count(*) FROM leases WHERE holder = 'cron'").await == 4 && arena.count(waits).await > 0
+    })
+    .await;
+    define(&arena, future, r#""never""#).await;
+    eventually("what was kept counts", Duration::from_secs(15), || async {
+        let page = arena.ranking.page(&whole, 10, None, scoreline::ranking::Direction::Forward).await;
+        page.is_ok_and(|page| page.entries.len() == 2)
+    })
+    .await;
+    stop(cron).await;
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0);
+}
