@@ -120,7 +120,8 @@ impl Board {
             if period.is_late(event.received_at, definition.grace_seconds) {
                 continue;
             }
-            let own = Standing { score: sign * event.score, moment: (event.occurred_at, event.id) };
+            let moved = event.score != 0 || !matches!(definition.operator, Operator::Incr | Operator::Decr);
+            let own = Standing { score: sign * event.score, moment: (event.occurred_at, event.id), moved };
             let players = periods.entry(period).or_default();
             let so_far = players.entry(&event.player).or_insert(own);
             if so_far.moment != own.moment {
@@ -154,6 +155,8 @@ impl Board {
 struct Standing {
     score: i64,
     moment: (Micros, Uuid),
+    /// Whether anything moved it: sums of nothing but zeros were reached with the first of them.
+    moved: bool,
 }
 
 impl Standing {
@@ -164,7 +167,13 @@ impl Standing {
             Operator::Best => {}
             Operator::Incr | Operator::Decr => {
                 self.score += other.score;
-                self.moment = self.moment.max(other.moment);
+                let later = match (self.moved, other.moved) {
+                    (true, true) => other.moment > self.moment,
+                    (false, false) => other.moment < self.moment,
+                    (_, moved) => moved,
+                };
+                self.moment = if later { other.moment } else { self.moment };
+                self.moved |= other.moved;
             }
             Operator::Set if other.moment > self.moment => *self = other,
             Operator::Set => {}
@@ -209,5 +218,7 @@ mod tests {
         assert_eq!(sum[3], place(4, "c", 4, 2));
         assert_eq!(latest[3], place(4, "c", 1, 2));
         assert_eq!(shown("decr", "ordinal", &events)[0], place(1, "c", -4, 2));
+        let zeros = [(1, 5, "a", 7), (2, 9, "a", 0), (3, 1, "b", 0), (4, 2, "b", 0), (5, 3, "c", 0), (6, 1, "c", 2)];
+        assert_eq!(shown("incr", "ordinal", &zeros), [place(1, "a", 7, 5), place(2, "c", 2, 1), place(3, "b", 0, 1)]);
     }
 }

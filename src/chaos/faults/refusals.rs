@@ -14,7 +14,7 @@ use crate::bench::rig::Role;
 use crate::chaos::ChaosError;
 use crate::chaos::plan::Kind;
 use crate::chaos::probe::DEPENDENCY_BOUND;
-use crate::chaos::world::World;
+use crate::chaos::world::{PATIENCE, World};
 use crate::stack::postgres_roles::PROCESSES;
 
 /// Rights that processes cannot do without.
@@ -40,7 +40,7 @@ impl World {
         self.administer("ALTER SYSTEM RESET default_transaction_read_only").await?;
         let since = Instant::now();
         seen?;
-        self.follow_a_probe(Kind::PostgresReadOnly.name(), since, Some(DEPENDENCY_BOUND)).await
+        self.work_goes_on(Kind::PostgresReadOnly, since).await
     }
 
     /// Takes some rights from the processes, or all.
@@ -57,7 +57,7 @@ impl World {
         }
         let since = Instant::now();
         seen?;
-        self.follow_a_probe(Kind::PostgresRights.name(), since, Some(DEPENDENCY_BOUND)).await
+        self.work_goes_on(Kind::PostgresRights, since).await
     }
 
     /// Gives the processes' role another password, as when it is rotated on one side only.
@@ -73,7 +73,24 @@ impl World {
         self.administer(&format!("ALTER ROLE {PROCESSES} PASSWORD '{password}'")).await?;
         let since = Instant::now();
         seen?;
-        self.follow_a_probe(Kind::PostgresPassword.name(), since, Some(DEPENDENCY_BOUND)).await
+        self.work_goes_on(Kind::PostgresPassword, since).await
+    }
+
+    /// Within the promised time jobs run again. A probe then waits behind all that came during half a minute.
+    async fn work_goes_on(&mut self, kind: Kind, since: Instant) -> Result<(), ChaosError> {
+        let count = "SELECT count(*) FROM events";
+        let before: i64 = sqlx::query_scalar(count).fetch_one(&self.admin).await?;
+        let more = async |world: &Self| {
+            let now: i64 = sqlx::query_scalar(count).fetch_one(&world.admin).await?;
+            Ok(now > before)
+        };
+        match self.holds_within(PATIENCE, more).await? {
+            Some(_) => {
+                self.report.recovered(kind.name(), "jobs run again", since.elapsed(), Some(DEPENDENCY_BOUND));
+            }
+            None => self.report.violated(format!("after {}: no job runs within {PATIENCE:?}", kind.name())),
+        }
+        self.follow_a_probe(kind.name(), since, None).await
     }
 
     /// Waits; batches are taken meanwhile. `said`: those who write must say that they are not ready.
