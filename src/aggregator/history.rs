@@ -2,7 +2,6 @@
 //! last commits, has gone back in time: every board in Redis is rebuilt, closed periods too, and definitions are loaded
 //! anew, because its counters may reach numbers that they had before, for something else.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::rules::Rules;
 use super::shards::Shards;
 use crate::beacon::{self, BeaconError};
-use crate::domain::ids::BoardGenerationId;
 use crate::ranking::Ranking;
 use crate::store::beacons::{self, Beacon};
 use crate::store::facts;
@@ -37,23 +35,13 @@ pub struct History<'a> {
     wanted: &'a Arc<Notify>,
     era: String,
     written: Option<Instant>,
-    unreadable: HashSet<BoardGenerationId>,
     bring_back: u32,
 }
 
 impl<'a> History<'a> {
     /// Watches with these; `wanted` is told when boards must be rebuilt.
     pub fn new(pool: &'a Pool, ranking: &'a Ranking, rules: &'a Rules, wanted: &'a Arc<Notify>) -> Self {
-        Self {
-            pool,
-            ranking,
-            rules,
-            wanted,
-            era: String::new(),
-            written: None,
-            unreadable: HashSet::new(),
-            bring_back: 0,
-        }
+        Self { pool, ranking, rules, wanted, era: String::new(), written: None, bring_back: 0 }
     }
 
     /// Looks each second until `stop`.
@@ -123,21 +111,18 @@ impl<'a> History<'a> {
     /// Definitions that cannot be read are looked at again, since nobody may say when they can; what was put aside for
     /// them is then brought back, for as long as a fold may still put something aside that began before.
     async fn look_at_unreadable(&mut self, shards: &Shards) -> Result<(), sqlx::Error> {
-        let ids = |rules: &Rules| rules.current().unreadable.keys().copied().collect::<HashSet<BoardGenerationId>>();
-        self.unreadable.extend(ids(self.rules));
-        if !self.unreadable.is_empty() {
+        if !self.rules.current().unreadable.is_empty() {
             self.rules.reload().await?;
         }
-        let unreadable = ids(self.rules);
-        metrics::gauge!(names::UNREADABLE_LEADERBOARDS, "role" => "cron").set(unreadable.len() as f64);
-        if !self.unreadable.is_subset(&unreadable) {
+        metrics::gauge!(names::UNREADABLE_LEADERBOARDS, "role" => "cron")
+            .set(self.rules.current().unreadable.len() as f64);
+        if self.rules.take_readable_again() {
             self.bring_back = LOOKS_TO_BRING_BACK;
         }
         if self.bring_back > 0 {
             facts::bring_back(self.pool, &super::shards::numbers(&shards.held())).await?;
             self.bring_back -= 1;
         }
-        self.unreadable = unreadable;
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! What the aggregator knows of definitions: loaded once, again whenever they changed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::store::pool::Pool;
@@ -17,12 +18,13 @@ pub struct Rules {
     pool: Pool,
     current: ArcSwap<Definitions>,
     version: Mutex<Option<(i64, Uuid)>>,
+    readable_again: AtomicBool,
 }
 
 impl Rules {
     /// Knows nothing yet.
     pub fn new(pool: Pool) -> Self {
-        Self { pool, current: ArcSwap::default(), version: Mutex::default() }
+        Self { pool, current: ArcSwap::default(), version: Mutex::default(), readable_again: AtomicBool::default() }
     }
 
     /// The definitions as last loaded.
@@ -38,9 +40,19 @@ impl Rules {
         let mut connection = self.pool.acquire().await?;
         // Read before the definitions, so that a change between the two is noticed next time.
         let version = definitions::version(&mut connection).await?;
-        self.current.store(Arc::new(definitions::load(&mut connection).await?));
+        let loaded = Arc::new(definitions::load(&mut connection).await?);
+        let before = self.current.swap(loaded.clone());
+        if before.unreadable.keys().any(|id| !loaded.unreadable.contains_key(id)) {
+            self.readable_again.store(true, Ordering::Release);
+        }
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
         Ok(())
+    }
+
+    /// Whether a definition that could not be read can be read, or is gone, since this was asked last. Whoever loaded it:
+    /// facts may have been put aside for it between any two looks.
+    pub fn take_readable_again(&self) -> bool {
+        self.readable_again.swap(false, Ordering::AcqRel)
     }
 
     /// Loads everything anew if anything changed.
