@@ -105,10 +105,15 @@ pub async fn set_aside(pool: &Pool, id: i64) -> Result<(), sqlx::Error> {
 /// # Errors
 /// Whatever Postgres says.
 pub async fn bring_back(pool: &Pool, shards: &[i16]) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE dirty_entries SET shard = -1 - shard WHERE shard < 0 AND -1 - shard = ANY ($1)")
-        .bind(shards)
-        .execute(pool)
-        .await?;
+    sqlx::query(
+        "UPDATE dirty_entries d SET shard = -1 - d.shard
+           FROM (SELECT id FROM dirty_entries WHERE shard < 0 AND -1 - shard = ANY ($1)
+                  ORDER BY id FOR NO KEY UPDATE) AS aside
+          WHERE d.id = aside.id",
+    )
+    .bind(shards)
+    .execute(pool)
+    .await?;
     Ok(())
 }
 
