@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry::redaction::redact;
+
 /// How much a role needs a dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
@@ -98,7 +100,7 @@ impl Readiness {
 
     /// Notes that `dependency` cannot be used.
     pub fn unready(&self, dependency: &'static str, reason: impl Into<String>) {
-        self.set(dependency, DependencyState { ready: false, detail: reason.into() });
+        self.set(dependency, DependencyState { ready: false, detail: redact(&reason.into()).into_owned() });
     }
 
     fn set(&self, dependency: &'static str, state: DependencyState) {
@@ -206,5 +208,19 @@ mod tests {
         assert_eq!(readiness.report().state, State::Ready);
         stop.cancel();
         assert_eq!(readiness.report().state, State::NotReady);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_shows_no_password_and_no_line_of_postgres() {
+        let readiness = Readiness::starting("worker", CancellationToken::new());
+        readiness.started();
+        readiness.unready("postgres", "cannot reach postgres://app:canary@db/x: cannot execute COPY at line 414");
+        let said = readiness.report().reasons.join(" ");
+        assert!(said.contains("cannot execute COPY") && !said.contains("canary") && !said.contains("414"), "{said}");
     }
 }
