@@ -21,7 +21,9 @@ pub struct Beacon {
 /// Whatever Postgres says.
 pub async fn write(pool: &Pool) -> Result<Beacon, Error> {
     let on_this_timeline = sqlx::query_as(
-        "WITH old AS (DELETE FROM beacons WHERE sequence < (SELECT max(sequence) FROM beacons) - 20000)
+        "WITH old AS (DELETE FROM beacons b USING
+                         (SELECT sequence FROM beacons WHERE sequence < (SELECT max(sequence) FROM beacons) - 20000
+                           ORDER BY sequence FOR UPDATE SKIP LOCKED) AS o WHERE b.sequence = o.sequence)
          INSERT INTO beacons (mark, timeline)
          VALUES (gen_random_uuid(), left(pg_walfile_name(pg_current_wal_lsn()), 8)) RETURNING sequence, mark",
     );
