@@ -13,7 +13,7 @@ async fn a_silent_node_without_the_queue_does_not_close_ingest() {
     settings.redis.redis_url = url.into();
     let before = door::open(settings.clone()).await;
     assert_eq!(before.post(SERVER, &event(0, "t", "p")).await.status, 202);
-    silence(others[0], &nodes, Duration::from_secs(60));
+    silence(others[0], &nodes, Duration::from_secs(20));
     let after = door::open(settings).await;
     redis::cmd("SCRIPT").arg("FLUSH").exec(&mut owner.connection()).unwrap();
     // Longer than admission waits for an answer of the node that it asks each second.
