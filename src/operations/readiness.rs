@@ -209,11 +209,6 @@ mod tests {
         stop.cancel();
         assert_eq!(readiness.report().state, State::NotReady);
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn a_reason_shows_no_password_and_no_line_of_postgres() {

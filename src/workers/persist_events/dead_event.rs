@@ -49,7 +49,7 @@ pub async fn keep(
             continue;
         }
         let surely_the_server = failure == Failure::Server && pause.repeats() < PATIENCE;
-        if !surely_the_server && shared.probe.server_is_well(&shared.pool, letter.received_at).await {
+        if !surely_the_server && shared.probe.server_is_well(&shared.pool, letter.received_at, true).await {
             shared.health.working();
             return Ok(Kept::Refused(refused.to_string()));
         }

@@ -47,7 +47,8 @@ impl Writer {
         piece.failures += 1;
         let surely_the_server = failure == Failure::Server && piece.failures < PATIENCE;
         let at = writing.rows.rows[piece.rows[0]].received_at;
-        if surely_the_server || !self.shared.probe.server_is_well(&self.shared.pool, at).await {
+        let decides = piece.accused;
+        if surely_the_server || !self.shared.probe.server_is_well(&self.shared.pool, at, decides).await {
             self.wait_out(error, &mut piece).await?;
             return Ok(vec![piece]);
         }

@@ -17,10 +17,11 @@ const WELL_FOR: Duration = Duration::from_millis(500);
 pub struct Probe(Mutex<Option<Instant>>);
 
 impl Probe {
-    /// Whether the server takes a write of our own that is dated `at`.
-    pub async fn server_is_well(&self, pool: &Pool, at: Micros) -> bool {
+    /// Whether the server takes a write of our own that is dated `at`. Asked `anew` where it decides about somebody: what
+    /// was true a moment ago may have changed before the attempt that failed.
+    pub async fn server_is_well(&self, pool: &Pool, at: Micros, anew: bool) -> bool {
         let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|at| at.elapsed() < WELL_FOR) {
+        if !anew && last.is_some_and(|at| at.elapsed() < WELL_FOR) {
             return true;
         }
         let asked = Instant::now();
