@@ -12,7 +12,7 @@ pub enum Operator {
     /// The best (score, subscore) in the leaderboard's order; of equals the earliest.
     #[default]
     Best,
-    /// The latest by (`occurred_at`, `event_id`).
+    /// The latest by (`occurred_at`, `event_id`), also when it says the same as before (ADR 0008).
     Set,
     /// The sum.
     Incr,
