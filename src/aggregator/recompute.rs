@@ -37,8 +37,9 @@ use crate::store::{facts, final_periods, markers, partitions};
 const CHUNK: i64 = 5_000;
 /// Rows of the baseline taken over in one transaction.
 const BASELINE_CHUNK: i64 = 2_000;
-/// The scan rests while more facts than this wait: workers' facts must not queue behind it.
-const MAX_FACTS_WAITING: i64 = 100_000;
+/// The scan rests while more facts than this wait: workers' facts queue behind them, a fifth of a second on two quiet
+/// cores and more on busy ones. A few folds' worth keeps every lane at work.
+const MAX_FACTS_WAITING: i64 = 30_000;
 /// Pause between two looks at something that others do.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How often a new generation is looked for, should the notice that wakes this have been lost.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::hands::InHand;
-use super::job::{Delivery, JobId, Settlement, Trouble, parse_id};
+use super::job::{DIED_IN_COMPANY, Delivery, JobId, Settlement, Trouble, parse_id};
 use super::keys::Lane::{High, Low};
 use super::pacing::{Brought, Plan};
 use super::payload::kind_of;
@@ -26,7 +26,10 @@ const SLICE: usize = 25;
 /// The fetch script's state when a fetch of this number was served, or refused, before.
 const OVERTAKEN: u8 = 3;
 
-/// What the fetch script answers: state, ms to the next due job, suspects waiting, alone, ids, troubles.
+/// Most suspects that a worker runs at once. A crash is charged to none of them: those that met it run alone next.
+const COMPANY: usize = 16;
+
+/// What the fetch script answers: state, ms to the next due job, suspects waiting, suspects given, ids, troubles.
 type Answer = (u8, i64, usize, bool, Vec<String>, Vec<Option<String>>);
 
 fn overtaken() -> redis::RedisError {
@@ -103,8 +106,10 @@ impl Fetcher {
             .arg(plan.most)
             .arg(u8::from(plan.low_first))
             .arg(u8::from(plan.suspect))
-            .arg(LONGEST_DELAY.as_millis() as u64);
-        let (served, due_in, suspects_waiting, alone, ids, troubles): Answer =
+            .arg(LONGEST_DELAY.as_millis() as u64)
+            .arg(plan.most.min(COMPANY))
+            .arg(DIED_IN_COMPANY);
+        let (served, due_in, suspects_waiting, suspects, ids, troubles): Answer =
             call.run(&mut state.queue.connection().clone()).await?;
         let (bytes, lost) = self.bytes_of(&ids).await;
         let now = Instant::now();
@@ -117,13 +122,13 @@ impl Fetcher {
                 let due_in = u64::try_from(due_in).ok().map(Duration::from_millis);
                 let brought = Brought { jobs: ids.len(), suspects_waiting, due_in };
                 let poll = if state.wake.subscribed() { state.options.poll } else { state.options.poll_unsubscribed };
-                state.pacing().served(now, plan, brought, alone, poll);
+                state.pacing().served(now, plan, brought, suspects, poll);
             }
         }
         let counter = if ids.is_empty() { &state.meters.fetched_nothing } else { &state.meters.fetched };
         counter.increment(1);
         let jobs = ids.into_iter().zip(bytes).zip(troubles.into_iter().chain(std::iter::repeat(None)));
-        Ok(self.deliver(tenure, alone, jobs))
+        Ok(self.deliver(tenure, suspects, jobs))
     }
 
     /// The jobs' bytes, as far as they came. They are held already, so an answer that is lost here is made good like
@@ -146,7 +151,7 @@ impl Fetcher {
     fn deliver(
         &self,
         tenure: u32,
-        alone: bool,
+        suspect: bool,
         jobs: impl Iterator<Item = ((String, Option<Vec<u8>>), Option<String>)>,
     ) -> Vec<Delivery> {
         let state = &self.state;
@@ -160,7 +165,16 @@ impl Fetcher {
             let kind = kind_of(&bytes);
             taken.push((
                 id.clone(),
-                InHand { attempts, crashes, blocked, kind: kind.ok(), since, bytes: bytes.len(), again: false },
+                InHand {
+                    attempts,
+                    crashes,
+                    blocked,
+                    kind: kind.ok(),
+                    since,
+                    bytes: bytes.len(),
+                    suspect,
+                    again: false,
+                },
             ));
             match (kind, parse_id(&id.text)) {
                 (Ok(_), Some(parts)) => deliveries.push(Delivery {
@@ -170,7 +184,7 @@ impl Fetcher {
                     attempts,
                     crashes,
                     blocked,
-                    suspect: alone,
+                    suspect,
                     settler: Settler(Arc::clone(state)),
                     id,
                 }),
@@ -183,7 +197,7 @@ impl Fetcher {
                 (_, None) => unreadable.push((id, Settlement::fail("bad_id", "the job's id is none"))),
             }
         }
-        let twice = state.hands.take(taken, alone);
+        let twice = state.hands.take(taken);
         if !twice.is_empty() {
             deliveries.retain(|job| !twice.contains(&job.id));
             unreadable.retain(|(id, _)| !twice.contains(id));

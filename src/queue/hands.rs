@@ -21,6 +21,8 @@ pub(super) struct InHand {
     pub since: Instant,
     /// Of its payload.
     pub bytes: usize,
+    /// Rescued from a dead worker: only suspects are in hand beside it.
+    pub suspect: bool,
     /// Redis gave it to us again while its settlement was still unanswered: that settlement took effect already.
     pub again: bool,
 }
@@ -33,7 +35,7 @@ pub(super) struct Hands(Mutex<Held>);
 struct Held {
     jobs: HashMap<JobId, InHand>,
     bytes: usize,
-    alone: Option<JobId>,
+    suspects: usize,
 }
 
 impl Hands {
@@ -41,10 +43,10 @@ impl Hands {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes jobs; `alone`: the only one of them is a suspect. Returns those that are in hand already, because Redis has
+    /// Takes jobs. Returns those that are in hand already, because Redis has
     /// settled them and the answer was lost or is late. They must not run beside that settlement, which may be repeated
     /// and would then meet the new run.
-    pub fn take(&self, jobs: impl IntoIterator<Item = (JobId, InHand)>, alone: bool) -> Vec<JobId> {
+    pub fn take(&self, jobs: impl IntoIterator<Item = (JobId, InHand)>) -> Vec<JobId> {
         let (mut held, mut twice) = (self.lock(), Vec::new());
         for (id, job) in jobs {
             if let Some(known) = held.jobs.get_mut(&id) {
@@ -52,9 +54,7 @@ impl Hands {
                 twice.push(id);
                 continue;
             }
-            if alone {
-                held.alone = Some(id.clone());
-            }
+            held.suspects += usize::from(job.suspect);
             held.bytes += job.bytes;
             held.jobs.insert(id, job);
         }
@@ -78,19 +78,17 @@ impl Hands {
         for id in ids {
             if let Some(job) = held.jobs.remove(id) {
                 held.bytes -= job.bytes;
+                held.suspects -= usize::from(job.suspect);
                 again |= job.again;
-            }
-            if held.alone.as_ref() == Some(id) {
-                held.alone = None;
             }
         }
         again
     }
 
-    /// How many are in hand, of how many bytes, and whether a suspect runs.
+    /// How many are in hand, of how many bytes, and whether suspects run.
     pub fn load(&self) -> Load {
         let held = self.lock();
-        Load { in_hand: held.jobs.len(), bytes: held.bytes, alone: held.alone.is_some() }
+        Load { in_hand: held.jobs.len(), bytes: held.bytes, suspects: held.suspects > 0 }
     }
 
     /// How many are in hand, and since when the oldest.
@@ -108,15 +106,16 @@ mod tests {
     fn a_job_that_comes_again_before_its_settlement_was_answered_is_not_run_beside_it() {
         let hands = Hands::default();
         let id = JobId { text: "5-a-h".into(), tenure: 0 };
+        let since = Instant::now();
         let job =
-            InHand { attempts: 0, crashes: 0, blocked: 0, kind: None, since: Instant::now(), bytes: 7, again: false };
-        assert!(hands.take([(id.clone(), job)], false).is_empty());
-        assert_eq!(hands.take([(id.clone(), job)], false), std::slice::from_ref(&id));
-        assert_eq!((hands.load().in_hand, hands.load().bytes), (1, 7));
+            InHand { attempts: 0, crashes: 0, blocked: 0, kind: None, since, bytes: 7, suspect: true, again: false };
+        assert!(hands.take([(id.clone(), job)]).is_empty());
+        assert_eq!(hands.take([(id.clone(), job)]), std::slice::from_ref(&id));
+        assert_eq!((hands.load().in_hand, hands.load().bytes, hands.load().suspects), (1, 7, true));
         assert!(hands.release([&id]), "Redis must be asked what it lists as held");
         assert!(!hands.holds(&id));
-        assert_eq!((hands.load().in_hand, hands.load().bytes), (0, 0));
-        assert!(hands.take([(id.clone(), job)], false).is_empty());
+        assert_eq!((hands.load().in_hand, hands.load().bytes, hands.load().suspects), (0, 0, false));
+        assert!(hands.take([(id.clone(), job)]).is_empty());
         assert!(!hands.release([&id]));
     }
 }

@@ -80,7 +80,7 @@ pub struct Delivery {
     pub crashes: u32,
     /// Times in a row it was set aside ([`Settlement::Blocked`]).
     pub blocked: u32,
-    /// Rescued from a dead worker: it is the only job in this worker's hands and must not be coalesced.
+    /// Rescued from a dead worker: only suspects are in this worker's hands, and nothing else joins them.
     pub suspect: bool,
     pub(super) settler: Settler,
 }
@@ -189,6 +189,9 @@ impl Trouble {
         times.and_then(|(times, _)| times.parse().ok()).unwrap_or_default()
     }
 }
+
+/// The error of a suspect whose worker died while it ran in a company of them. It is charged no crash, and runs alone.
+pub(super) const DIED_IN_COMPANY: &str = "its worker died while running it among a few";
 
 /// How the error of a job begins that is set aside.
 const BLOCKED: &str = "blocked ";

@@ -81,7 +81,7 @@ impl Keys {
         }
     }
 
-    /// List of ID: rescued from a dead worker; run alone, one at a time per worker.
+    /// List of ID: rescued from a dead worker; run a few at a time per worker, then alone.
     pub fn suspect(&self) -> String {
         self.key("suspect")
     }
@@ -118,7 +118,7 @@ impl Keys {
         self.key("fetches")
     }
 
-    /// Hash worker → ID of the suspect that it runs alone: who a crash is charged to.
+    /// Hash worker → ID of the suspect that it runs alone, which a crash is charged to; or `company`: several suspects.
     pub fn alone(&self) -> String {
         self.key("alone")
     }

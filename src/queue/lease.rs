@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::job::DIED_IN_COMPANY;
 use super::keys::Lane::{High, Low};
 use super::scripts::{REGISTER, RENEW, RESCUE, SIGN_OFF};
 use super::worker::{WorkerState, within};
@@ -118,7 +119,8 @@ impl Lease {
                 .arg(&beat)
                 .arg(state.options.max_crashes)
                 .arg(RESCUE_AT_ONCE)
-                .arg(keys.wake_channel());
+                .arg(keys.wake_channel())
+                .arg(DIED_IN_COMPANY);
             let (rescued, dead, left): (i64, i64, u64) = call.run(&mut state.queue.connection().clone()).await?;
             if rescued < 0 {
                 return Ok(()); // it lives, or another worker was faster

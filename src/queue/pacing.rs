@@ -12,7 +12,7 @@ use crate::domain::retry::RetryPolicy;
 /// A fetch gives low-lane jobs the first choice this often.
 const LOW_FIRST_EVERY: u32 = 10;
 /// So many suspects run in a row before fresh jobs get a turn, and so many fresh ones at most come in between: after a
-/// crash hundreds of suspects must get on, each alone, and a fresh job must still start within a tenth of a second.
+/// crash hundreds of suspects must get on, few together, and a fresh job must still start within a tenth of a second.
 const SUSPECTS_IN_A_ROW: u32 = 10;
 const FRESH_BETWEEN_SUSPECTS: usize = 50;
 /// No fetch while so much is in hand.
@@ -33,7 +33,8 @@ const DEPENDENCY: RetryPolicy = RetryPolicy {
 pub(super) struct Load {
     pub in_hand: usize,
     pub bytes: usize,
-    pub alone: bool,
+    /// Suspects run: nothing comes beside them.
+    pub suspects: bool,
 }
 
 /// A fetch to make.
@@ -107,9 +108,9 @@ impl Pacing {
             self.idle_until = None;
         }
         let free = if load.bytes < MOST_BYTES { self.max_in_hand.saturating_sub(load.in_hand) } else { 0 };
-        // A suspect runs alone: first the hands empty, then it comes, and nothing beside it.
+        // Suspects run apart: first the hands empty, then a few come, and nothing beside them.
         let suspects_turn = self.suspects_in_a_row < SUSPECTS_IN_A_ROW;
-        if load.alone || free == 0 || (self.suspects_waiting && suspects_turn && load.in_hand > 0) {
+        if load.suspects || free == 0 || (self.suspects_waiting && suspects_turn && load.in_hand > 0) {
             return Step::WaitForHands;
         }
         let idle_until = self.idle_until.map(|until| self.due_at.map_or(until, |due| until.min(due)));
@@ -129,16 +130,16 @@ impl Pacing {
     }
 
     /// A fetch was served.
-    pub fn served(&mut self, now: Instant, plan: Plan, brought: Brought, alone: bool, poll: Duration) {
+    pub fn served(&mut self, now: Instant, plan: Plan, brought: Brought, suspects: bool, poll: Duration) {
         self.failures = 0;
         self.suspects_waiting = brought.suspects_waiting > 0;
-        self.suspects_in_a_row = if alone { self.suspects_in_a_row + 1 } else { 0 };
-        // Spacing lets jobs gather that are written together; suspects never are.
+        self.suspects_in_a_row = if suspects { self.suspects_in_a_row + 1 } else { 0 };
+        // Spacing lets jobs gather that are written together; suspects come together or not at all.
         let full = brought.jobs == plan.most && plan.most >= self.arrives.min(self.max_in_hand / 2);
         if brought.jobs >= self.arrives {
             self.arrives = (self.arrives * 2).min(self.most_per_fetch);
         }
-        if full || alone || self.suspects_waiting {
+        if full || suspects || self.suspects_waiting {
             self.not_before = None;
         }
         if brought.jobs == 0 {
@@ -192,7 +193,7 @@ mod tests {
     }
 
     fn load(in_hand: usize) -> Load {
-        Load { in_hand, bytes: 0, alone: false }
+        Load { in_hand, bytes: 0, suspects: false }
     }
 
     fn brought(jobs: usize, suspects_waiting: usize) -> Brought {
@@ -280,16 +281,16 @@ mod tests {
     }
 
     #[test]
-    fn a_suspect_waits_for_empty_hands_and_runs_with_nothing_beside_it() {
+    fn suspects_wait_for_empty_hands_and_run_with_nothing_beside_them() {
         let (mut p, now) = (pacing(), Instant::now());
         let first = plan(p.step(now, load(3), false));
         assert!(!first.suspect);
         p.served(now, first, brought(250, 2), false, POLL);
         assert_eq!(p.step(now, load(3), false), Step::WaitForHands);
-        let alone = plan(p.step(now + SPACING, load(0), false));
-        assert!(alone.suspect);
-        p.served(now, alone, brought(1, 0), true, POLL);
-        assert_eq!(p.step(now + POLL, Load { in_hand: 1, bytes: 0, alone: true }, true), Step::WaitForHands);
+        let few = plan(p.step(now + SPACING, load(0), false));
+        assert!(few.suspect);
+        p.served(now, few, brought(2, 0), true, POLL);
+        assert_eq!(p.step(now + POLL, Load { in_hand: 1, bytes: 0, suspects: true }, true), Step::WaitForHands);
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct QueueStatus {
     pub at: Micros,
     /// The lanes, `High` first.
     pub lanes: [LaneStatus; 2],
-    /// Rescued jobs that wait to run alone.
+    /// Rescued jobs that wait to run apart from the others.
     pub suspect: u64,
     /// Jobs that wait for their next attempt.
     pub delayed: u64,

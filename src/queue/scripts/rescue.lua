@@ -1,9 +1,11 @@
 #!lua flags=allow-oom
 -- Takes some jobs out of a dead worker's hands. All become suspects; a crash is charged only to the one that ran alone.
+-- Those that ran in a company of suspects are charged nothing, but run alone from now on.
 -- The first call fences the worker: should it be frozen rather than dead, it cannot fetch under this name again.
 -- KEYS  1 workers  2 fetches  3 alone  4 held:<dead worker>  5 suspect  6 trouble  7 troubled_at  8 dead  9 counters
 -- ARGV  1 dead worker  2 the beat that the rescuer has watched not changing  3 crashes that make a dead letter
 --       4 most jobs of this call (<= 250)  5 channel that wakes workers
+--       6 the error of a job whose worker died while it ran in a company
 -- Returns {rescued, of them dead, left to rescue}, or {-1, 0, 0} when the worker's beat has changed.
 -- Cost  O(jobs of this call).
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return {-1, 0, 0} end
@@ -26,6 +28,8 @@ if ids[1] then
         if id == alone then
             crashes = crashes + 1
             err = 'its worker died while running it alone'
+        elseif alone == 'company' then
+            err = ARGV[6]
         end
         if tonumber(crashes) >= tonumber(ARGV[3]) then
             died = died + 1

@@ -165,8 +165,8 @@ async fn one_by_one(writer: &mut Writer, shared: &Arc<Shared>, jobs: &[Delivery]
 }
 
 impl Intake {
-    /// The next group: at once after idleness, else when the pace allows or it is full. A suspect has the
-    /// worker to itself and waits for nobody. Empty: no more will come.
+    /// The next group: at once after idleness, else when the pace allows or it is full. Suspects have the
+    /// worker to themselves and wait for nobody. Empty: no more will come.
     async fn collect(&mut self) -> Vec<Waiting> {
         let Some(first) = self.jobs.recv().await else { return Vec::new() };
         let mut events = events_of(&first.job);
@@ -189,8 +189,8 @@ impl Intake {
     }
 }
 
-/// Until when a group waits for more jobs; `None`: not at all. Nothing can join a suspect, and hundreds of them come after
-/// a worker's death: at the pace of groups they would take half a minute.
+/// Until when a group waits for more jobs; `None`: not at all. Nothing can join suspects, and hundreds of them come
+/// after a worker's death: at the pace of groups they would take seconds more.
 fn company_until(last_start: Option<Instant>, suspect: bool, now: Instant) -> Option<Instant> {
     last_start.filter(|at| !suspect && now.saturating_duration_since(*at) < IDLE_AFTER).map(|at| at + PACE)
 }
