@@ -7,7 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -20,8 +20,10 @@ use tokio::task::JoinSet;
 
 /// Bytes carried at once.
 const BUFFER: usize = 16 << 10;
-/// Longest slice.
-const SLICE: usize = 64;
+/// Longest slice where slices are the fault.
+pub const SMALL_SLICES: usize = 64;
+/// Longest slice while something else is: in smaller ones a backlog would measure the proxies.
+pub const LARGE_SLICES: usize = 2048;
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +60,8 @@ pub struct Proxy {
 struct State {
     to: SocketAddr,
     latency_millis: AtomicU64,
-    sliced: AtomicBool,
+    /// The longest slice; 0: whole.
+    slice: AtomicUsize,
     hole: watch::Sender<bool>,
     cut: watch::Sender<Cut>,
     open: AtomicU64,
@@ -76,7 +79,7 @@ impl Proxy {
         let state = Arc::new(State {
             to,
             latency_millis: AtomicU64::new(0),
-            sliced: AtomicBool::new(false),
+            slice: AtomicUsize::new(0),
             hole: watch::Sender::new(false),
             cut: watch::Sender::new(Cut::None),
             open: AtomicU64::new(0),
@@ -92,9 +95,9 @@ impl Proxy {
         self.state.latency_millis.store(by.as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Carries every piece in slices of a few bytes, or whole again.
-    pub fn slice(&self, sliced: bool) {
-        self.state.sliced.store(sliced, Ordering::Relaxed);
+    /// Carries every piece in slices of 1 to `longest` bytes; 0: whole again.
+    pub fn slice(&self, longest: usize) {
+        self.state.slice.store(longest, Ordering::Relaxed);
     }
 
     /// Carries nothing from now on, or goes on.
@@ -241,13 +244,14 @@ async fn carry(
         if latency > 0 {
             tokio::time::sleep(Duration::from_millis(random.random_range(latency / 2..=latency * 3 / 2))).await;
         }
-        if !state.sliced.load(Ordering::Relaxed) {
+        let longest = state.slice.load(Ordering::Relaxed);
+        if longest == 0 {
             to.write_all(&buffer[..read]).await?;
             continue;
         }
         let mut rest = &buffer[..read];
         while !rest.is_empty() {
-            let (slice, more) = rest.split_at(random.random_range(1..=SLICE).min(rest.len()));
+            let (slice, more) = rest.split_at(random.random_range(1..=longest).min(rest.len()));
             to.write_all(slice).await?;
             tokio::task::yield_now().await;
             rest = more;

@@ -18,6 +18,7 @@ use rand::rngs::StdRng;
 
 use super::ChaosError;
 use super::plan::{Kind, Step};
+use super::proxy::LARGE_SLICES;
 use super::world::World;
 
 /// Whether a fault happened.
@@ -92,7 +93,7 @@ impl World {
     fn make_rough(&self, rough: bool) {
         for proxy in self.proxies() {
             proxy.delay(if rough { ROUGH_LATENCY } else { Duration::ZERO });
-            proxy.slice(rough);
+            proxy.slice(if rough { LARGE_SLICES } else { 0 });
         }
     }
 

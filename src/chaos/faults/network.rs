@@ -12,7 +12,7 @@ use crate::bench::rig::Role;
 use crate::chaos::ChaosError;
 use crate::chaos::plan::Kind;
 use crate::chaos::probe::DEPENDENCY_BOUND;
-use crate::chaos::proxy::{Proxy, Way};
+use crate::chaos::proxy::{Proxy, SMALL_SLICES, Way};
 use crate::chaos::world::{Link, World};
 
 impl World {
@@ -31,7 +31,7 @@ impl World {
         self.each(&links, |proxy| {
             proxy.hole(false);
             proxy.delay(Duration::ZERO);
-            proxy.slice(false);
+            proxy.slice(0);
         });
         let count = cut?;
         let healed = Instant::now();
@@ -79,7 +79,7 @@ impl World {
     async fn slow_down(&self, kind: Kind, links: &[Link], random: &mut StdRng) -> Result<u64, ChaosError> {
         let latency = between(random, 10, 150);
         self.each(links, |proxy| match kind {
-            Kind::NetworkSlices => proxy.slice(true),
+            Kind::NetworkSlices => proxy.slice(SMALL_SLICES),
             _ => proxy.delay(latency),
         });
         self.sleep(between(random, 1_000, 4_000)).await?;
