@@ -7,12 +7,14 @@
 //! * [`run`] drives them; [`fold_health`] is what it met, for `/readyz`.
 //!
 //! Beside the loop, what happens now and then ([`schedule`] has the table): partitions and [`retention`] with its
-//! [`baseline`], [`close_periods`], [`recompute`] of leaderboards that were created or edited, and the [`audit`].
+//! [`baseline`], [`close_periods`], [`recompute`] of leaderboards that were created or edited (in the turns of [`builds`]),
+//! and the [`audit`].
 
 pub mod audit;
 pub mod audit_events;
 mod audit_redis;
 pub mod baseline;
+pub mod builds;
 pub mod close_periods;
 pub mod fold;
 pub mod fold_health;

@@ -10,28 +10,29 @@
 //!
 //! A crash anywhere goes on from what was committed. While anything is being built, retention stands still.
 
+mod take_over;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::builds::Turn;
+pub use super::builds::{POLL, run};
 use super::rebuild::{RebuildBoardError, rebuild_board};
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
-use crate::domain::board::{CompiledBoard, Definition};
-use crate::domain::entry::EntryState;
+use crate::domain::board::CompiledBoard;
 use crate::domain::fact::{Fact, fact_of};
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::month::Month;
 use crate::domain::packed_facts::{FactPacker, PackedFacts};
-use crate::domain::period::Period;
 use crate::lifecycle::crash_point;
 use crate::ranking::RebuildError;
-use crate::store::baseline::{self, Covered, EntryKey};
-use crate::store::entries::{self, FreshEntry};
+use crate::store::baseline::{self, Covered};
 use crate::store::event_scan::{self, GameScan, Pace, ScanKey, StoredEvent};
-use crate::store::fold_periods::{self, Place};
-use crate::store::recompute_steps::{self as steps, BaselineRow, Building};
+use crate::store::fold_periods::Place;
+use crate::store::recompute_steps::{self as steps, Building};
 use crate::store::swap::{self, Swap};
-use crate::store::{facts, final_periods, markers, partitions};
+use crate::store::{facts, final_periods, partitions};
 
 /// Events looked at in one chunk, and in one transaction.
 const CHUNK: i64 = 5_000;
@@ -40,12 +41,9 @@ const BASELINE_CHUNK: i64 = 2_000;
 /// The scan rests while more facts than this wait: workers' facts queue behind them, a fifth of a second on two quiet
 /// cores and more on busy ones. A few folds' worth keeps every lane at work.
 const MAX_FACTS_WAITING: i64 = 30_000;
-/// Pause between two looks at something that others do.
+/// Pause between two looks at something that others do: at first, and when it takes longer.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How often a new generation is looked for, should the notice that wakes this have been lost.
-pub const POLL: Duration = Duration::from_secs(3);
-/// How long to leave a generation alone that could not be built.
-const AFTER_FAILURE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// How working on a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,49 +56,26 @@ pub enum Outcome {
     Elsewhere,
     /// The process is stopping; whoever is next goes on.
     Stopped,
+    /// Others wait and it has had its turn; it goes on in the next one.
+    MakesRoom,
 }
 
-/// Builds what is waiting to be built, until the context stops: at once when `recompute_wanted` says so, and every
-/// `poll` without being told.
-pub async fn run(context: &Context, poll: Duration) {
-    let mut failed = false;
-    while !context.stop.is_cancelled() {
-        match build_waiting(context).await {
-            Ok(()) => failed = false,
-            Err(error) if failed => tracing::debug!(%error, "a recompute still fails"),
-            Err(error) => {
-                failed = true;
-                tracing::warn!(%error, "a recompute failed; it goes on where it stopped");
-            }
-        }
-        let pause = if failed { AFTER_FAILURE } else { poll };
-        tokio::select! {
-            () = context.stop.cancelled() => {}
-            () = context.recompute_wanted.notified() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
+/// What a process remembers of a build between two of its turns. Without it, a build goes on from what was committed.
+#[derive(Debug)]
+pub struct Memory {
+    /// How far the scan was when this process left it. Somebody else has gone on if it is further.
+    cursor: Option<(Month, Option<ScanKey>)>,
+    /// Rows of facts that the scan made up to there; `None`: not all of them are known.
+    rows: Option<Vec<i64>>,
+    /// The last chunk made facts.
+    makes_facts: bool,
+    pace: Pace,
 }
 
-/// Builds every generation that waits, one after the other. One that fails does not stop the others.
-///
-/// # Errors
-/// The last failure.
-pub async fn build_waiting(context: &Context) -> Result<(), JobError> {
-    let waiting = {
-        let mut connection = context.pool.acquire().await?;
-        steps::waiting(&mut connection).await?
-    };
-    let mut last = Ok(());
-    for generation in waiting {
-        match build(context, generation).await {
-            Ok(Outcome::Live) => tracing::info!(%generation, "recomputed leaderboard is live"),
-            Ok(Outcome::Superseded | Outcome::Elsewhere) => {}
-            Ok(Outcome::Stopped) => return Ok(()),
-            Err(error) => last = Err(error),
-        }
+impl Default for Memory {
+    fn default() -> Self {
+        Self { cursor: None, rows: Some(Vec::new()), makes_facts: false, pace: Pace::new(CHUNK) }
     }
-    last
 }
 
 /// Builds one generation and swaps it in.
@@ -108,13 +83,25 @@ pub async fn build_waiting(context: &Context) -> Result<(), JobError> {
 /// # Errors
 /// [`JobError`]; what was committed stays, and the next attempt goes on from there.
 pub async fn build(context: &Context, generation: BoardGenerationId) -> Result<Outcome, JobError> {
+    build_in_turn(context, generation, &Turn::alone(), &mut Memory::default()).await
+}
+
+/// As [`build`], but makes room for others when its turn is over.
+///
+/// # Errors
+/// As [`build`].
+pub async fn build_in_turn(
+    context: &Context,
+    generation: BoardGenerationId,
+    turn: &Turn,
+    memory: &mut Memory,
+) -> Result<Outcome, JobError> {
     let name = format!("recompute-{generation}");
     let Some(tenure) = Tenure::take(&context.pool, &name, &context.holder).await? else {
         return Ok(Outcome::Elsewhere);
     };
-    let outcome = Builder::new(context, &tenure, generation).await;
-    let outcome = match outcome {
-        Ok(Some(builder)) => builder.build().await,
+    let outcome = match Builder::new(context, &tenure, turn, generation).await {
+        Ok(Some(builder)) => builder.build(memory).await,
         Ok(None) => Ok(Outcome::Superseded),
         Err(error) => Err(error),
     };
@@ -125,6 +112,7 @@ pub async fn build(context: &Context, generation: BoardGenerationId) -> Result<O
 struct Builder<'a> {
     context: &'a Context,
     tenure: &'a Tenure,
+    turn: &'a Turn,
     building: Building,
     board: CompiledBoard,
 }
@@ -133,29 +121,35 @@ impl<'a> Builder<'a> {
     async fn new(
         context: &'a Context,
         tenure: &'a Tenure,
+        turn: &'a Turn,
         generation: BoardGenerationId,
     ) -> Result<Option<Self>, JobError> {
         let mut connection = context.pool.acquire().await?;
         let Some(building) = steps::load(&mut connection, generation).await? else { return Ok(None) };
         let board = CompiledBoard::compile(building.generation.clone())?;
-        Ok(Some(Self { context, tenure, building, board }))
+        Ok(Some(Self { context, tenure, turn, building, board }))
     }
 
-    async fn build(self) -> Result<Outcome, JobError> {
+    async fn build(self, memory: &mut Memory) -> Result<Outcome, JobError> {
+        if memory.cursor != self.building.cursor {
+            *memory = Memory { cursor: self.building.cursor, rows: None, ..Memory::default() };
+        }
         if !self.building.scan_finished {
-            if self.building.cursor.is_none() {
-                self.take_over_baseline().await?;
+            if self.building.cursor.is_none()
+                && let Some(early) = self.take_over_baseline().await?
+            {
+                return Ok(early);
             }
-            if let Some(early) = self.scan().await? {
+            if let Some(early) = self.scan(memory).await? {
                 return Ok(early);
             }
         }
-        if let Some(early) = self.wait_until_folded().await? {
+        if let Some(early) = self.wait_until_folded(memory).await? {
             return Ok(early);
         }
         loop {
-            if self.context.stop.is_cancelled() {
-                return Ok(Outcome::Stopped);
+            if let Some(early) = self.ends_early() {
+                return Ok(early);
             }
             let order = self.building.generation.spec.definition.order;
             match rebuild_board(&self.context.pool, &self.context.ranking, self.building.generation.id, order, |_| {})
@@ -170,67 +164,16 @@ impl<'a> Builder<'a> {
         self.swap().await
     }
 
-    /// Step 1. Rows that an interrupted attempt took over are not taken twice.
-    async fn take_over_baseline(&self) -> Result<(), JobError> {
-        let mut transaction = self.tenure.begin().await?;
-        baseline::stand_still(&mut transaction).await?;
-        transaction.commit().await?;
-        let Some((live, spec)) = &self.building.live else { return Ok(()) };
-        if !crate::store::recompute::baseline_survives(spec, &self.building.generation.spec) {
-            return Ok(());
+    /// Whether something ends this attempt between two steps.
+    fn ends_early(&self) -> Option<Outcome> {
+        if self.context.stop.is_cancelled() {
+            return Some(Outcome::Stopped);
         }
-        let id = self.building.generation.id;
-        let mut after = {
-            let mut connection = self.context.pool.acquire().await?;
-            steps::last_of_baseline(&mut connection, id).await?
-        };
-        loop {
-            let mut transaction = self.tenure.begin().await?;
-            let rows = steps::baseline_after(&mut transaction, *live, after.as_ref(), BASELINE_CHUNK).await?;
-            let Some(last) = rows.last() else { return Ok(()) };
-            after = Some((last.starts_at, last.player_id.clone()));
-            self.take_over(&mut transaction, rows).await?;
-            transaction.commit().await?;
-        }
-    }
-
-    /// Takes rows of the live generation's baseline over, but those of final periods: baseline and entries of the new
-    /// one. No marker: Redis gets the whole board later.
-    async fn take_over(&self, transaction: &mut sqlx::PgConnection, rows: Vec<BaselineRow>) -> Result<(), JobError> {
-        let id = self.building.generation.id;
-        let named = |row: &BaselineRow| {
-            let ends_at = row.ends_at.unwrap_or_else(|| self.board.schedule.period_at(row.starts_at).ends_at);
-            (id, Period { starts_at: row.starts_at, ends_at })
-        };
-        let places: BTreeSet<Place> = rows.iter().map(named).collect();
-        let mut places: Vec<Place> = places.into_iter().collect();
-        let frozen = final_periods::among(transaction, &places).await?;
-        places.retain(|place| !frozen.contains(place));
-        fold_periods::create(transaction, &places).await?;
-        let locked = steps::lock_periods(transaction, &places).await?;
-        let states: Vec<(EntryKey, EntryState)> = rows
-            .into_iter()
-            .map(|row| (named(&row), row))
-            .filter(|(place, _)| !frozen.contains(place))
-            .map(|((generation, period), row)| ((generation, period, row.player_id), row.state))
-            .collect();
-        baseline::write(transaction, &states).await?;
-        let Definition { operator, order, .. } = self.building.generation.spec.definition;
-        // As a fold does, in the order of the entries' key.
-        let mut fresh: Vec<FreshEntry<'_>> = Vec::with_capacity(states.len());
-        for ((generation, period, player_id), state) in &states {
-            let Some(&period_id) = locked.get(&(*generation, *period)) else { continue };
-            fresh.push(FreshEntry { period_id, player_id, operator, order, state });
-        }
-        if !fresh.is_empty() {
-            let version = markers::next_version(transaction).await?;
-            entries::merge(transaction, version, &fresh).await?;
-        }
-        Ok(())
+        self.turn.is_over().then_some(Outcome::MakesRoom)
     }
 
     /// Step 2. `Some`: it ended early.
-    async fn scan(&self) -> Result<Option<Outcome>, JobError> {
+    async fn scan(&self, memory: &mut Memory) -> Result<Option<Outcome>, JobError> {
         let (months, total, coverage) = {
             let mut connection = self.context.pool.acquire().await?;
             let listed = partitions::list(&mut connection).await?;
@@ -253,13 +196,11 @@ impl<'a> Builder<'a> {
                 Some(Covered::UpTo(key)) if key.game_id == after.game_id => after = after.max(*key),
                 _ => {}
             }
-            let mut pace = Pace::new(CHUNK);
             loop {
-                if self.context.stop.is_cancelled() {
-                    return Ok(Some(Outcome::Stopped));
+                if let Some(early) = self.yield_to_workers(memory).await? {
+                    return Ok(Some(early));
                 }
-                self.yield_to_workers().await?;
-                match self.scan_chunk(month, after, total, &mut pace).await? {
+                match self.scan_chunk(month, after, total, memory).await? {
                     Scanned::More(key) => after = key,
                     Scanned::MonthDone => break,
                     Scanned::Superseded => return Ok(Some(Outcome::Superseded)),
@@ -273,27 +214,39 @@ impl<'a> Builder<'a> {
         Ok(None)
     }
 
-    async fn scan_chunk(&self, month: Month, after: ScanKey, total: i64, pace: &mut Pace) -> Result<Scanned, JobError> {
+    async fn scan_chunk(
+        &self,
+        month: Month,
+        after: ScanKey,
+        total: i64,
+        memory: &mut Memory,
+    ) -> Result<Scanned, JobError> {
+        let _chunk = self.turn.chunk().await;
         let generation = &self.building.generation;
         let scan = GameScan {
             range: (month.starts_at(), month.ends_at()),
             event_type: generation.spec.definition.event_type.as_str(),
             stamped_before: generation.since_generation,
             players: (0, 1),
-            limit: pace.limit(),
+            limit: memory.pace.limit(),
         };
         let mut transaction = self.tenure.begin().await?;
         let chunk = event_scan::next_of_game(&mut transaction, &scan, after).await?;
         let Some(reached) = chunk.reached else { return Ok(Scanned::MonthDone) };
-        pace.brought(chunk.looked_at);
+        memory.pace.brought(chunk.looked_at);
         let packed = self.pack(&mut transaction, &chunk.events).await?;
-        facts::insert(&mut transaction, &packed).await?;
+        let rows = facts::insert_known(&mut transaction, &packed).await?;
         let saved =
             steps::save_cursor(&mut transaction, generation.id, month, Some(reached), chunk.looked_at, total).await?;
         if !saved {
             return Ok(Scanned::Superseded);
         }
         transaction.commit().await?;
+        memory.cursor = Some((month, Some(reached)));
+        memory.makes_facts = !rows.is_empty();
+        if let Some(known) = &mut memory.rows {
+            known.extend(rows);
+        }
         (self.context.announce_facts)();
         Ok(Scanned::More(reached))
     }
@@ -317,31 +270,46 @@ impl<'a> Builder<'a> {
         Ok(packer.finish())
     }
 
-    async fn yield_to_workers(&self) -> Result<(), JobError> {
-        while facts::waiting(&self.context.pool).await? > MAX_FACTS_WAITING && !self.context.stop.is_cancelled() {
-            tokio::time::sleep(PAUSE).await;
-        }
-        Ok(())
-    }
-
-    /// Step 3. Every fact of the scan is in a row up to the watermark; newer rows are not waited for.
-    async fn wait_until_folded(&self) -> Result<Option<Outcome>, JobError> {
-        let mut connection = self.context.pool.acquire().await?;
-        let watermark = steps::fact_watermark(&mut connection).await?;
-        drop(connection);
+    /// `Some`: it ended early. Whoever makes no facts need not wait for those of others.
+    async fn yield_to_workers(&self, memory: &Memory) -> Result<Option<Outcome>, JobError> {
+        let mut pause = PAUSE;
         loop {
-            let mut connection = self.context.pool.acquire().await?;
-            if steps::is_folded(&mut connection, watermark).await? {
+            if let Some(early) = self.ends_early() {
+                return Ok(Some(early));
+            }
+            if !memory.makes_facts || facts::waiting(&self.context.pool).await? <= MAX_FACTS_WAITING {
                 return Ok(None);
             }
-            if steps::load(&mut connection, self.building.generation.id).await?.is_none() {
-                return Ok(Some(Outcome::Superseded));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Step 3. Facts of other boards, and newer ones of this, are not waited for.
+    async fn wait_until_folded(&self, memory: &mut Memory) -> Result<Option<Outcome>, JobError> {
+        let mut rows = match memory.rows.take() {
+            Some(rows) => rows,
+            None => steps::rows_of_recomputes(&mut *self.context.pool.acquire().await?).await?,
+        };
+        let mut pause = PAUSE;
+        loop {
+            {
+                let mut connection = self.context.pool.acquire().await?;
+                rows = steps::not_folded(&mut connection, &rows).await?;
+                // No turn after this one waits for more.
+                memory.rows = Some(rows.clone());
+                if rows.is_empty() {
+                    return Ok(None);
+                }
+                if steps::load(&mut connection, self.building.generation.id).await?.is_none() {
+                    return Ok(Some(Outcome::Superseded));
+                }
             }
-            drop(connection);
-            if self.context.stop.is_cancelled() {
-                return Ok(Some(Outcome::Stopped));
+            if let Some(early) = self.ends_early() {
+                return Ok(Some(early));
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

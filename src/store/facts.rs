@@ -10,28 +10,45 @@ use crate::domain::packed_facts::{MAX_ROW_BYTES, PackedFacts};
 /// Bytes of facts in one statement, about: what Postgres takes as one message is bounded by this and a row.
 const STATEMENT_BYTES: usize = 16 << 20;
 
+/// What stands in one statement.
+macro_rules! insert {
+    ($query:path, $rows:expr, $returning:literal) => {
+        $query(concat!(
+            "INSERT INTO score_facts (shard, fact_count, min_received_at, games, facts)
+             SELECT shard, fact_count, min_received_at, games::int[], facts
+               FROM unnest($1::smallint[], $2::int[], $3::timestamptz[], $4::text[], $5::bytea[])
+                    AS r (shard, fact_count, min_received_at, games, facts)",
+            $returning
+        ))
+        .bind($rows.iter().map(|r| r.shard).collect::<Vec<_>>())
+        .bind($rows.iter().map(|r| r.count).collect::<Vec<_>>())
+        .bind($rows.iter().map(|r| r.min_received_at).collect::<Vec<_>>())
+        .bind($rows.iter().map(|r| array_text(&r.games)).collect::<Vec<_>>())
+        .bind($rows.iter().map(|r| r.bytes.as_slice()).collect::<Vec<_>>())
+    };
+}
+
 /// Puts rows of facts into the outbox.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn insert(transaction: &mut PgConnection, rows: &[PackedFacts]) -> Result<(), sqlx::Error> {
-    let at_once = STATEMENT_BYTES / MAX_ROW_BYTES;
-    for rows in rows.chunks(at_once) {
-        sqlx::query(
-            "INSERT INTO score_facts (shard, fact_count, min_received_at, games, facts)
-             SELECT shard, fact_count, min_received_at, games::int[], facts
-               FROM unnest($1::smallint[], $2::int[], $3::timestamptz[], $4::text[], $5::bytea[])
-                    AS r (shard, fact_count, min_received_at, games, facts)",
-        )
-        .bind(rows.iter().map(|r| r.shard).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.count).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.min_received_at).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| array_text(&r.games)).collect::<Vec<_>>())
-        .bind(rows.iter().map(|r| r.bytes.as_slice()).collect::<Vec<_>>())
-        .execute(&mut *transaction)
-        .await?;
+    for rows in rows.chunks(STATEMENT_BYTES / MAX_ROW_BYTES) {
+        insert!(sqlx::query, rows, "").execute(&mut *transaction).await?;
     }
     Ok(())
+}
+
+/// As [`insert`], and says the ids of the rows.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn insert_known(transaction: &mut PgConnection, rows: &[PackedFacts]) -> Result<Vec<i64>, sqlx::Error> {
+    let mut ids = Vec::with_capacity(rows.len());
+    for rows in rows.chunks(STATEMENT_BYTES / MAX_ROW_BYTES) {
+        ids.extend(insert!(sqlx::query_scalar::<_, i64>, rows, " RETURNING id").fetch_all(&mut *transaction).await?);
+    }
+    Ok(ids)
 }
 
 /// An array as Postgres writes it: a parameter cannot be an array of arrays of different lengths.

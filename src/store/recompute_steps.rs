@@ -27,16 +27,18 @@ pub struct Building {
     pub scan_finished: bool,
 }
 
-/// Whether anything is being built: asked several times a second, so it reads one small table and nothing else.
+/// What is being built, and of which games: asked several times a second, so it reads two small tables and nothing else.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn waiting(connection: &mut PgConnection) -> Result<Vec<BoardGenerationId>, sqlx::Error> {
-    let ids: Vec<i32> =
-        sqlx::query_scalar("SELECT id FROM leaderboard_generations WHERE state = 'building' ORDER BY id")
-            .fetch_all(connection)
-            .await?;
-    Ok(ids.into_iter().map(BoardGenerationId).collect())
+pub async fn waiting(connection: &mut PgConnection) -> Result<Vec<(GameId, BoardGenerationId)>, sqlx::Error> {
+    let rows: Vec<(i32, i32)> = sqlx::query_as(
+        "SELECT l.game_id, g.id FROM leaderboard_generations g JOIN leaderboards l ON l.id = g.leaderboard_id
+          WHERE g.state = 'building' ORDER BY g.id",
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(game, id)| (GameId(game), BoardGenerationId(id))).collect())
 }
 
 type BuildingRow =
@@ -130,24 +132,29 @@ pub async fn finish_scan(connection: &mut PgConnection, id: BoardGenerationId, n
     .map(|_| ())
 }
 
-/// The highest id of a waiting row of facts. Taken after the scan's last commit it is at or above every row that the
-/// scan wrote and that is not folded yet, also the rows of a process that died before: all are committed.
+/// Waiting rows of facts that any recompute made, and those that do not say whose they are. Asked after a scan's last
+/// commit, all that the scan wrote and nobody folded is among them, also by a process that died before.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn fact_watermark(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM score_facts").fetch_one(connection).await
+pub async fn rows_of_recomputes(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+    sqlx::query_scalar("SELECT id FROM score_facts WHERE (games = '{}' OR games IS NULL) AND shard >= 0")
+        .fetch_all(connection)
+        .await
 }
 
-/// Whether every row of facts up to `watermark` is folded. A row that was put aside as unreadable (negative shard)
-/// counts as waiting for nobody.
+/// Those of these rows of facts that are not folded. A row that was put aside as unreadable (negative shard) counts as
+/// waiting for nobody.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn is_folded(connection: &mut PgConnection, watermark: i64) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT (SELECT id FROM score_facts WHERE id <= $1 AND shard >= 0 ORDER BY id LIMIT 1) IS NULL")
-        .bind(watermark)
-        .fetch_one(connection)
+pub async fn not_folded(connection: &mut PgConnection, rows: &[i64]) -> Result<Vec<i64>, sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    sqlx::query_scalar("SELECT id FROM score_facts WHERE id = ANY ($1) AND shard >= 0")
+        .bind(rows)
+        .fetch_all(connection)
         .await
 }
 

@@ -70,6 +70,9 @@ pub const SCHEDULED_LAST_SUCCESS: &str = "scoreline_scheduled_last_success_secon
 /// Periods that are over for half a minute and not closed, by the first thing that each waits for. Labels: role, reason
 /// (queue, jobs, facts, dead_letters, set_aside_facts, unread_jobs, failing).
 pub const PERIODS_OVER: &str = "scoreline_periods_over";
+/// Leaderboards that are to be recomputed, as this process saw it last. Labels: role, state (under_way: here; waiting: for
+/// their turn).
+pub const RECOMPUTES: &str = "scoreline_recomputes";
 /// Undecided dead letters, counted up to 10,000 of a game. Labels: role, game (a slug; `unknown` where a letter does not
 /// tell, `others` beyond the hundred games that have the most).
 pub const DEAD_LETTERS_WAITING: &str = "scoreline_dead_letters_waiting";
