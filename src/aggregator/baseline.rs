@@ -1,14 +1,14 @@
 //! Folding a month's events into the baseline before it is dropped (fine print 4).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
-use crate::domain::board::{CompiledBoard, GenerationState};
+use crate::domain::board::{BoardGeneration, CompiledBoard, GenerationState};
 use crate::domain::entry::EntryState;
 use crate::domain::fact::{Fact, timely_fact_of};
-use crate::domain::ids::GameId;
+use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::domain::month::Month;
 use crate::store::baseline::{self, Covered, EntryKey};
 use crate::store::definitions::{self, Definitions};
@@ -26,7 +26,7 @@ pub enum Step {
     More,
     /// The month is in the baseline.
     Done,
-    /// A recompute is under way: it must find the baseline and the events as they are.
+    /// A recompute has still to read the month: it must find the baseline and the events as they are.
     Recomputing,
     /// Some of the events may count for a leaderboard that this program cannot read: they stay for one that can.
     Unreadable,
@@ -54,15 +54,18 @@ pub async fn fold_month(context: &Context, tenure: &Tenure, month: Month) -> Res
 pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month, pace: &mut Pace) -> Result<Step, JobError> {
     let mut transaction = tenure.begin().await?;
     let covered = baseline::lock_progress(&mut transaction, month).await?;
-    // After the lock: a recompute that begins later waits for it and finds what this chunk has done.
-    if baseline::is_recomputing(&mut transaction).await? {
-        return Ok(Step::Recomputing);
-    }
     let after = match covered {
+        // Whoever has still to read it knows that all of it is in the baseline.
         Covered::Everything => return Ok(Step::Done),
         Covered::UpTo(key) => key,
         Covered::Nothing => ScanKey::before(GameId(i32::MIN)),
     };
+    // After the lock: a recompute that begins later waits for it and finds what this chunk has done.
+    if let Some((game, generation)) = baseline::in_the_way(&mut transaction, month).await? {
+        tracing::warn!(?month, %game, %generation, "a month stays: a recompute of this game has still to read it");
+        return Ok(Step::Recomputing);
+    }
+    let past = baseline::past(&mut transaction, month).await?;
     let range = (month.starts_at(), month.ends_at());
     let events = event_scan::next_of_all(&mut transaction, range, after, pace.limit()).await?;
     pace.brought(events.len() as i64);
@@ -74,7 +77,7 @@ pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month, pace: 
             tracing::warn!(?month, %generation, "a month stays: a leaderboard that it counts for cannot be read");
             return Ok(Step::Unreadable);
         }
-        let boards = live_boards(&definitions);
+        let boards = boards_of(&definitions, &past);
         let facts = facts_of(&boards, &events);
         // Frozen standings need no baseline.
         let places: BTreeSet<Place> = facts.iter().map(|(_, fact)| (fact.generation, fact.period)).collect();
@@ -100,9 +103,11 @@ pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month, pace: 
 
 type Feeds<'a> = HashMap<(GameId, &'a str), Vec<&'a Arc<CompiledBoard>>>;
 
-fn live_boards(definitions: &Definitions) -> Feeds<'_> {
+/// Boards that count by what is live, and those being built that are `past` the month.
+fn boards_of<'a>(definitions: &'a Definitions, past: &HashSet<BoardGenerationId>) -> Feeds<'a> {
     let mut feeds: Feeds<'_> = HashMap::new();
-    for board in definitions.boards.values().filter(|b| b.generation.state == GenerationState::Live) {
+    let counts = |board: &BoardGeneration| board.state == GenerationState::Live || past.contains(&board.id);
+    for board in definitions.boards.values().filter(|board| counts(&board.generation)) {
         let event_type = board.generation.spec.definition.event_type.as_str();
         feeds.entry((board.generation.game_id, event_type)).or_default().push(board);
     }

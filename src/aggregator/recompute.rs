@@ -8,7 +8,7 @@
 //! 3. wait until the facts are folded; write the board to Redis;
 //! 4. one transaction swaps it in; before it, what became final meanwhile is made way for.
 //!
-//! A crash anywhere goes on from what was committed. While anything is being built, retention stands still.
+//! A crash anywhere goes on from what was committed. Retention leaves the months alone that a build has still to read.
 
 mod take_over;
 

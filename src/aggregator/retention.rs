@@ -1,5 +1,6 @@
 //! What is dropped, and when (`docs/operations/cleanup.md`).
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::PgConnection;
@@ -13,6 +14,7 @@ use crate::domain::ids::BoardGenerationId;
 use crate::domain::month::Month;
 use crate::lifecycle::crash_point;
 use crate::store::{partitions, retention};
+use crate::telemetry::metrics as names;
 
 /// Rows of one clean-up transaction.
 const CHUNK: i64 = 5_000;
@@ -73,18 +75,21 @@ pub async fn drop_old_months(context: &Context, tenure: &Tenure) -> Result<u64, 
     let now = context.clock.now();
     let old: Vec<_> = attached.into_iter().filter(|p| p.range_end <= horizon(now)).collect();
     if old.is_empty() {
+        Kept::default().tell();
         return Ok(dropped);
     }
     let water = low_water::of_all(context).await?;
     // What is dropped cannot be had back, so no single clock decides: the one that is behind the others does.
     let agreed = now.min(water.clock()).min((context.database_clock)().await?);
     let mark = water.mark().plus_seconds(-i64::from(context.max_event_age_seconds));
-    for partition in old {
+    let mut kept = Kept::default();
+    for (index, partition) in old.iter().enumerate() {
         if partition.range_end > horizon(agreed) {
             tracing::warn!(
                 partition = partition.name, %now, %agreed,
                 "kept: past retention by this process's clock only, which is ahead of Postgres's or Redis's"
             );
+            kept.add("clock", old.len() - index);
             break;
         }
         let month = partition.month();
@@ -93,16 +98,47 @@ pub async fn drop_old_months(context: &Context, tenure: &Tenure) -> Result<u64, 
                 partition = partition.name,
                 "kept past retention: a waiting job or undecided dead letter may hold events for it"
             );
+            kept.add("jobs", old.len() - index);
             break;
         }
         match baseline::fold_month(context, tenure, month).await? {
             Step::Done => {}
-            Step::More | Step::Recomputing | Step::Unreadable => break,
+            Step::More => break,
+            // What stops one month stops no other.
+            Step::Recomputing => {
+                kept.add("recompute", 1);
+                continue;
+            }
+            Step::Unreadable => {
+                kept.add("unreadable", 1);
+                continue;
+            }
         }
         crash_point("retention::after_fold");
         dropped += detach_and_drop(context, tenure, month).await?;
     }
+    kept.tell();
     Ok(dropped)
+}
+
+/// Why months that are past retention are not dropped.
+const KEPT_FOR: [&str; 4] = ["clock", "jobs", "recompute", "unreadable"];
+
+/// How many months past retention stay, by reason.
+#[derive(Default)]
+struct Kept(HashMap<&'static str, usize>);
+
+impl Kept {
+    fn add(&mut self, reason: &'static str, months: usize) {
+        *self.0.entry(reason).or_default() += months;
+    }
+
+    fn tell(&self) {
+        for reason in KEPT_FOR {
+            let months = self.0.get(reason).copied().unwrap_or_default();
+            metrics::gauge!(names::MONTHS_KEPT, "role" => "cron", "reason" => reason).set(months as f64);
+        }
+    }
 }
 
 async fn detach_and_drop(context: &Context, tenure: &Tenure, month: Month) -> Result<u64, JobError> {

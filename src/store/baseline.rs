@@ -3,7 +3,7 @@
 //! What is true of an entry is its baseline merged with its stored events. A stored event is *in the baseline already*
 //! when its partition is folded, or it stands at or before the cursor of a partition that is being folded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::{PgConnection, Row};
 
@@ -79,8 +79,8 @@ pub async fn lock_progress(connection: &mut PgConnection, month: Month) -> Resul
 }
 
 /// Waits until no chunk is being folded into the baseline, the first of a month included, whose row nobody sees yet; none
-/// begins before the transaction ends. With a generation in state `building` committed by then, the baseline goes on
-/// standing still until that generation is live (see [`is_recomputing`]).
+/// begins before the transaction ends. With a generation in state `building` committed by then, months that it has still to
+/// read go on standing still (see [`in_the_way`]).
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -89,14 +89,46 @@ pub async fn stand_still(connection: &mut PgConnection) -> Result<(), sqlx::Erro
     sqlx::query("LOCK TABLE baseline_progress IN SHARE ROW EXCLUSIVE MODE").execute(connection).await.map(|_| ())
 }
 
-/// Whether a recompute is under way: the baseline must not move then, and no event may be dropped.
+/// A recompute that has not read a month yet which has events of its game: it must find these events, and the baseline
+/// without them. No other recompute is in the month's way. To be asked under [`lock_progress`], in a transaction that then
+/// writes the baseline of [`past`] as well.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn is_recomputing(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leaderboard_generations WHERE state = 'building')")
-        .fetch_one(connection)
-        .await
+pub async fn in_the_way(
+    connection: &mut PgConnection,
+    month: Month,
+) -> Result<Option<(GameId, BoardGenerationId)>, sqlx::Error> {
+    let found: Option<(i32, i32)> = sqlx::query_as(
+        "SELECT l.game_id, g.id FROM leaderboard_generations g JOIN leaderboards l ON l.id = g.leaderboard_id
+          WHERE g.state = 'building' AND g.scan_finished_at IS NULL
+            AND (g.cursor_partition IS NULL OR g.cursor_partition COLLATE \"C\" <= $1)
+            AND EXISTS (SELECT 1 FROM events e
+                         WHERE e.game_id = l.game_id AND e.occurred_at >= $2 AND e.occurred_at < $3)
+          ORDER BY g.id LIMIT 1",
+    )
+    .bind(month.partition_name())
+    .bind(month.starts_at())
+    .bind(month.ends_at())
+    .fetch_optional(connection)
+    .await?;
+    Ok(found.map(|(game, generation)| (GameId(game), BoardGenerationId(generation))))
+}
+
+/// Generations that are being built and have read the whole month: their entries have its events, so what is dropped of it
+/// belongs into their baseline, as into that of live ones. One that begins later takes the live one's baseline over.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn past(connection: &mut PgConnection, month: Month) -> Result<HashSet<BoardGenerationId>, sqlx::Error> {
+    let ids: Vec<i32> = sqlx::query_scalar(
+        "SELECT id FROM leaderboard_generations
+          WHERE state = 'building' AND (scan_finished_at IS NOT NULL OR cursor_partition COLLATE \"C\" > $1)",
+    )
+    .bind(month.partition_name())
+    .fetch_all(connection)
+    .await?;
+    Ok(ids.into_iter().map(BoardGenerationId).collect())
 }
 
 /// Moves a partition's cursor; `None`: all its events are in the baseline.

@@ -73,6 +73,9 @@ pub const PERIODS_OVER: &str = "scoreline_periods_over";
 /// Leaderboards that are to be recomputed, as this process saw it last. Labels: role, state (under_way: here; waiting: for
 /// their turn).
 pub const RECOMPUTES: &str = "scoreline_recomputes";
+/// Months of events past retention that the last look left, as the process that looked saw it. Labels: role, reason (clock,
+/// jobs, recompute, unreadable).
+pub const MONTHS_KEPT: &str = "scoreline_months_kept";
 /// Undecided dead letters, counted up to 10,000 of a game. Labels: role, game (a slug; `unknown` where a letter does not
 /// tell, `others` beyond the hundred games that have the most).
 pub const DEAD_LETTERS_WAITING: &str = "scoreline_dead_letters_waiting";

@@ -1,18 +1,25 @@
 //! Fine print 4: what is dropped has been counted.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::baseline::{Step, fold_chunk};
+use scoreline::aggregator::recompute::{Outcome, build};
 use scoreline::aggregator::retention::{clean_up, drop_old_months};
+use scoreline::aggregator::schedule::Context;
 use scoreline::domain::month::Month;
 use scoreline::store::audit_log::Actor;
 use scoreline::store::event_scan::Pace;
 use scoreline::store::leaderboards::{self, Applied, ApplyError};
 use scoreline::store::{partitions, recompute};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::stage::{Stage, at};
+use crate::support::eventually;
+
+const SOON: Duration = Duration::from_secs(60);
 
 /// Three boards that never reset or reset monthly, scores in January and in November.
 async fn with_history(stage: &Stage) -> Vec<scoreline::domain::board::CompiledBoard> {
@@ -122,18 +129,93 @@ async fn fine_print_4_nothing_is_dropped_while_something_on_its_way_may_belong_t
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     with_history(&stage).await;
     let tenure = stage.tenure("job-drop-old-months").await;
-    // A job from early April may hold events of March, and not of February.
+    // A job from early April may hold events of March, and not of February. A recompute must find January as it is.
     stage.set_oldest_job(Some("2026-04-03T00:00:00Z"));
-    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 2);
-    stage.set_oldest_job(None);
-    // A recompute must find events and baseline as they are.
     stage.create("new", json!({})).await;
-    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 0);
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 1, "February, of which there is nothing");
     sqlx::query("UPDATE leaderboard_generations SET state = 'retired' WHERE state = 'building'")
         .execute(stage.pool())
         .await
         .unwrap();
     assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 1);
+    stage.set_oldest_job(None);
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn fine_print_4_a_recompute_holds_a_month_until_it_has_read_it_and_then_has_it_in_its_baseline() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let boards = with_history(&stage).await;
+    let mut begun = Vec::new();
+    for board in &boards {
+        let mut transaction = stage.pool().begin().await.unwrap();
+        begun.push(recompute::begin(&mut transaction, board.generation.leaderboard_id).await.unwrap().id);
+        transaction.commit().await.unwrap();
+    }
+    stage.rules.reload().await.unwrap();
+    let tenure = stage.tenure("job-drop-old-months").await;
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 2, "not January");
+    // They read all there is, and wait for facts that nobody folds.
+    let finished = async || {
+        let count =
+            "SELECT count(*) FROM leaderboard_generations WHERE state = 'building' AND scan_finished_at IS NOT NULL";
+        stage.count(count).await == 3
+    };
+    for id in &begun {
+        let context = Context { stop: CancellationToken::new(), ..(*stage.context).clone() };
+        let (stop, id) = (context.stop.clone(), *id);
+        let building = tokio::spawn(async move { build(&context, id).await });
+        eventually("it has read the events", SOON, async || {
+            let done = sqlx::query_scalar::<_, bool>(
+                "SELECT scan_finished_at IS NOT NULL FROM leaderboard_generations WHERE id = $1",
+            );
+            done.bind(id.0).fetch_one(stage.pool()).await.unwrap()
+        })
+        .await;
+        stop.cancel();
+        assert_eq!(building.await.unwrap().unwrap(), Outcome::Stopped);
+    }
+    assert!(finished().await, "none of them is live");
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 1, "January");
+    assert_eq!(stage.count("SELECT count(*) FROM events").await, 60);
+    for (board, id) in boards.iter().zip(begun) {
+        let before = stage.entries(board.generation.id).await;
+        stage.build(id).await;
+        assert_eq!(stage.entries(id).await, before);
+        let audit = audit_entries(stage.pool(), &stage.rules.board(id).unwrap()).await.unwrap().unwrap();
+        assert_eq!((audit.computed, audit.differing), (7, 0), "{audit:?}");
+        // The next one starts from the baseline of this.
+        let mut transaction = stage.pool().begin().await.unwrap();
+        let again = recompute::begin(&mut transaction, board.generation.leaderboard_id).await.unwrap();
+        transaction.commit().await.unwrap();
+        stage.build(again.id).await;
+        assert_eq!(stage.entries(again.id).await, before);
+    }
+}
+
+/// A build that cannot even begin, because no program here reads its definition.
+#[tokio::test]
+async fn a_game_that_is_built_for_ever_keeps_no_month_but_those_of_its_own_events() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let boards = with_history(&stage).await;
+    for statement in [
+        "INSERT INTO games (slug, name) VALUES ('noisy', 'Noisy')",
+        "INSERT INTO leaderboards (game_id, slug, spec) SELECT id, 'new', '{}' FROM games WHERE slug = 'noisy'",
+        "INSERT INTO leaderboard_generations (leaderboard_id, since_generation, spec, state)
+         SELECT id, 2, '{}', 'building' FROM leaderboards WHERE slug = 'new'",
+        "INSERT INTO events (game_id, event_id, occurred_at, received_at, definitions_generation, from_server, type, player_id,
+                             payload)
+         SELECT id, gen_random_uuid(), '2026-02-10', '2026-02-10', 1, false, 'game_ended', 'p', '{\"score\": 7}'
+           FROM games WHERE slug = 'noisy'",
+    ] {
+        sqlx::query(statement).execute(stage.pool()).await.unwrap();
+    }
+    let tenure = stage.tenure("job-drop-old-months").await;
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 2, "January and March");
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 0, "February waits for who can read the board");
+    for board in &boards {
+        assert_eq!(audit_entries(stage.pool(), board).await.unwrap().unwrap().differing, 0);
+    }
 }
 
 #[tokio::test]
