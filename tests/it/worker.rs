@@ -76,7 +76,11 @@ impl Bench {
     }
 
     async fn start_worker_on(&self, pool: Pool) {
-        let config = Settings::parse_from(["test"]).worker;
+        self.start_worker_with(&[], pool).await;
+    }
+
+    async fn start_worker_with(&self, settings: &[&str], pool: Pool) {
+        let config = Settings::parse_from([&["test"], settings].concat()).worker;
         let health = Arc::clone(&self.health);
         let persist_events = PersistEvents::start(&config, pool, "q0", health, &self.lifecycle).await.unwrap();
         let grace = Duration::from_secs(2);

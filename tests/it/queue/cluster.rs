@@ -66,17 +66,24 @@ pub fn silence(node: &TestRedis, nodes: &[TestRedis], time: Duration) {
 async fn workers_do_not_wait_for_a_silent_node_without_the_queue() {
     let (nodes, url) = cluster().await;
     let (owner, others) = owner_and_others(&nodes, "q0");
-    silence(others[0], &nodes, Duration::from_secs(60));
     let timeouts = Timeouts { response: Duration::from_millis(500), connect: Duration::from_millis(500) };
-    let queue = Queue::connect(&url, "sl", "q0", timeouts).await.unwrap();
-    let worker = Worker::start(&queue, options(), async |job| settle(&job, Settlement::Done).await);
-    for name in ["before", "after"] {
-        // The owner knows no script, as after a restart; the silent node could not be told any.
-        redis::cmd("SCRIPT").arg("FLUSH").exec(&mut owner.connection()).unwrap();
-        assert!(queue.push(Lane::High, name, &payload(name)).await.unwrap());
-        eventually("it has run", SOON, async || queue.status().await.is_ok_and(|s| s.jobs == 0)).await;
+    // It has a connection to each node: to one that was silent before it would have none, and ask it nothing.
+    let connected = Queue::connect(&url, "sl", "q0", timeouts).await.unwrap();
+    silence(others[0], &nodes, Duration::from_secs(60));
+    let later = Queue::connect(&url, "sl", "q0", timeouts).await.unwrap();
+    for (round, queue) in [connected, later].iter().enumerate() {
+        let worker = Worker::start(queue, options(), async |job| settle(&job, Settlement::Done).await);
+        for name in ["before", "after"] {
+            let name = format!("{name}-{round}");
+            // The owner knows no script, as after a restart; the silent node could not be told any.
+            redis::cmd("SCRIPT").arg("FLUSH").exec(&mut owner.connection()).unwrap();
+            // Neither a script nor an announcement waits for the silent node: the call would fail.
+            assert!(queue.push(Lane::High, &name, &payload(&name)).await.unwrap());
+            queue.resume().await.unwrap();
+            eventually("it has run", SOON, async || queue.status().await.is_ok_and(|s| s.jobs == 0)).await;
+        }
+        worker.stop().await;
     }
-    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -215,18 +215,33 @@ async fn a_group_that_takes_too_long_is_written_in_parts() {
     let bench = Bench::new().await;
     bench
         .run(
-            "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-             PERFORM pg_sleep (0.02); RETURN NEW;
+            "CREATE SEQUENCE begun MINVALUE 0;
+         CREATE SEQUENCE ended MINVALUE 0;
+         CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             PERFORM CASE WHEN TG_LEVEL = 'ROW' THEN pg_sleep (0.02)::text ELSE nextval(TG_ARGV[0])::text END;
+             RETURN NEW;
          END $$;
+         GRANT USAGE ON SEQUENCE begun, ended TO PUBLIC;
+         CREATE TRIGGER begun BEFORE INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION dawdle('begun');
+         CREATE TRIGGER ended AFTER INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION dawdle('ended');
          CREATE TRIGGER dawdle BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION dawdle();",
         )
         .await;
-    let events: Vec<Event<'_>> = (0..100).map(|i| event(i, "p-1", r#"{"score":1}"#)).collect();
-    bench.push("much", &job(1, &events)).await;
     let options: PgConnectOptions = bench.database.url.parse().unwrap();
-    let hasty = PgPoolOptions::new().connect_lazy_with(options.options([("statement_timeout", "1s")]));
-    bench.start_worker_on(hasty.into()).await;
-    bench.all_is_stored(100).await;
+    let hasty = PgPoolOptions::new().connect_lazy_with(options.options([("statement_timeout", "400ms")]));
+    // One writer, so that the second group finds what the first has learnt.
+    bench.start_worker_with(&["--worker-writers", "1"], hasty.into()).await;
+    let mut ended_early = Vec::new();
+    for (name, ids) in [("much", 0..100), ("more", 100..200)] {
+        let events: Vec<Event<'_>> = ids.clone().map(|i| event(i, "p-1", r#"{"score":1}"#)).collect();
+        bench.push(name, &job(1, &events)).await;
+        bench.all_is_stored(ids.end.try_into().unwrap()).await;
+        let all = sqlx::query_scalar("SELECT b.last_value - e.last_value FROM begun b, ended e");
+        let all: i64 = all.fetch_one(&mut bench.database.superuser().await).await.unwrap();
+        ended_early.push(all - ended_early.iter().sum::<i64>());
+    }
+    // One of 100, two of 50, four of 25; the next group is in parts from the start.
+    assert!(ended_early[0] >= 7 && ended_early[1] < 4, "{ended_early:?}");
 }
 
 #[tokio::test]
