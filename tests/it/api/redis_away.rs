@@ -104,3 +104,21 @@ async fn a_redis_that_went_back_shows_no_older_board() {
     })
     .await;
 }
+
+/// Its ids are issued anew, so what is remembered of periods may name another board's.
+#[tokio::test]
+async fn periods_are_asked_for_again_when_postgres_went_back() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    world.board(&game, board("global")).await;
+    let told = async || {
+        let answer = world.get("/v1/leaderboards/global/entries", Some(&game.client)).await.json();
+        answer["period"]["id"].as_i64().unwrap()
+    };
+    let first = told().await;
+    assert_eq!(told().await, first);
+    sqlx::query("DELETE FROM leaderboard_periods").execute(&world.db.pool).await.unwrap();
+    let beacon = scoreline::store::beacons::write(&world.db.pool).await.unwrap();
+    assert!(world.ranking.begin_era(None, beacon.sequence, beacon.mark).await.unwrap());
+    eventually("it has the new id", Duration::from_secs(5), async || told().await > first).await;
+}

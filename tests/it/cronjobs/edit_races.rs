@@ -1,10 +1,14 @@
 //! Edits, recomputes and deletes beside each other, and beside retention: each reads what it acts on under its lock.
 
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
+use scoreline::aggregator::audit_events::audit_entries;
+use scoreline::aggregator::baseline::{Step, fold_chunk};
 use scoreline::aggregator::close_periods::close_due;
 use scoreline::aggregator::retention::drop_old_months;
 use scoreline::domain::board::LeaderboardSpec;
+use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::month::Month;
 use scoreline::store::audit_log::Actor;
 use scoreline::store::event_scan::{self, Pace, ScanKey};
@@ -82,6 +86,50 @@ async fn a_recompute_waits_for_the_first_chunk_of_a_month() {
         chunk.commit().await.unwrap();
     });
     assert_eq!(seen.get(&month), Some(&baseline::Covered::Everything));
+}
+
+/// Its chunk has looked for recomputes before this one was begun, and is not committed when this one looks at the baseline.
+#[tokio::test]
+async fn a_recompute_takes_over_the_first_chunk_of_a_month() {
+    let stage = Stage::new("2026-11-23T12:00:00Z").await;
+    partitions::ensure(stage.pool(), at("2026-06-01T00:00:00Z"), at("2026-06-30T00:00:00Z")).await.unwrap();
+    let board = stage.live("sum", json!({"operator": "incr"})).await.generation;
+    stage.accept(&[stage.event("a", 5, "2026-06-10T10:00:00Z"), stage.event("a", 7, "2026-06-11T10:00:00Z")]).await;
+    stage.fold().await;
+    let mut gate = stage.pool().begin().await.unwrap();
+    sqlx::query("LOCK TABLE entry_baseline IN SHARE MODE").execute(&mut *gate).await.unwrap();
+    let waiting = async |least: i64| {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        stage.count(waiting).await >= least
+    };
+    let month = Month::of(at("2026-06-15T00:00:00Z"));
+    let tenure = stage.tenure("job-drop-old-months").await;
+    let folding = async {
+        let step = fold_chunk(&stage.context, &tenure, month, &mut Pace::new(100)).await.unwrap();
+        assert_eq!(step, Step::More);
+    };
+    let again = AtomicI32::new(0);
+    let building = async {
+        eventually("the chunk is under way", SOON, || waiting(1)).await;
+        let mut transaction = stage.pool().begin().await.unwrap();
+        let begun = recompute::begin(&mut transaction, board.leaderboard_id).await.unwrap().id;
+        transaction.commit().await.unwrap();
+        again.store(begun.0, Ordering::SeqCst);
+        stage.build(begun).await;
+    };
+    let letting_go = async {
+        eventually("the recompute waits for it, or does not and is over", SOON, async || {
+            let (newest, state) = stage.newest("sum").await;
+            waiting(2).await || (newest.0 == again.load(Ordering::SeqCst) && state == "live")
+        })
+        .await;
+        gate.rollback().await.unwrap();
+    };
+    tokio::join!(folding, building, letting_go);
+    let again = BoardGenerationId(again.into_inner());
+    let audit = audit_entries(stage.pool(), &stage.rules.board(again).unwrap()).await.unwrap().unwrap();
+    assert_eq!((audit.computed, audit.differing), (1, 0), "{audit:?}");
 }
 
 #[tokio::test]

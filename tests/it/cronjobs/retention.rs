@@ -324,7 +324,8 @@ async fn no_clock_alone_drops_a_month() {
     let tenure = stage.tenure("job-drop-old-months").await;
     let months = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass";
     let before = stage.count(months).await;
-    let truth = at("2026-02-01T00:00:00Z").0;
+    // So late that nothing which is on its way may belong to these months, and none of them is old.
+    let truth = at("2026-04-15T00:00:00Z").0;
     // Two of three are months ahead: the third keeps what it thinks young.
     for clock in [&stage.queue_clock, &stage.database_clock] {
         clock.store(truth, Ordering::SeqCst);
@@ -333,4 +334,29 @@ async fn no_clock_alone_drops_a_month() {
         clock.store(0, Ordering::SeqCst);
     }
     assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 3);
+}
+
+/// A newer program defined it: what its events mean to it only that one knows, and the baseline is all that would be left.
+#[tokio::test]
+async fn a_month_stays_while_a_leaderboard_that_it_may_count_for_cannot_be_read() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    with_history(&stage).await;
+    let tenure = stage.tenure("job-drop-old-months").await;
+    let months = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass";
+    let before = stage.count(months).await;
+    let change = async |statement: &'static str| {
+        sqlx::query(statement).execute(stage.pool()).await.unwrap();
+    };
+    for unreadable in [
+        r#"UPDATE leaderboard_generations SET spec = spec || '{"reset": "lunar"}'"#,
+        // Then any event may feed it.
+        r#"UPDATE leaderboard_generations SET spec = spec || '{"event_type": {"any": []}}'"#,
+    ] {
+        change(unreadable).await;
+        assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 0, "{unreadable}");
+        assert_eq!(stage.count(months).await, before, "{unreadable}");
+        change(r#"UPDATE leaderboard_generations SET spec = spec || '{"reset": "never", "event_type": "game_ended"}'"#)
+            .await;
+    }
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 3, "it can be read again");
 }

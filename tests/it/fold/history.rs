@@ -1,6 +1,8 @@
 //! A database that goes back in time: a backup restored, or a replica promoted without the last commits. Boards do not keep
 //! what it lost, and nothing new is taken for old.
 
+use std::time::Duration;
+
 use scoreline::aggregator::history::History;
 use scoreline::aggregator::rebuild::check_boards;
 use scoreline::domain::ids::BoardGenerationId;
@@ -9,6 +11,7 @@ use scoreline::store::standings::small_board;
 use serde_json::json;
 
 use super::arena::{Arena, play, seconds};
+use crate::support::eventually;
 
 /// What a backup keeps of the tables that a fold writes.
 const BACK_UP: &str = "
@@ -164,6 +167,35 @@ async fn two_folds_that_catch_up_at_once_have_two_versions() {
     versions.dedup();
     assert_eq!(versions.len(), 20, "{versions:?}");
     assert!(versions[0] > 1_700_000_000_000_000, "microseconds of the clock: {versions:?}");
+}
+
+/// Setting it once more would issue again what others were given in between.
+#[tokio::test]
+async fn a_fold_that_finds_the_versions_caught_up_takes_the_next_one() {
+    let arena = Arena::new().await;
+    run(&arena, "SELECT setval('entry_version', 5)").await;
+    let mut other = arena.pool().begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(7305881)").execute(&mut *other).await.unwrap();
+    let late = async {
+        let mut transaction = arena.pool().begin().await.unwrap();
+        let version = scoreline::store::markers::next_version(&mut transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+        version
+    };
+    let catching_up = async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                        WHERE datname = current_database() AND wait_event = 'advisory'";
+        eventually("it waits for its turn", Duration::from_secs(10), || async { arena.count(waiting).await == 1 })
+            .await;
+        // The clock was ahead, and steps back.
+        let ahead =
+            "SELECT setval('entry_version', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + 9000000)";
+        let ahead = arena.count(ahead).await;
+        other.rollback().await.unwrap();
+        ahead
+    };
+    let (version, ahead) = tokio::join!(late, catching_up);
+    assert!(version > ahead, "{version} after {ahead}");
 }
 
 #[tokio::test]

@@ -162,6 +162,20 @@ async fn fine_print_10_the_swap_is_fenced_by_the_rebuilds_token() {
     assert_eq!(arena.top(board).await, [], "nothing of the frozen one's shadow is left");
 }
 
+/// It may have read Postgres before what is doubted was committed.
+#[tokio::test]
+async fn a_rebuild_that_is_under_way_when_its_board_is_doubted_makes_nothing_ready() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    let early = arena.ranking.begin_rebuild(board).await.unwrap();
+    arena.ranking.doubt(board).await.unwrap();
+    assert!(matches!(arena.ranking.finish_rebuild(&early, 1).await, Err(RebuildError::Overtaken)));
+    assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Doubtful]);
+    arena.rebuild(board).await;
+    assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Ready]);
+}
+
 #[tokio::test]
 async fn fine_print_10_a_board_that_is_not_there_drops_the_marker_and_asks_for_a_rebuild() {
     let arena = Arena::new().await;

@@ -57,3 +57,21 @@ async fn events_of_an_unreadable_leaderboard_wait_for_who_can_read_it() {
     assert_eq!((bench.events().await, bench.facts().await), (3, vec![("p-1".to_owned(), 1)]));
     assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 0);
 }
+
+/// What feeds it cannot be read either: then any event of its game may.
+#[tokio::test]
+async fn a_leaderboard_whose_event_type_cannot_be_read_keeps_all_events_of_its_game() {
+    let bench = Bench::new().await;
+    bench.with_another_game().await;
+    bench.run(r#"UPDATE leaderboard_generations SET spec = spec || '{"event_type": {"any": []}}'"#).await;
+    bench.start_worker().await;
+    let other = |id| Event { event_type: "other", ..event(id, "p-1", "{}") };
+    bench.push("kept", &job(1, &[event(1, "p-1", r#"{"score":1}"#), other(2)])).await;
+    bench.push("others", &job(2, &[other(3)])).await;
+    eventually("the other game goes on", SOON, || async { bench.events().await == 1 }).await;
+    eventually("the job waits", SOON, || async { bench.queue.status().await.unwrap().delayed == 1 }).await;
+    assert_eq!(bench.count("SELECT count(*) FROM events WHERE game_id = 1").await, 0);
+    bench.run(r#"UPDATE leaderboard_generations SET spec = spec || '{"event_type": "game_ended"}'"#).await;
+    bench.drained().await;
+    assert_eq!((bench.events().await, bench.facts().await), (3, vec![("p-1".to_owned(), 1)]));
+}
