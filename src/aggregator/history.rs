@@ -86,6 +86,10 @@ impl<'a> History<'a> {
                 None => false,
             };
             if !stands {
+                // Before the era begins: what fails after it would not be repeated.
+                if known.is_some() {
+                    beacons::leave_out_lost_ids(self.pool).await?;
+                }
                 let Beacon { sequence, mark } = beacons::write(self.pool).await?;
                 let began = self.ranking.begin_era(known.as_ref(), sequence, mark).await?;
                 if began && known.is_some() {

@@ -61,3 +61,27 @@ pub async fn stands(pool: &Pool, beacon: &Beacon) -> Result<bool, Error> {
         answered => answered,
     }
 }
+
+/// How many ids of each kind are left out after the database went back: more than it can have lost.
+const LEFT_OUT: i64 = 100_000;
+
+/// Leaves ids out that this database may have given in the future that it lost. Redis may still know what they named:
+/// jobs and receipts name games and keys by number, boards their generation. Doing it twice leaves out more.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn leave_out_lost_ids(pool: &Pool) -> Result<(), Error> {
+    // Not near the end of what an integer holds: ids that run out would be worse than one that comes twice.
+    sqlx::query(
+        "SELECT (SELECT setval('games_id_seq', last_value + $1) FROM games_id_seq WHERE last_value < 2000000000),
+                (SELECT setval('api_keys_id_seq', last_value + $1) FROM api_keys_id_seq WHERE last_value < 2000000000),
+                (SELECT setval('leaderboards_id_seq', last_value + $1)
+                   FROM leaderboards_id_seq WHERE last_value < 2000000000),
+                (SELECT setval('leaderboard_generations_id_seq', last_value + $1)
+                   FROM leaderboard_generations_id_seq WHERE last_value < 2000000000)",
+    )
+    .bind(LEFT_OUT)
+    .execute(pool)
+    .await?;
+    Ok(())
+}

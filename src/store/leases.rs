@@ -13,7 +13,7 @@ pub const LEASE_SECONDS: f64 = 5.0;
 pub struct Lease {
     /// What it is for, for example `fold-2`.
     pub name: String,
-    /// Unique to this tenure; greater than every earlier one.
+    /// Unique to this tenure; greater than every earlier one, also of a database that went back in time since.
     pub token: i64,
 }
 
@@ -23,7 +23,8 @@ pub struct Lease {
 /// # Errors
 /// Whatever Postgres says.
 pub async fn acquire(pool: &Pool, name: &str, holder: &str) -> Result<Option<Lease>, sqlx::Error> {
-    // One that expires later than any renewal says was renewed before the server's clock went back.
+    // One that expires later than any renewal says was renewed before the server's clock went back. The sequence alone
+    // would go back with the database, and give the token of a holder that still believes in it to the next one.
     let token: Option<i64> = sqlx::query_scalar(
         "WITH ended AS (
              SELECT name FROM leases
@@ -31,13 +32,17 @@ pub async fn acquire(pool: &Pool, name: &str, holder: &str) -> Result<Option<Lea
                                                  AND clock_timestamp() + make_interval(secs => 2 * $3::float8)
                 FOR UPDATE SKIP LOCKED),
          taken AS (
-             UPDATE leases l SET holder = $2, token = nextval('lease_token'),
+             UPDATE leases l SET holder = $2,
+                                 token = greatest(nextval('lease_token'), l.token + 1,
+                                                  (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
                                  expires_at = clock_timestamp() + make_interval(secs => $3)
                FROM ended WHERE l.name = ended.name
              RETURNING l.token),
          made AS (
              INSERT INTO leases (name, holder, token, expires_at)
-             SELECT $1, $2, nextval('lease_token'), clock_timestamp() + make_interval(secs => $3)
+             SELECT $1, $2,
+                    greatest(nextval('lease_token'), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
+                    clock_timestamp() + make_interval(secs => $3)
               WHERE NOT EXISTS (SELECT 1 FROM leases WHERE name = $1)
              ON CONFLICT (name) DO NOTHING
              RETURNING token)

@@ -236,7 +236,7 @@ impl Arena {
         .collect()
     }
 
-    pub async fn count(&self, table_query: &'static str) -> i64 {
+    pub async fn count(&self, table_query: impl sqlx::SqlSafeStr) -> i64 {
         sqlx::query_scalar(table_query).fetch_one(self.pool()).await.unwrap()
     }
 

@@ -139,6 +139,29 @@ async fn a_generation_of_the_lost_future_is_not_taken_for_the_new_one() {
     assert_eq!(status(&arena, board).await, BoardStatus::Doubtful);
 }
 
+/// Jobs in the queue, receipts and boards name what was lost by its id.
+#[tokio::test]
+async fn ids_of_the_lost_future_are_not_given_again() {
+    let arena = Arena::new().await;
+    two_days(&arena).await;
+    const TABLES: [&str; 4] = ["games", "api_keys", "leaderboards", "leaderboard_generations"];
+    let mut lost = Vec::new();
+    for table in TABLES {
+        let next = format!("SELECT nextval('{table}_id_seq')");
+        lost.push(arena.count(sqlx::AssertSqlSafe(next)).await);
+        let back = format!("SELECT setval('{table}_id_seq', 1)");
+        arena.count(sqlx::AssertSqlSafe(back)).await;
+    }
+    look(&arena).await;
+    assert_eq!(arena.count("SELECT nextval('games_id_seq')").await, 2, "nothing is left out while nothing was lost");
+    run(&arena, "DELETE FROM beacons").await;
+    look(&arena).await;
+    for (table, lost) in TABLES.into_iter().zip(lost) {
+        let next = arena.count(sqlx::AssertSqlSafe(format!("SELECT nextval('{table}_id_seq')"))).await;
+        assert!(next > lost && next < 1_000_000, "{table}: {next} after {lost}");
+    }
+}
+
 #[tokio::test]
 async fn entry_versions_are_ahead_of_the_lost_future() {
     let arena = Arena::new().await;

@@ -75,6 +75,45 @@ async fn a_lease_that_expires_beyond_any_renewal_is_free() {
 }
 
 #[tokio::test]
+async fn a_holder_of_the_lost_future_is_not_taken_for_the_holder() {
+    let arena = Arena::new().await;
+    arena.shards.release().await;
+    let run = async |script: &'static str| {
+        sqlx::raw_sql(script).execute(&mut arena.database.superuser().await).await.unwrap();
+    };
+    run("CREATE TABLE past_leases AS TABLE leases;
+         CREATE TABLE past_counter AS SELECT last_value FROM lease_token;")
+    .await;
+    let lost = Shards::new(arena.pool().clone(), "lost".into());
+    lost.renew().await.unwrap();
+    let theirs = lost.held();
+    assert_eq!(theirs.len(), 4);
+    // A backup from before is restored while it is frozen, of the rows or of none; others take the leases there.
+    for restore in [
+        "DELETE FROM leases; INSERT INTO leases SELECT * FROM past_leases;
+         SELECT setval('lease_token', last_value) FROM past_counter;",
+        "DELETE FROM leases; SELECT setval('lease_token', last_value) FROM past_counter;",
+    ] {
+        run(restore).await;
+        let next = Shards::new(arena.pool().clone(), "next".into());
+        next.renew().await.unwrap();
+        assert_eq!(next.held().len(), 4);
+        let mut transaction = arena.pool().begin().await.unwrap();
+        for lease in &theirs {
+            assert!(!leases::lock_and_check(&mut transaction, std::slice::from_ref(lease)).await.unwrap(), "{lease:?}");
+        }
+        transaction.rollback().await.unwrap();
+        assert_eq!(leases::renew(arena.pool(), &theirs).await.unwrap(), []);
+    }
+    // Nor does a clock that was set back give a token again.
+    let name = theirs[0].name.clone();
+    let ahead = "UPDATE leases SET expires_at = '-infinity', token = 9000000000000000000";
+    sqlx::query(ahead).execute(arena.pool()).await.unwrap();
+    let taken = leases::acquire(arena.pool(), &name, "later").await.unwrap().unwrap();
+    assert_eq!(taken.token, 9_000_000_000_000_000_001);
+}
+
+#[tokio::test]
 async fn renewals_at_the_same_time_forget_no_lease_that_one_of_them_took() {
     let arena = Arena::new().await;
     arena.shards.release().await;
