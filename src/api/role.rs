@@ -42,7 +42,7 @@ pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycl
     let (pool, replica) = start::postgres(&settings.postgres, &clock, &operations, lifecycle).await?;
     start::redis(RedisUse::Ranking, &settings.role.redis, &operations, lifecycle).await?;
     let queue = start::queue(&settings.role.redis, &operations, lifecycle).await?;
-    let directory = start::directory(&settings.role.redis, &operations, lifecycle).await?;
+    let directory = start::directory(&settings.role.redis, Some(&pool), &operations, lifecycle).await?;
     let redis = &settings.role.redis;
     let ranking = Ranking::open(redis.url_of(RedisUse::Ranking), &redis.redis_prefix)
         .map_err(|error| StartError::Config(format!("REDIS_RANKING_URL: {error}")))?;

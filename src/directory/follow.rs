@@ -14,6 +14,7 @@ use super::snapshot::{GameText, Snapshot};
 use super::{Directory, SharedDirectory};
 use crate::domain::ids::GameId;
 use crate::redis_connection::{Connection, Timeouts};
+use crate::store::pool::Pool;
 
 /// How often the version is compared, should a notice have been lost.
 const POLL: Duration = Duration::from_secs(1);
@@ -38,8 +39,9 @@ impl DirectorySource {
         Ok(Self { connection: Connection::open(url, TIMEOUTS)?, prefix: prefix.into() })
     }
 
-    /// Waits for the first snapshot, trying again until there is one. `None`: told to stop before that.
-    pub async fn wait_for_first(&self, stop: &CancellationToken) -> Option<SharedDirectory> {
+    /// Waits for the first snapshot, trying again until there is one. While Redis has none, or is away, it is read from
+    /// `truth`, where that is given. `None`: told to stop before that.
+    pub async fn wait_for_first(&self, truth: Option<&Pool>, stop: &CancellationToken) -> Option<SharedDirectory> {
         let mut complained = false;
         loop {
             let mut connection = self.connection.clone();
@@ -47,6 +49,17 @@ impl DirectorySource {
                 () = stop.cancelled() => return None,
                 found = load(&mut connection, &self.prefix) => found,
             };
+            if !matches!(found, Ok(Some(_)))
+                && let Some(pool) = truth
+            {
+                match crate::store::directory::snapshot(pool).await {
+                    Ok(snapshot) => {
+                        tracing::info!("read the first directory from Postgres: Redis has none to give");
+                        return Some(Arc::new(ArcSwap::from_pointee(Directory::from_snapshot(snapshot))));
+                    }
+                    Err(error) => tracing::debug!(%error, "the directory could not be read from Postgres either"),
+                }
+            }
             match found {
                 Ok(Some(directory)) => return Some(Arc::new(ArcSwap::from_pointee(directory))),
                 Ok(None) if !complained => tracing::info!("waiting for cron to publish the directory to Redis"),

@@ -47,7 +47,7 @@ pub async fn start(
     if settings.role.redis.url_of(RedisUse::Limits) != settings.role.redis.url_of(RedisUse::Queue) {
         start::redis(RedisUse::Limits, &settings.role.redis, &operations, lifecycle).await?;
     }
-    let directory = start::directory(&settings.role.redis, &operations, lifecycle).await?;
+    let directory = start::directory(&settings.role.redis, None, &operations, lifecycle).await?;
     let door = super::DoorSettings {
         ingest: settings.ingest.clone(),
         limits: settings.limits,

@@ -128,6 +128,15 @@ impl Readiness {
         need(self.role, dependency) == Need::Always
     }
 
+    /// Whether the role does without `dependency` as things are: nothing waits for it then, not even a start.
+    pub fn does_without(&self, dependency: &str) -> bool {
+        match need(self.role, dependency) {
+            Need::Always => false,
+            Need::Replaceable => true,
+            Need::UnlessReady(other) => self.of(other).is_some_and(|other| other.ready),
+        }
+    }
+
     /// What is known of a dependency.
     pub fn of(&self, dependency: &str) -> Option<DependencyState> {
         self.dependencies.lock().unwrap_or_else(PoisonError::into_inner).get(dependency).cloned()

@@ -235,7 +235,8 @@ async fn check_budget(pool: &Pool) -> Result<(), Hold> {
     Ok(())
 }
 
-/// Opens a connection to the Redis of one use, waits for it and watches it from then on.
+/// Opens a connection to the Redis of one use, and watches it from then on. Waits for it, unless the role does without:
+/// then it starts degraded, as it would go on degraded if it lost it later.
 ///
 /// # Errors
 /// A bad URL, or a stop while waiting.
@@ -256,14 +257,20 @@ pub async fn redis(
         keeps_boards: use_ == RedisUse::Ranking,
         writes_to: written_key(readiness.role(), use_, &config.redis_prefix),
     };
-    wait_for(use_.name(), operations, lifecycle, || async {
+    let there = wait_for(use_.name(), operations, lifecycle, || async {
         if watch::check_redis(&watched, readiness).await {
-            return Ok(());
+            return Ok(true);
         }
-        Err(Hold::Wait(readiness.of(use_.name()).map(|found| found.detail).unwrap_or_default()))
+        let (role, reason) =
+            (readiness.role(), readiness.of(use_.name()).map(|found| found.detail).unwrap_or_default());
+        if readiness.does_without(use_.name()) {
+            tracing::warn!(role, dependency = use_.name(), reason, "starting without it");
+            return Ok(false);
+        }
+        Err(Hold::Wait(reason))
     })
     .await?;
-    watch::redis(watched, readiness.clone(), lifecycle);
+    watch::redis(watched, there, readiness.clone(), lifecycle);
     Ok(connection)
 }
 
@@ -309,21 +316,23 @@ pub async fn queue(config: &RedisConfig, operations: &Operations, lifecycle: &Li
         .map_err(|error| StartError::Config(format!("the queue: {error}")))
 }
 
-/// Waits for the first snapshot of the directory and follows it from then on.
+/// Waits for the first snapshot of the directory and follows it from then on. `truth`: where a role that reaches Postgres
+/// reads the first one while Redis has none.
 ///
 /// # Errors
 /// A bad URL, or a stop while waiting.
 pub async fn directory(
     config: &RedisConfig,
+    truth: Option<&Pool>,
     operations: &Operations,
     lifecycle: &Lifecycle,
 ) -> Result<SharedDirectory, StartError> {
     const NAME: &str = "directory";
     redis(RedisUse::Cache, config, operations, lifecycle).await?;
-    operations.readiness.unready(NAME, "waiting for cron to publish it to Redis");
+    operations.readiness.unready(NAME, "waiting for the first snapshot in Redis, which cron publishes");
     let bad_url = |error| StartError::Config(format!("REDIS_CACHE_URL: {error}"));
     let source = DirectorySource::open(config.url_of(RedisUse::Cache), &config.redis_prefix).map_err(bad_url)?;
-    let first = source.wait_for_first(&lifecycle.soft).await.ok_or(StartError::Stopped(NAME))?;
+    let first = source.wait_for_first(truth, &lifecycle.soft).await.ok_or(StartError::Stopped(NAME))?;
     operations.readiness.ready(NAME, "read");
     lifecycle.spawn_essential(NAME, source.follow(std::sync::Arc::clone(&first), lifecycle.soft.clone()));
     Ok(first)

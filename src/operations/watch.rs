@@ -39,11 +39,11 @@ pub struct WatchedRedis {
     pub writes_to: Option<String>,
 }
 
-/// Watches a Redis.
-pub fn redis(watched: WatchedRedis, readiness: Readiness, lifecycle: &Lifecycle) {
+/// Watches a Redis; `there`: whether it could be used when it was asked last.
+pub fn redis(watched: WatchedRedis, there: bool, readiness: Readiness, lifecycle: &Lifecycle) {
     let stop = lifecycle.soft.clone();
     lifecycle.tasks.spawn(async move {
-        let mut pause = INTERVAL;
+        let mut pause = next_pause(there);
         while tokio::time::timeout(pause, stop.cancelled()).await.is_err() {
             pause = next_pause(check_redis(&watched, &readiness).await);
         }

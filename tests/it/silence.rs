@@ -48,7 +48,7 @@ async fn a_follower_of_the_directory_that_met_silence_while_connecting_hears_of_
     let (proxy, url) = proxy_before(&redis).await;
     let source = DirectorySource::open(&url, "sl").unwrap();
     let stop = CancellationToken::new();
-    let directory = source.wait_for_first(&stop).await.unwrap();
+    let directory = source.wait_for_first(None, &stop).await.unwrap();
     let following = tokio::spawn(source.follow(Arc::clone(&directory), stop.clone()));
     publish(2);
     eventually("a change is heard of", PATIENCE, async || directory.load().version == 2).await;
@@ -127,7 +127,7 @@ async fn everybody_who_subscribes_tries_again_when_there_is_no_answer() {
     let stop = CancellationToken::new();
     let (url, asked, _followers) = deaf_to_subscriptions(&redis, 1).await;
     let source = DirectorySource::open(&url, "sl").unwrap();
-    let directory = source.wait_for_first(&stop).await.unwrap();
+    let directory = source.wait_for_first(None, &stop).await.unwrap();
     let following = tokio::spawn(source.follow(Arc::clone(&directory), stop.clone()));
     eventually("it subscribes", PATIENCE, async || asked.load(Ordering::SeqCst) > 0).await;
     publish(2);

@@ -90,7 +90,7 @@ impl Stage {
 
         let lifecycle = Lifecycle::default();
         let source = DirectorySource::open(&world.redis.url, "sl").unwrap();
-        let directory = source.wait_for_first(&world.stop).await.unwrap();
+        let directory = source.wait_for_first(None, &world.stop).await.unwrap();
         tokio::spawn(source.follow(directory.clone(), world.stop.clone()));
         eventually("ingest forgets the key", PATIENCE, || async {
             directory.load().authenticate(&revoked).is_none() && directory.load().authenticate(&other.client).is_some()

@@ -74,7 +74,7 @@ async fn a_revoked_key_is_refused_within_a_second_everywhere() {
     assert_eq!(world.get("/v1/leaderboards", Some(key)).await.status, StatusCode::OK);
     // Another process, with a directory of its own.
     let source = scoreline::directory::DirectorySource::open(&world.redis.url, "sl").unwrap();
-    let other = source.wait_for_first(&world.stop).await.unwrap();
+    let other = source.wait_for_first(None, &world.stop).await.unwrap();
     tokio::spawn(source.follow(other.clone(), world.stop.clone()));
     eventually("the other process knows the key", Duration::from_secs(1), || async {
         other.load().authenticate(key).is_some()

@@ -26,7 +26,7 @@ async fn a_process_waits_for_the_first_snapshot_and_stops_when_told() {
     let source = DirectorySource::open(&redis.url, "sl").unwrap();
     let waiting = tokio::spawn({
         let (source, stop) = (source.clone(), stop.clone());
-        async move { source.wait_for_first(&stop).await }
+        async move { source.wait_for_first(None, &stop).await }
     });
     create(&db, "one").await;
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -35,7 +35,7 @@ async fn a_process_waits_for_the_first_snapshot_and_stops_when_told() {
     assert!(waiting.await.unwrap().unwrap().load().games.contains_key("one"));
     let elsewhere = DirectorySource::open(&redis.url, "other").unwrap();
     stop.cancel();
-    assert!(elsewhere.wait_for_first(&stop).await.is_none());
+    assert!(elsewhere.wait_for_first(None, &stop).await.is_none());
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn the_last_snapshot_stays_while_redis_is_away_or_empty() {
     };
     publish().await;
     let source = DirectorySource::open(&redis.url, "sl").unwrap();
-    let shared = source.wait_for_first(&stop).await.unwrap();
+    let shared = source.wait_for_first(None, &stop).await.unwrap();
     let following = tokio::spawn(source.follow(shared.clone(), stop.clone()));
     let knows = |slug: &'static str| {
         let shared = shared.clone();
@@ -111,7 +111,7 @@ async fn the_same_version_of_another_history_is_published_and_read() {
     publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap();
     let stop = CancellationToken::new();
     let source = DirectorySource::open(&redis.url, "sl").unwrap();
-    let shared = source.wait_for_first(&stop).await.unwrap();
+    let shared = source.wait_for_first(None, &stop).await.unwrap();
     let following = tokio::spawn(source.follow(shared.clone(), stop.clone()));
     // Restored from a backup, and changed as often as before.
     sqlx::raw_sql("DELETE FROM games; UPDATE directory_version SET version = version - 1")
@@ -150,7 +150,7 @@ async fn a_board_that_cannot_be_read_keeps_no_revoked_key() {
     publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap();
     let stop = CancellationToken::new();
     let source = DirectorySource::open(&redis.url, "sl").unwrap();
-    let shared = source.wait_for_first(&stop).await.unwrap();
+    let shared = source.wait_for_first(None, &stop).await.unwrap();
     let following = tokio::spawn(source.follow(shared.clone(), stop.clone()));
     assert!(shared.load().authenticate("first").is_some() && shared.load().authenticate("second").is_some());
     sqlx::raw_sql(

@@ -130,7 +130,7 @@ impl World {
         publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap();
         let stop = CancellationToken::new();
         let source = DirectorySource::open(&redis.url, "sl").unwrap();
-        let directory = source.wait_for_first(&stop).await.unwrap();
+        let directory = source.wait_for_first(None, &stop).await.unwrap();
         tokio::spawn(source.follow(directory.clone(), stop.clone()));
         let now = Arc::new(AtomicI64::new(NOW.0));
         let reading = now.clone();

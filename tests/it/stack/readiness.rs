@@ -206,6 +206,58 @@ async fn a_cron_whose_folds_fail_is_not_ready() {
     assert!(!lifecycle.has_failed());
 }
 
+#[derive(Parser)]
+struct Api {
+    #[command(flatten)]
+    api: scoreline::api::role::ApiRoleSettings,
+}
+
+/// What an api does without while it runs holds up no start: Postgres answers, for the directory as well.
+#[tokio::test]
+async fn an_api_starts_without_any_redis_and_a_cron_without_the_directorys() {
+    let (database, main) = (database().await, support::redis::redis());
+    let mut away = support::redis::redis();
+    away.kill();
+    let lifecycle = Lifecycle::default();
+    let given = [
+        &["test", "--database-url", &database.url, "--redis-url", &away.url, "--ops-listen", "127.0.0.1:0"][..],
+        &["--api-listen", "127.0.0.1:0"],
+    ]
+    .concat();
+    let api = scoreline::api::role::start(Api::parse_from(given).api, Clock::system(), &lifecycle).await.unwrap();
+    let given = [
+        &["test", "--database-url", &database.url, "--redis-url", &main.url, "--ops-listen", "127.0.0.1:0"][..],
+        &["--redis-cache-url", &away.url],
+    ]
+    .concat();
+    let cron = scoreline::aggregator::role::start(Cron::parse_from(given).cron, Clock::system(), &lifecycle).await;
+    let (api_at, cron_at) = (api.operations, cron.unwrap().operations);
+    let told = |at: std::net::SocketAddr, text: &'static str| async move {
+        let (found, body) = support::http::get(at, "/readyz").await;
+        found == 200 && body.contains(text)
+    };
+    assert!(told(api_at, r#""state":"degraded""#).await && told(cron_at, r#""state":"degraded""#).await);
+    let (_, body) = support::http::get(api_at, "/readyz").await;
+    assert!(["redis_queue: ", "redis_ranking: ", "redis_cache: "].iter().all(|reason| body.contains(reason)), "{body}");
+    let asked =
+        "GET /v1/leaderboards HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sl_client_none\r\nConnection: close\r\n\r\n";
+    assert_eq!(support::http::request(api.address.unwrap(), asked).await.0, 401, "it serves, and knows its keys");
+    away.start();
+    eventually("the api is ready", PATIENCE, || told(api_at, r#""state":"ready""#)).await;
+    eventually("so is cron", PATIENCE, || told(cron_at, r#""state":"ready""#)).await;
+    let published = || async {
+        let version: Option<String> =
+            ::redis::cmd("HGET").arg("sl:directory").arg("version").query(&mut away.connection()).unwrap();
+        version.is_some()
+    };
+    eventually("and publishes the directory", PATIENCE, published).await;
+    lifecycle.soft.cancel();
+    lifecycle.hard.cancel();
+    lifecycle.tasks.close();
+    lifecycle.tasks.wait().await;
+    assert!(!lifecycle.has_failed());
+}
+
 /// Limits are disposable: a load balancer must not take every ingest out for them.
 #[tokio::test]
 async fn an_ingest_without_its_limits_is_degraded_and_serves() {
