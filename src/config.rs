@@ -268,7 +268,7 @@ pub struct RetentionConfig {
     /// that no program could read); 0: for ever. Then it closes, and what is replayed later is counted as late.
     #[arg(long, env = "CLOSE_WAIT_SECONDS", default_value_t = 3_600)]
     pub close_wait_seconds: u64,
-    /// How long decided dead letters and the audit log are kept, in days.
+    /// How long decided dead letters, revoked keys and the audit log are kept, in days.
     #[arg(long, env = "LOG_RETENTION_DAYS", default_value_t = 365)]
     pub log_retention_days: u32,
 }

@@ -182,6 +182,7 @@ pub async fn clean_up(context: &Context, tenure: &Tenure) -> Result<u64, JobErro
     let removed = [
         all(context, tenure, |c| Box::pin(retention::dead_letters(c, logs, CHUNK))).await,
         all(context, tenure, |c| Box::pin(retention::audit_log(c, logs, CHUNK))).await,
+        all(context, tenure, |c| Box::pin(retention::revoked_keys(c, logs, CHUNK))).await,
         all(context, tenure, |c| Box::pin(retention::processes(c, DEAD_PROCESS, CHUNK))).await,
         all(context, tenure, |c| Box::pin(retention::recompute_leases(c, DEAD_PROCESS, CHUNK))).await,
         all(context, tenure, |c| Box::pin(retention::closed_baseline(c, closed, CHUNK))).await,

@@ -87,7 +87,8 @@ pub async fn list(pool: &Pool, game: GameId) -> Result<Vec<ApiKey>, sqlx::Error>
     Ok(rows.into_iter().map(from_row).collect())
 }
 
-/// Revokes a key; of `game` only, where one is given. Again: nothing changes. `None`: there is no such key.
+/// Revokes a key; of `game` only, where one is given. Again: nothing changes, and nothing is recorded. `None`: there is no
+/// such key.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -97,10 +98,18 @@ pub async fn revoke(
     id: i32,
     actor: Actor,
 ) -> Result<Option<ApiKey>, sqlx::Error> {
+    let revoked: Option<i32> = sqlx::query_scalar(
+        "UPDATE api_keys SET revoked_at = now()
+          WHERE id = $1 AND ($2::int IS NULL OR game_id = $2) AND revoked_at IS NULL
+         RETURNING id",
+    )
+    .bind(id)
+    .bind(game.map(|g| g.0))
+    .fetch_optional(&mut *transaction)
+    .await?;
     let row: Option<(i32, String, String, Option<String>, Micros, Option<Micros>, i32)> = sqlx::query_as(
-        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now())
-          WHERE id = $1 AND ($2::int IS NULL OR game_id = $2)
-         RETURNING id, kind, hint, label, created_at, revoked_at, game_id",
+        "SELECT id, kind, hint, label, created_at, revoked_at, game_id FROM api_keys
+          WHERE id = $1 AND ($2::int IS NULL OR game_id = $2)",
     )
     .bind(id)
     .bind(game.map(|g| g.0))
@@ -108,6 +117,9 @@ pub async fn revoke(
     .await?;
     let Some((id, kind, hint, label, created_at, revoked_at, game_id)) = row else { return Ok(None) };
     let key = from_row((id, kind, hint, label, created_at, revoked_at));
+    if revoked.is_none() {
+        return Ok(Some(key));
+    }
     let detail = serde_json::json!({ "hint": key.hint });
     let subject = id.to_string();
     let change = Change { actor, action: "key.revoke", game: Some(GameId(game_id)), subject: &subject, detail };

@@ -49,6 +49,33 @@ pub async fn audit_log(connection: &mut PgConnection, age: Duration, limit: i64)
     delete(connection, SQL, age, limit).await
 }
 
+/// Most revoked keys of a game that are kept: what studios look at, and what their list of keys is made of.
+pub const MOST_REVOKED_KEYS: i64 = 200;
+
+/// Keys that were revoked `age` ago, and of each game those that are not among its last [`MOST_REVOKED_KEYS`]. A key that
+/// is gone is refused like one that never was.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn revoked_keys(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
+    let removed = sqlx::query(
+        "DELETE FROM api_keys WHERE id = ANY (ARRAY(
+             SELECT id FROM api_keys
+              WHERE revoked_at < now() - make_interval(secs => $1)
+                 OR id IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY game_id
+                                                                         ORDER BY revoked_at DESC, id DESC) AS place
+                                             FROM api_keys WHERE revoked_at IS NOT NULL) AS revoked
+                            WHERE place > $3)
+              ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED))",
+    )
+    .bind(age.as_secs_f64())
+    .bind(limit)
+    .bind(MOST_REVOKED_KEYS)
+    .execute(connection)
+    .await?;
+    Ok(removed.rows_affected())
+}
+
 /// Processes that were last seen `age` ago: they died without signing off.
 ///
 /// # Errors

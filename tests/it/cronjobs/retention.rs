@@ -8,11 +8,14 @@ use scoreline::aggregator::baseline::{Step, fold_chunk};
 use scoreline::aggregator::recompute::{Outcome, build};
 use scoreline::aggregator::retention::{clean_up, drop_old_months};
 use scoreline::aggregator::schedule::Context;
+use scoreline::directory::{Directory, KeyKind};
+use scoreline::domain::ids::GameId;
 use scoreline::domain::month::Month;
 use scoreline::store::audit_log::Actor;
 use scoreline::store::event_scan::Pace;
 use scoreline::store::leaderboards::{self, Applied, ApplyError};
-use scoreline::store::{partitions, recompute};
+use scoreline::store::{keys, partitions, recompute};
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -300,6 +303,60 @@ async fn what_nobody_needs_is_removed_in_chunks_and_nothing_else() {
     let keys: Vec<String> =
         redis::cmd("KEYS").arg(format!("{{sl:b3:{}}}*", board.id)).query(&mut stage.redis.connection()).unwrap();
     assert_eq!(keys, Vec::<String>::new());
+}
+
+/// A studio may make and revoke keys for ever: what is kept of them is bounded, and none of them works again.
+#[tokio::test]
+async fn revoked_keys_do_not_pile_up_and_stay_refused() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let make = async || {
+        let mut transaction = stage.pool().begin().await.unwrap();
+        let made =
+            keys::create(&mut transaction, stage.game, KeyKind::Client, None, Actor::CommandLine, rand::random()).await;
+        let (key, secret) = made.unwrap();
+        transaction.commit().await.unwrap();
+        (key.id, secret.expose_secret().to_owned())
+    };
+    let revoke = async |id: i32| {
+        let mut transaction = stage.pool().begin().await.unwrap();
+        assert!(
+            keys::revoke(&mut transaction, None, id, Actor::CommandLine).await.unwrap().unwrap().revoked_at.is_some()
+        );
+        transaction.commit().await.unwrap();
+    };
+    let ((old, old_secret), (_, live_secret)) = (make().await, make().await);
+    revoke(old).await;
+    // Twice is once: whoever repeats it fills no log.
+    revoke(old).await;
+    let last_year = "UPDATE api_keys SET revoked_at = now() - interval '1 year' WHERE revoked_at IS NOT NULL";
+    sqlx::query(last_year).execute(stage.pool()).await.unwrap();
+    let other: i32 = sqlx::query_scalar("INSERT INTO games (slug, name) VALUES ('other', 'O') RETURNING id")
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+    let many = "INSERT INTO api_keys (game_id, kind, key_sha256, hint, revoked_at)
+                SELECT game, 'client', sha256((game || '-' || n)::bytea), 'h' || n,
+                       now() - make_interval(secs => 1000 - n)
+                  FROM unnest(ARRAY[$1, $2]::int[]) AS game, generate_series(1, 203) AS n";
+    sqlx::query(many).bind(stage.game.0).bind(other).execute(stage.pool()).await.unwrap();
+    let tenure = stage.tenure("job-clean-up").await;
+    clean_up(&stage.context, &tenure).await.unwrap();
+    let kept = keys::list(stage.pool(), stage.game).await.unwrap();
+    assert_eq!(kept.iter().filter(|key| key.revoked_at.is_none()).count(), 1);
+    let mut revoked: Vec<&str> =
+        kept.iter().filter(|key| key.revoked_at.is_some()).map(|key| key.hint.as_str()).collect();
+    revoked.sort_unstable();
+    assert!(revoked.len() == 200 && ["h1", "h2", "h3"].iter().all(|gone| !revoked.contains(gone)), "{revoked:?}");
+    assert_eq!(keys::list(stage.pool(), GameId(other)).await.unwrap().len(), 200, "each game has its own");
+    assert_eq!(stage.count("SELECT count(*) FROM audit_log WHERE action = 'key.revoke'").await, 1);
+    let directory = Directory::from_snapshot(scoreline::store::directory::snapshot(stage.pool()).await.unwrap());
+    assert!(directory.authenticate(&old_secret).is_none() && directory.authenticate(&live_secret).is_some());
+    let mut transaction = stage.pool().begin().await.unwrap();
+    assert_eq!(
+        keys::revoke(&mut transaction, None, old, Actor::CommandLine).await.unwrap(),
+        None,
+        "there is no such key"
+    );
 }
 
 #[tokio::test]
