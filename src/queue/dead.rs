@@ -2,7 +2,7 @@
 
 use super::job::parse_id;
 use super::keys::Lane;
-use super::scripts::{FORGET_DEAD, REPLAY};
+use super::scripts::{FORGET_DEAD, REPLAY, TAKE_DEAD};
 use super::{Queue, QueueError};
 use crate::domain::clock::Micros;
 
@@ -28,6 +28,8 @@ pub struct DeadJob {
     pub attempts: u32,
     /// Times its worker died while running it alone.
     pub crashes: u32,
+    /// Tells this death from the job's next one, should it be replayed and die again.
+    pub death: String,
 }
 
 impl Queue {
@@ -38,34 +40,43 @@ impl Queue {
     /// Redis cannot be reached.
     pub async fn take_dead(&self, most: usize) -> Result<Vec<DeadJob>, QueueError> {
         let mut connection = self.connection().clone();
-        let mut command = redis::cmd("HRANDFIELD");
-        command.arg(self.keys().dead()).arg(most.min(MOST)).arg("WITHVALUES");
-        let letters: Vec<(String, String)> = command.query_async(&mut connection).await?;
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        let call = TAKE_DEAD.keys([self.keys().dead(), self.keys().deaths()]).arg(most.min(MOST)).arg(name);
+        let letters: Vec<(String, String, String)> = call.run(&mut connection).await?;
         if letters.is_empty() {
             return Ok(Vec::new());
         }
         let mut command = redis::cmd("HMGET");
         command.arg(self.keys().jobs());
-        for (id, _) in &letters {
+        for (id, ..) in &letters {
             command.arg(id);
         }
         let bytes: Vec<Option<Vec<u8>>> = command.query_async(&mut connection).await?;
-        let jobs = letters.into_iter().zip(bytes).map(|((id, letter), bytes)| read(id, &letter, bytes));
+        let jobs = letters.into_iter().zip(bytes).map(|((id, letter, death), bytes)| read(id, &letter, death, bytes));
         Ok(jobs.collect())
     }
 
-    /// Removes dead letters that are stored elsewhere now. Those that were replayed meanwhile stay.
+    /// Removes dead letters, as they were taken, that are stored elsewhere now. Those that were replayed meanwhile stay, also
+    /// if they have died again: that letter is another one.
     ///
     /// # Errors
     /// Redis cannot be reached; forgetting again is harmless.
-    pub async fn forget_dead<I: AsRef<str>>(&self, ids: &[I]) -> Result<usize, QueueError> {
+    pub async fn forget_dead(&self, letters: &[&DeadJob]) -> Result<usize, QueueError> {
         let keys = self.keys();
         let mut forgotten = 0;
-        for chunk in ids.chunks(MOST) {
-            let own = [keys.dead(), keys.jobs(), keys.trouble(), keys.troubled_at(), keys.named(), keys.shares()];
-            let mut call = FORGET_DEAD.keys(own);
-            for id in chunk {
-                call.push(id.as_ref());
+        for chunk in letters.chunks(MOST) {
+            let mut call = FORGET_DEAD.keys([
+                keys.dead(),
+                keys.jobs(),
+                keys.trouble(),
+                keys.troubled_at(),
+                keys.named(),
+                keys.shares(),
+                keys.deaths(),
+            ]);
+            for letter in chunk {
+                call.push(&letter.job_id);
+                call.push(&letter.death);
             }
             forgotten += call.run::<usize>(&mut self.connection().clone()).await?;
         }
@@ -89,7 +100,15 @@ impl Queue {
         }
         let keys = self.keys();
         let call = REPLAY
-            .keys([keys.jobs(), keys.again(lane), keys.troubled_at(), keys.trouble(), keys.dead(), keys.shares()])
+            .keys([
+                keys.jobs(),
+                keys.again(lane),
+                keys.troubled_at(),
+                keys.trouble(),
+                keys.dead(),
+                keys.shares(),
+                keys.deaths(),
+            ])
             .arg(job_id)
             .arg(bytes)
             .arg(received_at.0)
@@ -99,7 +118,7 @@ impl Queue {
 }
 
 /// Reads `<reason> <attempts> <crashes> <error>`.
-fn read(job_id: String, letter: &str, bytes: Option<Vec<u8>>) -> DeadJob {
+fn read(job_id: String, letter: &str, death: String, bytes: Option<Vec<u8>>) -> DeadJob {
     let (reason, trouble) = letter.split_once(' ').unwrap_or((letter, ""));
     let trouble = super::job::Trouble::decode(trouble);
     let parts = parse_id(&job_id);
@@ -111,6 +130,7 @@ fn read(job_id: String, letter: &str, bytes: Option<Vec<u8>>) -> DeadJob {
         error: trouble.error,
         attempts: trouble.attempts,
         crashes: trouble.crashes,
+        death,
         job_id,
     }
 }

@@ -134,6 +134,12 @@ impl Keys {
         self.key("dead")
     }
 
+    /// Hash ID → name of its death: tells a dead letter that a mover has in hand from one of the same job that was
+    /// replayed meanwhile and died again.
+    pub fn deaths(&self) -> String {
+        self.key("deaths")
+    }
+
     /// Hash game → `<time, µs> <ID> <error>`: games with a job that is set aside, and why, as of its last attempt.
     pub fn blocked(&self) -> String {
         self.key("blocked")
@@ -178,8 +184,15 @@ mod tests {
     #[test]
     fn every_key_of_a_queue_has_the_same_hash_tag() {
         let keys = Keys::new("sl", "q0");
-        let all =
-            [keys.jobs(), keys.lane(Lane::High), keys.again(Lane::Low), keys.held("w"), keys.dead(), keys.named()];
+        let all = [
+            keys.deaths(),
+            keys.jobs(),
+            keys.lane(Lane::High),
+            keys.again(Lane::Low),
+            keys.held("w"),
+            keys.dead(),
+            keys.named(),
+        ];
         assert!(all.iter().all(|k| k.starts_with("{sl:q0}:")), "{all:?}");
         assert_eq!(keys.wake_channel(), "sl:q0:wake");
     }

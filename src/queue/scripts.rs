@@ -37,6 +37,7 @@ script!(SETTLE, "settle.lua");
 script!(SIGN_OFF, "sign_off.lua");
 script!(STAMP, "stamp.lua");
 script!(SURVEY, "survey.lua");
+script!(TAKE_DEAD, "take_dead.lua");
 
 /// A call being put together. Arguments go straight into the command's buffer.
 pub struct Call {

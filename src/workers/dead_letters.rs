@@ -1,6 +1,7 @@
 //! Moves dead letters from Redis, where the queue puts them in the script that gives up a job, to Postgres, where
 //! people look at them. A crash between the two steps repeats the first, which changes nothing.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -79,6 +80,8 @@ async fn move_some(queue: &Queue, pool: &Pool, queue_name: &str) -> Result<Round
     let kept = dead_letter_intake::kept(&mut connection, &ids).await.map_err(|e| e.to_string())?;
     drop(connection);
     crash_point("dead_letters::before_forget");
+    let kept: HashSet<&str> = kept.iter().map(String::as_str).collect();
+    let kept: Vec<&DeadJob> = jobs.iter().filter(|job| kept.contains(job.job_id.as_str())).collect();
     let moved = queue.forget_dead(&kept).await.map_err(|e| e.to_string())?;
     Ok(Round { moved, refused, full })
 }

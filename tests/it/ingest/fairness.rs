@@ -10,7 +10,7 @@ use super::limits::batch;
 use crate::queue::rig::{Worker, options, settle};
 use crate::support::eventually;
 use crate::support::redis::{TestRedis, redis, redis_with};
-use scoreline::queue::{Lane, Queue, Settlement, Timeouts, WorkerOptions};
+use scoreline::queue::{DeadJob, Lane, Queue, Settlement, Timeouts, WorkerOptions};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -93,9 +93,9 @@ async fn delayed_and_dead_jobs_count_for_their_games_share() {
     worker.stop().await;
     assert_eq!(shares(&redis), before, "all are there still");
     let dead = queue.take_dead(100).await.unwrap();
-    let ids: Vec<&str> = dead.iter().map(|letter| letter.job_id.as_str()).collect();
+    let letters: Vec<&DeadJob> = dead.iter().collect();
     for _ in 0..2 {
-        queue.forget_dead(&ids).await.unwrap();
+        queue.forget_dead(&letters).await.unwrap();
         let left = shares(&redis);
         assert_eq!(left[&1] + left[&2], 10);
     }

@@ -22,9 +22,8 @@ async fn point_12_dead_letters_are_taken_forgotten_and_replayed_any_number_of_ti
     assert_eq!(rig.queue.take_dead(10).await.unwrap(), std::slice::from_ref(&dead), "taking does not remove");
     assert_eq!((dead.reason.as_str(), dead.error.as_str(), dead.attempts), ("data_error", "no such thing", 1));
     assert_eq!((dead.lane, dead.bytes.clone()), (Lane::Low, payload("bad")));
-    let ids = [dead.job_id.clone()];
-    assert_eq!(rig.queue.forget_dead(&ids).await.unwrap(), 1);
-    assert_eq!(rig.queue.forget_dead(&ids).await.unwrap(), 0);
+    assert_eq!(rig.queue.forget_dead(&[&dead]).await.unwrap(), 1);
+    assert_eq!(rig.queue.forget_dead(&[&dead]).await.unwrap(), 0);
     rig.drained().await;
 
     // Held, so that the second replay meets the first.
@@ -51,10 +50,34 @@ async fn point_12_a_late_forget_does_not_remove_a_letter_that_was_replayed() {
     let dead = rig.queue.take_dead(1).await.unwrap().remove(0);
     rig.queue.pause().await.unwrap();
     assert!(rig.queue.replay(&dead.job_id, dead.lane, &payload("good"), dead.received_at).await.unwrap());
-    assert_eq!(rig.queue.forget_dead(&[dead.job_id]).await.unwrap(), 0);
+    assert_eq!(rig.queue.forget_dead(&[&dead]).await.unwrap(), 0);
     rig.queue.resume().await.unwrap();
     worker.saw(1).await;
     assert_eq!(worker.seen()[0].bytes, payload("good"));
+    rig.drained().await;
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}
+
+/// The mover was frozen between storing a letter and having it forgotten; meanwhile an operator replayed the job, and it
+/// died as it did before, word by word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_forget_does_not_remove_the_letter_of_the_next_death() {
+    let rig = rig().await;
+    rig.queue.push(Lane::Low, "bad", &payload("bad")).await.unwrap();
+    let worker = Worker::start(&rig.queue, options(), async |job| {
+        settle(&job, Settlement::fail("data_error", "no such thing")).await;
+    });
+    eventually("it is dead", SOON, async || rig.queue.status().await.unwrap().dead == 1).await;
+    let first = rig.queue.take_dead(1).await.unwrap().remove(0);
+    assert!(rig.queue.replay(&first.job_id, first.lane, &first.bytes, first.received_at).await.unwrap());
+    worker.saw(2).await;
+    eventually("it is dead again", SOON, async || rig.queue.status().await.unwrap().dead == 1).await;
+    assert_eq!(rig.queue.forget_dead(&[&first]).await.unwrap(), 0);
+    let second = rig.queue.take_dead(1).await.unwrap().remove(0);
+    assert_eq!((&second.error, second.attempts, &second.bytes), (&first.error, first.attempts, &first.bytes));
+    assert_eq!(rig.queue.forget_dead(&[&first]).await.unwrap(), 0, "nor once the other was taken");
+    assert_eq!(rig.queue.forget_dead(&[&second]).await.unwrap(), 1);
     rig.drained().await;
     worker.stop().await;
     rig.nothing_stays_behind().await;
