@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use super::state::ApiState;
+use crate::domain::json_words::in_words;
 use crate::domain::payload_check::{PayloadChecker, PayloadProblem};
 use crate::http::body::read;
 
@@ -44,42 +45,6 @@ impl RawBody {
                 Err(why) => return Err(invalid(&format!("the body {why}"))),
             }
         }
-        serde_json::from_slice(&self.0).map_err(|error| invalid(&plain(&error.to_string())))
-    }
-}
-
-/// A parser's message without the names of this program's types.
-fn plain(message: &str) -> String {
-    let mut words: Vec<&str> = Vec::new();
-    for word in message.split(' ') {
-        match (words.last().copied(), word.trim_end_matches(',')) {
-            (_, "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" | "usize") => {
-                words.extend(["a", "whole", "number"])
-            }
-            // `struct Name`: the name says nothing to a client.
-            (Some("struct"), _) => {
-                words.pop();
-                words.extend(["an", "object"]);
-            }
-            _ => words.push(word),
-        }
-    }
-    words.join(" ").replace("did not match any variant of untagged enum", "is not what it may be:")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_do_not_name_types_of_this_program() {
-        #[derive(Debug, serde::Deserialize)]
-        #[expect(dead_code, reason = "only read")]
-        struct Edit {
-            limit: u32,
-        }
-        let said = |json: &str| plain(&serde_json::from_str::<Edit>(json).unwrap_err().to_string());
-        assert_eq!(said(r#"{"limit":"x"}"#), "invalid type: string \"x\", expected a whole number at line 1 column 12");
-        assert_eq!(said("7"), "invalid type: integer `7`, expected an object at line 1 column 1");
+        serde_json::from_slice(&self.0).map_err(|error| invalid(&in_words(&error)))
     }
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::board::{BoardGeneration, CompiledBoard, GenerationState, LeaderboardSpec, SpecError};
 use super::ids::{BoardGenerationId, GameId};
+use super::json_words::in_words;
 use super::name::check_name;
 use super::payload_check::PayloadChecker;
 
@@ -55,8 +56,8 @@ fn problem(code: &'static str, field: &str, message: impl Into<String>) -> SpecP
 /// # Errors
 /// [`SpecProblem`], the first found.
 pub fn parse_spec(json: &[u8], slug: Option<&str>) -> Result<LeaderboardSpec, SpecProblem> {
-    let value: Value =
-        serde_json::from_slice(json).map_err(|e| problem("body_invalid", "", format!("this is not JSON: {e}")))?;
+    let value: Value = serde_json::from_slice(json)
+        .map_err(|e| problem("body_invalid", "", format!("this is not JSON: {}", in_words(&e))))?;
     let Value::Object(mut fields) = value else {
         return Err(problem("body_invalid", "", "a leaderboard is a JSON object"));
     };

@@ -11,6 +11,7 @@ pub mod event;
 pub mod fact;
 pub mod ids;
 pub mod json;
+pub mod json_words;
 pub mod low_water;
 pub mod month;
 pub mod name;

@@ -231,12 +231,15 @@ async fn see_through<R: JobRunner>(runner: R, job: Delivery) {
     let (id, settler) = (job.id.clone(), job.settler.clone());
     let outcome = std::panic::AssertUnwindSafe(async { runner.run(job).await }).catch_unwind().await;
     if settler.holds(&id) {
-        let error = match outcome {
-            Ok(()) => "its runner ended without settling it".to_owned(),
-            Err(panic) => format!("its runner panicked: {}", panic_text(&*panic)),
+        // What a panic says is of the program's inside: it is for the log.
+        let (error, panic) = match &outcome {
+            Ok(()) => ("the worker ended its run without a result", None),
+            Err(panic) => {
+                ("a fault of the worker itself ended its run; the worker's log says more", Some(panic_text(&**panic)))
+            }
         };
-        tracing::error!(job = %id, error, "job was not settled by its runner");
-        settler.settle(vec![(id, Settlement::Retry { error })], false).await;
+        tracing::error!(job = %id, error, panic, "job was not settled by its runner");
+        settler.settle(vec![(id, Settlement::Retry { error: error.to_owned() })], false).await;
     }
 }
 

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::domain::clock::Micros;
 use crate::domain::ids::GameId;
+use crate::telemetry::redaction::redact;
 
 /// A dead letter without its payload.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, utoipa::ToSchema)]
@@ -88,7 +89,7 @@ impl From<DeadLetterRow> for DeadLetter {
             kind: row.kind,
             game_id: row.game_id.map(GameId),
             reason: row.reason,
-            error: row.error,
+            error: without_internals(&row.error),
             attempts: row.attempts,
             crashes: row.crashes,
             received_at: row.received_at,
@@ -97,6 +98,12 @@ impl From<DeadLetterRow> for DeadLetter {
             decided_at: row.decided_at,
         }
     }
+}
+
+/// The error of a letter that an earlier version kept, without what only meant something beside Postgres's sources.
+fn without_internals(error: &str) -> String {
+    const OF_THE_DRIVER: &str = "error returned from database: ";
+    redact(error).replacen(OF_THE_DRIVER, "the database says: ", 1)
 }
 
 /// Dead letters that pass a filter, the oldest first.

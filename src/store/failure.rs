@@ -54,6 +54,31 @@ pub fn can_never_work(error: &sqlx::Error) -> bool {
     }
 }
 
+/// What is kept and shown of an error: in our words, with the code that Postgres gives it, by which it can be looked up. What
+/// Postgres said itself may quote data and names parts of both sources; it is for the log.
+pub fn in_words(error: &sqlx::Error) -> String {
+    let words = |code: &str| match (classify(error), code) {
+        (_, "22P02" | "22P03") => "a text is no valid JSON, or no valid value of its kind",
+        (_, "22021" | "22P05") => "a text has a character that the database cannot hold",
+        (_, "22001") => "a text is longer than the database takes",
+        (_, "22003") => "a number is out of the database's range",
+        (_, "22007" | "22008") => "a moment is out of the database's range",
+        (_, "42501") => "the program lacks a right in the database",
+        (_, "42P01" | "42703" | "42883") => "the database lacks a part that this program needs",
+        (_, "23502" | "23503" | "23514" | "23P01") => "a rule of the database forbids it",
+        (Failure::Server, _) => "the database takes no writes at present",
+        (Failure::UniqueViolation, _) => "it is stored already",
+        (Failure::NoPartition, _) => "the table of its month is missing",
+        (Failure::TooMuch, _) => "it took longer than the database lets it",
+        (Failure::Data, _) => "the database refuses a value of it",
+        (Failure::Unknown, _) => "the database refuses it, and not for a fault of the data that is known",
+    };
+    match error.as_database_error().and_then(|database| database.code()) {
+        Some(code) => format!("{} (SQLSTATE {code})", words(&code)),
+        None => words("").to_owned(),
+    }
+}
+
 fn of_code(code: &str, names_a_constraint: bool) -> Failure {
     match code {
         "23505" => Failure::UniqueViolation,
@@ -94,6 +119,13 @@ mod tests {
         {
             assert_eq!(of_code(code, false), Failure::Unknown, "{code:?}");
         }
+    }
+
+    #[test]
+    fn an_error_is_told_in_our_words() {
+        let strange = sqlx::Error::ColumnNotFound("games.secret".to_owned());
+        assert_eq!(in_words(&strange), "the database refuses it, and not for a fault of the data that is known");
+        assert_eq!(in_words(&sqlx::Error::PoolTimedOut), "the database takes no writes at present");
     }
 
     #[test]

@@ -23,9 +23,15 @@ pub(super) fn compile(expression: &str) -> Result<cronexpr::Crontab, ScheduleErr
     if [day_of_month, day_of_week].iter().any(|field| field.contains(['L', 'l'])) {
         return Err(bad("'L' is not supported"));
     }
-    let crontab = cronexpr::parse_crontab(&format!("{expression} UTC")).map_err(|error| bad(&error.to_string()))?;
+    let crontab =
+        cronexpr::parse_crontab(&format!("{expression} UTC")).map_err(|error| bad(&reason(&error.to_string())))?;
     next_named(&crontab, jiff::civil::date(2000, 1, 1).at(0, 0, 0, 0)).ok_or_else(|| bad("it names no moment"))?;
     Ok(crontab)
+}
+
+/// Why the expression cannot be read: what the parser says, without the drawing of it and the zone that we added.
+fn reason(message: &str) -> String {
+    message.rsplit_once("^ ").map_or("it cannot be read".to_owned(), |(_, reason)| reason.replace("..=", " to "))
 }
 
 /// The first local time after `after` that the expression names. cronexpr searches four years at a time; leap days

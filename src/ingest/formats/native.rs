@@ -12,6 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::value::RawValue;
 
 use super::{BodyProblem, Format};
+use crate::domain::json_words::in_words;
 use crate::domain::verdict::Refusal;
 use crate::domain::wire_event::{Name, WireEvent};
 
@@ -71,7 +72,7 @@ fn read_one_by_one(text: &str, bounds: Bounds) -> Result<Vec<WireEvent<'_>>, Bod
         #[serde(borrow, default)]
         events: Option<&'a RawValue>,
     }
-    let not_json = |error: serde_json::Error| BodyProblem::NotJson(error.to_string());
+    let not_json = |error: serde_json::Error| BodyProblem::NotJson(in_words(&error));
     let whole: &RawValue = serde_json::from_str(text).map_err(not_json)?;
     let array = match whole.get().as_bytes().first() {
         Some(b'[') => whole.get(),

@@ -10,13 +10,13 @@ use super::writer::{Shared, Stopped};
 use crate::queue::Delivery;
 use crate::queue::payload::{Kind, PersistEventsEncoder, describe};
 use crate::store::dead_letter_intake::{self, NewDeadLetter};
-use crate::store::failure::{Failure, classify};
+use crate::store::failure::{Failure, classify, in_words};
 
 /// What became of the letter.
 pub enum Kept {
     /// It is stored.
     Kept,
-    /// It can be stored neither as it is nor without its text, while the server is well.
+    /// It can be stored neither as it is nor without its text, while the server is well; why, as it is shown.
     Refused(String),
 }
 
@@ -30,9 +30,9 @@ pub async fn keep(
     group: &Group<'_>,
     rows: &Rows<'_>,
     index: usize,
-    error: &str,
+    error: &sqlx::Error,
 ) -> Result<Kept, Stopped> {
-    let mut letter = letter(shared, group, rows, index, error);
+    let mut letter = letter(shared, group, rows, index, &in_words(error));
     let mut pause = Piece::new(vec![index], Way::Careful).pause;
     loop {
         let kept = match shared.pool.acquire().await {
@@ -40,7 +40,7 @@ pub async fn keep(
             Err(error) => Err(error),
         };
         let Err(refused) = kept else {
-            tracing::error!(job = letter.job_id, game = ?letter.game_id, error, "event kept as a dead letter");
+            tracing::error!(job = letter.job_id, game = ?letter.game_id, %error, "event kept as a dead letter");
             return Ok(Kept::Kept);
         };
         let failure = classify(&refused);
@@ -51,7 +51,8 @@ pub async fn keep(
         let surely_the_server = failure == Failure::Server && pause.repeats() < PATIENCE;
         if !surely_the_server && shared.probe.server_is_well(&shared.pool, letter.received_at, true).await {
             shared.health.working();
-            return Ok(Kept::Refused(refused.to_string()));
+            tracing::warn!(error = %refused, "a dead letter is refused");
+            return Ok(Kept::Refused(in_words(&refused)));
         }
         tracing::warn!(error = %refused, "a dead letter could not be kept; repeating");
         shared.health.failing(&refused.to_string(), tokio::time::Instant::now());

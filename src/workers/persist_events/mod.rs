@@ -157,7 +157,12 @@ async fn one_by_one(writer: &mut Writer, shared: &Arc<Shared>, jobs: &[Delivery]
             facts |= made;
         } else {
             tracing::error!(job = %job.id, "writing a job panicked");
-            settlements.push((job.id.clone(), Settlement::Retry { error: "writing it panicked".to_owned() }));
+            settlements.push((
+                job.id.clone(),
+                Settlement::Retry {
+                    error: "a fault of the worker itself ended its run; the worker's log says more".to_owned(),
+                },
+            ));
         }
     }
     *writer = Writer::new(Arc::clone(shared));

@@ -13,7 +13,7 @@ use super::pieces::Piece;
 use super::transaction::Way;
 use super::writer::{Stopped, Writer, Writing};
 use crate::domain::month::Month;
-use crate::store::failure::{Failure, classify};
+use crate::store::failure::{Failure, classify, in_words};
 use crate::store::partitions;
 
 /// Attempts at a piece that are repeated without a question while the error says that it is the server's; then a write of
@@ -73,13 +73,14 @@ impl Writer {
             // The server may have come back between the attempt and our own write.
             return vec![piece];
         }
-        let error = error.to_string();
-        writing.strikes.strike(writing.rows.rows[piece.rows[0]].game_id, &error);
-        self.set_aside(writing, &piece, &error);
+        tracing::warn!(%error, "Postgres takes our own write, and not this one");
+        let said = in_words(error);
+        writing.strikes.strike(writing.rows.rows[piece.rows[0]].game_id, &said);
+        self.set_aside(writing, &piece, &said);
         Vec::new()
     }
 
-    /// Has the jobs of a piece come again later.
+    /// Has the jobs of a piece come again later; `error`: why, as it is shown.
     pub(super) fn set_aside(&self, writing: &mut Writing<'_, '_>, piece: &Piece, error: &str) {
         let origins = piece.rows.iter().map(|row| writing.rows.origins[*row]);
         for (game, jobs) in writing.group.set_aside(origins, error) {
@@ -95,10 +96,9 @@ impl Writer {
         piece: Piece,
         error: &sqlx::Error,
     ) -> Result<Vec<Piece>, Stopped> {
-        let error = error.to_string();
-        match dead_event::keep(&self.shared, writing.group, writing.rows, piece.rows[0], &error).await? {
+        match dead_event::keep(&self.shared, writing.group, writing.rows, piece.rows[0], error).await? {
             Kept::Kept => {}
-            Kept::Refused(error) => self.set_aside(writing, &piece, &format!("its dead letter is refused: {error}")),
+            Kept::Refused(why) => self.set_aside(writing, &piece, &format!("its dead letter is refused: {why}")),
         }
         Ok(Vec::new())
     }
@@ -126,7 +126,8 @@ impl Writer {
                     return Ok(vec![piece]);
                 }
                 Err(error) => {
-                    missing.insert(month, format!("the table of its month cannot be made: {error}"));
+                    tracing::warn!(%error, table = month.partition_name(), "the table of a month cannot be made");
+                    missing.insert(month, format!("the table of its month cannot be made: {}", in_words(&error)));
                 }
             }
         }

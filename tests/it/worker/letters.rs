@@ -1,7 +1,7 @@
 //! Dead letters reach Postgres whatever they hold, and none holds up another.
 
 use scoreline::store::dead_letter_intake::{self, NewDeadLetter};
-use scoreline::store::dead_letters::decide;
+use scoreline::store::dead_letters::{self, DeadLetterFilter, decide};
 use uuid::Uuid;
 
 use super::{Bench, SOON, event, job, now};
@@ -22,8 +22,12 @@ async fn a_letter_whose_text_is_refused_is_kept_without_it() {
     bench.push("bad", &job(1, &[event(1, "p-1", r#"{"name":"日本"#), event(2, "p-2", "{}")])).await;
     bench.start_worker().await;
     bench.drained().await;
-    let (reason, payload): (String, Vec<u8>) =
-        sqlx::query_as("SELECT reason, payload FROM dead_letters").fetch_one(bench.pool()).await.unwrap();
+    let (reason, error, payload): (String, String, Vec<u8>) =
+        sqlx::query_as("SELECT reason, error, payload FROM dead_letters").fetch_one(bench.pool()).await.unwrap();
+    assert_eq!(
+        error, "a text is no valid JSON, or no valid value of its kind (SQLSTATE 22P02)",
+        "not Postgres's words"
+    );
     assert_eq!((reason.as_str(), bench.events().await), ("data_refused", 1));
     assert!(payload.windows(6).any(|bytes| bytes == "日本".as_bytes()), "nothing is lost");
 }
@@ -106,4 +110,21 @@ async fn a_late_mover_does_not_undo_a_replay() {
     let seen_at = dead_letter_intake::now(&mut connection).await.unwrap();
     assert_eq!(dead_letter_intake::keep_all(&mut connection, &all, Some(seen_at)).await.unwrap(), 1);
     assert_eq!(dead_letter_intake::kept(&mut connection, &ids).await.unwrap(), ids);
+}
+
+/// One that an earlier version kept, with what sqlx says of Postgres's sources.
+#[tokio::test]
+async fn a_letter_of_before_is_shown_without_the_line_of_postgres_own_source() {
+    let bench = Bench::new().await;
+    bench
+        .run(
+            "INSERT INTO dead_letters (id, job_id, queue, lane, kind, reason, error, attempts, crashes, payload, received_at)
+             VALUES (gen_random_uuid(), 'j', 'q0', 'high', 'k', 'data_refused',
+                     'error returned from database: invalid input syntax for type json at line 414', 1, 0, '', now())",
+        )
+        .await;
+    let letters = dead_letters::list(bench.pool(), &DeadLetterFilter::default(), 10).await.unwrap();
+    assert_eq!(letters[0].error, "the database says: invalid input syntax for type json");
+    let (letter, _) = dead_letters::read(bench.pool(), None, letters[0].id).await.unwrap().unwrap();
+    assert_eq!(letter.error, letters[0].error);
 }
