@@ -13,7 +13,7 @@ use super::history::History;
 use super::public_reads::PublicReads;
 use super::source::{Damaged, SmallBoards};
 use crate::config::{ApiConfig, GameBounds, HttpConfig};
-use crate::directory::{Directory, KeyHash, SharedDirectory, hash_key};
+use crate::directory::{KeyHash, SharedDirectory, hash_key};
 use crate::domain::clock::Clock;
 use crate::http::failed_guesses::FailedGuesses;
 use crate::queue::Queue;
@@ -144,7 +144,7 @@ impl ApiState {
     pub(super) async fn directory_changed(&self) {
         match crate::store::directory::snapshot(&self.pool).await {
             Ok(snapshot) => {
-                let fresh = Arc::new(Directory::from_snapshot(snapshot));
+                let fresh = Arc::new(self.directory.load().next(snapshot));
                 self.directory.rcu(|current| {
                     if current.version < fresh.version { Arc::clone(&fresh) } else { Arc::clone(current) }
                 });

@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use redis::aio::ConnectionLike;
 use tokio_util::sync::CancellationToken;
 
-use super::publish::{DirectoryError, directory_key};
+use super::publish::{DirectoryError, digests_key, directory_key};
 use super::snapshot::{GameText, Snapshot};
 use super::{Directory, SharedDirectory};
 use crate::domain::ids::GameId;
@@ -128,10 +128,8 @@ impl DirectorySource {
         shared: &SharedDirectory,
         behind: Option<&mut Option<i64>>,
     ) -> Result<(), DirectoryError> {
-        let (held, held_mark) = {
-            let directory = shared.load();
-            (directory.version, directory.mark.clone())
-        };
+        let directory = shared.load_full();
+        let (held, held_mark) = (directory.version, &directory.mark);
         let mut command = redis::cmd("HMGET");
         command.arg(directory_key(&self.prefix)).arg("version").arg("mark");
         let (version, mark): (Option<i64>, Option<String>) = command.query_async(connection).await?;
@@ -140,7 +138,7 @@ impl DirectorySource {
         let wanted = match behind {
             _ if version > held => true,
             // The same number in another history: Postgres was restored, and changed as often as before.
-            _ if version == held && mark.is_some_and(|mark| mark != held_mark) => true,
+            _ if version == held && mark.is_some_and(|mark| mark != *held_mark) => true,
             Some(behind) if version < held => behind.replace(version) == Some(version),
             Some(behind) => {
                 *behind = None;
@@ -148,7 +146,7 @@ impl DirectorySource {
             }
             None => false,
         };
-        if wanted && let Some(directory) = load(connection, &self.prefix).await? {
+        if wanted && let Some(directory) = load_next(connection, &self.prefix, &directory).await? {
             tracing::debug!(version = directory.version, "read a new directory");
             let directory = Arc::new(directory);
             // Unless this process has meanwhile learnt of a newer one by itself.
@@ -161,6 +159,43 @@ impl DirectorySource {
     }
 }
 
+/// Reads the snapshot after `held`: only the games that differ, where digests say which. `None`: nothing is there.
+async fn load_next<C: ConnectionLike>(
+    connection: &mut C,
+    prefix: &str,
+    held: &Directory,
+) -> Result<Option<Directory>, DirectoryError> {
+    let fields: HashMap<String, String> =
+        redis::cmd("HGETALL").arg(digests_key(prefix)).query_async(connection).await?;
+    let digests: HashMap<GameId, String> =
+        fields.iter().filter_map(|(field, digest)| Some((game_of(field)?, digest.clone()))).collect();
+    let differing = held.differing(&digests);
+    if differing.len() * 2 < digests.len() {
+        let mut command = redis::cmd("HMGET");
+        command.arg(directory_key(prefix)).arg("version").arg("mark");
+        for id in &differing {
+            command.arg(format!("g:{id}"));
+        }
+        let mut texts: std::vec::IntoIter<Option<String>> =
+            command.query_async::<Vec<Option<String>>>(connection).await?.into_iter();
+        let (version, mark) = (texts.next().flatten(), texts.next().flatten());
+        // Of one version: whoever keeps no digests may have published meanwhile, or before.
+        if version.is_some() && version.as_ref() == fields.get("version") && mark.as_ref() == fields.get("mark") {
+            let changed: Vec<GameText> =
+                differing.iter().zip(texts).filter_map(|(id, json)| Some(GameText { id: *id, json: json? })).collect();
+            let version = version.and_then(|version| version.parse().ok()).unwrap_or_default();
+            if let Some(next) = held.with_changes(version, mark.unwrap_or_default(), &digests, &changed) {
+                return Ok(Some(next));
+            }
+        }
+    }
+    load(connection, prefix).await
+}
+
+fn game_of(field: &str) -> Option<GameId> {
+    Some(GameId(field.strip_prefix("g:")?.parse().ok()?))
+}
+
 /// Reads the snapshot. `None`: nothing was published yet.
 ///
 /// # Errors
@@ -170,10 +205,7 @@ pub async fn load<C: ConnectionLike>(connection: &mut C, prefix: &str) -> Result
         redis::cmd("HGETALL").arg(directory_key(prefix)).query_async(connection).await?;
     let Some(version) = fields.get("version").and_then(|v| v.parse().ok()) else { return Ok(None) };
     let mark = fields.get("mark").cloned().unwrap_or_default();
-    let game = |(field, json): (String, String)| {
-        let id = field.strip_prefix("g:")?.parse().ok()?;
-        Some(GameText { id: GameId(id), json })
-    };
+    let game = |(field, json): (String, String)| Some(GameText { id: game_of(&field)?, json });
     let games = fields.into_iter().filter_map(game).collect();
     Ok(Some(Directory::from_snapshot(Snapshot { version, mark, games })))
 }

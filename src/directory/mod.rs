@@ -21,6 +21,7 @@ use crate::domain::ids::{GameId, Slug};
 
 pub use follow::{DirectorySource, load};
 pub use publish::publish_if_stale;
+pub use snapshot::Part;
 
 /// The directory that a process holds: read with `load()`, replaced by the task that follows Redis.
 pub type SharedDirectory = Arc<ArcSwap<Directory>>;
@@ -115,6 +116,8 @@ pub struct Directory {
     pub keys: HashMap<KeyHash, KeyEntry>,
     /// Games by slug.
     pub games: HashMap<Slug, Arc<GameEntry>>,
+    /// What both were made from, game by game: what the next snapshot has alike is not read again.
+    pub parts: HashMap<GameId, Arc<Part>>,
 }
 
 impl Directory {

@@ -35,6 +35,33 @@ pub struct Snapshot {
     pub games: Vec<GameText>,
 }
 
+impl GameText {
+    /// Tells this text from another one of the same game: half of its SHA-256, in hexadecimal.
+    pub fn digest(&self) -> String {
+        use sha2::Digest as _;
+        let whole = sha2::Sha256::digest(self.json.as_bytes());
+        hex::encode(&whole[..whole.len() / 2])
+    }
+}
+
+/// What was read of one game, and of which text.
+#[derive(Debug)]
+pub struct Part {
+    digest: String,
+    game: Option<Arc<GameEntry>>,
+    keys: Vec<Key>,
+}
+
+impl Part {
+    fn read(text: &GameText) -> Arc<Self> {
+        let digest = text.digest();
+        Arc::new(match read_game(text) {
+            Some((game, keys)) => Self { digest, game: Some(Arc::new(game)), keys },
+            None => Self { digest, game: None, keys: Vec::new() },
+        })
+    }
+}
+
 /// A key without its secret.
 #[derive(Debug, Deserialize)]
 struct KeySnapshot {
@@ -70,16 +97,54 @@ struct GenerationSnapshot {
 impl Directory {
     /// Builds the maps. What cannot be read is left out and logged.
     pub fn from_snapshot(snapshot: Snapshot) -> Self {
-        let mut directory = Self { version: snapshot.version, mark: snapshot.mark, ..Self::default() };
-        for game in &snapshot.games {
-            let Some((entry, keys)) = read_game(game) else { continue };
-            let entry = Arc::new(entry);
-            for (hash, id, kind) in keys {
-                directory.keys.insert(hash, KeyEntry { id, kind, game: Arc::clone(&entry) });
+        let parts = snapshot.games.iter().map(|game| (game.id, Part::read(game))).collect();
+        Self::of_parts(snapshot.version, snapshot.mark, parts)
+    }
+
+    /// The directory of a snapshot, as [`Self::from_snapshot`]; what this one has alike is not read again.
+    #[must_use]
+    pub fn next(&self, snapshot: Snapshot) -> Self {
+        let part = |game: &GameText| match self.parts.get(&game.id) {
+            Some(held) if held.digest == game.digest() => Arc::clone(held),
+            _ => Part::read(game),
+        };
+        let parts = snapshot.games.iter().map(|game| (game.id, part(game))).collect();
+        Self::of_parts(snapshot.version, snapshot.mark, parts)
+    }
+
+    fn of_parts(version: i64, mark: String, parts: HashMap<GameId, Arc<Part>>) -> Self {
+        let mut directory = Self { version, mark, ..Self::default() };
+        for part in parts.values() {
+            let Some(entry) = &part.game else { continue };
+            for (hash, id, kind) in &part.keys {
+                directory.keys.insert(*hash, KeyEntry { id: *id, kind: *kind, game: Arc::clone(entry) });
             }
-            directory.games.insert(entry.slug.clone(), entry);
+            directory.games.insert(entry.slug.clone(), Arc::clone(entry));
         }
-        directory
+        Self { parts, ..directory }
+    }
+
+    /// Games of another snapshot, told by their digests, that are not as this one has them.
+    pub(super) fn differing(&self, digests: &HashMap<GameId, String>) -> Vec<GameId> {
+        let same = |id: &GameId, digest: &String| self.parts.get(id).is_some_and(|part| part.digest == *digest);
+        digests.iter().filter(|(id, digest)| !same(id, digest)).map(|(id, _)| *id).collect()
+    }
+
+    /// Another snapshot of which only the games that differ were read. `None`: `changed` is not what `digests` say.
+    pub(super) fn with_changes(
+        &self,
+        version: i64,
+        mark: String,
+        digests: &HashMap<GameId, String>,
+        changed: &[GameText],
+    ) -> Option<Self> {
+        let changed: HashMap<GameId, Arc<Part>> = changed.iter().map(|game| (game.id, Part::read(game))).collect();
+        let part = |id: &GameId, digest: &String| {
+            let part = changed.get(id).or_else(|| self.parts.get(id))?;
+            (part.digest == *digest).then(|| (*id, Arc::clone(part)))
+        };
+        let parts = digests.iter().map(|(id, digest)| part(id, digest)).collect::<Option<_>>()?;
+        Some(Self::of_parts(version, mark, parts))
     }
 }
 

@@ -170,3 +170,146 @@ async fn a_board_that_cannot_be_read_keeps_no_revoked_key() {
     stop.cancel();
     following.await.unwrap();
 }
+
+/// Bytes that Redis was sent, and that it sent, so far.
+fn traffic(redis: &mut redis::Connection) -> (u64, u64) {
+    let info: String = redis::cmd("INFO").arg("stats").query(redis).unwrap();
+    let of = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().parse().unwrap();
+    (of("total_net_input_bytes:"), of("total_net_output_bytes:"))
+}
+
+/// Many games with boards, followed by a process; `edit` gives one of them a key of this text and publishes.
+struct Followed {
+    db: support::postgres::TestDatabase,
+    redis: support::redis::TestRedis,
+    shared: scoreline::directory::SharedDirectory,
+    stop: CancellationToken,
+    games: i32,
+}
+
+impl Followed {
+    async fn new(games: i32, boards: i32) -> Self {
+        let (db, redis) = (support::postgres::database().await, support::redis::redis());
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "INSERT INTO games (slug, name) SELECT 'g-' || n, 'G' FROM generate_series(1, {games}) n;
+             INSERT INTO leaderboards (game_id, slug, spec)
+             SELECT g.id, 'b-' || n, jsonb_build_object('slug', 'b-' || n, 'event_type', 't', 'score', '/score',
+                                                        'name', repeat('a name ', 20))
+               FROM games g, generate_series(1, {boards}) n;
+             INSERT INTO leaderboard_generations (leaderboard_id, since_generation, spec, state)
+             SELECT id, 1, spec, 'live' FROM leaderboards;
+             UPDATE directory_version SET version = version + 1;"
+        )))
+        .execute(&db.pool)
+        .await
+        .unwrap();
+        let stop = CancellationToken::new();
+        let source = DirectorySource::open(&redis.url, "sl").unwrap();
+        let followed = Self { shared: Default::default(), db, redis, stop, games };
+        followed.publish().await;
+        let shared = source.wait_for_first(None, &followed.stop).await.unwrap();
+        tokio::spawn(source.follow(shared.clone(), followed.stop.clone()));
+        Self { shared, ..followed }
+    }
+
+    async fn publish(&self) {
+        let client = redis::Client::open(self.redis.url.as_str()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        publish_if_stale(&self.db.pool, &mut connection, "sl").await.unwrap();
+    }
+
+    async fn edit(&self, game: i32, key: &str) {
+        let text = format!(
+            "INSERT INTO api_keys (game_id, kind, key_sha256, hint) VALUES ({game}, 'server', sha256('{key}'), 'h');
+             UPDATE directory_version SET version = version + 1;"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&self.db.pool).await.unwrap();
+        self.publish().await;
+    }
+
+    /// Waits until the follower knows this key, and has what whoever reads the whole has.
+    async fn knows(&self, key: &str) {
+        eventually(key, WAIT, || async { self.shared.load().authenticate(key).is_some() }).await;
+        let client = redis::Client::open(self.redis.url.as_str()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let (whole, held) =
+            (scoreline::directory::load(&mut connection, "sl").await.unwrap().unwrap(), self.shared.load());
+        assert_eq!((whole.version, &whole.mark, whole.keys.len()), (held.version, &held.mark, held.keys.len()));
+        assert_eq!(whole.games.len(), held.games.len());
+        for (slug, game) in &whole.games {
+            let other = &held.games[slug];
+            assert_eq!((game.id, game.leaderboards.len()), (other.id, other.leaderboards.len()), "{slug:?}");
+        }
+    }
+
+    fn whole(&self) -> u64 {
+        let texts: Vec<String> = redis::cmd("HVALS").arg("sl:directory").query(&mut self.redis.connection()).unwrap();
+        texts.iter().map(|text| text.len() as u64).sum()
+    }
+}
+
+#[tokio::test]
+async fn an_edit_sends_and_reads_the_text_of_its_game_only() {
+    let followed = Followed::new(40, 5).await;
+    let whole = followed.whole();
+    let mut redis = followed.redis.connection();
+    let (sent_before, read_before) = traffic(&mut redis);
+    followed.edit(7, "first").await;
+    eventually("it is known", WAIT, || async { followed.shared.load().authenticate("first").is_some() }).await;
+    let (sent, read) = traffic(&mut redis);
+    let (sent, read) = (sent - sent_before, read - read_before);
+    assert!(whole > 100_000 && sent < whole / 4 && read < whole / 4, "{sent} and {read} of {whole}");
+    followed.knows("first").await;
+    let held = followed.shared.load_full();
+    // A game that is gone is gone, and another one is there.
+    sqlx::raw_sql(
+        "DELETE FROM leaderboard_generations WHERE leaderboard_id IN (SELECT id FROM leaderboards WHERE game_id = 9);
+         DELETE FROM leaderboards WHERE game_id = 9; DELETE FROM games WHERE id = 9;
+         INSERT INTO games (slug, name) VALUES ('new', 'N');",
+    )
+    .execute(&followed.db.pool)
+    .await
+    .unwrap();
+    followed.edit(8, "second").await;
+    followed.knows("second").await;
+    let now = followed.shared.load();
+    assert!(!now.games.contains_key("g-9") && now.games.contains_key("new"));
+    assert!(std::sync::Arc::ptr_eq(&held.games["g-1"], &now.games["g-1"]), "what did not change was not read again");
+    assert_eq!(i32::try_from(now.games.len()).unwrap(), followed.games);
+    followed.stop.cancel();
+}
+
+/// Programs that keep no digests publish beside it while a release rolls out; and a Redis forgets.
+#[tokio::test]
+async fn digests_of_another_version_or_none_are_not_relied_on() {
+    let followed = Followed::new(12, 1).await;
+    followed.edit(3, "first").await;
+    followed.knows("first").await;
+    // A publisher of before: the whole, and no digests.
+    let change =
+        "INSERT INTO api_keys (game_id, kind, key_sha256, hint) VALUES (4, 'server', sha256('of before'), 'h');
+                  UPDATE directory_version SET version = version + 1;";
+    sqlx::raw_sql(change).execute(&followed.db.pool).await.unwrap();
+    let snapshot = scoreline::store::directory::snapshot(&followed.db.pool).await.unwrap();
+    let mut all = redis::pipe();
+    all.atomic().del("sl:directory");
+    all.hset("sl:directory", "version", snapshot.version).hset("sl:directory", "mark", &snapshot.mark);
+    for game in &snapshot.games {
+        all.hset("sl:directory", format!("g:{}", game.id), &game.json);
+    }
+    all.publish("sl:directory", snapshot.version);
+    all.exec(&mut followed.redis.connection()).unwrap();
+    followed.knows("of before").await;
+    followed.edit(5, "after it").await;
+    followed.knows("after it").await;
+    for (turn, lost) in ["sl:directory", "{sl:directory}:digests"].into_iter().enumerate() {
+        redis::cmd("DEL").arg(lost).exec(&mut followed.redis.connection()).unwrap();
+        let key = format!("without {turn}");
+        followed.edit(6, &key).await;
+        followed.knows(&key).await;
+    }
+    redis::cmd("FLUSHALL").exec(&mut followed.redis.connection()).unwrap();
+    followed.edit(6, "after all").await;
+    followed.knows("after all").await;
+    followed.stop.cancel();
+}

@@ -84,6 +84,7 @@ pub fn directory(demo: GameEntry) -> Directory {
             (hash(OTHER_CLIENT), entry(4, KeyKind::Client, &other)),
         ]),
         games: HashMap::from([(demo.slug.clone(), Arc::clone(&demo)), (other.slug.clone(), other)]),
+        parts: HashMap::new(),
     }
 }
 
