@@ -1,21 +1,29 @@
 //! Whatever a studio does to a board, in whatever order, and wherever cron dies: what is not final is what a fresh
-//! installation with the last definition computes from the same rows; what was ever final stays as it was.
+//! installation with the last definition computes from the same rows; what was ever final stays as it was; and what Redis
+//! shows of a period is what Postgres has.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::close_periods::close_due;
+use scoreline::aggregator::publish::Publisher;
+use scoreline::aggregator::rebuild::check_boards;
 use scoreline::aggregator::recompute::build;
-use scoreline::aggregator::retention::drop_old_months;
+use scoreline::aggregator::retention::{clean_up, drop_old_months};
 use scoreline::aggregator::schedule::Context;
+use scoreline::domain::board::{Order, TiePolicy};
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::period::Period;
+use scoreline::ranking::{BoardPeriod, Direction};
 use scoreline::store::audit_log::Actor;
+use scoreline::store::periods::StoredPeriod;
 use scoreline::store::{leaderboards, partitions, periods, recompute};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -24,7 +32,12 @@ use super::stage::{Stage, at};
 use crate::support::look_again;
 
 const BOARD: &str = "b";
-const BEGIN: &str = "2026-11-20T06:00:00Z";
+/// Monday: its day, its week and the first quarter of it begin together.
+const BEGIN: &str = "2026-11-23T06:00:00Z";
+const HOUR: i64 = 3_600;
+/// How many lives of a board are played at most, and for how long another one is begun.
+const CASES: usize = 60;
+const BUDGET: Duration = Duration::from_secs(15);
 
 /// What happens to the board, or to the cron that works on it.
 #[derive(Debug, Clone)]
@@ -40,8 +53,16 @@ enum Step {
     Build,
     /// Cron dies while it builds, after so many looks.
     Die(u8),
-    /// What is older than retention is dropped.
+    /// What is older than retention is dropped, and what nobody needs any more is removed.
     Drop,
+    /// So many months pass that all is closed, and all events are dropped.
+    Rest,
+    /// What waits is published; boards that Redis does not have are rebuilt.
+    Publish,
+    /// Redis loses everything.
+    Flush,
+    /// All is compared, as at the end.
+    Compare,
 }
 
 fn definition() -> impl Strategy<Value = Value> {
@@ -66,6 +87,24 @@ fn definition() -> impl Strategy<Value = Value> {
         })
 }
 
+/// How some lives begin: resets become longer in the middle of a period whose first part is final. A first definition, and
+/// what happens then.
+fn longer_resets() -> impl Strategy<Value = (Value, Vec<Step>)> {
+    let resets = prop::sample::select(vec![
+        (json!({"cron": "0 */6 * * *"}), json!("daily")),
+        (json!({"cron": "0 */6 * * *"}), json!("weekly")),
+        (json!("daily"), json!("weekly")),
+    ]);
+    let scores = prop::collection::vec((0u8..5, -20i64..20, 0i64..6, Just(true)), 1..6);
+    (definition(), resets, scores, 19i64..40).prop_map(|(mut first, (short, long), scores, hours)| {
+        (first["reset"], first["grace_seconds"], first["event_type"]) = (short, json!(600), json!("game_ended"));
+        let mut edited = first.clone();
+        edited["reset"] = long;
+        let steps = vec![Step::Score(scores), Step::Fold, Step::Close(hours), Step::Edit(edited), Step::Compare];
+        (first, steps)
+    })
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let scores = prop::collection::vec((0u8..5, -20i64..20, 0i64..60, prop::bool::weighted(0.8)), 1..12);
     let step = prop_oneof![
@@ -78,6 +117,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Step::Build),
         2 => (0u8..12).prop_map(Step::Die),
         1 => Just(Step::Drop),
+        1 => Just(Step::Rest),
+        2 => Just(Step::Publish),
+        1 => Just(Step::Flush),
     ];
     prop::collection::vec(step, 6..18)
 }
@@ -87,6 +129,7 @@ type Final = (Micros, Option<Micros>, Option<i64>, Vec<String>);
 
 struct Play {
     stage: Stage,
+    publisher: Publisher,
     now: Micros,
     spec: Value,
     finals: BTreeMap<i64, Final>,
@@ -101,7 +144,10 @@ impl Play {
         partitions::ensure(stage.pool(), at("2026-06-01T00:00:00Z"), at("2027-01-31T00:00:00Z")).await.unwrap();
         stage.apply(&Stage::spec(BOARD, spec.clone()), true).await.unwrap();
         let (finals, forgotten) = (BTreeMap::new(), HashSet::new());
-        let play = Self { stage, now: at(BEGIN), spec, finals, forgotten, dropped: false };
+        let (pool, ranking, rules) = (stage.pool().clone(), stage.ranking.clone(), Arc::clone(&stage.rules));
+        let (shards, clock) = (Arc::clone(&stage.shards), stage.context.clock.clone());
+        let publisher = Publisher::new(pool, ranking, rules, shards, clock, Arc::default());
+        let play = Self { stage, publisher, now: at(BEGIN), spec, finals, forgotten, dropped: false };
         // Old enough to be dropped.
         let old: Vec<_> = (0..4).map(|n| play.stage.event("p-0", 7 * n, "2026-06-10T10:00:00Z")).collect();
         play.stage.accept(&old).await;
@@ -118,14 +164,14 @@ impl Play {
         found.map(BoardGenerationId)
     }
 
-    async fn live(&self) -> BoardGenerationId {
-        let live: i32 =
+    async fn live(&self) -> Option<BoardGenerationId> {
+        let live: Option<i32> =
             sqlx::query_scalar("SELECT live_generation_id FROM leaderboards WHERE slug = $1 AND deleted_at IS NULL")
                 .bind(BOARD)
                 .fetch_one(self.stage.pool())
                 .await
                 .unwrap();
-        BoardGenerationId(live)
+        live.map(BoardGenerationId)
     }
 
     async fn apply(&mut self, spec: &Value) {
@@ -155,21 +201,44 @@ impl Play {
             }
             Step::Score(scores) => self.score(scores).await,
             Step::Fold => self.stage.fold().await,
-            Step::Close(hours) => {
-                self.now = self.now.plus_seconds(hours * 3_600);
-                self.stage.set_now(&self.now.to_string());
-                let tenure = self.stage.tenure("job-close-periods").await;
-                close_due(&self.stage.context, &tenure).await.unwrap();
-                tenure.sign_off().await;
-            }
+            Step::Close(hours) => self.close_after(*hours).await,
             Step::Build => self.build().await,
             Step::Die(looks) => self.die(*looks).await,
-            Step::Drop => {
-                let tenure = self.stage.tenure("job-drop-old-months").await;
-                self.dropped |= drop_old_months(&self.stage.context, &tenure).await.unwrap() > 0;
-                tenure.sign_off().await;
+            Step::Drop => self.drop_old().await,
+            Step::Rest => {
+                // A month is dropped when nothing of it waits, and no recompute goes on.
+                self.stage.fold().await;
+                self.build().await;
+                self.close_after(130 * 24).await;
+                let (from, to) = partitions::window(self.now, 7 * 86_400);
+                partitions::ensure(self.stage.pool(), from, to).await.unwrap();
+                self.drop_old().await;
             }
+            Step::Publish => self.check_redis().await,
+            Step::Compare => self.check_open().await,
+            Step::Flush => redis::cmd("FLUSHALL").exec(&mut self.stage.redis.connection()).unwrap(),
         }
+    }
+
+    async fn close_after(&mut self, hours: i64) {
+        self.now = self.now.plus_seconds(hours * HOUR);
+        self.stage.set_now(&self.now.to_string());
+        let tenure = self.stage.tenure("job-close-periods").await;
+        close_due(&self.stage.context, &tenure).await.unwrap();
+        tenure.sign_off().await;
+    }
+
+    async fn drop_old(&mut self) {
+        let tenure = self.stage.tenure("job-drop-old-months").await;
+        self.dropped |= drop_old_months(&self.stage.context, &tenure).await.unwrap() > 0;
+        tenure.sign_off().await;
+        sqlx::query("UPDATE leaderboard_generations SET retired_at = retired_at - interval '1 hour'")
+            .execute(self.stage.pool())
+            .await
+            .unwrap();
+        let tenure = self.stage.tenure("job-clean-up").await;
+        clean_up(&self.stage.context, &tenure).await.unwrap();
+        tenure.sign_off().await;
     }
 
     async fn score(&self, scores: &[(u8, i64, i64, bool)]) {
@@ -177,7 +246,7 @@ impl Play {
             .iter()
             .map(|(player, score, hours, first)| {
                 let mut event = self.stage.event(&format!("p-{player}"), *score, BEGIN);
-                event.occurred_at = self.now.plus_seconds(-hours * 3_600);
+                event.occurred_at = self.now.plus_seconds(-hours * HOUR);
                 event.received_at = self.now;
                 event.event_type = if *first { "game_ended" } else { "race_ended" }.into();
                 event
@@ -211,11 +280,57 @@ impl Play {
         };
         tokio::join!(dying, self.stage.fold_until(&done));
         pool.close().await;
+        // As much later as it takes.
         sqlx::query("UPDATE leases SET expires_at = '-infinity' WHERE name LIKE 'recompute-%'")
             .execute(self.stage.pool())
             .await
             .unwrap();
+        let turn = format!("{{sl:b3:{building}}}:rebuild");
+        redis::cmd("DEL").arg(turn).exec(&mut self.stage.redis.connection()).unwrap();
         self.stage.rules.reload().await.unwrap();
+    }
+
+    /// Whatever waits is published. Then Redis shows, by what the api asks it, of each period that it is to hold what
+    /// Postgres has: entries of open ones, final standings of closed ones.
+    async fn check_redis(&mut self) {
+        while self.publisher.publish_leftovers().await.unwrap() {}
+        let Stage { ranking, rules, .. } = &self.stage;
+        check_boards(self.stage.pool(), ranking, rules).await.unwrap();
+        for period in self.listed().await.iter().filter(|period| period.in_redis) {
+            let StoredPeriod { generation, period: of, order, .. } = *period;
+            let board = BoardPeriod { generation, period: of, order, tie_policy: TiePolicy::Ordinal };
+            let page = ranking.page(&board, 1_000, None, Direction::Forward).await.unwrap();
+            let shown: Vec<_> = page
+                .entries
+                .iter()
+                .map(|e| (e.player_id().to_owned(), e.standing.score, e.standing.reached_at))
+                .collect();
+            assert_eq!(shown, self.in_postgres(period).await, "{period:?}");
+        }
+    }
+
+    /// Players with score and moment, best first.
+    async fn in_postgres(&self, period: &StoredPeriod) -> Vec<(String, i64, Micros)> {
+        let statement = match (period.closed, period.order) {
+            (true, _) => "SELECT player_id, score, reached_at FROM period_standings WHERE period_id = $1 ORDER BY rank",
+            (false, Order::Ascending) => {
+                "SELECT player_id, coalesce(sum_score::bigint, score), reached_at FROM leaderboard_entries
+                  WHERE period_id = $1 ORDER BY 2, reached_at, player_id"
+            }
+            (false, Order::Descending) => {
+                "SELECT player_id, coalesce(sum_score::bigint, score), reached_at FROM leaderboard_entries
+                  WHERE period_id = $1 ORDER BY 2 DESC, reached_at, player_id"
+            }
+        };
+        sqlx::query_as(statement).bind(period.id).fetch_all(self.stage.pool()).await.unwrap()
+    }
+
+    /// The board's periods, as the api lists them.
+    async fn listed(&self) -> Vec<StoredPeriod> {
+        let all = at("2040-01-01T00:00:00Z");
+        // One that was made a moment ago, of a game that has events, has none yet.
+        let Some(live) = self.live().await else { return Vec::new() };
+        periods::began_before(self.stage.pool(), live, all, 10_000).await.unwrap()
     }
 
     /// What was ever final is as it was, and listed once.
@@ -240,15 +355,7 @@ impl Play {
             assert_eq!(now.get(id), Some(was), "final period {id}");
         }
         self.finals = now;
-        let live: Option<i32> =
-            sqlx::query_scalar("SELECT live_generation_id FROM leaderboards WHERE slug = $1 AND deleted_at IS NULL")
-                .bind(BOARD)
-                .fetch_one(self.stage.pool())
-                .await
-                .unwrap();
-        let Some(live) = live else { return };
-        let all = at("2030-01-01T00:00:00Z");
-        let listed = periods::began_before(self.stage.pool(), BoardGenerationId(live), all, 1_000).await.unwrap();
+        let listed = self.listed().await;
         let ids: HashSet<i64> = listed.iter().map(|p| p.id).collect();
         for id in self.finals.keys().filter(|id| !self.forgotten.contains(id)) {
             assert!(ids.contains(id), "final period {id} is not listed");
@@ -257,18 +364,23 @@ impl Play {
         assert_eq!(names.len(), listed.len(), "a period is listed once: {listed:?}");
     }
 
-    /// What is not final is what a fresh board computes.
+    /// What is not final is what the events say.
     async fn check_open(&mut self) {
         self.build().await;
         self.stage.fold().await;
         self.check_finals().await;
-        let live = self.live().await;
+        self.check_redis().await;
+        let live = self.live().await.unwrap();
         let audit = audit_entries(self.stage.pool(), &self.stage.rules.board(live).unwrap()).await.unwrap().unwrap();
         assert_eq!(audit.differing, 0, "{audit:?}");
-        if self.dropped {
-            // Then a fresh board lacks what the baseline has, and the audit above is all that can be said.
-            return;
+        // Else a fresh board lacks what the baseline has, and the audit above is all that can be said.
+        if !self.dropped {
+            self.check_fresh(live).await;
         }
+    }
+
+    /// What is not final is what a fresh board computes. It is gone then.
+    async fn check_fresh(&self, live: BoardGenerationId) {
         let finals: HashSet<Period> = self
             .finals
             .iter()
@@ -282,6 +394,10 @@ impl Play {
         expected.retain(|entry| !finals.contains(&Period { starts_at: entry.0, ends_at: entry.1 }));
         found.retain(|entry| !finals.contains(&Period { starts_at: entry.0, ends_at: entry.1 }));
         assert_eq!(found, expected);
+        let mut transaction = self.stage.pool().begin().await.unwrap();
+        leaderboards::delete(&mut transaction, self.stage.game, "fresh", Actor::CommandLine).await.unwrap();
+        transaction.commit().await.unwrap();
+        self.stage.rules.reload().await.unwrap();
     }
 }
 
@@ -303,9 +419,18 @@ async fn entries(stage: &Stage, generation: BoardGenerationId) -> Vec<Entry> {
 #[tokio::test]
 async fn edits_deletes_and_recomputes_lose_and_resurrect_nothing() {
     let mut runner = TestRunner::default();
-    for _ in 0..6 {
-        let first = definition().new_tree(&mut runner).unwrap().current();
-        let steps = steps().new_tree(&mut runner).unwrap().current();
+    let began = Instant::now();
+    for case in 0..CASES {
+        if began.elapsed() > BUDGET {
+            println!("{case} of {CASES}");
+            break;
+        }
+        let (first, opening) = if case % 3 == 0 {
+            longer_resets().new_tree(&mut runner).unwrap().current()
+        } else {
+            (definition().new_tree(&mut runner).unwrap().current(), Vec::new())
+        };
+        let steps = [opening, steps().new_tree(&mut runner).unwrap().current()].concat();
         // Captured, and shown when it fails.
         println!("{first}\n{steps:#?}");
         let mut play = Play::begin(first).await;
