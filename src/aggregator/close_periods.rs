@@ -23,7 +23,11 @@ const USUAL_WAIT_SECONDS: i64 = 30;
 /// What a period waits for whose closing failed.
 pub const FAILING: &str = "failing";
 
-/// Closes what is due; returns how many periods were closed. One that fails does not stop the others.
+/// A period with more entries takes so long to rank that others do not wait for it.
+pub const LARGE: i64 = 50_000;
+
+/// Closes what is due; returns how many periods were closed. Large ones are frozen, and ranked by [`rank_large`]. One that
+/// fails does not stop the others.
 ///
 /// # Errors
 /// [`JobError`]: the last failure; what was closed stays closed.
@@ -90,11 +94,11 @@ impl Round<'_> {
             }
         }
         crash_point("close::after_freeze");
+        if periods::is_larger(&mut *self.context.pool.acquire().await?, period.id, LARGE).await? {
+            return Ok(());
+        }
         let order = self.order(period.generation).await?;
-        let mut transaction = self.tenure.begin().await?;
-        let entries = periods::write_standings(&mut transaction, period.id, order, self.now).await?;
-        transaction.commit().await?;
-        tracing::info!(period = period.id, generation = %period.generation, entries, "period closed");
+        rank(self.tenure, period.id, period.generation, order, self.now).await?;
         self.closed += 1;
         Ok(())
     }
@@ -121,6 +125,49 @@ impl Round<'_> {
         transaction.commit().await?;
         Ok(())
     }
+}
+
+async fn rank(
+    tenure: &Tenure,
+    period: i64,
+    generation: BoardGenerationId,
+    order: Order,
+    now: Micros,
+) -> Result<(), JobError> {
+    let mut transaction = tenure.begin().await?;
+    let entries = periods::write_standings(&mut transaction, period, order, now).await?;
+    transaction.commit().await?;
+    tracing::info!(period, %generation, entries, "period closed");
+    Ok(())
+}
+
+/// Ranks large periods that are frozen, one after the other, because each takes a connection for minutes: small closings go
+/// on beside it. It looks anew after each, so a game that closes many waits for the one that closes one. One that fails
+/// does not stop the others.
+///
+/// # Errors
+/// [`JobError`]: the last failure.
+pub async fn rank_large(context: &Context, tenure: &Tenure) -> Result<u64, JobError> {
+    let (mut ranked, mut failed, mut last) = (0, HashSet::new(), Ok(()));
+    while !context.stop.is_cancelled() {
+        let found = periods::large(&mut *context.pool.acquire().await?, LARGE).await?;
+        let Some((period, generation)) = found.into_iter().find(|(period, _)| !failed.contains(period)) else { break };
+        let order = periods::order(&mut *context.pool.acquire().await?, generation).await;
+        let done = match order {
+            Ok(order) => rank(tenure, period, generation, order, context.clock.now()).await,
+            Err(error) => Err(error.into()),
+        };
+        match done {
+            Ok(()) => ranked += 1,
+            Err(error) => {
+                tenure.check().await?;
+                tracing::warn!(period, %generation, %error, "a large period could not be ranked");
+                failed.insert(period);
+                last = Err(error);
+            }
+        }
+    }
+    last.map(|()| ranked)
 }
 
 fn codes(holds: &[Hold]) -> Vec<&'static str> {

@@ -94,7 +94,7 @@ pub struct ScheduledJob {
 
 /// Everything that cron does now and then. Recomputes are not here: they are built as soon as they are ordered, each
 /// under the lease `recompute-<generation>`.
-pub const JOBS: [ScheduledJob; 7] = [
+pub const JOBS: [ScheduledJob; 8] = [
     ScheduledJob {
         name: "make-partitions",
         cadence: "0 */10 * * * *",
@@ -126,6 +126,14 @@ pub const JOBS: [ScheduledJob; 7] = [
         fresh_for: Duration::ZERO,
         what: "freezes periods that are over and writes their final standings",
         run: |context, tenure| Box::pin(close_periods::close_due(context, tenure)),
+    },
+    ScheduledJob {
+        name: "rank-large-periods",
+        cadence: "*/5 * * * * *",
+        at_latest: Duration::from_secs(15),
+        fresh_for: Duration::ZERO,
+        what: "writes the final standings of frozen periods with many entries",
+        run: |context, tenure| Box::pin(close_periods::rank_large(context, tenure)),
     },
     ScheduledJob {
         name: "unpublish-closed",

@@ -80,6 +80,49 @@ pub async fn due(connection: &mut PgConnection, now: Micros) -> Result<Vec<DuePe
     Ok(rows.into_iter().map(read).collect())
 }
 
+/// Most frozen periods that one answer of [`large`] looks at.
+const LOOKED_AT: i32 = 100;
+
+/// Whether a period has more entries than `most`.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn is_larger(connection: &mut PgConnection, id: i64, most: i64) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leaderboard_entries WHERE period_id = $1 OFFSET $2)")
+        .bind(id)
+        .bind(most)
+        .fetch_one(connection)
+        .await
+}
+
+/// Frozen periods that are not ranked and have more entries than `most`: first one of each game, the smaller before the
+/// larger, then the second of each. Entries are counted up to four times `most`.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn large(connection: &mut PgConnection, most: i64) -> Result<Vec<(i64, BoardGenerationId)>, sqlx::Error> {
+    let rows: Vec<(i64, i32)> = sqlx::query_as(
+        "WITH frozen AS MATERIALIZED (
+             SELECT p.id, p.generation_id, l.game_id,
+                    row_number() OVER (PARTITION BY l.game_id ORDER BY p.ends_at, p.id) AS turn
+               FROM leaderboard_periods p
+               JOIN leaderboard_generations g ON g.id = p.generation_id
+               JOIN leaderboards l ON l.id = g.leaderboard_id
+              WHERE p.state = 'closed' AND p.closed_at IS NULL
+              ORDER BY turn, p.id LIMIT $2),
+         sized AS MATERIALIZED (
+             SELECT f.*, (SELECT count(*) FROM (SELECT 1 FROM leaderboard_entries
+                                                 WHERE period_id = f.id LIMIT 4 * $1) AS few) AS entries
+               FROM frozen f)
+         SELECT id, generation_id FROM sized WHERE entries > $1 ORDER BY turn, entries, id",
+    )
+    .bind(most)
+    .bind(LOOKED_AT)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(id, generation)| (id, BoardGenerationId(generation))).collect())
+}
+
 /// How a generation ranks.
 ///
 /// # Errors

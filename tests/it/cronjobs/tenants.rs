@@ -1,7 +1,7 @@
 //! One game cannot hold up, slow, fill or blind another: each test has a game that does something, beside one that must
 //! not notice.
 
-use scoreline::aggregator::close_periods::{close_due, unpublish_closed};
+use scoreline::aggregator::close_periods::{LARGE, close_due, rank_large, unpublish_closed};
 use scoreline::aggregator::retention::clean_up;
 use scoreline::domain::fact::Fact;
 use scoreline::domain::ids::{BoardGenerationId, GameId};
@@ -247,6 +247,57 @@ async fn a_period_that_cannot_be_closed_stops_no_other() {
     assert!(close_due(&stage.context, &tenure).await.is_err(), "it is said");
     assert_eq!((state(&stage, theirs).await.as_str(), state(&stage, ours).await.as_str()), ("open", CLOSED));
     assert_eq!(note(&stage, theirs).await.0, ["failing"]);
+}
+
+/// So many entries of a period.
+async fn entries(stage: &Stage, period: i64, count: i64) {
+    sqlx::query(
+        "INSERT INTO leaderboard_entries (period_id, player_id, score, subscore, reached_at, event_id, plays, version)
+         SELECT $1, 'p-' || n, n, 0, '2026-11-20', gen_random_uuid(), 1, 1 FROM generate_series(1, $2) n",
+    )
+    .bind(period)
+    .bind(count)
+    .execute(stage.pool())
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_large_period_is_ranked_beside_the_others() {
+    let (stage, _, [theirs, ours]) = beside().await;
+    entries(&stage, theirs, LARGE + 1).await;
+    entries(&stage, ours, 10).await;
+    let tenure = stage.tenure("job-close-periods").await;
+    assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 1);
+    assert_eq!(state(&stage, ours).await, CLOSED);
+    assert_eq!(state(&stage, theirs).await, "closed", "frozen in time, whenever it is ranked");
+    // Each look passes it by, until it is ranked elsewhere.
+    assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 0);
+    let ranking = stage.tenure("job-rank-large-periods").await;
+    assert_eq!(rank_large(&stage.context, &ranking).await.unwrap(), 1);
+    assert_eq!(state(&stage, theirs).await, CLOSED);
+    assert_eq!(stage.count("SELECT count(*) FROM period_standings").await, LARGE + 1 + 10);
+    assert_eq!(rank_large(&stage.context, &ranking).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn of_large_periods_one_of_each_game_comes_first_and_the_smaller_before_the_larger() {
+    let stage = Stage::new(NOON).await;
+    let noisy = game(&stage, "noisy").await;
+    let mut theirs = Vec::new();
+    for n in 0..3 {
+        let period = over(&stage, board(&stage, noisy, &format!("large-{n}"), json!({})).await).await;
+        entries(&stage, period, 7).await;
+        theirs.push(period);
+    }
+    let ours = over(&stage, board(&stage, stage.game, "b", json!({})).await).await;
+    entries(&stage, ours, 5).await;
+    let small = over(&stage, board(&stage, stage.game, "c", json!({})).await).await;
+    entries(&stage, small, 3).await;
+    sqlx::query("UPDATE leaderboard_periods SET state = 'closed'").execute(stage.pool()).await.unwrap();
+    let found = period_closing::large(&mut stage.pool().acquire().await.unwrap(), 3).await.unwrap();
+    let order: Vec<i64> = found.into_iter().map(|(period, _)| period).collect();
+    assert_eq!(order, [ours, theirs[0], theirs[1], theirs[2]]);
 }
 
 /// Makes every command on this board's list of periods fail.
