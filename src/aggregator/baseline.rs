@@ -39,10 +39,13 @@ pub enum Step {
 pub async fn fold_month(context: &Context, tenure: &Tenure, month: Month) -> Result<Step, JobError> {
     let mut pace = Pace::new(CHUNK);
     loop {
-        match fold_chunk(context, tenure, month, &mut pace).await? {
-            Step::More if context.stop.is_cancelled() => return Ok(Step::More),
-            Step::More => {}
-            other => return Ok(other),
+        match fold_chunk(context, tenure, month, &mut pace).await {
+            Err(error) if error.took_too_long() && pace.took_too_long() => {
+                tracing::info!(?month, events = pace.limit(), "a chunk of the baseline took too long; halved");
+            }
+            Ok(Step::More) if context.stop.is_cancelled() => return Ok(Step::More),
+            Ok(Step::More) => {}
+            other => return other,
         }
     }
 }
@@ -68,7 +71,6 @@ pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month, pace: 
     let past = baseline::past(&mut transaction, month).await?;
     let range = (month.starts_at(), month.ends_at());
     let events = event_scan::next_of_all(&mut transaction, range, after, pace.limit()).await?;
-    pace.brought(events.len() as i64);
     let reached = events.last().map(StoredEvent::key);
     if !events.is_empty() {
         let definitions = definitions::load(&mut transaction).await?;
@@ -98,6 +100,7 @@ pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month, pace: 
     }
     baseline::advance(&mut transaction, month, reached, context.clock.now()).await?;
     transaction.commit().await?;
+    pace.brought(events.len() as i64);
     Ok(if reached.is_some() { Step::More } else { Step::Done })
 }
 

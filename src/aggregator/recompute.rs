@@ -69,12 +69,16 @@ pub struct Memory {
     rows: Option<Vec<i64>>,
     /// The last chunk made facts.
     makes_facts: bool,
+    /// Of the events.
     pace: Pace,
+    /// Of the baseline.
+    baseline_pace: Pace,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { cursor: None, rows: Some(Vec::new()), makes_facts: false, pace: Pace::new(CHUNK) }
+        let (pace, baseline_pace) = (Pace::new(CHUNK), Pace::new(BASELINE_CHUNK));
+        Self { cursor: None, rows: Some(Vec::new()), makes_facts: false, pace, baseline_pace }
     }
 }
 
@@ -136,7 +140,7 @@ impl<'a> Builder<'a> {
         }
         if !self.building.scan_finished {
             if self.building.cursor.is_none()
-                && let Some(early) = self.take_over_baseline().await?
+                && let Some(early) = self.take_over_baseline(&mut memory.baseline_pace).await?
             {
                 return Ok(early);
             }
@@ -200,10 +204,17 @@ impl<'a> Builder<'a> {
                 if let Some(early) = self.yield_to_workers(memory).await? {
                     return Ok(Some(early));
                 }
-                match self.scan_chunk(month, after, total, memory).await? {
-                    Scanned::More(key) => after = key,
-                    Scanned::MonthDone => break,
-                    Scanned::Superseded => return Ok(Some(Outcome::Superseded)),
+                match self.scan_chunk(month, after, total, memory).await {
+                    Ok(Scanned::More(key)) => after = key,
+                    Ok(Scanned::MonthDone) => {
+                        memory.pace.begin_anew();
+                        break;
+                    }
+                    Ok(Scanned::Superseded) => return Ok(Some(Outcome::Superseded)),
+                    Err(error) if error.took_too_long() && memory.pace.took_too_long() => {
+                        tracing::info!(events = memory.pace.limit(), "a chunk of a recompute took too long; halved");
+                    }
+                    Err(error) => return Err(error),
                 }
                 crash_point("recompute::after_chunk");
             }
@@ -233,7 +244,6 @@ impl<'a> Builder<'a> {
         let mut transaction = self.tenure.begin().await?;
         let chunk = event_scan::next_of_game(&mut transaction, &scan, after).await?;
         let Some(reached) = chunk.reached else { return Ok(Scanned::MonthDone) };
-        memory.pace.brought(chunk.looked_at);
         let packed = self.pack(&mut transaction, &chunk.events).await?;
         let rows = facts::insert_known(&mut transaction, &packed).await?;
         let saved =
@@ -242,6 +252,7 @@ impl<'a> Builder<'a> {
             return Ok(Scanned::Superseded);
         }
         transaction.commit().await?;
+        memory.pace.brought(chunk.looked_at);
         memory.cursor = Some((month, Some(reached)));
         memory.makes_facts = !rows.is_empty();
         if let Some(known) = &mut memory.rows {

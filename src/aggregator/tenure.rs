@@ -6,6 +6,7 @@ use crate::store::pool::{Pool, PoolTransaction};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::store::failure::{Failure, classify};
 use crate::store::leases::{self, Lease};
 
 /// How often a lease is renewed.
@@ -38,6 +39,13 @@ pub enum JobError {
     /// A specification does not compile.
     #[error(transparent)]
     Spec(#[from] crate::domain::board::SpecError),
+}
+
+impl JobError {
+    /// Whether a statement took longer than it may: less at once may pass.
+    pub fn took_too_long(&self) -> bool {
+        matches!(self, Self::Postgres(error) if classify(error) == Failure::TooMuch)
+    }
 }
 
 /// A lease with the task that renews it.

@@ -100,18 +100,27 @@ pub struct GameScan<'a> {
 /// Payloads of one chunk, in bytes, but for the last one: what a chunk holds in memory, however large events are.
 const CHUNK_BYTES: i64 = 8 * 1024 * 1024;
 
+/// A chunk is not cut below so many rows: what takes too long even then is not a matter of its size.
+const LEAST: i64 = 10;
+/// Chunks that pass after one that took too long, before they get twice as large again.
+const STEADY: u32 = 8;
+
 /// How many rows to look at in a chunk: fewer after one that was cut short, so that Postgres does not read again and
-/// again what does not fit.
+/// again what does not fit, and after one that took longer than a statement may.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     limit: i64,
     most: i64,
+    /// No chunk is larger for now: `most`, unless one took too long not long ago.
+    ceiling: i64,
+    /// Chunks that passed since then.
+    passed: u32,
 }
 
 impl Pace {
     /// At most `most` rows at once.
     pub const fn new(most: i64) -> Self {
-        Self { limit: most, most }
+        Self { limit: most, most, ceiling: most, passed: 0 }
     }
 
     /// For the next chunk.
@@ -119,10 +128,28 @@ impl Pace {
         self.limit
     }
 
-    /// A chunk of [`Pace::limit`] rows brought so many.
+    /// A chunk of [`Pace::limit`] rows is committed and brought so many.
     pub fn brought(&mut self, rows: i64) {
-        let next = if rows < self.limit { rows.saturating_mul(2) } else { self.limit.saturating_mul(2) };
-        self.limit = next.clamp(1, self.most);
+        self.passed = self.passed.saturating_add(1);
+        if self.passed.is_multiple_of(STEADY) {
+            self.ceiling = self.ceiling.saturating_mul(2).min(self.most);
+        }
+        self.limit = rows.min(self.limit).saturating_mul(2).clamp(1, self.ceiling);
+    }
+
+    /// A chunk took longer than Postgres allows: the next one is half as large. Says whether there is any use in it.
+    pub fn took_too_long(&mut self) -> bool {
+        if self.limit <= LEAST {
+            return false;
+        }
+        self.ceiling = (self.limit / 2).max(LEAST);
+        (self.limit, self.passed) = (self.ceiling, 0);
+        true
+    }
+
+    /// What was read is at its end, so the last chunk says nothing about the next.
+    pub fn begin_anew(&mut self) {
+        self.limit = self.ceiling;
     }
 }
 
@@ -229,4 +256,34 @@ pub async fn next_of_all(
     .fetch_all(connection)
     .await?;
     rows.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_that_takes_too_long_is_halved_and_grows_again_slowly() {
+        let mut pace = Pace::new(5_000);
+        let mut sizes = vec![pace.limit()];
+        while pace.took_too_long() {
+            sizes.push(pace.limit());
+        }
+        assert_eq!(sizes, [5_000, 2_500, 1_250, 625, 312, 156, 78, 39, 19, 10], "and no further");
+        let mut chunks = 0;
+        while pace.limit() < 5_000 {
+            let before = pace.limit();
+            pace.brought(before);
+            chunks += 1;
+            assert!(pace.limit() == before || chunks % STEADY == 0, "{before} to {} after {chunks}", pace.limit());
+        }
+        assert_eq!(chunks, 9 * STEADY);
+        // What was cut short for its bytes grows at once, as ever.
+        pace.brought(100);
+        assert_eq!(pace.limit(), 200);
+        pace.brought(200);
+        assert_eq!(pace.limit(), 400);
+        pace.begin_anew();
+        assert_eq!(pace.limit(), 5_000);
+    }
 }

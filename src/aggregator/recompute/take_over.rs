@@ -2,20 +2,26 @@
 
 use std::collections::BTreeSet;
 
-use super::{BASELINE_CHUNK, Builder, Outcome};
+use super::{Builder, Outcome};
 use crate::aggregator::tenure::JobError;
 use crate::domain::board::Definition;
+use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
+use crate::domain::ids::BoardGenerationId;
 use crate::domain::period::Period;
 use crate::store::baseline::{self, EntryKey};
 use crate::store::entries::{self, FreshEntry};
+use crate::store::event_scan::Pace;
 use crate::store::fold_periods::{self, Place};
 use crate::store::recompute_steps::{self as steps, BaselineRow};
 use crate::store::{final_periods, markers};
 
+/// A row of the baseline: start of its period, player.
+type RowKey = (Micros, String);
+
 impl Builder<'_> {
     /// Step 1. Rows that an interrupted attempt took over are not taken twice. `Some`: it ended early.
-    pub(super) async fn take_over_baseline(&self) -> Result<Option<Outcome>, JobError> {
+    pub(super) async fn take_over_baseline(&self, pace: &mut Pace) -> Result<Option<Outcome>, JobError> {
         let mut transaction = self.tenure.begin().await?;
         baseline::stand_still(&mut transaction).await?;
         transaction.commit().await?;
@@ -32,14 +38,33 @@ impl Builder<'_> {
             if let Some(early) = self.ends_early() {
                 return Ok(Some(early));
             }
-            let _chunk = self.turn.chunk().await;
-            let mut transaction = self.tenure.begin().await?;
-            let rows = steps::baseline_after(&mut transaction, *live, after.as_ref(), BASELINE_CHUNK).await?;
-            let Some(last) = rows.last() else { return Ok(None) };
-            after = Some((last.starts_at, last.player_id.clone()));
-            self.take_over(&mut transaction, rows).await?;
-            transaction.commit().await?;
+            match self.take_over_chunk(*live, after.as_ref(), pace).await {
+                Ok(Some(last)) => after = Some(last),
+                Ok(None) => return Ok(None),
+                Err(error) if error.took_too_long() && pace.took_too_long() => {
+                    tracing::info!(rows = pace.limit(), "a chunk of the baseline took too long to take over; halved");
+                }
+                Err(error) => return Err(error),
+            }
         }
+    }
+
+    /// Takes what follows `after`; says where it ended, `None`: nothing followed.
+    async fn take_over_chunk(
+        &self,
+        live: BoardGenerationId,
+        after: Option<&RowKey>,
+        pace: &mut Pace,
+    ) -> Result<Option<RowKey>, JobError> {
+        let _chunk = self.turn.chunk().await;
+        let mut transaction = self.tenure.begin().await?;
+        let rows = steps::baseline_after(&mut transaction, live, after, pace.limit()).await?;
+        let brought = rows.len() as i64;
+        let Some(last) = rows.last().map(|row| (row.starts_at, row.player_id.clone())) else { return Ok(None) };
+        self.take_over(&mut transaction, rows).await?;
+        transaction.commit().await?;
+        pace.brought(brought);
+        Ok(Some(last))
     }
 
     /// Takes rows of the live generation's baseline over, but those of final periods: baseline and entries of the new

@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use scoreline::aggregator::builds::{POLL, run};
+use scoreline::aggregator::retention::drop_old_months;
 use scoreline::aggregator::schedule::Context;
 use scoreline::domain::ids::BoardGenerationId;
+use scoreline::store::{partitions, recompute};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::stage::Stage;
+use super::stage::{Stage, at};
 use crate::support::eventually;
 
 const NOON: &str = "2026-11-20T12:00:00Z";
@@ -123,4 +125,45 @@ async fn a_game_builds_one_board_at_a_time() {
     assert!(at_work <= 2, "theirs, and perhaps ours, which is about to sign off: {at_work}");
     stop.cancel();
     running.await.unwrap();
+}
+
+/// Makes statements that write more than so many facts, or rows of the baseline, take too long.
+async fn limit(stage: &Stage, most: i64) {
+    let statements = format!(
+        "CREATE FUNCTION too_much() RETURNS trigger LANGUAGE plpgsql AS $$
+         DECLARE written bigint;
+         BEGIN
+             IF TG_TABLE_NAME = 'score_facts' THEN SELECT max(fact_count) INTO written FROM fresh;
+             ELSE SELECT count(*) INTO written FROM fresh; END IF;
+             IF written > {most} THEN RAISE EXCEPTION 'canceling statement' USING ERRCODE = '57014'; END IF;
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER too_much AFTER INSERT ON score_facts REFERENCING NEW TABLE AS fresh
+             FOR EACH STATEMENT EXECUTE FUNCTION too_much();
+         CREATE TRIGGER too_much AFTER INSERT ON entry_baseline REFERENCING NEW TABLE AS fresh
+             FOR EACH STATEMENT EXECUTE FUNCTION too_much();"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&mut stage.database.owner().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn chunks_of_a_recompute_and_of_the_baseline_that_take_too_long_are_halved() {
+    let stage = Stage::new(NOON).await;
+    partitions::ensure(stage.pool(), at("2026-01-01T00:00:00Z"), at("2026-01-31T00:00:00Z")).await.unwrap();
+    let score = |n: i64| stage.event(&format!("p-{}", n % 80), n, "2026-01-10T00:00:00Z");
+    stage.accept(&(0..600).map(score).collect::<Vec<_>>()).await;
+    limit(&stage, 25).await;
+    // From events; then from what the events have left.
+    let live = stage.live("sum", json!({"operator": "incr"})).await;
+    let before = stage.entries(live.generation.id).await;
+    assert_eq!(before.len(), 80);
+    assert_eq!(before.iter().map(|entry| entry.2.parse::<i64>().unwrap()).sum::<i64>(), 599 * 300);
+    let tenure = stage.tenure("job-drop-old-months").await;
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 1);
+    assert_eq!(stage.count("SELECT count(*) FROM entry_baseline").await, 80);
+    let mut transaction = stage.pool().begin().await.unwrap();
+    let again = recompute::begin(&mut transaction, live.generation.leaderboard_id).await.unwrap();
+    transaction.commit().await.unwrap();
+    stage.build(again.id).await;
+    assert_eq!(stage.entries(again.id).await, before);
 }
