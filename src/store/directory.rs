@@ -24,7 +24,8 @@ pub async fn changed(transaction: &mut sqlx::PgConnection) -> Result<(), sqlx::E
 }
 
 /// Reads all games with their unrevoked keys and their live and building generations, each as the JSON that travels. What
-/// is inside is not looked at: whoever publishes need not be able to read it.
+/// is inside is not looked at: whoever publishes need not be able to read it. What did not change has the same text, in
+/// whichever order Postgres finds rows: its digest says so.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -35,14 +36,16 @@ pub async fn snapshot(pool: &Pool) -> Result<Snapshot, sqlx::Error> {
                 'id', g.id, 'slug', g.slug,
                 'limit_player_events', g.limit_player_events, 'limit_game_events', g.limit_game_events,
                 'keys', coalesce(
-                    (SELECT json_agg(json_build_object('id', k.id, 'kind', k.kind, 'sha256', encode(k.key_sha256, 'hex')))
+                    (SELECT json_agg(json_build_object('id', k.id, 'kind', k.kind, 'sha256', encode(k.key_sha256, 'hex'))
+                                     ORDER BY k.id)
                        FROM api_keys k WHERE k.game_id = g.id AND k.revoked_at IS NULL), '[]'::json),
                 'leaderboards', coalesce(
                     (SELECT json_agg(json_build_object('id', l.id, 'spec', l.spec, 'generations', coalesce(
                               (SELECT json_agg(json_build_object('id', b.id, 'since_generation', b.since_generation,
                                                                  'state', b.state, 'spec', b.spec) ORDER BY b.id)
                                  FROM leaderboard_generations b
-                                WHERE b.leaderboard_id = l.id AND b.state <> 'retired'), '[]'::json)))
+                                WHERE b.leaderboard_id = l.id AND b.state <> 'retired'), '[]'::json))
+                                     ORDER BY l.id)
                        FROM leaderboards l WHERE l.game_id = g.id AND l.deleted_at IS NULL), '[]'::json))::text END
            FROM directory_version v LEFT JOIN games g ON true
           ORDER BY g.id",
