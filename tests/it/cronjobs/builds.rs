@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::builds::{POLL, run};
 use scoreline::aggregator::retention::drop_old_months;
 use scoreline::aggregator::schedule::Context;
@@ -13,6 +14,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::retention::with_history;
 use super::stage::{Stage, at};
 use crate::support::eventually;
 
@@ -166,4 +168,29 @@ async fn chunks_of_a_recompute_and_of_the_baseline_that_take_too_long_are_halved
     transaction.commit().await.unwrap();
     stage.build(again.id).await;
     assert_eq!(stage.entries(again.id).await, before);
+}
+
+/// A build that cannot even begin, because no program here reads its definition.
+#[tokio::test]
+async fn a_game_that_is_built_for_ever_keeps_no_month_but_those_of_its_own_events() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    let boards = with_history(&stage).await;
+    for statement in [
+        "INSERT INTO games (slug, name) VALUES ('noisy', 'Noisy')",
+        "INSERT INTO leaderboards (game_id, slug, spec) SELECT id, 'new', '{}' FROM games WHERE slug = 'noisy'",
+        "INSERT INTO leaderboard_generations (leaderboard_id, since_generation, spec, state)
+         SELECT id, 2, '{}', 'building' FROM leaderboards WHERE slug = 'new'",
+        "INSERT INTO events (game_id, event_id, occurred_at, received_at, definitions_generation, from_server, type, player_id,
+                             payload)
+         SELECT id, gen_random_uuid(), '2026-02-10', '2026-02-10', 1, false, 'game_ended', 'p', '{\"score\": 7}'
+           FROM games WHERE slug = 'noisy'",
+    ] {
+        sqlx::query(statement).execute(stage.pool()).await.unwrap();
+    }
+    let tenure = stage.tenure("job-drop-old-months").await;
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 2, "January and March");
+    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 0, "February waits for who can read the board");
+    for board in &boards {
+        assert_eq!(audit_entries(stage.pool(), board).await.unwrap().unwrap().differing, 0);
+    }
 }

@@ -25,7 +25,7 @@ use crate::support::eventually;
 const SOON: Duration = Duration::from_secs(60);
 
 /// Three boards that never reset or reset monthly, scores in January and in November.
-async fn with_history(stage: &Stage) -> Vec<scoreline::domain::board::CompiledBoard> {
+pub async fn with_history(stage: &Stage) -> Vec<scoreline::domain::board::CompiledBoard> {
     partitions::ensure(stage.pool(), at("2026-01-01T00:00:00Z"), at("2026-03-01T00:00:00Z")).await.unwrap();
     let boards = vec![
         stage.live("best", json!({"metadata": "/level"})).await,
@@ -193,31 +193,6 @@ async fn fine_print_4_a_recompute_holds_a_month_until_it_has_read_it_and_then_ha
         transaction.commit().await.unwrap();
         stage.build(again.id).await;
         assert_eq!(stage.entries(again.id).await, before);
-    }
-}
-
-/// A build that cannot even begin, because no program here reads its definition.
-#[tokio::test]
-async fn a_game_that_is_built_for_ever_keeps_no_month_but_those_of_its_own_events() {
-    let stage = Stage::new("2026-11-21T00:00:00Z").await;
-    let boards = with_history(&stage).await;
-    for statement in [
-        "INSERT INTO games (slug, name) VALUES ('noisy', 'Noisy')",
-        "INSERT INTO leaderboards (game_id, slug, spec) SELECT id, 'new', '{}' FROM games WHERE slug = 'noisy'",
-        "INSERT INTO leaderboard_generations (leaderboard_id, since_generation, spec, state)
-         SELECT id, 2, '{}', 'building' FROM leaderboards WHERE slug = 'new'",
-        "INSERT INTO events (game_id, event_id, occurred_at, received_at, definitions_generation, from_server, type, player_id,
-                             payload)
-         SELECT id, gen_random_uuid(), '2026-02-10', '2026-02-10', 1, false, 'game_ended', 'p', '{\"score\": 7}'
-           FROM games WHERE slug = 'noisy'",
-    ] {
-        sqlx::query(statement).execute(stage.pool()).await.unwrap();
-    }
-    let tenure = stage.tenure("job-drop-old-months").await;
-    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 2, "January and March");
-    assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 0, "February waits for who can read the board");
-    for board in &boards {
-        assert_eq!(audit_entries(stage.pool(), board).await.unwrap().unwrap().differing, 0);
     }
 }
 
