@@ -65,6 +65,17 @@ pub async fn keep(connection: &mut PgConnection, letter: &NewDeadLetter) -> Resu
     Ok(keep_all(connection, std::slice::from_ref(letter), None).await? > 0)
 }
 
+/// The bytes that are kept under the id of a job, if any are.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn payload_of(connection: &mut PgConnection, job_id: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    sqlx::query_scalar("SELECT payload FROM dead_letters WHERE job_id = $1")
+        .bind(job_id)
+        .fetch_optional(connection)
+        .await
+}
+
 /// Keeps dead letters as they were at `seen_at` (Postgres's clock; absent: now); returns how many are new. One that was
 /// replayed since then is left alone: it may be running.
 ///

@@ -1,5 +1,6 @@
 //! The one event of a group that Postgres will not take: kept as a dead letter of its own, while the rest commits.
 
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::group::{Group, Rows};
@@ -8,8 +9,9 @@ use super::pieces::Piece;
 use super::transaction::Way;
 use super::writer::{Shared, Stopped};
 use crate::queue::Delivery;
-use crate::queue::payload::{Kind, PersistEventsEncoder, describe};
+use crate::queue::payload::{Kind, PersistEventsEncoder, decode_persist_events, describe};
 use crate::store::dead_letter_intake::{self, NewDeadLetter};
+use crate::store::events::EventRow;
 use crate::store::failure::{Failure, classify, in_words};
 
 /// What became of the letter.
@@ -33,15 +35,20 @@ pub async fn keep(
     error: &sqlx::Error,
 ) -> Result<Kept, Stopped> {
     let mut letter = letter(shared, group, rows, index, &in_words(error));
+    let earlier = earlier_name(group.job(rows.origins[index]), group.batch_of(rows.origins[index]), &rows.rows[index]);
     let mut pause = Piece::new(vec![index], Way::Careful).pause;
     loop {
         let kept = match shared.pool.acquire().await {
-            Ok(mut connection) => dead_letter_intake::keep(&mut connection, &letter).await,
+            Ok(mut connection) => keep_once(&mut connection, &letter, &earlier).await,
             Err(error) => Err(error),
         };
-        let Err(refused) = kept else {
-            tracing::error!(job = letter.job_id, game = ?letter.game_id, %error, "event kept as a dead letter");
-            return Ok(Kept::Kept);
+        let refused = match kept {
+            Ok(true) => {
+                tracing::error!(job = letter.job_id, game = ?letter.game_id, %error, "event kept as a dead letter");
+                return Ok(Kept::Kept);
+            }
+            Ok(false) => return Ok(Kept::Refused(format!("another letter has the name {}", letter.job_id))),
+            Err(refused) => refused,
         };
         let failure = classify(&refused);
         if failure == Failure::Data && !letter.is_plain() {
@@ -63,6 +70,32 @@ pub async fn keep(
     }
 }
 
+/// Keeps a letter; says whether what is stored under its name afterwards is this event. That no row was written does not
+/// say so.
+///
+/// An earlier version kept it under a name without its moment. That letter goes on being this event's, so that a job that
+/// ran under both versions leaves one. Where both run at once there may be two: a replay of either stores the event once.
+async fn keep_once(connection: &mut PgConnection, letter: &NewDeadLetter, earlier: &str) -> Result<bool, sqlx::Error> {
+    let stored = dead_letter_intake::payload_of(connection, earlier).await?;
+    let letter = match stored.filter(|stored| is_same_event(stored, &letter.payload)) {
+        Some(_) => &NewDeadLetter { job_id: earlier.to_owned(), ..letter.clone() },
+        None => letter,
+    };
+    dead_letter_intake::keep(connection, letter).await?;
+    let stored = dead_letter_intake::payload_of(connection, &letter.job_id).await?;
+    Ok(stored.is_some_and(|stored| is_same_event(&stored, &letter.payload)))
+}
+
+/// Whether two jobs carry the same one event, by its identity (invariant 2).
+fn is_same_event(one: &[u8], other: &[u8]) -> bool {
+    let identity = |bytes| {
+        let job = decode_persist_events(bytes).ok()?;
+        let [event] = job.events.as_slice() else { return None };
+        Some((job.game_id, event.event_id, event.occurred_at))
+    };
+    one == other || identity(one).is_some_and(|one| identity(other) == Some(one))
+}
+
 fn letter(shared: &Shared, group: &Group<'_>, rows: &Rows<'_>, index: usize, error: &str) -> NewDeadLetter {
     let (row, origin) = (&rows.rows[index], rows.origins[index]);
     let job = group.job(origin);
@@ -71,9 +104,9 @@ fn letter(shared: &Shared, group: &Group<'_>, rows: &Rows<'_>, index: usize, err
     let payload = encoder.finish();
     NewDeadLetter {
         // The same event of the same job gives the same letter, however often the job runs.
-        id: Uuid::new_v5(&row.event.event_id, job.id.as_str().as_bytes()),
+        id: Uuid::new_v5(&row.event.event_id, format!("{} {}", job.id, row.event.occurred_at.0).as_bytes()),
         // A job id of its own, so that the event can be replayed.
-        job_id: single_event_job(job, group.batch_of(origin), row.event.event_id),
+        job_id: single_event_job(job, group.batch_of(origin), row),
         queue: shared.queue.clone(),
         lane: job.lane.name().to_owned(),
         kind: Kind::PersistEvents.name().to_owned(),
@@ -88,7 +121,44 @@ fn letter(shared: &Shared, group: &Group<'_>, rows: &Rows<'_>, index: usize, err
     }
 }
 
-/// The id of the job that carries this one event: `<received_at>-<batch>.<event>-<lane>`.
-fn single_event_job(job: &Delivery, batch: Uuid, event: Uuid) -> String {
-    format!("{}-{}.{}-{}", job.received_at.0, batch.simple(), event.simple(), job.lane.suffix())
+/// The id of the job that carries this one event: `<received_at>-<batch>.<event>.<occurred_at, hexadecimal>-<lane>`. All
+/// of its identity is in it: two events of a batch may differ in their moment alone.
+fn single_event_job(job: &Delivery, batch: Uuid, row: &EventRow<'_>) -> String {
+    let (event, moment) = (row.event.event_id.simple(), row.event.occurred_at.0);
+    format!("{}-{}.{event}.{moment:x}-{}", job.received_at.0, batch.simple(), job.lane.suffix())
+}
+
+/// What earlier versions called it: two events that differ in their moment alone had one name.
+fn earlier_name(job: &Delivery, batch: Uuid, row: &EventRow<'_>) -> String {
+    format!("{}-{}.{}-{}", job.received_at.0, batch.simple(), row.event.event_id.simple(), job.lane.suffix())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::clock::Micros;
+    use crate::domain::event::Event;
+    use crate::domain::ids::GameId;
+
+    #[test]
+    fn an_event_is_the_same_by_its_identity_and_not_by_its_bytes() {
+        let job = |game, batch, event, moment, payload| {
+            let mut encoder = PersistEventsEncoder::new(GameId(game), Uuid::from_u128(batch), false, 0);
+            encoder.push(&Event {
+                event_id: Uuid::from_u128(event),
+                event_type: "t",
+                player_id: "p",
+                session_id: None,
+                schema_version: None,
+                occurred_at: Micros(moment),
+                payload,
+            });
+            encoder.finish()
+        };
+        let one = job(1, 1, 1, 5, "{");
+        assert!(is_same_event(&one, &job(1, 2, 1, 5, "[")));
+        for other in [job(2, 1, 1, 5, "{"), job(1, 1, 2, 5, "{"), job(1, 1, 1, 6, "{"), b"nonsense".to_vec()] {
+            assert!(!is_same_event(&one, &other));
+        }
+    }
 }

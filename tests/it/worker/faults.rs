@@ -1,9 +1,12 @@
 //! What goes wrong while jobs are written, and what is told afterwards.
 
 use futures_util::StreamExt;
+use scoreline::domain::clock::Micros;
+use scoreline::domain::event::Event;
 use scoreline::domain::ids::GameId;
 use scoreline::lifecycle::Lifecycle;
 use scoreline::queue::payload::PersistEventsEncoder;
+use scoreline::store::dead_letter_intake::{self, NewDeadLetter};
 use uuid::Uuid;
 
 use super::{Bench, SOON, event, job, now};
@@ -70,6 +73,62 @@ async fn fine_print_12_a_refused_event_is_kept_once_however_often_its_job_runs()
     }
     assert_eq!((bench.events().await, bench.facts().await.len()), (1, 1));
     assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 1);
+}
+
+/// Identity is game, `event_id` and `occurred_at`: a batch may hold two that differ in the moment alone.
+#[tokio::test]
+async fn refused_events_that_share_an_event_id_have_a_letter_each() {
+    let bench = Bench::new().await;
+    bench.start_worker().await;
+    let first = event(1, "p-1", "{");
+    let second = Event { occurred_at: Micros(first.occurred_at.0 + 1_000), ..first };
+    let bytes = job(1, &[first, second, event(2, "p-1", "{}")]);
+    let id = format!("{}-{}-h", now().0, Uuid::new_v4());
+    for _ in 0..2 {
+        bench.queue_as(&id, &bytes);
+        bench.drained().await;
+    }
+    assert_eq!(bench.events().await, 1);
+    let moments: Vec<String> =
+        sqlx::query_scalar("SELECT DISTINCT body->'events'->0->>'occurred_at' FROM dead_letters")
+            .fetch_all(bench.pool())
+            .await
+            .unwrap();
+    assert_eq!(moments.len(), 2, "{moments:?}");
+    assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 2);
+}
+
+/// Earlier versions named letters without the moment: that letter stays the event's, and is no other's.
+#[tokio::test]
+async fn a_letter_that_an_earlier_version_kept_is_its_events_and_no_others() {
+    let bench = Bench::new().await;
+    bench.start_worker().await;
+    let first = event(2, "p-1", "{");
+    let second = Event { occurred_at: Micros(first.occurred_at.0 + 1_000), ..first };
+    let received_at = now();
+    let earlier = NewDeadLetter {
+        id: Uuid::new_v4(),
+        job_id: format!("{}-{}.{}-h", received_at.0, Uuid::from_u128(1).simple(), first.event_id.simple()),
+        queue: "q0".to_owned(),
+        lane: "high".to_owned(),
+        kind: "persist-events".to_owned(),
+        game_id: Some(GameId(1)),
+        reason: "data_refused".to_owned(),
+        error: "no".to_owned(),
+        attempts: 0,
+        crashes: 0,
+        payload: job(1, &[first]),
+        body: None,
+        received_at,
+    };
+    let mut connection = bench.pool().acquire().await.unwrap();
+    assert!(dead_letter_intake::keep(&mut connection, &earlier).await.unwrap());
+    bench.queue_as(&format!("{}-{}-h", received_at.0, Uuid::from_u128(1)), &job(1, &[first, second]));
+    bench.drained().await;
+    let payloads: Vec<Vec<u8>> =
+        sqlx::query_scalar("SELECT payload FROM dead_letters").fetch_all(&mut *connection).await.unwrap();
+    assert_eq!(payloads.len(), 2);
+    assert!(payloads.contains(&job(1, &[first])) && payloads.contains(&job(1, &[second])));
 }
 
 #[tokio::test]
