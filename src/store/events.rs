@@ -1,6 +1,7 @@
 //! Writing events: by COPY when all are expected to be new, the careful way otherwise (fine print 12).
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -152,7 +153,8 @@ pub async fn insert_missing(
 }
 
 /// Locks the games' rows against changes of definitions until the transaction ends, and returns their definitions
-/// generations as they stand (fine print 5). A game that does not exist is missing from the answer.
+/// generations as they stand (fine print 5). A game whose row another transaction locks is missing from the answer, and so
+/// is one that does not exist: one game's long transaction stops no other game.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -160,12 +162,48 @@ pub async fn lock_definitions_generations(
     connection: &mut PgConnection,
     games: &[GameId],
 ) -> Result<Vec<(GameId, GameDefinitions)>, sqlx::Error> {
-    let ids: Vec<i32> = games.iter().map(|g| g.0).collect();
     let rows: Vec<(i32, i32, Uuid)> = sqlx::query_as(
-        "SELECT id, definitions_generation, definitions_mark FROM games WHERE id = ANY($1) ORDER BY id FOR SHARE",
+        "SELECT id, definitions_generation, definitions_mark FROM games WHERE id = ANY($1)
+          ORDER BY id FOR SHARE SKIP LOCKED",
     )
-    .bind(ids)
+    .bind(numbers(games))
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|(id, generation, mark)| (GameId(id), GameDefinitions { generation, mark })).collect())
+}
+
+/// Likewise for one game, waiting for whoever locks its row, at most for `longest`.
+///
+/// # Errors
+/// Whatever Postgres says; [`super::failure::is_lock_timeout`] when the lock was not had in time.
+pub async fn wait_for_definitions_generation(
+    connection: &mut PgConnection,
+    game: GameId,
+    longest: Duration,
+) -> Result<Vec<(GameId, GameDefinitions)>, sqlx::Error> {
+    // Nought would mean for ever.
+    let longest = format!("{}ms", longest.as_millis().max(1));
+    sqlx::query("SELECT set_config('lock_timeout', $1, true)").bind(longest).execute(&mut *connection).await?;
+    let row: Option<(i32, Uuid)> =
+        sqlx::query_as("SELECT definitions_generation, definitions_mark FROM games WHERE id = $1 FOR SHARE")
+            .bind(game.0)
+            .fetch_optional(connection)
+            .await?;
+    Ok(row.map(|(generation, mark)| (game, GameDefinitions { generation, mark })).into_iter().collect())
+}
+
+/// Which of these games exist, whoever locks them.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn existing_games(connection: &mut PgConnection, games: &[GameId]) -> Result<HashSet<GameId>, sqlx::Error> {
+    let ids: Vec<i32> = sqlx::query_scalar("SELECT id FROM games WHERE id = ANY($1)")
+        .bind(numbers(games))
+        .fetch_all(connection)
+        .await?;
+    Ok(ids.into_iter().map(GameId).collect())
+}
+
+fn numbers(games: &[GameId]) -> Vec<i32> {
+    games.iter().map(|game| game.0).collect()
 }

@@ -45,6 +45,11 @@ pub fn is_read_only(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|database| database.code()).as_deref() == Some("25006")
 }
 
+/// Whether a lock was not had within `lock_timeout` (`55P03`).
+pub fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|database| database.code()).as_deref() == Some("55P03")
+}
+
 /// Whether no wait can mend it: a setting names something that this program cannot do at all.
 pub fn can_never_work(error: &sqlx::Error) -> bool {
     match error {

@@ -25,6 +25,8 @@ pub struct Piece {
     pub failures: u32,
     /// Attempts that found the definitions changed.
     pub stale: u32,
+    /// The row of its game, its only one, was locked by another transaction.
+    pub held: bool,
     /// It failed, alone, while the server was well: once more and it is set aside.
     pub accused: bool,
     /// Pauses between attempts.
@@ -34,7 +36,8 @@ pub struct Piece {
 impl Piece {
     /// These rows, not tried yet.
     pub fn new(rows: Vec<usize>, way: Way) -> Self {
-        Self { rows, way, failures: 0, stale: 0, accused: false, pause: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) }
+        let pause = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        Self { rows, way, failures: 0, stale: 0, held: false, accused: false, pause }
     }
 
     /// Two smaller pieces, written the careful way: at the border between games nearest to the middle, else in halves.

@@ -1,6 +1,7 @@
 //! One attempt to store a group of rows: events and facts in one transaction (invariant 3).
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use crate::store::pool::Pool;
 use sqlx::{Connection, PgConnection};
@@ -14,7 +15,7 @@ use crate::lifecycle::crash_point;
 use crate::store::definitions::{Definitions, GameDefinitions};
 use crate::store::events::{self, EventRow};
 use crate::store::facts;
-use crate::store::failure::{Failure, classify};
+use crate::store::failure::{Failure, classify, is_lock_timeout};
 
 /// How to write a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +40,12 @@ pub enum Attempt {
     StaleDefinitions(HashSet<GameId>),
     /// These games do not exist. Nothing was written.
     UnknownGames(HashSet<GameId>),
+    /// The rows of these games are locked by others. Nothing was written.
+    HeldGames(HashSet<GameId>),
 }
 
 /// Stores `rows` (sorted by month and key, each key once; stamped here with the generations of `definitions`) in one transaction.
+/// Rows of one game may wait for the lock on it, for `patience`.
 ///
 /// # Errors
 /// Whatever Postgres says; nothing was written, except that a failure during COMMIT leaves it open whether everything
@@ -51,10 +55,11 @@ pub async fn store(
     rows: &mut [EventRow<'_>],
     way: Way,
     definitions: &Definitions,
+    patience: Option<Duration>,
 ) -> Result<Attempt, sqlx::Error> {
     let games = stamp(rows, definitions);
     let mut connection = pool.acquire().await?;
-    let result = attempt(&mut connection, rows, &games, way, definitions).await;
+    let result = attempt(&mut connection, rows, &games, way, definitions, patience).await;
     if let Err(error) = &result
         && classify(error) != Failure::UniqueViolation
     {
@@ -86,6 +91,7 @@ async fn attempt(
     games: &[GameId],
     way: Way,
     definitions: &Definitions,
+    patience: Option<Duration>,
 ) -> Result<Attempt, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     // COPY comes first: locking before it would hold the games' rows for the whole of a write that may fail.
@@ -97,12 +103,28 @@ async fn attempt(
         Way::Careful => Some(events::insert_missing(&mut transaction, rows).await?),
     };
     // From here to the commit no definition of these games can change, so the stamps are true.
-    let current = events::lock_definitions_generations(&mut transaction, games).await?;
+    let current = match (games, patience) {
+        ([game], Some(patience)) => {
+            match events::wait_for_definitions_generation(&mut transaction, *game, patience).await {
+                Err(error) if is_lock_timeout(&error) => {
+                    transaction.rollback().await?;
+                    return Ok(Attempt::HeldGames([*game].into()));
+                }
+                current => current?,
+            }
+        }
+        _ => events::lock_definitions_generations(&mut transaction, games).await?,
+    };
     if current.len() < games.len() {
-        let known: HashSet<GameId> = current.iter().map(|(game, _)| *game).collect();
-        let unknown = games.iter().copied().filter(|g| !known.contains(g)).collect();
+        // Their rows are locked, or they do not exist.
+        let existing = events::existing_games(&mut transaction, games).await?;
         transaction.rollback().await?;
-        return Ok(Attempt::UnknownGames(unknown));
+        let unknown: HashSet<GameId> = games.iter().copied().filter(|game| !existing.contains(game)).collect();
+        if !unknown.is_empty() {
+            return Ok(Attempt::UnknownGames(unknown));
+        }
+        let locked: HashSet<GameId> = current.iter().map(|(game, _)| *game).collect();
+        return Ok(Attempt::HeldGames(existing.difference(&locked).copied().collect()));
     }
     let is_stale =
         |(game, generation): &&(GameId, GameDefinitions)| definitions.game_generations.get(game) != Some(generation);

@@ -1,5 +1,6 @@
 //! Writes groups, piece by piece: each attempt is one transaction, and `narrowing.rs` says what a failed one means.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::pieces::{Piece, Strikes, pieces};
 use super::probe::Probe;
 use super::seen::Seen;
 use super::transaction::{self, Attempt, Way};
+use crate::domain::ids::GameId;
 use crate::domain::width::Width;
 use crate::queue::{Delivery, JobId, Settlement};
 use crate::store::definitions::{self, Definitions};
@@ -25,6 +27,12 @@ const MOST_STALE: u32 = 5;
 
 /// How often definitions that cannot be read are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// So long a group waits for the locks of games that others hold, all of them together, once all else is written.
+const WAIT_FOR_HELD: Duration = Duration::from_secs(2);
+/// A game that was waited for in vain is not waited for again within this time: its jobs are set aside at once. A job that
+/// is set aside comes again within it, so a lock that lasts costs others one wait.
+const HELD_FOR: Duration = Duration::from_secs(90);
 
 /// What the writers of a process share.
 #[derive(Debug)]
@@ -53,6 +61,8 @@ pub struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) copy: CopyRest,
     pub(super) width: Width,
+    /// Games whose rows are locked by others, and when that was seen last.
+    held: HashMap<GameId, Instant>,
     /// When definitions that could not be read were last looked at again.
     looked_again: Option<Instant>,
 }
@@ -69,12 +79,17 @@ pub struct Writing<'w, 'a> {
     pub rows: &'w Rows<'a>,
     /// Games whose events fail one by one.
     pub strikes: Strikes,
+    /// Pieces whose games are locked by others: they come last, each with one game.
+    held: Vec<Piece>,
+    /// Since when the group waits for these.
+    held_since: Option<Instant>,
 }
 
 impl Writer {
     /// A writer on what the process shares.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, copy: CopyRest::default(), width: Width::new(usize::MAX), looked_again: None }
+        let (copy, width) = (CopyRest::default(), Width::new(usize::MAX));
+        Self { shared, copy, width, held: HashMap::new(), looked_again: None }
     }
 
     /// Stores what the jobs carry and says how each is to be settled, and whether score facts were written.
@@ -98,8 +113,8 @@ impl Writer {
     /// Stores rows. A piece that fails is repeated, narrowed down or set aside; the others do not wait for it.
     async fn write_rows<'a>(&mut self, group: &mut Group<'a>, rows: &Rows<'a>, way: Way) -> Result<(), Stopped> {
         let mut open = pieces(rows.rows.len(), self.width.most(), way);
-        let mut writing = Writing { group, rows, strikes: Strikes::default() };
-        while let Some(piece) = open.pop() {
+        let mut writing = Writing { group, rows, strikes: Strikes::default(), held: Vec::new(), held_since: None };
+        while let Some(piece) = open.pop().or_else(|| writing.held.pop()) {
             if self.shared.hard.is_cancelled() {
                 return Err(Stopped);
             }
@@ -148,7 +163,11 @@ impl Writer {
         definitions: &Definitions,
     ) -> Result<Vec<Piece>, Stopped> {
         let mut kept: Vec<EventRow<'_>> = piece.rows.iter().map(|row| writing.rows.rows[*row]).collect();
-        let attempt = transaction::store(&self.shared.pool, &mut kept, piece.way, definitions).await;
+        let patience = piece.held.then(|| {
+            let since = *writing.held_since.get_or_insert_with(Instant::now);
+            WAIT_FOR_HELD.saturating_sub(since.elapsed())
+        });
+        let attempt = transaction::store(&self.shared.pool, &mut kept, piece.way, definitions, patience).await;
         if piece.way == Way::Copy {
             let met_stored = attempt.as_ref().is_err_and(|e| classify(e) == Failure::UniqueViolation);
             self.copy.note(met_stored, Instant::now());
@@ -158,6 +177,11 @@ impl Writer {
                 self.note_stored(&kept, new);
                 self.width.passed(kept.len());
                 writing.strikes.clear(kept.iter().map(|row| row.game_id));
+                if !self.held.is_empty() {
+                    for row in &kept {
+                        self.held.remove(&row.game_id);
+                    }
+                }
                 writing.group.facts |= facts;
                 Ok(Vec::new())
             }
@@ -172,8 +196,31 @@ impl Writer {
                 let (stale, others) = piece.part(|row| games.contains(&writing.rows.rows[row].game_id));
                 Ok([self.reload_for(writing, stale).await?, vec![others]].concat())
             }
+            Ok(Attempt::HeldGames(games)) => {
+                let mut others = piece;
+                for game in games {
+                    let (theirs, rest) = others.part(|row| writing.rows.rows[row].game_id == game);
+                    others = rest;
+                    self.hold(writing, theirs, game);
+                }
+                Ok(vec![others])
+            }
             Err(error) => self.after(writing, piece, &error).await,
         }
+    }
+
+    /// Keeps rows of a game that another transaction locks for the end of the group, when they wait for the lock. Those
+    /// that waited in vain are set aside, and so are those of a game that was waited for lately.
+    fn hold(&mut self, writing: &mut Writing<'_, '_>, mut piece: Piece, game: GameId) {
+        let now = Instant::now();
+        self.held.retain(|_, seen| now.saturating_duration_since(*seen) < HELD_FOR);
+        if !piece.held && !self.held.contains_key(&game) {
+            piece.held = true;
+            writing.held.push(piece);
+            return;
+        }
+        self.held.insert(game, now);
+        self.set_aside(writing, &piece, "another transaction locks its game and does not end");
     }
 
     fn note_stored(&self, rows: &[EventRow<'_>], new: usize) {

@@ -382,6 +382,38 @@ async fn a_game_that_keeps_changing_its_boards_holds_up_no_other() {
     bench.all_is_stored(100).await;
 }
 
+/// A psql session that was left open after a SELECT FOR UPDATE, or an edit that does not end.
+#[tokio::test]
+async fn a_lock_on_one_games_row_stops_no_other_game() {
+    let bench = Bench::new().await;
+    bench.with_another_game().await;
+    let mut held = bench.pool().begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM games WHERE id = 2 FOR UPDATE").execute(&mut *held).await.unwrap();
+    bench.push_some(1, 0..20).await;
+    bench.push_some(2, 20..40).await;
+    bench.push("stranger", &job(99, &[event(900, "p-1", "{}")])).await;
+    bench.start_worker().await;
+    eventually("the other game is stored", SOON, || async { bench.events().await == 20 }).await;
+    eventually("the game is set aside", SOON, || async {
+        bench.blocked().await.iter().any(|(game, error)| *game == 2 && error.contains("locks its game"))
+    })
+    .await;
+    bench.push_some(2, 40..50).await;
+    bench.push_some(1, 50..60).await;
+    eventually("and later events are stored", SOON, || async { bench.events().await == 30 }).await;
+    assert_eq!(bench.health.trouble(tokio::time::Instant::now()), None, "nobody else waits");
+    eventually("a game that does not exist is told from it", SOON, || async {
+        bench.count("SELECT count(*) FROM dead_letters WHERE reason = 'unknown_game'").await == 1
+    })
+    .await;
+    held.rollback().await.unwrap();
+    bench.drained().await;
+    assert_eq!(bench.events().await, 60);
+    assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 1);
+    let totals = bench.queue.status().await.unwrap().totals;
+    assert_eq!(totals.get("retried").copied().unwrap_or_default(), 0, "it cost no attempt");
+}
+
 #[tokio::test]
 async fn a_writer_that_panics_goes_on_and_only_the_job_at_fault_pays() {
     let bench = Bench::new().await;
