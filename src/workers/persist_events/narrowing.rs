@@ -35,7 +35,12 @@ impl Writer {
                 return Ok(vec![piece]);
             }
             Failure::Data if piece.rows.len() > 1 => return Ok(piece.split(writing.rows)),
-            Failure::Data => return self.bury(writing, piece, error).await,
+            Failure::Data if piece.way == Way::Copy => {
+                // It may be COPY's format that is refused, and not a value.
+                piece.way = Way::Careful;
+                return Ok(vec![piece]);
+            }
+            Failure::Data => return self.bury_if_the_server_is_well(writing, piece, error).await,
             Failure::NoPartition if piece.failures < PATIENCE => return self.make_partitions(writing, piece).await,
             Failure::TooMuch if piece.rows.len() > 1 => {
                 tracing::warn!(%error, rows = piece.rows.len(), "a group took too long; trying it in parts");
@@ -87,6 +92,30 @@ impl Writer {
             tracing::warn!(%game, jobs, error, "jobs are set aside: they fail while others succeed");
             self.shared.health.blocked(game, error, Instant::now());
         }
+    }
+
+    /// Keeps the one event of a piece as a dead letter, unless a write of our own fails as well: a trigger that divides by
+    /// zero refuses everybody's events, with a code that means data. Where only the event's month refuses our write, the
+    /// event is set aside: it is not its fault either, and other months need not wait.
+    async fn bury_if_the_server_is_well(
+        &mut self,
+        writing: &mut Writing<'_, '_>,
+        mut piece: Piece,
+        error: &sqlx::Error,
+    ) -> Result<Vec<Piece>, Stopped> {
+        let row = &writing.rows.rows[piece.rows[0]];
+        let (received_at, occurred_at) = (row.received_at, row.event.occurred_at);
+        if !self.shared.probe.server_is_well(&self.shared.pool, received_at, true).await {
+            self.wait_out(error, &mut piece).await?;
+            return Ok(vec![piece]);
+        }
+        self.shared.health.working();
+        let of_one_month = Month::of(received_at) == Month::of(occurred_at);
+        if !of_one_month && !self.shared.probe.server_is_well(&self.shared.pool, occurred_at, true).await {
+            self.set_aside(writing, &piece, &format!("its month refuses every event: {error}"));
+            return Ok(Vec::new());
+        }
+        self.bury(writing, piece, error).await
     }
 
     /// Keeps the one event of a piece as a dead letter.

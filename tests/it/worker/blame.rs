@@ -382,6 +382,36 @@ async fn a_game_that_keeps_changing_its_boards_holds_up_no_other() {
     bench.all_is_stored(100).await;
 }
 
+/// Its code means data, and it refuses everybody's.
+#[tokio::test]
+async fn a_trigger_that_fails_for_every_event_makes_no_dead_letter() {
+    let bench = Bench::new().await;
+    bench
+        .run(
+            "CREATE FUNCTION divide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 PERFORM 1 / (length(NEW.type) - length(NEW.type)); RETURN NEW;
+             END $$;
+             CREATE TRIGGER divide BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION divide();",
+        )
+        .await;
+    bench.push_some(1, 0..15).await;
+    bench.start_worker().await;
+    bench.waits_for_postgres("division by zero").await;
+    assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 0);
+    bench.run("DROP TRIGGER divide ON events").await;
+    bench.all_is_stored(15).await;
+}
+
+#[tokio::test]
+async fn an_event_that_only_copy_refuses_is_stored() {
+    let bench = Bench::new().await;
+    // COPY's binary format has another width for it; a value is taken.
+    bench.run("ALTER TABLE events ALTER schema_version TYPE smallint").await;
+    bench.start_worker().await;
+    bench.push("one", &job(1, &[Event { schema_version: Some(1), ..event(1, "p-1", r#"{"score":1}"#) }])).await;
+    bench.all_is_stored(1).await;
+}
+
 /// A psql session that was left open after a SELECT FOR UPDATE, or an edit that does not end.
 #[tokio::test]
 async fn a_lock_on_one_games_row_stops_no_other_game() {
