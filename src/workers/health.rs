@@ -37,6 +37,11 @@ impl WorkHealth {
         met.failing = Some((since, error.to_owned()));
     }
 
+    /// Whether the last that was heard is that nothing can be written.
+    pub fn is_failing(&self) -> bool {
+        self.lock().failing.is_some()
+    }
+
     /// Something was written.
     pub fn working(&self) {
         self.lock().failing = None;

@@ -103,6 +103,13 @@ impl Writer {
                 return (jobs.iter().map(|job| (job.id.clone(), back())).collect(), group.facts);
             }
         }
+        // What waited for the server may have ended without a write: set aside, or failed. No later one may come.
+        if self.shared.health.is_failing()
+            && let Some(job) = jobs.first()
+            && self.shared.probe.server_is_well(&self.shared.pool, job.received_at, false).await
+        {
+            self.shared.health.working();
+        }
         for game in group.unblocked() {
             self.shared.health.unblocked(game);
         }

@@ -266,6 +266,24 @@ async fn events_of_a_month_that_is_detached_wait_for_it_and_others_do_not() {
     bench.all_is_stored(12).await;
 }
 
+/// What waited may be set aside in the end, and nothing else may come.
+#[tokio::test]
+async fn a_fault_of_the_server_that_is_over_is_not_told_for_ever() {
+    let bench = Bench::new().await;
+    let moment = Micros::from_seconds(1_000_000_000);
+    partitions::create(bench.pool(), Month::of(moment)).await.unwrap();
+    bench.run("ALTER TABLE events DETACH PARTITION events_2001_09").await;
+    let earlier = tokio::time::Instant::now() - std::time::Duration::from_secs(5);
+    bench.health.failing("the server was away", earlier);
+    assert!(bench.health.trouble(tokio::time::Instant::now()).is_some());
+    let old = Event { occurred_at: moment, ..event(1, "p-1", r#"{"score":1}"#) };
+    bench.push("old", &job(1, &[old])).await;
+    bench.start_worker().await;
+    eventually("it is set aside", SOON, || async { !bench.blocked().await.is_empty() }).await;
+    eventually("the server is well", SOON, || async { bench.health.trouble(tokio::time::Instant::now()).is_none() })
+        .await;
+}
+
 /// The server's process is stopped; its kernel goes on acknowledging what is sent to it.
 #[tokio::test]
 async fn a_connection_that_answers_nothing_is_replaced() {
