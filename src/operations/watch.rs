@@ -113,8 +113,9 @@ pub fn postgres(pool: Pool, process_id: String, readiness: Readiness, lifecycle:
         while tokio::time::timeout(pause, stop.cancelled()).await.is_err() {
             round = (round + 1) % REGISTER_EVERY;
             let (pool, id, readiness) = (pool.clone(), process_id.clone(), readiness.clone());
+            let commits = (pool.clone(), readiness.clone());
             // A task of its own: no statement is dropped half way when the patience ends.
-            let asking = tokio::spawn(async move {
+            let mut asking = tokio::spawn(async move {
                 let there = check_postgres(&pool, &readiness).await.unwrap_or(false);
                 if there && round == 0 && may_write(&readiness) {
                     let registered = processes::register(&pool, &id, readiness.role(), pool.state().max).await;
@@ -125,9 +126,20 @@ pub fn postgres(pool: Pool, process_id: String, readiness: Readiness, lifecycle:
                 }
                 there
             });
-            pause = next_pause(asking.await.unwrap_or(false));
+            // It writes, too, and may wait with all others.
+            let there = loop {
+                tokio::select! {
+                    there = &mut asking => break there.unwrap_or(false),
+                    () = stop.cancelled() => break tokio::time::timeout(PATIENCE, &mut asking).await.is_ok(),
+                    () = tokio::time::sleep(TELL_EVERY) => if let Some(refusal) = commits_wait(&commits.0) {
+                        commits.1.unready(WRITES, refusal);
+                    },
+                }
+            };
+            pause = next_pause(there);
         }
-        let _ = processes::unregister(&pool, &process_id).await;
+        let sign_off = tokio::spawn(async move { processes::unregister(&pool, &process_id).await });
+        let _ = tokio::time::timeout(PATIENCE, sign_off).await;
     });
 }
 
@@ -149,6 +161,11 @@ pub fn work(trouble: impl Fn() -> Option<String> + Send + 'static, readiness: Re
 
 /// What `/readyz` calls whether Postgres may be written to.
 const WRITES: &str = "postgres_writes";
+
+fn commits_wait(pool: &Pool) -> Option<String> {
+    let lasts = pool.commits_wait()?;
+    Some(format!("commits have been waiting for a synchronous stand-by for {} s", lasts.as_secs()))
+}
 
 /// Whether Postgres took writes when it was asked last.
 pub fn may_write(readiness: &Readiness) -> bool {
@@ -177,6 +194,8 @@ pub async fn check_postgres(pool: &Pool, readiness: &Readiness) -> Result<bool, 
         Some("it is a standby that was not promoted".to_owned())
     } else if state.read_only {
         Some("transactions are read-only (default_transaction_read_only)".to_owned())
+    } else if let Some(refusal) = commits_wait(pool) {
+        Some(refusal)
     } else if state.missing_rights.is_empty() {
         None
     } else {

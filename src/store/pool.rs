@@ -9,10 +9,10 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
-use sqlx::{Either, Execute, Executor, PgConnection, Postgres, SqlStr, Transaction};
+use sqlx::{Connection, Either, Execute, Executor, PgConnection, Postgres, SqlStr, Transaction};
 use tokio::time::Instant;
 
-use super::sockets;
+use super::{processes, sockets};
 use crate::config::PostgresConfig;
 use crate::telemetry::metrics as names;
 
@@ -24,6 +24,14 @@ const CHECK_AFTER_IDLE: Duration = Duration::from_secs(7);
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// How often answers that are overdue are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// An answer that is overdue for so long may be a commit that waits for a stand-by: the server is asked.
+const ASK_AFTER: Duration = Duration::from_secs(2);
+/// How often the server is asked then, and how long that may take.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+const ASK_WITHIN: Duration = Duration::from_secs(3);
+/// Commits that wait for less are not told.
+const TELL_AFTER: Duration = Duration::from_secs(2);
 
 /// Connections of a process by role (fine print 19). Two nearly saturate a writer; the server's default is 100 in all.
 pub const fn default_max(role: &str) -> u32 {
@@ -54,9 +62,14 @@ pub struct Pool {
     waiting: Arc<AtomicU32>,
     /// Connections made before it are not used again.
     renewed_at: Arc<Mutex<Option<Instant>>>,
+    /// Since when commits wait for a synchronous stand-by.
+    commits_wait: Since,
     /// Ends the watch over its connections with the last clone.
     _watched: Option<Arc<Watched>>,
 }
+
+/// Since when something is so, if it is.
+type Since = Arc<Mutex<Option<Instant>>>;
 
 /// What the watch over a pool's connections needs of it, for as long as it is there.
 #[derive(Debug)]
@@ -81,7 +94,8 @@ impl Drop for Waiting {
 impl Pool {
     /// Wraps a pool, as tests and tools make it.
     pub fn new(inner: sqlx::PgPool) -> Self {
-        Self { inner, waiting: Arc::default(), renewed_at: Arc::default(), _watched: None }
+        let (renewed_at, commits_wait) = (Arc::default(), Arc::default());
+        Self { inner, waiting: Arc::default(), renewed_at, commits_wait, _watched: None }
     }
 
     /// A pool as `config` says; connects on first use. `application_name` shows in `pg_stat_activity`.
@@ -129,19 +143,26 @@ impl Pool {
                     Ok(sqlx::Connection::ping(connection).await.is_ok())
                 })
             })
-            .connect_lazy_with(options);
-        let watched = Arc::new(Watched(inner.clone()));
+            .connect_lazy_with(options.clone());
+        let (watched, commits_wait) = (Arc::new(Watched(inner.clone())), Since::default());
         if config.db_statement_seconds > 0 {
             let longest = Duration::from_secs(config.db_statement_seconds) + ANSWER_GRACE;
-            tokio::spawn(watch(Arc::downgrade(&watched), port, longest, role.to_owned()));
+            let asks = Asks { options, commits_wait: Arc::clone(&commits_wait), asked: None };
+            tokio::spawn(watch(Arc::downgrade(&watched), port, longest, role.to_owned(), asks));
         }
-        Ok(Self { inner, waiting: Arc::default(), renewed_at, _watched: Some(watched) })
+        Ok(Self { inner, waiting: Arc::default(), renewed_at, commits_wait, _watched: Some(watched) })
     }
 
     /// Has every connection of now replaced before it is used again: the server behind them may not be the one that new
     /// connections reach.
     pub fn renew_connections(&self) {
         *self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long commits have been waiting for a synchronous stand-by, when that has lasted: nobody's data is at fault.
+    pub fn commits_wait(&self) -> Option<Duration> {
+        let since = *self.commits_wait.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| since.elapsed()).filter(|lasts| *lasts >= TELL_AFTER)
     }
 
     /// Waits for a connection.
@@ -185,9 +206,45 @@ impl Pool {
     }
 }
 
+/// Asks the server, on a connection of its own, whether commits wait for a stand-by.
+struct Asks {
+    options: PgConnectOptions,
+    commits_wait: Since,
+    asked: Option<Instant>,
+}
+
+impl Asks {
+    /// Notes whether commits wait, asking at most every [`ASK_EVERY`] while an answer is overdue; says whether they do.
+    async fn commits_wait(&mut self, overdue: bool) -> bool {
+        if overdue && self.asked.is_some_and(|asked| asked.elapsed() < ASK_EVERY) {
+            return self.commits_wait.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        }
+        let waits = overdue && {
+            self.asked = Some(Instant::now());
+            let asking = async {
+                let mut connection = PgConnection::connect_with(&self.options).await?;
+                let waits = processes::commits_wait(&mut connection).await;
+                let _ = connection.close().await;
+                waits
+            };
+            // Who cannot be asked may be another server by now: what is overdue is closed, as ever.
+            matches!(tokio::time::timeout(ASK_WITHIN, asking).await, Ok(Ok(true)))
+        };
+        let mut since = self.commits_wait.lock().unwrap_or_else(PoisonError::into_inner);
+        if waits && since.is_none() {
+            tracing::warn!("commits wait for a synchronous stand-by");
+        }
+        *since = waits.then(|| since.unwrap_or_else(Instant::now));
+        waits
+    }
+}
+
 /// Closes connections of a pool on which an answer is overdue, so that whoever waits for it hears of it. A deadline on each
 /// call would be forgotten at one of them, and a call that is given up leaves its connection in the middle of an answer.
-async fn watch(pool: Weak<Watched>, port: u16, longest: Duration, role: String) {
+///
+/// A commit that waits for a synchronous stand-by is left alone: the server would go on holding its process, the next
+/// connection's commit would wait like it, and the server's connections would run out.
+async fn watch(pool: Weak<Watched>, port: u16, longest: Duration, role: String, mut asks: Asks) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let Some(watched) = pool.upgrade() else { return };
@@ -197,7 +254,9 @@ async fn watch(pool: Weak<Watched>, port: u16, longest: Duration, role: String) 
         }
         let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
         // Nobody waits for an answer on a connection that nobody has.
-        if pool.size() <= idle {
+        let in_use = pool.size() > idle;
+        drop(watched);
+        if asks.commits_wait(in_use && sockets::is_overdue(port, ASK_AFTER)).await || !in_use {
             continue;
         }
         let closed = sockets::close_overdue(port, longest);

@@ -104,6 +104,20 @@ pub async fn ask<'e>(
     .await
 }
 
+/// Whether a commit of this role has waited for a synchronous stand-by for over a second.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn commits_wait<'e>(on: impl Executor<'e, Database = Postgres>) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM pg_stat_activity
+                         WHERE usename = current_user AND datname = current_database() AND state = 'active'
+                           AND wait_event = 'SyncRep' AND clock_timestamp() - query_start > interval '1 second')",
+    )
+    .fetch_one(on)
+    .await
+}
+
 /// Whether a process of this role was seen within the last minute.
 ///
 /// # Errors

@@ -95,8 +95,27 @@ fn set_on(number: RawFd, postgres_port: u16) {
 /// Whoever waits on one meets an error. A connection that nobody uses cannot always be told from one that waits; closing
 /// it costs a new one.
 pub fn close_overdue(postgres_port: u16, longest: Duration) -> u64 {
-    let now = Instant::now();
     let mut closed = 0;
+    each_overdue(postgres_port, longest, |socket| {
+        closed += u64::from(shutdown(socket, Shutdown::Both).is_ok());
+        false
+    });
+    closed
+}
+
+/// Whether a connection to Postgres on `postgres_port` has been without an answer for `longest`.
+pub fn is_overdue(postgres_port: u16, longest: Duration) -> bool {
+    let mut found = false;
+    each_overdue(postgres_port, longest, |_| {
+        found = true;
+        true
+    });
+    found
+}
+
+/// Shows each connection that has been without an answer for `longest`; whether it goes on being watched is the answer.
+fn each_overdue(postgres_port: u16, longest: Duration, mut stays: impl FnMut(BorrowedFd<'_>) -> bool) {
+    let now = Instant::now();
     let mut all = known_sockets();
     all.get_or_insert_default().retain(|number, known| {
         if known.postgres_port != postgres_port {
@@ -113,10 +132,8 @@ pub fn close_overdue(postgres_port: u16, longest: Duration) -> u64 {
         if patient || unanswered_for(socket).is_none_or(|since| since < longest) {
             return true;
         }
-        closed += u64::from(shutdown(socket, Shutdown::Both).is_ok());
-        false
+        stays(socket)
     });
-    closed
 }
 
 /// Gives what runs next on a connection `longest` to answer instead of the usual deadline. Where a pooler stands between,

@@ -78,6 +78,13 @@ impl PostgresServer {
         }
     }
 
+    /// Has every commit wait for a stand-by that is not there, or no longer.
+    pub fn ask_for_standby(&self, asks: bool) {
+        let settings = if asks { "synchronous_standby_names = 'nobody'\n" } else { "" };
+        std::fs::write(self.home.0.join("postgres/postgresql.auto.conf"), settings).unwrap();
+        signal(self.child.as_ref().expect("running"), Signal::HUP);
+    }
+
     /// Starts it on its data and waits until it answers.
     pub async fn start_again(&mut self) {
         let user = binaries::postgres_user().unwrap();
@@ -86,6 +93,10 @@ impl PostgresServer {
         command.arg("-D").arg(&data).arg("-p").arg(self.port.port().to_string()).current_dir(&data);
         // A commit must outlive the server's processes, not the machine.
         for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "shared_buffers=64MB"] {
+            command.args(["-c", setting]);
+        }
+        // So that commits can be made to wait for a stand-by.
+        for setting in ["wal_level=replica", "max_wal_senders=1", "synchronous_commit=on"] {
             command.args(["-c", setting]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -5,12 +5,17 @@ use scoreline::config::PostgresConfig;
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::event::Event;
 use scoreline::domain::month::Month;
-use scoreline::store::partitions;
+use scoreline::operations::readiness::Readiness;
+use scoreline::operations::watch::check_postgres;
 use scoreline::store::pool::Pool;
+use scoreline::store::write_probe::write_and_undo;
+use scoreline::store::{migrations, partitions};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tokio_util::sync::CancellationToken;
 
 use super::{Bench, SOON, event, job, now};
+use crate::support::postgres_server::PostgresServer;
 use crate::support::{eventually, http};
 
 impl Bench {
@@ -298,6 +303,42 @@ async fn a_connection_that_answers_nothing_is_replaced() {
     eventually("the worker's other connections store it", SOON, || async { bench.events().await == 20 }).await;
     bench.all_is_stored(20).await;
     drop(stopped);
+}
+
+/// A stand-by that commits wait for is away: our own write waits with all others, and no connection is replaced for it.
+#[tokio::test]
+async fn commits_that_wait_for_a_standby_are_told_and_keep_their_connections() {
+    let server = PostgresServer::start().await;
+    migrations::update(&server.owner_url, &server.url).await.unwrap();
+    let arguments = ["test", "--database-url", &server.url, "--db-statement-seconds", "1"];
+    let config = <Settings as clap::Parser>::parse_from(arguments).postgres;
+    let pool = Pool::lazy(&config, "worker").unwrap();
+    write_and_undo(&pool, now()).await.unwrap();
+    server.ask_for_standby(true);
+    let waiting = std::sync::Mutex::new(None);
+    eventually("our own write waits", SOON, || async {
+        let pool = pool.clone();
+        let mut write = tokio::spawn(async move { write_and_undo(&pool, now()).await });
+        let waits = tokio::time::timeout(std::time::Duration::from_secs(1), &mut write).await.is_err();
+        *waiting.lock().unwrap() = Some(write);
+        waits
+    })
+    .await;
+    let readiness = Readiness::starting("worker", CancellationToken::new());
+    eventually("it is told", SOON, || async {
+        let there = check_postgres(&pool, &readiness).await.unwrap();
+        !there && readiness.report().reasons.iter().any(|reason| reason.contains("synchronous stand-by"))
+    })
+    .await;
+    // A statement without an answer loses its connection after six seconds.
+    let long = std::time::Duration::from_secs(8);
+    eventually("it waits for long", SOON, || async { pool.commits_wait().is_some_and(|lasts| lasts > long) }).await;
+    let write = waiting.into_inner().unwrap().unwrap();
+    assert!(!write.is_finished(), "its connection is not given up");
+    server.ask_for_standby(false);
+    write.await.unwrap().unwrap();
+    eventually("it is over", SOON, || async { pool.commits_wait().is_none() }).await;
+    assert!(check_postgres(&pool, &readiness).await.unwrap());
 }
 
 #[derive(clap::Parser)]
