@@ -5,33 +5,28 @@ use scoreline::config::PostgresConfig;
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::event::Event;
 use scoreline::domain::month::Month;
-use scoreline::operations::readiness::Readiness;
-use scoreline::operations::watch::check_postgres;
+use scoreline::store::partitions;
 use scoreline::store::pool::Pool;
-use scoreline::store::write_probe::write_and_undo;
-use scoreline::store::{migrations, partitions};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-use tokio_util::sync::CancellationToken;
 
 use super::{Bench, SOON, event, job, now};
-use crate::support::postgres_server::PostgresServer;
 use crate::support::{eventually, http};
 
 impl Bench {
-    async fn push_some(&self, game: i32, jobs: std::ops::Range<u128>) {
+    pub(super) async fn push_some(&self, game: i32, jobs: std::ops::Range<u128>) {
         for i in jobs {
             self.push(&format!("job-{i}"), &job(game, &[event(i, "p-1", r#"{"score":1}"#)])).await;
         }
     }
 
     /// What is shown of jobs that are set aside: game and error.
-    async fn blocked(&self) -> Vec<(i32, String)> {
+    pub(super) async fn blocked(&self) -> Vec<(i32, String)> {
         let blocked = self.queue.status().await.unwrap().blocked;
         blocked.into_iter().map(|blocked| (blocked.game.0, blocked.error)).collect()
     }
 
-    async fn all_is_stored(&self, events: i64) {
+    pub(super) async fn all_is_stored(&self, events: i64) {
         self.drained().await;
         assert_eq!(self.events().await, events);
         self.nothing_was_charged().await;
@@ -271,24 +266,6 @@ async fn events_of_a_month_that_is_detached_wait_for_it_and_others_do_not() {
     bench.all_is_stored(12).await;
 }
 
-/// What waited may be set aside in the end, and nothing else may come.
-#[tokio::test]
-async fn a_fault_of_the_server_that_is_over_is_not_told_for_ever() {
-    let bench = Bench::new().await;
-    let moment = Micros::from_seconds(1_000_000_000);
-    partitions::create(bench.pool(), Month::of(moment)).await.unwrap();
-    bench.run("ALTER TABLE events DETACH PARTITION events_2001_09").await;
-    let earlier = tokio::time::Instant::now() - std::time::Duration::from_secs(5);
-    bench.health.failing("the server was away", earlier);
-    assert!(bench.health.trouble(tokio::time::Instant::now()).is_some());
-    let old = Event { occurred_at: moment, ..event(1, "p-1", r#"{"score":1}"#) };
-    bench.push("old", &job(1, &[old])).await;
-    bench.start_worker().await;
-    eventually("it is set aside", SOON, || async { !bench.blocked().await.is_empty() }).await;
-    eventually("the server is well", SOON, || async { bench.health.trouble(tokio::time::Instant::now()).is_none() })
-        .await;
-}
-
 /// The server's process is stopped; its kernel goes on acknowledging what is sent to it.
 #[tokio::test]
 async fn a_connection_that_answers_nothing_is_replaced() {
@@ -305,46 +282,10 @@ async fn a_connection_that_answers_nothing_is_replaced() {
     drop(stopped);
 }
 
-/// A stand-by that commits wait for is away: our own write waits with all others, and no connection is replaced for it.
-#[tokio::test]
-async fn commits_that_wait_for_a_standby_are_told_and_keep_their_connections() {
-    let server = PostgresServer::start().await;
-    migrations::update(&server.owner_url, &server.url).await.unwrap();
-    let arguments = ["test", "--database-url", &server.url, "--db-statement-seconds", "1"];
-    let config = <Settings as clap::Parser>::parse_from(arguments).postgres;
-    let pool = Pool::lazy(&config, "worker").unwrap();
-    write_and_undo(&pool, now()).await.unwrap();
-    server.ask_for_standby(true);
-    let waiting = std::sync::Mutex::new(None);
-    eventually("our own write waits", SOON, || async {
-        let pool = pool.clone();
-        let mut write = tokio::spawn(async move { write_and_undo(&pool, now()).await });
-        let waits = tokio::time::timeout(std::time::Duration::from_secs(1), &mut write).await.is_err();
-        *waiting.lock().unwrap() = Some(write);
-        waits
-    })
-    .await;
-    let readiness = Readiness::starting("worker", CancellationToken::new());
-    eventually("it is told", SOON, || async {
-        let there = check_postgres(&pool, &readiness).await.unwrap();
-        !there && readiness.report().reasons.iter().any(|reason| reason.contains("synchronous stand-by"))
-    })
-    .await;
-    // A statement without an answer loses its connection after six seconds.
-    let long = std::time::Duration::from_secs(8);
-    eventually("it waits for long", SOON, || async { pool.commits_wait().is_some_and(|lasts| lasts > long) }).await;
-    let write = waiting.into_inner().unwrap().unwrap();
-    assert!(!write.is_finished(), "its connection is not given up");
-    server.ask_for_standby(false);
-    write.await.unwrap().unwrap();
-    eventually("it is over", SOON, || async { pool.commits_wait().is_none() }).await;
-    assert!(check_postgres(&pool, &readiness).await.unwrap());
-}
-
 #[derive(clap::Parser)]
-struct Settings {
+pub(super) struct Settings {
     #[command(flatten)]
-    postgres: PostgresConfig,
+    pub(super) postgres: PostgresConfig,
 }
 
 /// Processes of Postgres that stand still until this is dropped.
@@ -439,68 +380,6 @@ async fn a_game_that_keeps_changing_its_boards_holds_up_no_other() {
     .await;
     bench.run("DROP TRIGGER change ON events").await;
     bench.all_is_stored(100).await;
-}
-
-/// Its code means data, and it refuses everybody's.
-#[tokio::test]
-async fn a_trigger_that_fails_for_every_event_makes_no_dead_letter() {
-    let bench = Bench::new().await;
-    bench
-        .run(
-            "CREATE FUNCTION divide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                 PERFORM 1 / (length(NEW.type) - length(NEW.type)); RETURN NEW;
-             END $$;
-             CREATE TRIGGER divide BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION divide();",
-        )
-        .await;
-    bench.push_some(1, 0..15).await;
-    bench.start_worker().await;
-    bench.waits_for_postgres("division by zero").await;
-    assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 0);
-    bench.run("DROP TRIGGER divide ON events").await;
-    bench.all_is_stored(15).await;
-}
-
-#[tokio::test]
-async fn an_event_that_only_copy_refuses_is_stored() {
-    let bench = Bench::new().await;
-    // COPY's binary format has another width for it; a value is taken.
-    bench.run("ALTER TABLE events ALTER schema_version TYPE smallint").await;
-    bench.start_worker().await;
-    bench.push("one", &job(1, &[Event { schema_version: Some(1), ..event(1, "p-1", r#"{"score":1}"#) }])).await;
-    bench.all_is_stored(1).await;
-}
-
-/// A psql session that was left open after a SELECT FOR UPDATE, or an edit that does not end.
-#[tokio::test]
-async fn a_lock_on_one_games_row_stops_no_other_game() {
-    let bench = Bench::new().await;
-    bench.with_another_game().await;
-    let mut held = bench.pool().begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM games WHERE id = 2 FOR UPDATE").execute(&mut *held).await.unwrap();
-    bench.push_some(1, 0..20).await;
-    bench.push_some(2, 20..40).await;
-    bench.push("stranger", &job(99, &[event(900, "p-1", "{}")])).await;
-    bench.start_worker().await;
-    eventually("the other game is stored", SOON, || async { bench.events().await == 20 }).await;
-    eventually("the game is set aside", SOON, || async {
-        bench.blocked().await.iter().any(|(game, error)| *game == 2 && error.contains("locks its game"))
-    })
-    .await;
-    bench.push_some(2, 40..50).await;
-    bench.push_some(1, 50..60).await;
-    eventually("and later events are stored", SOON, || async { bench.events().await == 30 }).await;
-    assert_eq!(bench.health.trouble(tokio::time::Instant::now()), None, "nobody else waits");
-    eventually("a game that does not exist is told from it", SOON, || async {
-        bench.count("SELECT count(*) FROM dead_letters WHERE reason = 'unknown_game'").await == 1
-    })
-    .await;
-    held.rollback().await.unwrap();
-    bench.drained().await;
-    assert_eq!(bench.events().await, 60);
-    assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 1);
-    let totals = bench.queue.status().await.unwrap().totals;
-    assert_eq!(totals.get("retried").copied().unwrap_or_default(), 0, "it cost no attempt");
 }
 
 #[tokio::test]
