@@ -46,7 +46,7 @@ impl Damaged {
     async fn report(&self, ranking: Ranking, generation: BoardGenerationId) {
         let doubted = self.0.try_get_with(generation, async {
             tracing::warn!(%generation, "Redis has lost a part of a leaderboard; it will be rebuilt");
-            ranking.doubt(generation).await
+            ranking.mark_damaged(generation).await
         });
         if let Err(error) = doubted.await {
             tracing::debug!(%generation, %error, "a damaged leaderboard could not be marked");

@@ -119,8 +119,8 @@ pub enum ReadError {
     /// The board is not in Redis (yet): answer from Postgres or `503 leaderboard_rebuilding`.
     #[error("the leaderboard is being rebuilt")]
     Rebuilding,
-    /// Redis has lost a part of the board, so the rest says nothing: to be rebuilt ([`Ranking::doubt`]), and until then
-    /// answered like [`ReadError::Rebuilding`].
+    /// Redis has lost a part of the board, so the rest says nothing: to be rebuilt ([`Ranking::mark_damaged`]), and
+    /// until then answered like [`ReadError::Rebuilding`].
     #[error("Redis has lost a part of the leaderboard")]
     Damaged,
     /// Redis is away.

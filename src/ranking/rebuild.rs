@@ -171,9 +171,22 @@ impl Ranking {
     /// # Errors
     /// Redis is away.
     pub async fn doubt(&self, generation: BoardGenerationId) -> Result<(), RankingError> {
+        let base = self.base(generation);
+        let mut pipeline = redis::pipe();
+        // The turn goes first: a swap between the two would leave the board as ready as if nobody had doubted it.
+        pipeline.cmd("UNLINK").arg(format!("{base}rebuild")).ignore();
+        pipeline.cmd("SET").arg(format!("{base}ready")).arg("doubtful").arg("XX").ignore();
+        self.pipe(&pipeline).await
+    }
+
+    /// Marks a board of which Redis has lost a part as doubtful, so that it is rebuilt. A rebuild under way goes on: what
+    /// it swaps in is made of Postgres's entries and owes nothing to the lost part.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn mark_damaged(&self, generation: BoardGenerationId) -> Result<(), RankingError> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("SET").arg(format!("{}ready", self.base(generation))).arg("doubtful").arg("XX").ignore();
-        pipeline.cmd("UNLINK").arg(format!("{}rebuild", self.base(generation))).ignore();
         self.pipe(&pipeline).await
     }
 

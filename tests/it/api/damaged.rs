@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
+use scoreline::domain::board::Order;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::period::Period;
 use scoreline::ranking::BoardStatus;
-use scoreline::store::{markers, periods};
+use scoreline::store::{entries, markers, periods};
 use serde_json::json;
 
 use super::world::{Game, World, board};
@@ -96,6 +97,32 @@ async fn a_board_of_which_redis_lost_a_part_is_never_answered_as_it_is_left() {
     world.make_ready(large).await;
     let found = world.get("/v1/leaderboards/large/entries/p-1", Some(&game.client)).await;
     assert_eq!(found.json()["total"], 1_200);
+}
+
+#[tokio::test]
+async fn who_reads_a_damaged_board_keeps_no_rebuild_from_its_turn() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    let stored = period(&world, generation).await;
+    store_many(&world, &stored).await;
+    world.make_ready(generation).await;
+    lose(&world, generation, &["p:0..:rank"]);
+    // It has begun when somebody reads, and writes and swaps later.
+    let token = world.ranking.begin_rebuild(generation).await.unwrap();
+    eventually("cron is told", Duration::from_secs(5), async || {
+        let refused = world.get(&format!("{BASE}/p-1"), Some(&game.client)).await;
+        assert_eq!(refused.code(), "leaderboard_rebuilding");
+        world.ranking.status(&[generation]).await.unwrap() == [BoardStatus::Doubtful]
+    })
+    .await;
+    let entries = entries::chunk(&world.db.pool, stored.id, "", 2_000).await.unwrap();
+    world.ranking.write_rebuild(&token, &stored.period, Order::Descending, &entries).await.unwrap();
+    world.ranking.finish_rebuild(&token, 1).await.unwrap();
+    eventually("it is whole", Duration::from_secs(5), async || {
+        world.get(&format!("{BASE}/p-1"), Some(&game.client)).await.status == StatusCode::OK
+    })
+    .await;
 }
 
 #[tokio::test]
