@@ -175,7 +175,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The whole board from Postgres; `None`: it is too large for that.
+    /// The whole board from Postgres; `None`: it is too large for that, or no longer there.
     async fn small_board(self) -> Result<Option<Arc<SortedBoard>>, Arc<sqlx::Error>> {
         let key = BoardKey::from(self.board);
         let latest = self.state.boards.latest(self.board.generation);

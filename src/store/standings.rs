@@ -29,7 +29,7 @@ pub struct SmallBoard {
 
 type SmallRow = (i64, Option<String>, Option<i64>, Option<i64>, Option<Micros>, Option<i64>);
 
-/// All entries of a period that has at most `most`; `None`: it has more.
+/// All entries of a period that has at most `most`; `None`: it has more, or there is no such period (any more).
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -46,7 +46,8 @@ pub async fn small_board(pool: &Pool, period: i64, most: i64) -> Result<Option<S
     .bind(most + 1)
     .fetch_all(pool)
     .await?;
-    if rows.len() as i64 > most {
+    // No row at all: clean-up has removed the period, and who still asks for it must not be told that it is empty.
+    if rows.is_empty() || rows.len() as i64 > most {
         return Ok(None);
     }
     let mut board = SmallBoard::default();

@@ -126,6 +126,23 @@ async fn who_reads_a_damaged_board_keeps_no_rebuild_from_its_turn() {
 }
 
 #[tokio::test]
+async fn a_period_that_clean_up_removed_is_not_answered_as_an_empty_one() {
+    // No notice comes, so that it goes on taking the period for the current one.
+    let world = World::deaf().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    let stored = period(&world, generation).await;
+    world.store(generation, stored, &[("p-1", 3), ("p-2", 2), ("p-3", 1)]).await;
+    world.make_ready(generation).await;
+    assert_eq!(world.get(&format!("{BASE}/p-1"), Some(&game.client)).await.status, StatusCode::OK);
+    lose(&world, generation, &["ready"]);
+    for remove in ["DELETE FROM leaderboard_entries", "DELETE FROM leaderboard_periods"] {
+        sqlx::query(remove).execute(&world.db.pool).await.unwrap();
+    }
+    assert_eq!(answers(&world, &game, "current").await, REFUSED);
+}
+
+#[tokio::test]
 async fn a_period_that_is_frozen_and_not_ranked_is_read_like_an_open_one() {
     let world = World::new().await;
     let game = world.game("demo").await;
