@@ -14,7 +14,7 @@ use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::store::audit_log::{self, Actor, Change, latest, record};
 use crate::store::leaderboards::{self, StoredLeaderboard};
 use crate::store::pool::Pool;
-use crate::store::{games, partitions, processes, recompute};
+use crate::store::{games, partitions, period_closing, processes, recompute};
 
 /// How often the progress of a recompute is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -94,9 +94,10 @@ pub async fn rebuild(with: With<Which>) -> Result<Answer, Failure> {
     let mut done = Vec::new();
     for (game, name, stored) in with.what.find(&with.reach, &pool).await? {
         let Some(live) = stored.live else { continue };
+        // Not that of the definition as written: what players see is the live generation, until an edit is computed.
+        let order = period_closing::order(&mut *pool.acquire().await?, live).await?;
         let begun = audit_log::begin(&pool, &change("leaderboard.rebuild", game, &stored, live)).await?;
         let bar = bar(&name, None);
-        let order = stored.spec.definition.order;
         let rebuilt = rebuild_board(&pool, &ranking, live, order, |entries| bar.set_position(entries)).await;
         bar.finish_and_clear();
         begun.ended(&pool, &rebuilt).await;

@@ -141,3 +141,23 @@ async fn queues_and_dead_letters_are_run_from_the_command_line() {
     assert!(world.cli_json(&["partitions"]).await["partitions"].is_array());
     assert_eq!(world.cli(&["dead-letters", "replay"]).await.status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn a_rebuild_ranks_as_the_live_board_does_while_an_edit_of_its_order_is_computed() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    let period = scoreline::domain::period::Period { starts_at: Micros::EPOCH, ends_at: None };
+    let period = periods::ensure(&world.db.pool, generation, &period).await.unwrap();
+    world.store(generation, period, &[("low", 1), ("high", 3), ("middle", 2)]).await;
+    // As written from now on; what is live is of before.
+    sqlx::query("UPDATE leaderboards SET spec = spec || '{\"order\": \"ascending\"}'")
+        .execute(&world.db.pool)
+        .await
+        .unwrap();
+    let shown = world.cli_json(&["leaderboard", "show", "global", "--game", "demo"]).await;
+    assert_eq!(shown["definition"]["order"], "ascending");
+    assert_eq!(world.cli_json(&["rebuild"]).await["rebuilt"][0]["entries"], 3);
+    let page = world.get("/v1/leaderboards/global/entries?limit=900", Some(&game.client)).await;
+    assert_eq!(page.players(), ["high", "middle", "low"]);
+}
