@@ -63,6 +63,8 @@ pub struct Publisher {
     wanted: Arc<Notify>,
     /// Boards that took no publication last time: asked first, so that a recompute's folds cost Redis next to nothing.
     absent: HashSet<BoardGenerationId>,
+    /// Boards that refused the last publication for what Redis holds of them: each is told of once.
+    refusing: HashSet<BoardGenerationId>,
     /// The last marker that was read back and published, of these shards: 0 at the end, so that the next sweep sees all.
     reached: i64,
     swept: Vec<i16>,
@@ -81,7 +83,8 @@ impl Publisher {
         clock: Clock,
         wanted: Arc<Notify>,
     ) -> Self {
-        Self { pool, ranking, rules, shards, clock, wanted, absent: HashSet::new(), reached: 0, swept: Vec::new() }
+        let (absent, refusing) = (HashSet::new(), HashSet::new());
+        Self { pool, ranking, rules, shards, clock, wanted, absent, refusing, reached: 0, swept: Vec::new() }
     }
 
     /// Publishes what arrives until the sender is gone; what was left over by this or an earlier process first, and
@@ -224,12 +227,28 @@ impl Publisher {
         // Neighbours in the sorted set go in together: Redis spends its time on cache misses on the way to them.
         entries.sort_unstable_by_key(|e| e.standing.map(|s| (s.score, s.subscore, s.reached_at)));
         let (of, order) = (&period.period, period.order);
-        let outcome = self.ranking.publish_part(generation, of, order, version, &entries, following).await?;
+        let outcome = match self.ranking.publish_part(generation, of, order, version, &entries, following).await {
+            Ok(outcome) => outcome,
+            Err(error) if error.is_of_one_board() => return self.give_up(generation, &error).await,
+            Err(error) => return Err(error.into()),
+        };
+        self.refusing.remove(&generation);
         if outcome != PublishOutcome::NotReady {
             self.absent.remove(&generation);
         } else if self.absent.insert(generation) {
             self.wanted.notify_one();
         }
+        Ok(())
+    }
+
+    /// Has a board rebuilt that no publication can be written to. What the marker tells of it is in Postgres, which the
+    /// rebuild reads; waiting for it here would keep every other board waiting too.
+    async fn give_up(&mut self, generation: BoardGenerationId, error: &RankingError) -> Result<(), PublishError> {
+        self.ranking.give_up(generation).await?;
+        if self.refusing.insert(generation) {
+            tracing::error!(%generation, %error, "a leaderboard cannot be published to; it will be rebuilt");
+        }
+        self.wanted.notify_one();
         Ok(())
     }
 }

@@ -33,6 +33,20 @@ pub enum RankingError {
     Abandoned,
 }
 
+impl RankingError {
+    /// Whether Redis refused because of what it holds of the one board that was asked for: a key of another type, or a
+    /// value that a script cannot work with. What is the server's own (memory, a replica, loading, no answer) is not.
+    pub fn is_of_one_board(&self) -> bool {
+        let Self::Redis(error) = self else { return false };
+        match error.code() {
+            Some("WRONGTYPE") => true,
+            // Raised by a script, or by a command in one.
+            Some("ERR") => error.detail().is_some_and(|detail| detail.contains("user_script")),
+            _ => false,
+        }
+    }
+}
+
 /// Leaderboards in Redis. Cheap to clone; one multiplexed connection that reconnects by itself, and for large publications
 /// one of their own.
 #[derive(Clone)]

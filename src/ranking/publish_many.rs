@@ -49,7 +49,8 @@ impl Ranking {
             Err(RankingError::Redis(error)) if !error.is_timeout() => return Ok(written),
             Err(error) => return Err(error),
         };
-        while let Some((version, held)) = seen(&mut replies)?
+        // What cannot be read (somebody else wrote it) is for the script to judge.
+        while let Ok(Some((version, held))) = seen(&mut replies)
             && let Some(changes) = Changes::of(target, chunk, &held)
         {
             pipeline.clear();

@@ -190,6 +190,18 @@ impl Ranking {
         self.pipe(&pipeline).await
     }
 
+    /// Takes a board away to which nothing can be published, so that it is rebuilt. Unlike one that is
+    /// [doubted](Self::doubt) it takes no publication until then, and so no failing one costs the rebuild its turn.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn give_up(&self, generation: BoardGenerationId) -> Result<(), RankingError> {
+        let base = self.base(generation);
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("UNLINK").arg(format!("{base}rebuild")).arg(format!("{base}ready")).ignore();
+        self.pipe(&pipeline).await
+    }
+
     /// Whether a publication of this board would go anywhere: it is ready or being rebuilt.
     ///
     /// # Errors

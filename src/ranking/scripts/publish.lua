@@ -79,10 +79,11 @@ end
 if not ready then
   return 2
 end
--- What was lost of the period (somebody evicts keys) would look whole with this in it: the board is to be rebuilt.
-local held = redis.call('ZCARD', KEYS[5])
-if held ~= redis.call('HLEN', KEYS[6]) or (held == 0
-    and (redis.call('SISMEMBER', KEYS[4], ARGV[2]) == 1 or redis.call('EXISTS', KEYS[4]) == 0)) then
+-- What was lost of the period (somebody evicts keys) would look whole with this in it: the board is to be rebuilt. A
+-- key of another type (somebody wrote there) answers with an error, which equals no number, and is as good as lost.
+local held = redis.pcall('ZCARD', KEYS[5])
+if held ~= redis.pcall('HLEN', KEYS[6]) or (held == 0
+    and (redis.pcall('SISMEMBER', KEYS[4], ARGV[2]) ~= 0 or redis.call('EXISTS', KEYS[4]) == 0)) then
   redis.call('SET', KEYS[1], 'doubtful')
   return rebuilding and 2 or 0
 end

@@ -2,16 +2,18 @@
 -- What the scripts that read have before them (src/ranking/read.rs). Keys are those of src/domain/ranking_key.rs.
 
 -- Entries of the period, and the board's version. Or nothing, and why: 0 the board is not ready; 2 a part of it was lost
--- (somebody evicts keys), and what is left says nothing. One command for both keys: each costs most of a microsecond.
+-- (somebody evicts keys, or wrote one of another type), and what is left says nothing. One command for both keys: each
+-- costs most of a microsecond.
 local function readable(rank, member)
   local ready, version = unpack(redis.call('MGET', KEYS[1], KEYS[2]))
   if not ready then
     return nil, 0
   end
-  local total = redis.call('ZCARD', rank)
+  -- A key of another type answers with an error, which equals no number.
+  local total = redis.pcall('ZCARD', rank)
   -- Who has entries is among the board's periods, and a board that is ready has a set of them, be it of none.
-  local lost = not version or total ~= redis.call('HLEN', member) or (total == 0
-      and (redis.call('SISMEMBER', KEYS[3], ARGV[1]) == 1 or redis.call('EXISTS', KEYS[3]) == 0))
+  local lost = not version or total ~= redis.pcall('HLEN', member) or (total == 0
+      and (redis.pcall('SISMEMBER', KEYS[3], ARGV[1]) ~= 0 or redis.call('EXISTS', KEYS[3]) == 0))
   if lost then
     return nil, 2
   end

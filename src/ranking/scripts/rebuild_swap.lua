@@ -9,9 +9,12 @@ if redis.call('GET', KEYS[3]) ~= ARGV[1] then
 end
 -- UNLINK takes the old keys away at once and frees them in the background; RENAME over them would free a million
 -- entries while everybody waits.
-for _, p in ipairs(redis.call('SMEMBERS', KEYS[4])) do
-  local live = ARGV[2] .. 'p:' .. p
-  redis.call('UNLINK', live .. ':rank', live .. ':member')
+-- Whatever the old keys are, they go: what somebody else wrote there must not keep the board from being made.
+if redis.call('TYPE', KEYS[4]).ok == 'set' then
+  for _, p in ipairs(redis.call('SMEMBERS', KEYS[4])) do
+    local live = ARGV[2] .. 'p:' .. p
+    redis.call('UNLINK', live .. ':rank', live .. ':member')
+  end
 end
 redis.call('UNLINK', KEYS[4])
 -- No period is called so: the set of a board that is ready is there, be it of no periods, or Redis has lost it.
@@ -40,7 +43,8 @@ else
   redis.call('SET', KEYS[6], ARGV[7])
 end
 -- Postgres issued it, so it never comes twice, not even after Redis lost everything.
-local version = math.max(tonumber(ARGV[6]), (redis.call('GET', KEYS[2]) or 0) + 1)
+local last = redis.call('MGET', KEYS[2])[1]
+local version = math.max(tonumber(ARGV[6]), (last and tonumber(last) or 0) + 1)
 redis.call('SET', KEYS[2], string.format('%.0f', version))
 redis.call('PUBLISH', ARGV[5], ARGV[3] .. ' ' .. string.format('%.0f', version))
 return version

@@ -13,3 +13,4 @@ mod reading;
 mod rebuilding;
 mod roll_out;
 mod several;
+mod unpublishable;
