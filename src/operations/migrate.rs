@@ -53,6 +53,9 @@ pub async fn run(config: MigrateConfig) -> ExitCode {
         eprintln!("error: set DATABASE_URL or --database-url");
         return ExitCode::from(2);
     }
+    // Whoever waits for this command wants to know what it waits for.
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter("off,scoreline=info");
+    let _ = lines.with_ansi(false).try_init();
     match work(&config).await {
         Ok(status) => report(&config, &status),
         Err(error) => {

@@ -1,5 +1,7 @@
 //! The schema: applying migrations and telling whether a database has those that this program needs.
 
+use std::time::Duration;
+
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::{Connection, PgConnection};
 
@@ -82,15 +84,71 @@ async fn other_role(connection: &mut PgConnection, processes: &str) -> Result<Op
     Ok((own.role != other.role).then_some(other.role))
 }
 
-/// Applies what is pending. Safe to run from several places at once: sqlx holds an advisory lock on this session. Does
-/// nothing on a schema that is newer than this program: after a roll-back the release's step runs as before.
+/// A migration that waits for a table keeps everybody waiting who asks for it later, so it gives up and lets them pass:
+/// sooner than processes do (`pool.rs`), so that none of their statements fails.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
+/// How long they may pass before it is tried again.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// Applies what is pending, and waits without holding others up where somebody else has the tables. Safe to run from
+/// several places at once: sqlx holds an advisory lock on this session. Does nothing on a schema that is newer than
+/// this program: after a roll-back the release's step runs as before.
 ///
 /// # Errors
 /// A migration failed, or one that was applied has changed since.
 pub async fn migrate(connection: &mut PgConnection) -> Result<(), MigrateError> {
     let mut known = Migrator { migrations: MIGRATIONS.migrations.clone(), ..Migrator::DEFAULT };
     known.set_ignore_missing(true);
-    known.run_direct(None, connection, false).await
+    sqlx::query(LOCK_TIMEOUT).execute(&mut *connection).await?;
+    loop {
+        match known.run_direct(None, connection, false).await {
+            Err(error) if is_held_up(&error) => {
+                // Others may migrate meanwhile.
+                connection.unlock().await?;
+                let others = others(connection).await?;
+                tracing::warn!(%error, others, "migrations wait for a lock; transactions that hold one, oldest first");
+                tokio::time::sleep(PAUSE).await;
+            }
+            outcome => {
+                outcome?;
+                break;
+            }
+        }
+    }
+    sqlx::query("RESET lock_timeout").execute(connection).await?;
+    Ok(())
+}
+
+/// Whether somebody else held what a migration needs, or a deadlock was resolved against it. Nothing of it is done.
+fn is_held_up(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(sqlx::Error::Database(error))
+    | MigrateError::ExecuteMigration(sqlx::Error::Database(error), _)) = error
+    else {
+        return false;
+    };
+    matches!(error.code().as_deref(), Some("55P03" | "40P01"))
+}
+
+/// Who has locked tables of this schema, the longest-running transactions first. When they began only some roles may
+/// see.
+async fn others(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    let others: Option<String> = sqlx::query_scalar(
+        "SELECT string_agg(who, '; ')
+           FROM (SELECT format('pid %s (%s %s) since %s: %s', l.pid, a.usename, a.application_name,
+                               coalesce(a.xact_start::text, 'unknown'),
+                               string_agg(DISTINCT c.relname::text, ', ')) AS who
+                   FROM pg_locks l
+                   JOIN pg_class c ON c.oid = l.relation AND c.relkind IN ('r', 'p')
+                                  AND c.relnamespace = current_schema()::regnamespace
+                   LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+                  WHERE l.granted AND l.pid <> pg_backend_pid()
+                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                  GROUP BY l.pid, a.usename, a.application_name, a.xact_start
+                  ORDER BY a.xact_start NULLS LAST, l.pid LIMIT 5) AS oldest",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(others.unwrap_or_else(|| "none any more".to_owned()))
 }
 
 /// Reads which migrations a database has. A newer schema than the program's is fine: migrations only expand what

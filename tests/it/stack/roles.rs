@@ -129,6 +129,35 @@ async fn an_installation_of_one_role_becomes_one_of_two() {
 }
 
 #[tokio::test]
+async fn a_migration_that_waits_for_a_reader_keeps_nobody_else_waiting() {
+    let database = support::postgres::database().await;
+    let mut owner = database.owner().await;
+    // As before the migration that adds this column.
+    owner.execute("ALTER TABLE games DROP COLUMN changes_paid_until").await.unwrap();
+    owner.execute("DELETE FROM _sqlx_migrations WHERE version = 20261127080000").await.unwrap();
+    // A dump, say: it reads the table, and goes on.
+    let mut reading = database.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM games").execute(&mut *reading).await.unwrap();
+    let (url, owner_url) = (database.url.clone(), database.owner_url.clone());
+    let migrating = tokio::spawn(async move { migrations::update(&owner_url, &url).await });
+    let limit = std::time::Duration::from_secs(20);
+    support::eventually("it waits for the table", limit, async || {
+        let waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'games'::regclass AND NOT granted)";
+        sqlx::query_scalar(waiting).fetch_one(&database.pool).await.unwrap()
+    })
+    .await;
+    // Behind it, and before the reader has ended.
+    let mut storing = PgConnection::connect(&database.url).await.unwrap();
+    storing.execute("SET lock_timeout = '20s'").await.unwrap();
+    storing.execute("INSERT INTO games (slug, name) VALUES ('demo', 'Demo')").await.unwrap();
+    assert!(!migrating.is_finished());
+    reading.rollback().await.unwrap();
+    let status = migrating.await.unwrap().unwrap();
+    assert_eq!(status.pending, []);
+    sqlx::query("SELECT changes_paid_until FROM games").fetch_one(&database.pool).await.unwrap();
+}
+
+#[tokio::test]
 async fn migrate_says_which_right_is_missing_and_which_database_is_wrong() {
     let (database, other) = (support::postgres::empty_database().await, support::postgres::database().await);
     let (stranger, mut superuser) = (format!("stranger_{}", std::process::id()), database.superuser().await);
