@@ -95,6 +95,12 @@ async fn write_and_swap(
             }
         }
     }
+    // A closed period may have left Redis meanwhile, and what was written of it afterwards would bring it back. Whoever
+    // takes it away after this look finds all that was written, here or on the board.
+    let still = entries::published_periods(pool, generation.0).await?;
+    for gone in periods.iter().filter(|period| !still.contains(period)) {
+        ranking.remove_period(generation, &gone.1).await?;
+    }
     let version = finish(pool, ranking, token, generation).await?;
     Ok(Rebuilt { periods: periods.len() as u64, entries: written, version })
 }

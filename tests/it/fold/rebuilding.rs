@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use scoreline::aggregator::rebuild::check_boards;
+use scoreline::aggregator::rebuild::{check_boards, rebuild_board};
 use scoreline::domain::board::Order;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::period::Period;
@@ -222,6 +222,40 @@ async fn a_closed_period_and_a_retired_board_leave_nothing_behind() {
     arena.ranking.remove_board(board).await.unwrap();
     let left: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut arena.redis.connection()).unwrap();
     assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_rebuild_does_not_bring_back_a_period_that_left_redis_while_it_wrote() {
+    let arena = Arena::new().await;
+    let board = arena.board("daily", json!({"reset": "daily"})).await;
+    arena.rebuild(board).await;
+    arena.score(board, &[play("a", 1, 0), play("a", 1, 86_400)]).await;
+    let closed = arena.rules.board(board).unwrap().schedule.period_at(seconds(0));
+    // The rebuild knows of both days and has written the newer one when the older one leaves Redis.
+    let mut left = false;
+    let leave = |_: u64| {
+        if std::mem::replace(&mut left, true) {
+            return;
+        }
+        let url = arena.database.url.clone();
+        let leaving = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let pool = sqlx::PgPool::connect(&url).await.unwrap();
+                let leave = "UPDATE leaderboard_periods SET state = 'closed', unpublished_at = now()
+                              WHERE starts_at = (SELECT min(starts_at) FROM leaderboard_periods)";
+                assert_eq!(sqlx::query(leave).execute(&pool).await.unwrap().rows_affected(), 1);
+            });
+        });
+        leaving.join().unwrap();
+    };
+    arena.ranking.remove_period(board, &closed).await.unwrap();
+    rebuild_board(arena.pool(), &arena.ranking, board, Order::Descending, leave).await.unwrap();
+    assert!(left);
+    let state = arena.redis_state(board);
+    let ranked: Vec<_> = state.keys().filter(|key| key.ends_with(":rank")).collect();
+    assert!(ranked.len() == 1 && !ranked[0].contains(&closed.starts_at.0.to_string()), "{ranked:?}");
+    assert!(!state.keys().any(|key| key.contains("shadow")), "{:?}", state.keys());
 }
 
 #[tokio::test]
