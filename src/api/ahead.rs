@@ -65,6 +65,12 @@ impl Ahead {
         });
     }
 
+    /// Postgres went back in time: what it has lost is never published, and waiting for that would be for ever.
+    pub fn forget(&self) {
+        self.shown.store(Arc::default());
+        self.waiting.invalidate_all();
+    }
+
     /// Whether Redis has to be held against what was shown of this board. Nearly never, and cheap to ask.
     pub fn is_known(&self, key: BoardKey) -> bool {
         let shown = self.shown.load();

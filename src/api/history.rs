@@ -37,6 +37,11 @@ impl History {
         Self { primary, replica, clock, resting_until: AtomicI64::new(0), has, fallbacks }
     }
 
+    /// Postgres went back in time: the replica may have been made anew, and a period's id may be another's.
+    pub fn forget(&self) {
+        self.has.invalidate_all();
+    }
+
     /// The primary.
     pub fn primary(&self) -> &Pool {
         &self.primary

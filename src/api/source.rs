@@ -32,6 +32,13 @@ impl Default for SmallBoards {
     }
 }
 
+impl SmallBoards {
+    /// Postgres went back in time.
+    pub fn forget(&self) {
+        self.0.invalidate_all();
+    }
+}
+
 /// Boards of which Redis has lost a part: cron is told to rebuild them, each at most once a second.
 #[derive(Debug)]
 pub struct Damaged(Cache<BoardGenerationId, ()>);

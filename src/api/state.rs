@@ -18,6 +18,7 @@ use crate::domain::clock::Clock;
 use crate::http::failed_guesses::FailedGuesses;
 use crate::queue::Queue;
 use crate::ranking::Ranking;
+use crate::ranking::subscription::BoardNotice;
 use crate::redis_connection::Connection;
 
 /// The admin token is too easy to guess.
@@ -132,9 +133,15 @@ impl ApiState {
     /// Drops cached pages when their board changes; runs until `stop`. Without it pages are up to a second old.
     pub async fn follow_boards(self, stop: CancellationToken) {
         let state = self.clone();
-        let changed = move |notice: Option<(crate::domain::ids::BoardGenerationId, i64)>| match notice {
-            Some((generation, version)) => state.boards.changed(generation, version),
-            None => state.boards.all_may_have_changed(),
+        let changed = move |notice: BoardNotice| match notice {
+            BoardNotice::Changed(generation, version) => state.boards.changed(generation, version),
+            BoardNotice::Unknown => state.boards.all_may_have_changed(),
+            BoardNotice::Era => {
+                state.ahead.forget();
+                state.small_boards.forget();
+                state.history.forget();
+                state.boards.all_may_have_changed();
+            }
         };
         self.ranking.listen(stop, changed).await;
     }

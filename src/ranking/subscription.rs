@@ -23,6 +23,30 @@ pub enum Notice<'a> {
     Message(&'a str),
 }
 
+/// What a listener to the boards is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BoardNotice {
+    /// This board has this version.
+    Changed(BoardGenerationId, i64),
+    /// The subscription is (again) in place: any board may have changed meanwhile.
+    Unknown,
+    /// Postgres went back in time: what was shown of any board may never come again, and an id may be another's.
+    Era,
+}
+
+impl BoardNotice {
+    fn parse(text: &str) -> Self {
+        match text.split_once(' ') {
+            Some(("era", _)) => Self::Era,
+            Some((generation, version)) => match (generation.parse(), version.parse()) {
+                (Ok(generation), Ok(version)) => Self::Changed(BoardGenerationId(generation), version),
+                _ => Self::Unknown,
+            },
+            None => Self::Unknown,
+        }
+    }
+}
+
 /// Listens on `channel` of the Redis at `url` until `stop`, subscribing again whenever the connection is lost.
 ///
 /// # Errors
@@ -39,18 +63,11 @@ pub async fn listen(
 }
 
 impl Ranking {
-    /// Tells of every board whose version changed, until `stop`; `None` after each (re)connection: any may have.
-    pub async fn listen(
-        &self,
-        stop: CancellationToken,
-        mut heard: impl FnMut(Option<(BoardGenerationId, i64)>) + Send,
-    ) {
+    /// Tells of every board whose version changed, and of everything that concerns all of them, until `stop`.
+    pub async fn listen(&self, stop: CancellationToken, mut heard: impl FnMut(BoardNotice) + Send) {
         let mut parse = |notice: Notice<'_>| match notice {
-            Notice::Subscribed => heard(None),
-            Notice::Message(text) => {
-                let parts = text.split_once(' ').and_then(|(g, v)| Some((g.parse().ok()?, v.parse().ok()?)));
-                heard(parts.map(|(generation, version)| (BoardGenerationId(generation), version)));
-            }
+            Notice::Subscribed => heard(BoardNotice::Unknown),
+            Notice::Message(text) => heard(BoardNotice::parse(text)),
         };
         listen_with(self.connection(), self.channel(), stop, &mut parse).await;
     }

@@ -275,6 +275,19 @@ impl World {
         }
     }
 
+    /// Postgres has gone back in time, and the api hears of it.
+    pub async fn begin_era(&self) {
+        support::eventually("the api listens", Duration::from_secs(5), async || {
+            let mut redis = self.redis.connection();
+            let listeners: Vec<(String, i64)> =
+                redis::cmd("PUBSUB").arg("NUMSUB").arg("sl:boards").query(&mut redis).unwrap();
+            listeners[0].1 > 0
+        })
+        .await;
+        let known = self.ranking.beacon().await.unwrap();
+        assert!(self.ranking.begin_era(known.as_ref(), 1, uuid::Uuid::new_v4()).await.unwrap());
+    }
+
     pub async fn get(&self, path: &str, key: Option<&str>) -> Answer {
         self.request(Method::GET, path, key, &[], Bytes::new()).await
     }

@@ -7,6 +7,7 @@ use scoreline::aggregator::history::History;
 use scoreline::aggregator::rebuild::check_boards;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::ranking::BoardStatus;
+use scoreline::ranking::subscription::BoardNotice;
 use scoreline::store::standings::small_board;
 use serde_json::json;
 
@@ -278,7 +279,7 @@ async fn a_part_of_a_fold_is_not_shown_under_the_folds_version() {
         let (ranking, stop) = (arena.ranking.clone(), stop.clone());
         tokio::spawn(async move { ranking.listen(stop, |notice| sender.send(notice).unwrap_or_default()).await })
     };
-    assert_eq!(notices.recv().await.unwrap(), None, "subscribed");
+    assert_eq!(notices.recv().await.unwrap(), BoardNotice::Unknown, "subscribed");
     let players: Vec<String> = (0..400).map(|n| format!("p-{n}")).collect();
     let today: Vec<_> = players.iter().map(|p| play(p, 1, 0)).collect();
     let tomorrow: Vec<_> = players.iter().take(3).map(|p| play(p, 1, 86_400)).collect();
@@ -288,7 +289,8 @@ async fn a_part_of_a_fold_is_not_shown_under_the_folds_version() {
     arena.publish().await;
     let mut announced = Vec::new();
     while announced.last() != Some(&version) {
-        let (_, version) = notices.recv().await.unwrap().unwrap();
+        let notice = notices.recv().await.unwrap();
+        let BoardNotice::Changed(_, version) = notice else { panic!("{notice:?}") };
         announced.push(version);
     }
     assert!(announced.len() > 1 && announced.is_sorted_by(|a, b| a < b), "{announced:?}");

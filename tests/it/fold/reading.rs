@@ -5,6 +5,7 @@ use std::time::Duration;
 use scoreline::domain::board::{Order, TiePolicy};
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ranking_key::Standing;
+use scoreline::ranking::subscription::BoardNotice;
 use scoreline::ranking::{BoardPeriod, Direction, Page, Ranking, ReadError, SortKey};
 use serde_json::json;
 
@@ -147,13 +148,13 @@ async fn every_publication_is_announced_with_the_boards_version() {
         let (ranking, stop) = (arena.ranking.clone(), stop.clone());
         tokio::spawn(async move { ranking.listen(stop, |notice| sender.send(notice).unwrap_or_default()).await })
     };
-    assert_eq!(notices.recv().await.unwrap(), None, "subscribed: anything may have changed");
+    assert_eq!(notices.recv().await.unwrap(), BoardNotice::Unknown, "subscribed: anything may have changed");
     let built = arena.rebuild(board).await;
-    assert_eq!(notices.recv().await.unwrap(), Some((board, built.version)));
+    assert_eq!(notices.recv().await.unwrap(), BoardNotice::Changed(board, built.version));
     arena.score(board, &[play("a", 1, 0)]).await;
     let version = arena.ranking.version(board).await.unwrap().unwrap();
     assert!(version > built.version);
-    assert_eq!(notices.recv().await.unwrap(), Some((board, version)));
+    assert_eq!(notices.recv().await.unwrap(), BoardNotice::Changed(board, version));
     let micros = scoreline::domain::clock::Clock::system().now().0;
     assert!((micros - built.version).abs() < 60_000_000, "microseconds of Postgres's clock");
     stop.cancel();
