@@ -108,7 +108,9 @@ impl Fetcher {
             .arg(u8::from(plan.suspect))
             .arg(LONGEST_DELAY.as_millis() as u64)
             .arg(plan.most.min(COMPANY))
-            .arg(DIED_IN_COMPANY);
+            .arg(DIED_IN_COMPANY)
+            .arg(plan.set_aside)
+            .arg(u8::from(plan.set_aside_first));
         let (served, due_in, suspects_waiting, suspects, ids, troubles): Answer =
             call.run(&mut state.queue.connection().clone()).await?;
         let (bytes, lost) = self.bytes_of(&ids).await;

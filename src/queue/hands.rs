@@ -36,6 +36,8 @@ struct Held {
     jobs: HashMap<JobId, InHand>,
     bytes: usize,
     suspects: usize,
+    /// Jobs that were set aside before.
+    set_aside: usize,
 }
 
 impl Hands {
@@ -55,6 +57,7 @@ impl Hands {
                 continue;
             }
             held.suspects += usize::from(job.suspect);
+            held.set_aside += usize::from(job.blocked > 0);
             held.bytes += job.bytes;
             held.jobs.insert(id, job);
         }
@@ -79,16 +82,17 @@ impl Hands {
             if let Some(job) = held.jobs.remove(id) {
                 held.bytes -= job.bytes;
                 held.suspects -= usize::from(job.suspect);
+                held.set_aside -= usize::from(job.blocked > 0);
                 again |= job.again;
             }
         }
         again
     }
 
-    /// How many are in hand, of how many bytes, and whether suspects run.
+    /// How many are in hand, of how many bytes, whether suspects run, and how many were set aside before.
     pub fn load(&self) -> Load {
         let held = self.lock();
-        Load { in_hand: held.jobs.len(), bytes: held.bytes, suspects: held.suspects > 0 }
+        Load { in_hand: held.jobs.len(), bytes: held.bytes, suspects: held.suspects > 0, set_aside: held.set_aside }
     }
 
     /// How many are in hand, and since when the oldest.
@@ -108,13 +112,15 @@ mod tests {
         let id = JobId { text: "5-a-h".into(), tenure: 0 };
         let since = Instant::now();
         let job =
-            InHand { attempts: 0, crashes: 0, blocked: 0, kind: None, since, bytes: 7, suspect: true, again: false };
+            InHand { attempts: 0, crashes: 0, blocked: 2, kind: None, since, bytes: 7, suspect: true, again: false };
         assert!(hands.take([(id.clone(), job)]).is_empty());
         assert_eq!(hands.take([(id.clone(), job)]), std::slice::from_ref(&id));
         assert_eq!((hands.load().in_hand, hands.load().bytes, hands.load().suspects), (1, 7, true));
+        assert_eq!(hands.load().set_aside, 1);
         assert!(hands.release([&id]), "Redis must be asked what it lists as held");
         assert!(!hands.holds(&id));
         assert_eq!((hands.load().in_hand, hands.load().bytes, hands.load().suspects), (0, 0, false));
+        assert_eq!(hands.load().set_aside, 0);
         assert!(hands.take([(id.clone(), job)]).is_empty());
         assert!(!hands.release([&id]));
     }

@@ -155,6 +155,8 @@ impl Settlement {
 
 /// Most bytes of an error kept with a job.
 const MAX_ERROR: usize = 2_000;
+/// The same for a job that is set aside: a game may have most of the queue of them, and its share does not count errors.
+const MAX_BLOCKED_ERROR: usize = 200;
 
 /// What Redis keeps of a job that failed or was rescued: `<attempts> <crashes> <error>`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -180,6 +182,7 @@ impl Trouble {
 
     /// That of a job which is set aside for the `times`-th time in a row.
     pub fn blocked(attempts: u32, crashes: u32, times: u32, game: GameId, error: &str) -> Self {
+        let error = cut_at(error, MAX_BLOCKED_ERROR);
         Self { attempts, crashes, error: format!("{BLOCKED}{times}, game {game}: {error}") }
     }
 
@@ -193,12 +196,16 @@ impl Trouble {
 /// The error of a suspect whose worker died while it ran in a company of them. It is charged no crash, and runs alone.
 pub(super) const DIED_IN_COMPANY: &str = "its worker died while running it among a few";
 
-/// How the error of a job begins that is set aside.
+/// How the error of a job begins that is set aside; `fetch.lua` looks for it.
 const BLOCKED: &str = "blocked ";
 
 /// An error's text, cut to a bounded length.
 pub(super) fn cut(error: &str) -> &str {
-    let mut end = error.len().min(MAX_ERROR);
+    cut_at(error, MAX_ERROR)
+}
+
+fn cut_at(error: &str, most: usize) -> &str {
+    let mut end = error.len().min(most);
     while !error.is_char_boundary(end) {
         end -= 1;
     }
@@ -219,6 +226,8 @@ mod tests {
         assert_eq!((read.times_blocked(), read.attempts, read.crashes), (7, 1, 2));
         assert_eq!(Trouble::decode("0 0 blocked, somehow").times_blocked(), 0);
         assert_eq!(Trouble::default().times_blocked(), 0);
+        let long = Trouble::blocked(0, 0, 1, GameId(3), &"ö".repeat(1_000));
+        assert_eq!(long.error.strip_prefix("blocked 1, game 3: "), Some("ö".repeat(100).as_str()));
     }
 
     #[test]

@@ -86,7 +86,8 @@ impl Keys {
         self.key("suspect")
     }
 
-    /// Sorted set ID → when to run (ms since the epoch, Redis's clock): waiting for the next attempt.
+    /// Sorted set ID → when to run (ms since the epoch, Redis's clock): waiting for the next attempt. Jobs that are set
+    /// aside and due wait in it for their turn, less 2^43 and so below zero.
     pub fn delayed(&self) -> String {
         self.key("delayed")
     }

@@ -15,6 +15,9 @@ const LOW_FIRST_EVERY: u32 = 10;
 /// crash hundreds of suspects must get on, few together, and a fresh job must still start within a tenth of a second.
 const SUSPECTS_IN_A_ROW: u32 = 10;
 const FRESH_BETWEEN_SUSPECTS: usize = 50;
+/// So many jobs that were set aside are in hand at once, and at most a tenth of what may be. Each may fail again, in
+/// transactions of its own. Twice as many after each that is done, for then what held them is mended.
+const SET_ASIDE_IN_HAND: usize = 25;
 /// No fetch while so much is in hand.
 const MOST_BYTES: usize = 64 << 20;
 /// How long to leave a Redis alone that did not answer, at first and at most.
@@ -35,6 +38,8 @@ pub(super) struct Load {
     pub bytes: usize,
     /// Suspects run: nothing comes beside them.
     pub suspects: bool,
+    /// Jobs that were set aside before.
+    pub set_aside: usize,
 }
 
 /// A fetch to make.
@@ -43,6 +48,10 @@ pub(super) struct Plan {
     pub most: usize,
     pub low_first: bool,
     pub suspect: bool,
+    /// Most jobs that were set aside.
+    pub set_aside: usize,
+    /// They have the first choice this time, otherwise the last.
+    pub set_aside_first: bool,
 }
 
 /// What to do now.
@@ -81,6 +90,8 @@ pub(super) struct Pacing {
     paused_until: Option<Instant>,
     failures: u32,
     dependency_streak: u32,
+    /// Most jobs in hand that were set aside before.
+    set_aside: usize,
 }
 
 impl Pacing {
@@ -99,6 +110,7 @@ impl Pacing {
             paused_until: None,
             failures: 0,
             dependency_streak: 0,
+            set_aside: few_set_aside(max_in_hand),
         }
     }
 
@@ -126,7 +138,13 @@ impl Pacing {
         let most = if self.suspects_waiting { FRESH_BETWEEN_SUSPECTS } else { usize::MAX };
         let most = most.min(free).min(self.arrives);
         // With empty hands a suspect may come that was not known of.
-        Step::Fetch(Plan { most, low_first, suspect: load.in_hand == 0 && suspects_turn })
+        Step::Fetch(Plan {
+            most,
+            low_first,
+            suspect: load.in_hand == 0 && suspects_turn,
+            set_aside: self.set_aside.saturating_sub(load.set_aside),
+            set_aside_first: self.fetches.is_multiple_of(2),
+        })
     }
 
     /// A fetch was served.
@@ -166,6 +184,16 @@ impl Pacing {
         self.due_at = Some(self.due_at.map_or(at, |due| due.min(at)));
     }
 
+    /// A job that had been set aside was done.
+    pub fn set_aside_no_more(&mut self) {
+        self.set_aside = (self.set_aside * 2).min((self.max_in_hand / 2).max(1));
+    }
+
+    /// A job was set aside again.
+    pub fn set_aside_again(&mut self) {
+        self.set_aside = few_set_aside(self.max_in_hand);
+    }
+
     /// A job met a dependency that was down: takes no more for a while, longer each time. Returns that while.
     pub fn dependency_down(&mut self, now: Instant, random: f64) -> Duration {
         self.dependency_streak = self.dependency_streak.saturating_add(1);
@@ -181,6 +209,10 @@ impl Pacing {
     }
 }
 
+fn few_set_aside(max_in_hand: usize) -> usize {
+    (max_in_hand / 10).clamp(1, SET_ASIDE_IN_HAND)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,7 +225,7 @@ mod tests {
     }
 
     fn load(in_hand: usize) -> Load {
-        Load { in_hand, bytes: 0, suspects: false }
+        Load { in_hand, bytes: 0, suspects: false, set_aside: 0 }
     }
 
     fn brought(jobs: usize, suspects_waiting: usize) -> Brought {
@@ -290,7 +322,7 @@ mod tests {
         let few = plan(p.step(now + SPACING, load(0), false));
         assert!(few.suspect);
         p.served(now, few, brought(2, 0), true, POLL);
-        assert_eq!(p.step(now + POLL, Load { in_hand: 1, bytes: 0, suspects: true }, true), Step::WaitForHands);
+        assert_eq!(p.step(now + POLL, Load { suspects: true, ..load(1) }, true), Step::WaitForHands);
     }
 
     #[test]
@@ -307,6 +339,36 @@ mod tests {
             p.served(now, plan, brought(if plan.suspect { 1 } else { plan.most }, 300), plan.suspect, POLL);
         }
         assert_eq!((suspects, fresh), (92, 9));
+    }
+
+    #[test]
+    fn few_that_were_set_aside_are_in_hand_until_one_is_done() {
+        let (mut p, mut now) = (pacing(), Instant::now());
+        let mut asks = |p: &mut Pacing, set_aside| {
+            now += POLL;
+            plan(p.step(now, Load { set_aside, ..load(100) }, true)).set_aside
+        };
+        assert_eq!([0, 20, 25, 200].map(|held| asks(&mut p, held)), [25, 5, 0, 0]);
+        p.set_aside_no_more();
+        p.set_aside_no_more();
+        assert_eq!(asks(&mut p, 30), 70);
+        for _ in 0..9 {
+            p.set_aside_no_more();
+        }
+        assert_eq!(asks(&mut p, 0), 250);
+        p.set_aside_again();
+        assert_eq!(asks(&mut p, 0), 25);
+        assert_eq!([1, 4, 40, 1_000].map(few_set_aside), [1, 1, 4, 25]);
+    }
+
+    #[test]
+    fn what_was_set_aside_has_the_first_choice_every_second_time() {
+        let (mut p, mut now, mut first) = (pacing(), Instant::now(), 0);
+        for _ in 0..10 {
+            now += POLL;
+            first += u32::from(plan(p.step(now, load(0), true)).set_aside_first);
+        }
+        assert_eq!(first, 5);
     }
 
     #[test]

@@ -96,8 +96,11 @@ impl Settler {
         } else if settlements.iter().any(|(_, s)| matches!(s, Settlement::Done)) {
             state.pacing().dependency_up();
         }
+        let (mut aside_again, mut aside_no_more) = (false, false);
         let settled = state.hands.look(settlements).into_iter().map(|(id, job, settlement)| {
             let outcome = settlement.outcome();
+            aside_again |= matches!(settlement, Settlement::Blocked { .. });
+            aside_no_more |= job.blocked > 0 && matches!(settlement, Settlement::Done);
             let verdict = match settlement {
                 Settlement::Done => Verdict::Done,
                 Settlement::Transient { error } => {
@@ -119,7 +122,13 @@ impl Settler {
             }
             Settled { id, job, outcome, verdict }
         });
-        Judged { settled: settled.collect(), blocked }
+        let settled = settled.collect();
+        if aside_again {
+            state.pacing().set_aside_again();
+        } else if aside_no_more {
+            state.pacing().set_aside_no_more();
+        }
+        Judged { settled, blocked }
     }
 
     fn retry(&self, job: &InHand, error: String) -> Verdict {
@@ -198,6 +207,10 @@ impl Settler {
             if let Verdict::Later { delay, .. } = settled.verdict {
                 // A millisecond later, for Redis counts in whole ones.
                 self.0.pacing().delayed(now + delay + Duration::from_millis(1));
+            }
+            if settled.job.blocked > 0 {
+                // Others that were set aside may wait for its place.
+                self.0.pacing().delayed(now);
             }
             self.0.meters.settled(settled.job.kind, settled.outcome, settled.job.since.elapsed());
         }

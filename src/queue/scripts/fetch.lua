@@ -6,43 +6,64 @@
 --       5 '1': the hands are empty, hand out suspects if there are any, and nothing else with them
 --       6 the longest delay there is, in ms  7 most suspects of a company
 --       8 the error of a job whose worker died while it ran in a company
+--       9 most jobs that were set aside  10 '1': they have the first choice this time, otherwise the last
 -- Returns {state, ms to the next due job or -1, suspects waiting, suspects given, ids, troubles}; state: 0 the worker is not
 --       registered (or was given up), 1 paused, 2 served, 3 this number was served or refused before: what it brought
 --       must be asked for. `troubles` is empty when no job has any. The bytes are
 --       asked for with a plain HMGET: passing 7 kB jobs through Lua doubled what a job costs Redis (20 against 11 µs).
--- Cost  O(jobs handed out + due jobs moved (<= 250)), whatever waits behind them.
+-- Cost  O(jobs handed out + due jobs moved (<= 250), each O(log delayed ones)), whatever waits behind them.
 local last = redis.call('HGET', KEYS[1], ARGV[1])
 if not last then return {0, -1, 0, 0, {}, {}} end
 if tonumber(ARGV[2]) <= tonumber(last) then return {3, -1, 0, 0, {}, {}} end
 if redis.call('EXISTS', KEYS[2]) == 1 then return {1, -1, 0, 0, {}, {}} end
 
 -- Attempts that are due go before fresh jobs of their lane; one that crashed a worker goes back among the suspects.
-local due_in = -1
+-- One that is set aside goes before nobody: one game may have most of the queue of them, and each comes for ever. When it
+-- is due it stays among the delayed, moved below zero in the order of its time. From there a few are taken at a time.
+-- An older program that finds it there takes it as due.
+local BELOW = 2 ^ 43
+local due_in, parked = -1, false
 local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
 if first[2] then
+    parked = tonumber(first[2]) < 0
+    if parked then first = redis.call('ZRANGE', KEYS[3], 0, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES') end
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
     -- Nothing is delayed for longer than ARGV[6]: what seems to be was delayed before the clock went back.
     local longest = now + tonumber(ARGV[6])
     local stranded = tonumber(redis.call('ZRANGE', KEYS[3], -1, -1, 'WITHSCORES')[2]) > longest
-    if stranded or tonumber(first[2]) <= now then
-        local due = redis.call('ZRANGE', KEYS[3], '-inf', now, 'BYSCORE', 'LIMIT', 0, 250)
+    if stranded or first[2] and tonumber(first[2]) <= now then
+        local due = redis.call('ZRANGE', KEYS[3], 0, now, 'BYSCORE', 'LIMIT', 0, 250)
         if stranded and #due < 250 then
             local more = redis.call('ZRANGE', KEYS[3], '(' .. longest, '+inf', 'BYSCORE', 'LIMIT', 0, 250 - #due)
             for _, id in ipairs(more) do due[#due + 1] = id end
         end
         local troubles = redis.call('HMGET', KEYS[5], unpack(due))
-        local again = {{}, {}, {}}
+        local again, aside = {{}, {}, {}}, {}
         for i, id in ipairs(due) do
             local to = (string.sub(id, -1) == 'h') and 1 or 2
             if troubles[i] and not string.find(troubles[i], '^%d+ 0 ') then to = 3 end
-            table.insert(again[to], id)
+            if troubles[i] and string.find(troubles[i], '^%d+ 0 blocked ') then
+                aside[#aside + 1] = id
+            else
+                table.insert(again[to], id)
+            end
         end
         if again[1][1] then redis.call('RPUSH', KEYS[6], unpack(again[1])) end
         if again[2][1] then redis.call('RPUSH', KEYS[8], unpack(again[2])) end
         if again[3][1] then redis.call('RPUSH', KEYS[4], unpack(again[3])) end
+        local below = {}
+        if aside[1] then
+            local times = redis.call('ZMSCORE', KEYS[3], unpack(aside))
+            for i, id in ipairs(aside) do
+                below[2 * i - 1] = string.format('%.0f', math.min(tonumber(times[i]), now) - BELOW)
+                below[2 * i] = id
+            end
+            parked = true
+        end
         redis.call('ZREM', KEYS[3], unpack(due))
-        first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+        if below[1] then redis.call('ZADD', KEYS[3], unpack(below)) end
+        first = redis.call('ZRANGE', KEYS[3], 0, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
     end
     if first[2] then due_in = math.max(0, tonumber(first[2]) - now) end
 end
@@ -67,6 +88,15 @@ end
 if suspect == 0 then
     local order = (ARGV[4] == '1') and {8, 9, 6, 7} or {6, 7, 8, 9}
     local wanted = tonumber(ARGV[3])
+    local function take_aside()
+        local most = math.min(wanted, tonumber(ARGV[9]))
+        if not parked or most <= 0 then return {} end
+        local taken = redis.call('ZRANGE', KEYS[3], '-inf', '(0', 'BYSCORE', 'LIMIT', 0, most)
+        if taken[1] then redis.call('ZREM', KEYS[3], unpack(taken)) end
+        wanted = wanted - #taken
+        return taken
+    end
+    local aside = (ARGV[10] == '1') and take_aside() or nil
     for _, list in ipairs(order) do
         if wanted <= 0 then break end
         local taken = redis.call('LPOP', KEYS[list], wanted)
@@ -77,6 +107,10 @@ if suspect == 0 then
                 for _, id in ipairs(taken) do ids[#ids + 1] = id end
             end
         end
+    end
+    for _, id in ipairs(aside or take_aside()) do
+        ids[#ids + 1] = id
+        troubled = true
     end
 end
 

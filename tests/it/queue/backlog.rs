@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use scoreline::domain::ids::GameId;
 use scoreline::queue::{Lane, Queue, Settlement, Timeouts, WorkerOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::rig::{SOON, Worker, options, payload, rig, settle, text_of};
+use super::rig::{Rig, SOON, Worker, options, payload, rig, settle, text_of};
 use crate::support::{eventually, lasts};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,5 +123,50 @@ async fn a_backlog_of_large_jobs_drains_over_a_slow_link() {
     let worker = Worker::start(&queue, patient, async |job| settle(&job, Settlement::Done).await);
     rig.drained().await;
     assert_eq!(rig.totals().await["done"], 60);
+    worker.stop().await;
+}
+
+/// Puts jobs that `fill` made among the delayed, due one after the other in their order since `since` (ms).
+fn delay(rig: &Rig, ids: &[String], trouble: &str, since: i64) {
+    let (mut redis, keys) = (rig.redis.connection(), rig.queue.keys());
+    for (n, id) in ids.iter().enumerate() {
+        let received_at: i64 = id.split('-').next().unwrap().parse().unwrap();
+        let mut all = redis::pipe();
+        all.lrem(keys.lane(Lane::High), 1, id).ignore();
+        all.hset(keys.trouble(), id, trouble).ignore();
+        all.zadd(keys.troubled_at(), id, received_at).ignore();
+        all.zadd(keys.delayed(), id, since + n as i64).ignore();
+        all.exec(&mut redis).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_that_are_set_aside_hold_nobody_up_and_all_get_their_turn() {
+    let rig = rig().await;
+    let aside = rig.fill(Lane::High, 2_000, &payload("aside"));
+    let retried = rig.fill(Lane::High, 1, &payload("retried"));
+    // All are due, the ordinary attempt last.
+    delay(&rig, &aside, "0 0 blocked 30, game 2: refused", 1_000);
+    delay(&rig, &retried, "1 0 failed", 9_000);
+    rig.fill(Lane::High, 300, &payload("fresh"));
+    let worker = Worker::start(&rig.queue, options(), async |job| {
+        let settlement = match text_of(&job).as_str() {
+            "aside" => Settlement::Blocked { game: GameId(2), error: "refused".into() },
+            _ => Settlement::Done,
+        };
+        settle(&job, settlement).await;
+    });
+    eventually("each ran", SOON * 2, async || worker.runs() >= 2_301).await;
+    let seen = worker.seen();
+    let last = |text: &str| seen.iter().rposition(|job| text_of(job) == text).unwrap();
+    assert!(last("fresh") < 600, "the last fresh job ran as number {}", last("fresh"));
+    assert!(last("retried") < 1_000, "the attempt that was due ran as number {}", last("retried"));
+    let ran: Vec<&str> = seen.iter().filter(|job| text_of(job) == "aside").map(|job| job.id.as_str()).collect();
+    let place: std::collections::HashMap<&str, usize> =
+        aside.iter().enumerate().map(|(place, id)| (id.as_str(), place)).collect();
+    let out_of_turn = ran.iter().enumerate().map(|(at, id)| at.abs_diff(place[id])).max();
+    assert!(ran.len() == 2_000 && out_of_turn < Some(100), "{} ran, up to {out_of_turn:?} places off", ran.len());
+    let status = rig.queue.status().await.unwrap();
+    assert_eq!((status.jobs, status.lanes[0].waiting), (2_000, 0), "they are neither lost nor done");
     worker.stop().await;
 }
