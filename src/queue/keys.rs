@@ -119,7 +119,8 @@ impl Keys {
         self.key("fetches")
     }
 
-    /// Hash worker → ID of the suspect that it runs alone, which a crash is charged to; or `company`: several suspects.
+    /// Hash worker → ID of the suspect that it runs alone, which a crash is charged to; or `company`: several suspects;
+    /// or `waiting`: suspects whose run waits for another server.
     pub fn alone(&self) -> String {
         self.key("alone")
     }

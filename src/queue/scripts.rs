@@ -38,6 +38,7 @@ script!(SIGN_OFF, "sign_off.lua");
 script!(STAMP, "stamp.lua");
 script!(SURVEY, "survey.lua");
 script!(TAKE_DEAD, "take_dead.lua");
+script!(WAITS, "waits.lua");
 
 /// A call being put together. Arguments go straight into the command's buffer.
 pub struct Call {

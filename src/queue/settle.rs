@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::blocked::SET_ASIDE;
 use super::hands::InHand;
 use super::job::{JobId, Settlement, Trouble, unique_name};
-use super::scripts::{Call, SETTLE};
+use super::scripts::{Call, SETTLE, WAITS};
 use super::worker::WorkerState;
 use crate::domain::ids::GameId;
 
@@ -21,6 +21,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest a job is delayed: one that claims more was delayed before Redis's clock went back, and is due.
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(120);
+
+/// A run that has taken so long, and yields, waits for another server: nothing that it does itself takes as long.
+const WAITS_AFTER: Duration = Duration::from_secs(1);
 
 /// Settles one worker's jobs. Cheap to clone; every [`super::Delivery`] carries it.
 #[derive(Clone)]
@@ -62,6 +65,35 @@ impl Settler {
     /// Whether this worker was given `id` and has not settled it.
     pub fn holds(&self, id: &JobId) -> bool {
         self.0.hands.holds(id)
+    }
+
+    /// Sees the run of `id`, and of those that run with it, through. The queue is told while it waits for another server:
+    /// a worker that is killed then, by an impatient stop for example, says nothing against its suspects.
+    pub async fn charge_no_wait<T>(&self, id: &JobId, run: impl Future<Output = T>) -> T {
+        let suspect = self.0.hands.look([(id.clone(), ())]).iter().any(|(_, job, ())| job.suspect);
+        if !suspect {
+            return run.await;
+        }
+        let mut run = std::pin::pin!(run);
+        loop {
+            // The run is polled first: one that never yields is not taken for one that waits.
+            match timeout(WAITS_AFTER, run.as_mut()).await {
+                Ok(ended) => return ended,
+                Err(_) => self.waits(id.clone()),
+            }
+        }
+    }
+
+    /// Best effort, and said again for as long as it is so.
+    fn waits(&self, id: JobId) {
+        let state = Arc::clone(&self.0);
+        self.0.runs.spawn(async move {
+            let (keys, worker) = (state.queue.keys(), state.name(id.tenure));
+            let call = WAITS.keys([keys.alone(), keys.held(&worker)]).arg(worker).arg(&*id.text);
+            if let Err(error) = call.run::<i64>(&mut state.queue.connection().clone()).await {
+                tracing::debug!(%error, "could not say that a suspect waits");
+            }
+        });
     }
 
     async fn settle_all(&self, settlements: Vec<(JobId, Settlement)>, mut facts: bool) {

@@ -34,8 +34,10 @@ local function leave_hands(ids)
         for _, id in ipairs(ids) do
             if id == alone then redis.call('HDEL', KEYS[5], ARGV[1]) end
         end
-        -- Nothing else is held beside a company, so it is over when nothing is.
-        if alone == 'company' and redis.call('ZCARD', KEYS[1]) == 0 then redis.call('HDEL', KEYS[5], ARGV[1]) end
+        -- Nothing else is held beside suspects, so their run is over when nothing is.
+        if (alone == 'company' or alone == 'waiting') and redis.call('ZCARD', KEYS[1]) == 0 then
+            redis.call('HDEL', KEYS[5], ARGV[1])
+        end
     end
 end
 

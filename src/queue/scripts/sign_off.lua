@@ -13,7 +13,7 @@ for i = 1, #held, 2 do
     received[#received + 1] = held[i + 1]
     received[#received + 1] = id
     local list = (string.sub(id, -1) == 'h') and 6 or 7
-    if id == alone or alone == 'company' then list = 5 end
+    if id == alone or alone == 'company' or alone == 'waiting' then list = 5 end
     table.insert(to[list], id)
 end
 if ids[1] then

@@ -126,7 +126,7 @@ async fn write_groups(shared: Arc<Shared>, intake: Arc<Mutex<Intake>>) {
         let group = intake.lock().await.collect().await;
         let Some(settler) = group.first().map(|w| w.job.settler().clone()) else { return };
         let (jobs, waiting): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.job, w.settled)).unzip();
-        let (settlements, facts) = match unharmed(&mut writer, &jobs).await {
+        let (settlements, facts) = match settler.charge_no_wait(&jobs[0].id, unharmed(&mut writer, &jobs)).await {
             Some(written) => written,
             None => one_by_one(&mut writer, &shared, &jobs).await,
         };

@@ -128,6 +128,33 @@ async fn suspects_run_a_few_together() {
     rig.nothing_stays_behind().await;
 }
 
+/// A row that is locked, and a process manager without patience, made a dead letter of a job that had no fault.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspect_that_only_waits_is_charged_no_crash() {
+    let rig = rig().await;
+    rig.fill(Lane::High, 1, &payload("wait"));
+    for run in 1..=5 {
+        let doomed = WorkerProcess::start(&rig.redis, LEASE);
+        eventually("it has the job", SOON, async || count(&rig, "ran:wait") == run).await;
+        // The first time it is no suspect yet.
+        eventually("it says that it waits", SOON, async || {
+            let marks: Vec<String> = rig.redis.connection().hvals(rig.queue.keys().alone()).unwrap();
+            marks.len() == usize::from(run > 1) && marks.iter().all(|mark| mark == "waiting")
+        })
+        .await;
+        doomed.signal(Signal::KILL);
+        let doomed = std::sync::Mutex::new(doomed);
+        eventually("it is gone", SOON, async || doomed.lock().unwrap().has_ended()).await;
+    }
+    let worker = Worker::start(&rig.queue, options(), async |job| settle(&job, Settlement::Done).await);
+    rig.drained().await;
+    assert!(worker.seen()[0].suspect);
+    assert_eq!(worker.seen().iter().map(|job| job.crashes).collect::<Vec<_>>(), [0]);
+    rig.redis.connection().del::<_, ()>("ran:wait").unwrap();
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn point_7_the_late_hands_of_a_frozen_worker_do_nothing() {
     let rig = rig().await;

@@ -264,8 +264,8 @@ async fn act_as_a_worker_process() {
     worker.stop().await;
 }
 
-/// Does what the payload says: `hang` never ends; `crash` kills this process; `slow` is done after 300 ms; anything else is
-/// done at once. Each beginning and end is counted in Redis, under `ran:<payload>` and `ended:<payload>`.
+/// Does what the payload says: `hang` never ends; `wait` neither, and says so; `crash` kills this process; `slow` is done
+/// after 300 ms; anything else is done at once. Each beginning and end is counted in Redis, under `ran:<payload>` and `ended:<payload>`.
 async fn obey(url: String, job: Delivery) {
     let text = text_of(&job);
     let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
@@ -278,6 +278,7 @@ async fn obey(url: String, job: Delivery) {
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         }
         "hang" => std::future::pending().await,
+        "wait" => job.settler().charge_no_wait(&job.id, std::future::pending()).await,
         "slow" => crate::support::lasts(Duration::from_millis(300)).await,
         _ => {}
     }
