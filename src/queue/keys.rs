@@ -108,8 +108,8 @@ impl Keys {
         format!("{}held:{worker}", self.tag)
     }
 
-    /// Hash worker → `<beat> <running> <oldest running, ms>`, changed with every heartbeat; `fenced` once a rescue of
-    /// its jobs has begun.
+    /// Hash worker → `<beat> <running> <oldest running, ms> <lease, ms>`, changed with every heartbeat; `fenced` once a
+    /// rescue of its jobs has begun.
     pub fn workers(&self) -> String {
         self.key("workers")
     }

@@ -15,6 +15,10 @@ use super::worker::{WorkerState, within};
 
 /// Beats in a lease.
 const BEATS: u32 = 10;
+/// Longest pause between two beats: others may have a shorter lease, and judge by it.
+const LONGEST_PAUSE: Duration = Duration::from_millis(600);
+/// The longest lease that a beat may claim, as that of `QUEUE_LEASE_SECONDS`.
+const LONGEST_LEASE: Duration = Duration::from_secs(3_600);
 /// Most jobs of one rescue call.
 const RESCUE_AT_ONCE: usize = 250;
 /// Most jobs of one sign-off call.
@@ -24,8 +28,9 @@ const SIGN_OFF_LIMIT: Duration = Duration::from_secs(3);
 
 /// Registers the worker and keeps its lease until `stop`.
 pub(super) async fn keep(state: Arc<WorkerState>, stop: CancellationToken) {
-    let beat = state.options.lease / BEATS;
-    let mut lease = Lease { state, watched: Watch::new(beat * BEATS), beats: 0 };
+    let own = state.options.lease;
+    let beat = (own / BEATS).min(LONGEST_PAUSE);
+    let mut lease = Lease { state, watched: Watch::new(own), beats: 0 };
     let beating = async {
         loop {
             let pause = if lease.beat().await { beat } else { beat.min(Duration::from_millis(100)) };
@@ -82,7 +87,7 @@ impl Lease {
         state.meters.in_hand.set(in_hand as f64);
         state.options.oldest_in_hand.set(oldest);
         let oldest = oldest.map_or(0, |since| since.elapsed().as_millis());
-        let beat = format!("{} {in_hand} {oldest}", self.beats);
+        let beat = format!("{} {in_hand} {oldest} {}", self.beats, state.options.lease.as_millis());
         let asked = Instant::now();
         let call = RENEW.keys([state.queue.keys().workers()]).arg(state.name(tenure)).arg(beat);
         let (alive, workers): (bool, Vec<(String, String)>) = call.run(&mut state.queue.connection().clone()).await?;
@@ -135,9 +140,15 @@ impl Lease {
     }
 }
 
-/// Which workers are dead: those whose beat one rescuer has itself seen unchanged for a whole lease, over contact
-/// with Redis without a gap. Times are never read from Redis, and after a gap watching begins anew: a pause of
-/// Redis or of this process makes every lease look dead (fine print 2).
+/// The lease that a beat claims; older workers claim none.
+fn claimed(beat: &str) -> Option<Duration> {
+    let lease = beat.split(' ').nth(3)?.parse().ok().map(Duration::from_millis)?;
+    Some(lease.min(LONGEST_LEASE))
+}
+
+/// Which workers are dead: those whose beat one rescuer has itself seen unchanged for a whole lease, over contact with
+/// Redis without a gap. The longer one of its own lease and theirs counts. Times are never read from Redis, and after a
+/// gap watching begins anew: a pause of Redis or of this process makes every lease look dead (fine print 2).
 struct Watch {
     lease: Duration,
     last_answer: Option<Instant>,
@@ -173,7 +184,8 @@ impl Watch {
             // First seen when that answer had arrived, last seen when this question was not yet asked: the beat stood
             // still for at least the time between.
             let since = before.get(&worker).filter(|(b, _)| *b == beat).map_or(answered, |(_, since)| *since);
-            if asked.saturating_duration_since(since) >= self.lease {
+            let lease = claimed(&beat).map_or(self.lease, |theirs| theirs.max(self.lease));
+            if asked.saturating_duration_since(since) >= lease {
                 stale.push((worker.clone(), beat.clone()));
             }
             self.seen.insert(worker, (beat, since));
@@ -221,6 +233,10 @@ mod tests {
 
     /// Asks every second; returns after how many seconds `w`, whose beat never changes, was found stale.
     fn found_stale(answered_late_at: Option<u64>) -> Option<u64> {
+        found_stale_with("7 0 0", answered_late_at)
+    }
+
+    fn found_stale_with(beat: &str, answered_late_at: Option<u64>) -> Option<u64> {
         let (mut watch, start) = (Watch::new(LEASE), Instant::now());
         let mut offset = Duration::ZERO;
         for second in 0..40 {
@@ -228,7 +244,7 @@ mod tests {
                 offset += Duration::from_secs(30);
             }
             let now = start + Duration::from_secs(second) + offset;
-            if !watch.stale(now, now, [("w".to_owned(), "7 0 0".to_owned())].into_iter()).is_empty() {
+            if !watch.stale(now, now, [("w".to_owned(), beat.to_owned())].into_iter()).is_empty() {
                 return Some(second);
             }
         }
@@ -238,6 +254,14 @@ mod tests {
     #[test]
     fn a_worker_is_dead_after_a_lease_without_a_beat() {
         assert_eq!(found_stale(None), Some(10));
+    }
+
+    #[test]
+    fn a_worker_with_a_longer_lease_is_dead_after_that() {
+        assert_eq!(found_stale_with("7 0 0 25000", None), Some(25));
+        assert_eq!(found_stale_with("7 0 0 2000", None), Some(10));
+        assert_eq!(found_stale_with("fenced", None), Some(10));
+        assert_eq!(claimed("7 0 0 9999999999"), Some(LONGEST_LEASE));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct WorkerOptions {
     pub max_in_hand: usize,
     /// Most jobs of one fetch (at most 250).
     pub max_per_fetch: usize,
-    /// A worker whose heartbeat was seen unchanged for this long is dead. Ten beats.
+    /// A worker whose heartbeat was seen unchanged for this long is dead. Ten beats or more.
     pub lease: Duration,
     /// How long running jobs may take to finish at a stop.
     pub grace: Duration,

@@ -1,10 +1,11 @@
 //! Points 5, 6 and 7, fine print 2: workers that are killed, frozen, and the jobs they had in hand.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use redis::Commands;
 use rustix::process::Signal;
-use scoreline::queue::{Lane, Settlement};
+use scoreline::queue::{Lane, Settlement, WorkerOptions};
 
 use super::rig::{Rig, SOON, Worker, WorkerProcess, options, payload, rig, settle};
 use crate::support::{eventually, lasts};
@@ -152,6 +153,26 @@ async fn a_suspect_that_only_waits_is_charged_no_crash() {
     assert_eq!(worker.seen().iter().map(|job| job.crashes).collect::<Vec<_>>(), [0]);
     rig.redis.connection().del::<_, ()>("ran:wait").unwrap();
     worker.stop().await;
+    rig.nothing_stays_behind().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_with_a_longer_lease_than_others_is_not_taken_for_dead() {
+    let rig = rig().await;
+    let beats = || -> HashMap<String, String> { rig.redis.connection().hgetall(rig.queue.keys().workers()).unwrap() };
+    let of = |beat: &str, part: usize| beat.split(' ').nth(part).and_then(|number| number.parse::<u64>().ok());
+    let patient = WorkerOptions { lease: Duration::from_secs(120), ..options() };
+    let worker = Worker::start(&rig.queue, patient, async |job| settle(&job, Settlement::Done).await);
+    eventually("it beats", SOON, async || beats().values().any(|beat| of(beat, 3) == Some(120_000))).await;
+    let name = beats().into_keys().next().unwrap();
+    let other = Worker::start(&rig.queue, options(), async |job| settle(&job, Settlement::Done).await);
+    eventually("it goes on beating beside one with a short lease", SOON, async || {
+        beats().get(&name).and_then(|beat| of(beat, 0)) > Some(5)
+    })
+    .await;
+    assert_eq!(beats().len(), 2);
+    worker.stop().await;
+    other.stop().await;
     rig.nothing_stays_behind().await;
 }
 
