@@ -36,6 +36,13 @@ struct Queue {
     unsaid: AtomicU64,
 }
 
+impl Queue {
+    fn leave_out(&self) {
+        self.unsaid.fetch_add(1, Ordering::Relaxed);
+        LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl LogWriter {
     /// Starts the thread. `say` makes the line that tells how many were left out.
     ///
@@ -58,8 +65,7 @@ impl LogWriter {
         {
             let mut waiting = self.queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             if *waiting + cost > MAX_WAITING {
-                self.queue.unsaid.fetch_add(1, Ordering::Relaxed);
-                LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+                self.queue.leave_out();
                 return;
             }
             *waiting += cost;
@@ -77,11 +83,14 @@ impl LogWriter {
 
 fn write(mut out: impl Write, lines: &Receiver<Vec<u8>>, queue: &Queue, say: impl Fn(u64) -> Vec<u8>) {
     for line in lines {
-        // A log that is gone (a closed pipe, a full disk) is no reason to stop.
-        let _ = out.write_all(&line);
-        let unsaid = queue.unsaid.swap(0, Ordering::Relaxed);
-        if unsaid > 0 {
-            let _ = out.write_all(&say(unsaid));
+        // A log that is gone (a closed pipe, a full disk) is no reason to stop; its lines are left out like others.
+        if out.write_all(&line).is_err() {
+            queue.leave_out();
+        } else {
+            let unsaid = queue.unsaid.swap(0, Ordering::Relaxed);
+            if unsaid > 0 && out.write_all(&say(unsaid)).is_err() {
+                queue.unsaid.fetch_add(unsaid, Ordering::Relaxed);
+            }
         }
         let mut waiting = queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         *waiting -= line.len() + LINE_OVERHEAD;
@@ -107,6 +116,37 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    /// A disk that is full for so many writes.
+    struct Full(u64, Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.0 > 0 {
+                self.0 -= 1;
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            self.1.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted_and_told_of_once_there_is_room() {
+        let (before, seen) = (left_out(), Arc::<Mutex<Vec<u8>>>::default());
+        let out = Full(3, Arc::clone(&seen));
+        let writer = LogWriter::start(out, |count| format!("left out: {count}\n").into_bytes()).unwrap();
+        for line in ["a\n", "b\n", "c\n", "d\n", "e\n"] {
+            writer.line(line.into());
+        }
+        writer.flush(Duration::from_secs(60));
+        assert_eq!(String::from_utf8(seen.lock().unwrap().clone()).unwrap(), "d\nleft out: 3\ne\n");
+        assert!(left_out() >= before + 3);
     }
 
     #[test]
