@@ -72,6 +72,8 @@ fn settings_that_no_program_can_honour_are_refused_at_start() {
         // A job counts its events in 16 bits.
         (env!("CARGO_BIN_EXE_ingest"), "MAX_BATCH_EVENTS", ["0", "65536"]),
         (env!("CARGO_BIN_EXE_ingest"), "QUEUE_GAME_SHARE", ["0", "101"]),
+        // A game's jobs are counted in 23 bits.
+        (env!("CARGO_BIN_EXE_ingest"), "QUEUE_MAX_JOBS", ["0", "8388608"]),
         // Without a lease everybody is dead at once.
         (env!("CARGO_BIN_EXE_worker"), "QUEUE_LEASE_SECONDS", ["0", "1000000"]),
     ] {
