@@ -1,6 +1,7 @@
 //! Ingest as a role: connects, waits for the directory, serves.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -9,9 +10,12 @@ use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::process;
+use crate::operations::readiness::Readiness;
 use crate::operations::start::{self, RunningRole, StartError};
 
 const ROLE: &str = "ingest";
+/// How often `/readyz` hears whether batches are taken.
+const TELL_EVERY: Duration = Duration::from_millis(500);
 
 /// Settings of ingest. It has no Postgres connection.
 #[derive(Args, Debug, Clone)]
@@ -58,11 +62,22 @@ pub async fn start(
     let state = super::open(door, directory, clock, lifecycle)
         .await
         .map_err(|error| StartError::Config(format!("the queue: {error}")))?;
+    lifecycle.tasks.spawn(tell(state.clone(), operations.readiness.clone(), lifecycle.clone()));
     let router = super::router(state);
     let (listener, address) = start::listen("INGEST_LISTEN", settings.ingest.ingest_listen).await?;
     start::serve(ROLE, listener, router, &settings.http, &settings.role.shutdown, lifecycle);
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: Some(address), operations: operations.address })
+}
+
+/// Tells `/readyz` whether batches are taken, until the process stops: a Redis that is full answers questions.
+pub async fn tell(state: super::IngestState, readiness: Readiness, lifecycle: Lifecycle) {
+    while tokio::time::timeout(TELL_EVERY, lifecycle.soft.cancelled()).await.is_err() {
+        match state.admission().closed() {
+            Some(closed) => readiness.unready("admission", closed.reason()),
+            None => readiness.ready("admission", "open"),
+        }
+    }
 }
 
 /// Runs ingest as a process, until it is told to stop.

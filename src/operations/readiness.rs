@@ -26,6 +26,8 @@ fn need(role: &str, dependency: &str) -> Need {
     match (role, dependency) {
         // Limits are counted in this process meanwhile; the last directory stays.
         (_, "redis_limits" | "redis_cache") => Need::Replaceable,
+        // Who asks ingest is told to come again, by every process alike: another one would take no more.
+        (_, "admission") => Need::Replaceable,
         // One job of many; boards of which parts are lost are noticed when they are read.
         (_, "blocked" | "redis_ranking_eviction") => Need::Replaceable,
         // Leaderboards are read from either; the rest is administration.
@@ -171,7 +173,9 @@ mod tests {
     fn state(role: &'static str, away: &[&'static str]) -> State {
         let readiness = Readiness::starting(role, CancellationToken::new());
         readiness.started();
-        for name in ["postgres", "postgres_writes", "redis_queue", "redis_ranking", "redis_limits", "redis_cache"] {
+        for name in
+            ["postgres", "postgres_writes", "redis_queue", "redis_ranking", "redis_limits", "redis_cache", "admission"]
+        {
             if away.contains(&name) {
                 readiness.unready(name, "away");
             } else {
@@ -189,6 +193,7 @@ mod tests {
         assert_eq!(state("worker", &[]), State::Ready);
         for (role, away) in [
             ("ingest", vec!["redis_limits", "redis_cache"]),
+            ("ingest", vec!["admission"]),
             ("cron", vec!["redis_cache"]),
             ("api", vec!["postgres"]),
             ("api", vec!["redis_ranking"]),

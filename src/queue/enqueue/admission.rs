@@ -34,6 +34,17 @@ pub enum Closed {
     MemoryFull,
 }
 
+impl Closed {
+    /// For people.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Unreachable => "batches are refused: the queue's Redis does not answer, or takes no writes",
+            Self::QueueFull => "batches are refused: the queue has as many jobs as it may (QUEUE_MAX_JOBS)",
+            Self::MemoryFull => "batches are refused: the queue's Redis is nearly out of memory (maxmemory)",
+        }
+    }
+}
+
 /// The state of admission. Shared by every request.
 #[derive(Debug)]
 pub struct Admission {

@@ -3,6 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use scoreline::ingest::role::tell;
+use scoreline::lifecycle::Lifecycle;
+use scoreline::operations::readiness::{Readiness, State};
 use serde_json::{Value, json};
 
 use super::door::{self, SERVER, event, queued};
@@ -67,6 +70,37 @@ async fn fine_print_17_admission_closes_before_redis_is_full_and_reopens() {
         let _: () = ::redis::cmd("DEL").arg(format!("filler:{number}")).query(&mut connection).unwrap();
     }
     eventually("it reopens", SOON, async || door.post(SERVER, &event(3, "t", "p")).await.status == 202).await;
+}
+
+/// The load balancer saw a ready ingest while it refused every batch.
+#[tokio::test]
+async fn readiness_says_that_nothing_is_taken_and_why() {
+    let redis = redis();
+    let mut settings = door::settings(&redis);
+    settings.queue.queue_max_jobs = 1;
+    settings.queue.queue_game_share = 100;
+    let door = door::open(settings).await;
+    let lifecycle = Lifecycle::default();
+    let readiness = Readiness::starting("ingest", lifecycle.soft.clone());
+    readiness.started();
+    let telling = tokio::spawn(tell(door.state.clone(), readiness.clone(), lifecycle.clone()));
+    let says = |state: State, reason: &str| {
+        let report = readiness.report();
+        report.ready && report.state == state && report.reasons.concat().contains(reason)
+    };
+    let open = || readiness.of("admission").is_some_and(|it| it.ready) && says(State::Ready, "");
+    eventually("it is open", SOON, async || open()).await;
+    assert_eq!(door.post(SERVER, &event(1, "t", "p")).await.status, 202);
+    door.post(SERVER, &event(2, "t", "p")).await.refused(503, "queue_full");
+    eventually("it says that the queue is full", SOON, async || says(State::Degraded, "QUEUE_MAX_JOBS")).await;
+    let mut connection = redis.connection();
+    let _: () = ::redis::cmd("DEL").arg(&["{sl:q0}:low", "{sl:q0}:jobs"]).query(&mut connection).unwrap();
+    eventually("it is open again", SOON, async || open()).await;
+    let _: () = ::redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1mb"]).query(&mut connection).unwrap();
+    eventually("it says that the memory is full", SOON, async || says(State::Degraded, "maxmemory")).await;
+    lifecycle.soft.cancel();
+    telling.await.unwrap();
+    assert!(!readiness.report().ready, "it stops");
 }
 
 #[tokio::test]
