@@ -100,6 +100,7 @@ impl Fetcher {
                 keys.lane(Low),
                 keys.held(&worker),
                 keys.alone(),
+                keys.aside(),
             ])
             .arg(&worker)
             .arg(state.fetch_number.fetch_add(1, Ordering::Relaxed) + 1)

@@ -87,9 +87,14 @@ impl Keys {
     }
 
     /// Sorted set ID → when to run (ms since the epoch, Redis's clock): waiting for the next attempt. Jobs that are set
-    /// aside and due wait in it for their turn, less 2^43 and so below zero.
+    /// aside and due wait in it for their turn, below zero.
     pub fn delayed(&self) -> String {
         self.key("delayed")
+    }
+
+    /// Hash game → the last place of its jobs below zero in [`Keys::delayed`]; where it is lost the turns begin anew.
+    pub fn aside(&self) -> String {
+        self.key("aside")
     }
 
     /// Hash ID → `<attempts> <crashes> <last error>`: only jobs that failed or were rescued.

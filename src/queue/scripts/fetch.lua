@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Gives a worker the next jobs and records that it holds them.
 -- KEYS  1 fetches  2 paused  3 delayed  4 suspect  5 trouble  6 high:again  7 high  8 low:again  9 low
---       10 held:<worker>  11 alone
+--       10 held:<worker>  11 alone  12 aside
 -- ARGV  1 worker  2 number of this fetch (grows)  3 most jobs (<= 250)  4 '1': low before high this time
 --       5 '1': the hands are empty, hand out suspects if there are any, and nothing else with them
 --       6 the longest delay there is, in ms  7 most suspects of a company
@@ -19,14 +19,17 @@ if redis.call('EXISTS', KEYS[2]) == 1 then return {1, -1, 0, 0, {}, {}} end
 
 -- Attempts that are due go before fresh jobs of their lane; one that crashed a worker goes back among the suspects.
 -- One that is set aside goes before nobody: one game may have most of the queue of them, and each comes for ever. When it
--- is due it stays among the delayed, moved below zero in the order of its time. From there a few are taken at a time.
+-- is due it stays among the delayed, moved below zero. From there a few are taken at a time: those of a game in the order
+-- in which they were due, and of several games by turns, so that who has few does not wait for who has most.
 -- An older program that finds it there takes it as due.
-local BELOW = 2 ^ 43
-local due_in, parked = -1, false
+local due_in, parked, turn = -1, false, -2 ^ 43
 local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
 if first[2] then
     parked = tonumber(first[2]) < 0
-    if parked then first = redis.call('ZRANGE', KEYS[3], 0, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES') end
+    if parked then
+        turn = tonumber(first[2])
+        first = redis.call('ZRANGE', KEYS[3], 0, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+    end
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
     -- Nothing is delayed for longer than ARGV[6]: what seems to be was delayed before the clock went back.
@@ -54,11 +57,17 @@ if first[2] then
         if again[3][1] then redis.call('RPUSH', KEYS[4], unpack(again[3])) end
         local below = {}
         if aside[1] then
-            local times = redis.call('ZMSCORE', KEYS[3], unpack(aside))
+            -- The last place of each game; a new one begins where the first of all stands.
+            if not parked then redis.call('DEL', KEYS[12]) end
+            local places = {}
             for i, id in ipairs(aside) do
-                below[2 * i - 1] = string.format('%.0f', math.min(tonumber(times[i]), now) - BELOW)
-                below[2 * i] = id
+                local game = string.match(id, '@(%d+)%.%d+%-[hl]$') or ''
+                local place = places[game] or tonumber(redis.call('HGET', KEYS[12], game) or turn)
+                places[game] = math.max(place, turn) + 1
+                below[2 * i - 1], below[2 * i] = string.format('%.0f', places[game]), id
             end
+            for game, place in pairs(places) do redis.call('HSET', KEYS[12], game, string.format('%.0f', place)) end
+            redis.call('EXPIRE', KEYS[12], 600)
             parked = true
         end
         redis.call('ZREM', KEYS[3], unpack(due))
@@ -93,6 +102,7 @@ if suspect == 0 then
         if not parked or most <= 0 then return {} end
         local taken = redis.call('ZRANGE', KEYS[3], '-inf', '(0', 'BYSCORE', 'LIMIT', 0, most)
         if taken[1] then redis.call('ZREM', KEYS[3], unpack(taken)) end
+        if redis.call('ZCOUNT', KEYS[3], '-inf', '(0') == 0 then redis.call('DEL', KEYS[12]) end
         wanted = wanted - #taken
         return taken
     end

@@ -148,6 +148,15 @@ async fn jobs_that_are_set_aside_hold_nobody_up_and_all_get_their_turn() {
     // All are due, the ordinary attempt last.
     delay(&rig, &aside, "0 0 blocked 30, game 2: refused", 1_000);
     delay(&rig, &retried, "1 0 failed", 9_000);
+    // And one of a game that has no other.
+    let alone = format!("{}-{}@7.100-h", retried[0].split('-').next().unwrap(), uuid::Uuid::new_v4());
+    redis::cmd("HSET")
+        .arg(rig.queue.keys().jobs())
+        .arg(&alone)
+        .arg(payload("alone"))
+        .exec(&mut rig.redis.connection())
+        .unwrap();
+    delay(&rig, &[alone], "0 0 blocked 3, game 7: refused", 8_000);
     rig.fill(Lane::High, 300, &payload("fresh"));
     let worker = Worker::start(&rig.queue, options(), async |job| {
         let settlement = match text_of(&job).as_str() {
@@ -156,11 +165,12 @@ async fn jobs_that_are_set_aside_hold_nobody_up_and_all_get_their_turn() {
         };
         settle(&job, settlement).await;
     });
-    eventually("each ran", SOON * 2, async || worker.runs() >= 2_301).await;
+    eventually("each ran", SOON * 2, async || worker.runs() >= 2_302).await;
     let seen = worker.seen();
     let last = |text: &str| seen.iter().rposition(|job| text_of(job) == text).unwrap();
     assert!(last("fresh") < 600, "the last fresh job ran as number {}", last("fresh"));
     assert!(last("retried") < 1_000, "the attempt that was due ran as number {}", last("retried"));
+    assert!(last("alone") < 1_000, "the only one of its game ran as number {}", last("alone"));
     let ran: Vec<&str> = seen.iter().filter(|job| text_of(job) == "aside").map(|job| job.id.as_str()).collect();
     let place: std::collections::HashMap<&str, usize> =
         aside.iter().enumerate().map(|(place, id)| (id.as_str(), place)).collect();
