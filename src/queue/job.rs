@@ -155,7 +155,7 @@ impl Settlement {
 
 /// Most bytes of an error kept with a job.
 const MAX_ERROR: usize = 2_000;
-/// The same for a job that is set aside: a game may have most of the queue of them, and its share does not count errors.
+/// The same for a job that is set aside: a game may have very many, and its share does not count errors.
 const MAX_BLOCKED_ERROR: usize = 200;
 
 /// What Redis keeps of a job that failed or was rescued: `<attempts> <crashes> <error>`.

@@ -67,8 +67,8 @@ impl Settler {
         self.0.hands.holds(id)
     }
 
-    /// Sees the run of `id`, and of those that run with it, through. The queue is told while it waits for another server:
-    /// a worker that is killed then, by an impatient stop for example, says nothing against its suspects.
+    /// Sees the run of `id`, and of those that run with it, through. The queue is told while it waits for another
+    /// server: a worker that is killed then, by an impatient stop for example, says nothing against its suspects.
     pub async fn charge_no_wait<T>(&self, id: &JobId, run: impl Future<Output = T>) -> T {
         let suspect = self.0.hands.look([(id.clone(), ())]).iter().any(|(_, job, ())| job.suspect);
         if !suspect {

@@ -18,9 +18,9 @@ if tonumber(ARGV[2]) <= tonumber(last) then return {3, -1, 0, 0, {}, {}} end
 if redis.call('EXISTS', KEYS[2]) == 1 then return {1, -1, 0, 0, {}, {}} end
 
 -- Attempts that are due go before fresh jobs of their lane; one that crashed a worker goes back among the suspects.
--- One that is set aside goes before nobody: one game may have most of the queue of them, and each comes for ever. When it
--- is due it stays among the delayed, moved below zero. From there a few are taken at a time: those of a game in the order
--- in which they were due, and of several games by turns, so that who has few does not wait for who has most.
+-- One that is set aside goes before nobody: one game may have most of the queue of them, and each comes for ever.
+-- When it is due it stays among the delayed, moved below zero. From there a few are taken at a time: those of a game in
+-- the order in which they were due, and games by turns, so that who has few does not wait for who has most.
 -- An older program that finds it there takes it as due.
 local due_in, parked, turn = -1, false, -2 ^ 43
 local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')

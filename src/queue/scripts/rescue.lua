@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Takes some jobs out of a dead worker's hands. All become suspects; a crash is charged only to the one that ran alone.
--- Those that ran in a company of suspects are charged nothing, but run alone from now on. While the worker only waited for
--- another server (`waiting`, see waits.lua) none is suspected of anything.
+-- Those that ran in a company of suspects are charged nothing, but run alone from now on. While the worker only waited
+-- for another server (`waiting`, see waits.lua) none is suspected of anything.
 -- The first call fences the worker: should it be frozen rather than dead, it cannot fetch under this name again.
 -- KEYS  1 workers  2 fetches  3 alone  4 held:<dead worker>  5 suspect  6 trouble  7 troubled_at  8 dead  9 counters
 -- ARGV  1 dead worker  2 the beat that the rescuer has watched not changing  3 crashes that make a dead letter

@@ -264,8 +264,9 @@ async fn act_as_a_worker_process() {
     worker.stop().await;
 }
 
-/// Does what the payload says: `hang` never ends; `wait` neither, and says so; `crash` kills this process; `slow` is done
-/// after 300 ms; anything else is done at once. Each beginning and end is counted in Redis, under `ran:<payload>` and `ended:<payload>`.
+/// Does what the payload says: `hang` never ends; `wait` neither, and says so; `crash` kills this process; `slow` is
+/// done after 300 ms; anything else is done at once. Each beginning and end is counted in Redis, under `ran:<payload>`
+/// and `ended:<payload>`.
 async fn obey(url: String, job: Delivery) {
     let text = text_of(&job);
     let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
