@@ -36,6 +36,8 @@ use crate::store::{facts, final_periods, partitions};
 
 /// Events looked at in one chunk, and in one transaction.
 const CHUNK: i64 = 5_000;
+/// Entries removed in one transaction where a period has become final meanwhile.
+const REMOVED_AT_ONCE: i64 = 5_000;
 /// Rows of the baseline taken over in one transaction.
 const BASELINE_CHUNK: i64 = 2_000;
 /// The scan rests while more facts than this wait: workers' facts queue behind them, a fifth of a second on two quiet
@@ -340,6 +342,9 @@ impl<'a> Builder<'a> {
                 Swap::InTheWay if self.context.stop.is_cancelled() => return Ok(Outcome::Stopped),
                 Swap::InTheWay => {
                     transaction.rollback().await?;
+                    if !self.clear_the_way().await? {
+                        return Ok(Outcome::Stopped);
+                    }
                     let mut transaction = self.tenure.begin().await?;
                     let periods = swap::make_way(&mut transaction, generation).await?;
                     transaction.commit().await?;
@@ -350,6 +355,21 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+    }
+
+    /// Removes the entries of periods that became final meanwhile, chunk by chunk. `false`: the process stops.
+    async fn clear_the_way(&self) -> Result<bool, JobError> {
+        while !self.context.stop.is_cancelled() {
+            let mut transaction = self.tenure.begin().await?;
+            let removed =
+                final_periods::remove_some_entries(&mut transaction, self.building.generation.id, REMOVED_AT_ONCE)
+                    .await?;
+            transaction.commit().await?;
+            if removed == 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

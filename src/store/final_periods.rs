@@ -37,8 +37,8 @@ pub async fn among(connection: &mut PgConnection, places: &[Place]) -> Result<Ha
     Ok(rows.into_iter().map(place).collect())
 }
 
-/// The periods of a generation that are final by another one of its leaderboard, locked, with their ids. The caller holds
-/// the generation's row, so nobody makes another one meanwhile.
+/// The periods of a generation that are final by another one of its leaderboard, locked, with their ids. Who holds the
+/// generation's row as well knows that nobody makes another one meanwhile.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -62,7 +62,31 @@ pub async fn in_the_way(
     Ok(rows.into_iter().map(|(id, starts_at, ends_at)| (id, Period { starts_at, ends_at })).collect())
 }
 
-/// Removes periods with their entries; the caller has locked them.
+/// Removes some entries of the periods that are in the way, at most `limit`, and returns how many. Only these periods
+/// are locked, so that neither the game's writers nor other closings wait for millions of entries.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn remove_some_entries(
+    transaction: &mut PgConnection,
+    generation: BoardGenerationId,
+    limit: i64,
+) -> Result<u64, sqlx::Error> {
+    let ids: Vec<i64> = in_the_way(transaction, generation).await?.into_iter().map(|(id, _)| id).collect();
+    let removed = sqlx::query(
+        "DELETE FROM leaderboard_entries e
+          USING (SELECT period_id, player_id FROM leaderboard_entries
+                  WHERE period_id = ANY ($1) ORDER BY period_id, player_id LIMIT $2) AS few
+          WHERE e.period_id = few.period_id AND e.player_id = few.player_id",
+    )
+    .bind(ids)
+    .bind(limit)
+    .execute(transaction)
+    .await?;
+    Ok(removed.rows_affected())
+}
+
+/// Removes periods with what is left of their entries; the caller has locked them.
 ///
 /// # Errors
 /// Whatever Postgres says.

@@ -6,6 +6,7 @@ use scoreline::domain::board::{Order, TiePolicy};
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::period::Period;
 use scoreline::ranking::{BoardPeriod, Direction};
+use scoreline::store::final_periods;
 use scoreline::store::leaderboards::Applied;
 use scoreline::store::period_closing;
 use scoreline::store::periods::{self, StoredPeriod};
@@ -216,6 +217,35 @@ async fn what_became_final_during_a_recompute_stays_final() {
     let after = listed(&stage, "b").await;
     assert_eq!((after.len(), after[0].late_count), (1, before + 1));
     assert_eq!(settled(&stage, closed.id).await, [(1, "a".to_owned(), 5)]);
+}
+
+/// In one statement, under the game's lock, the entries of a large season were never removed within a statement's time,
+/// and other games' events waited behind the attempts.
+#[tokio::test]
+async fn the_entries_of_a_period_that_became_final_go_in_chunks_and_without_the_games_lock() {
+    let stage = Stage::new("2026-11-23T12:00:00Z").await;
+    stage.live("b", json!({"reset": "daily"})).await;
+    stage.accept(&[stage.event("a", 5, "2026-11-23T10:00:00Z")]).await;
+    stage.fold().await;
+    stage.apply(&Stage::spec("b", json!({"reset": "daily", "grace_seconds": 172_800})), false).await.unwrap();
+    let building = stage.newest("b").await.0;
+    let events: Vec<_> = ["a", "b", "c"].map(|player| stage.event(player, 6, "2026-11-23T11:00:00Z")).into();
+    stage.accept(&events).await;
+    stage.fold().await;
+    stage.set_now("2026-11-24T12:00:00Z");
+    assert_eq!(close(&stage).await, 1);
+    assert_eq!(stage.entries(building).await.len(), 3);
+    let mut holder = stage.pool().begin().await.unwrap();
+    sqlx::query("SELECT id FROM games ORDER BY id FOR UPDATE").execute(&mut *holder).await.unwrap();
+    for (removed, left) in [(2, 1), (1, 0), (0, 0)] {
+        let mut transaction = stage.pool().begin().await.unwrap();
+        assert_eq!(final_periods::remove_some_entries(&mut transaction, building, 2).await.unwrap(), removed);
+        transaction.commit().await.unwrap();
+        assert_eq!(stage.entries(building).await.len(), left);
+    }
+    holder.rollback().await.unwrap();
+    stage.build(building).await;
+    assert_eq!(listed(&stage, "b").await.len(), 1, "one Monday");
 }
 
 #[tokio::test]
