@@ -309,13 +309,13 @@ async fn write(
         if marked_period.replace(entry.period) != Some(entry.period) {
             let (generation, period) = resolved[entry.period].written();
             marker.period(generation, period, entry.rule.order);
-            // Periods stand in the order of their boards.
-            if boards.last() != Some(&generation.0) {
-                boards.push(generation.0);
-            }
+            boards.push(generation.0);
         }
         marker.push(entry.player_id, Some(standing));
     }
+    // Entries that were united stand in the order of their periods, so a board may come more than once.
+    boards.sort_unstable();
+    boards.dedup();
     match marker.finish() {
         None => Ok(None),
         Some(bytes) => {

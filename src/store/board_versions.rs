@@ -7,7 +7,8 @@ use crate::domain::ids::BoardGenerationId;
 use crate::store::pool::Pool;
 
 /// Notes that a fold of this entry version changed these boards. The last statement of its transaction: from here to the
-/// commit no other fold can change them, so versions grow in the order in which folds become visible. Locks by id.
+/// commit no other fold can change them, so versions grow in the order in which folds become visible. Locks by id. A board
+/// that is named twice is noted once: a statement may not change a row twice.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -17,7 +18,7 @@ pub async fn note(transaction: &mut PgConnection, boards: &[i32], version: i64) 
     }
     sqlx::query(
         "INSERT INTO board_versions AS b (generation_id, version)
-         SELECT changed.id, $2 FROM unnest($1::integer[]) AS changed (id) ORDER BY changed.id
+         SELECT changed.id, $2 FROM (SELECT DISTINCT unnest($1::integer[]) AS id) AS changed ORDER BY changed.id
          ON CONFLICT (generation_id) DO UPDATE SET version = greatest(excluded.version, b.version + 1)",
     )
     .bind(boards)

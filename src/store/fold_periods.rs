@@ -150,7 +150,8 @@ pub async fn create(transaction: &mut PgConnection, places: &[Place]) -> Result<
     Ok(())
 }
 
-/// Counts facts that came too late for their period. The fold has locked them with [`Hold::Alone`].
+/// Counts facts that came too late for their period, which may be named more than once: places of one start may share a
+/// row, and an UPDATE takes one row of those that it joins. The fold has locked them with [`Hold::Alone`].
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -159,7 +160,9 @@ pub async fn count_late(transaction: &mut PgConnection, ids: &[i64], counts: &[i
         "UPDATE leaderboard_periods p SET late_count = p.late_count + late.count
            FROM (SELECT locked.id, late.count
                    FROM leaderboard_periods locked
-                   JOIN unnest($1::bigint[], $2::bigint[]) AS late (id, count) ON late.id = locked.id
+                   JOIN (SELECT id, sum(count)::bigint AS count
+                           FROM unnest($1::bigint[], $2::bigint[]) AS counted (id, count) GROUP BY id) AS late
+                     ON late.id = locked.id
                   ORDER BY locked.id FOR NO KEY UPDATE OF locked) AS late
           WHERE p.id = late.id",
     )

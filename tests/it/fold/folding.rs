@@ -169,6 +169,42 @@ async fn fine_print_6_facts_of_a_closed_period_are_late_and_change_nothing() {
 }
 
 #[tokio::test]
+async fn boards_whose_periods_end_otherwise_than_their_facts_say_are_noted_once_each() {
+    let arena = Arena::new().await;
+    let daily = json!({"reset": "daily"});
+    let boards = [arena.board("one", daily.clone()).await, arena.board("two", daily).await];
+    // Made by turns, so that periods in the order of their ids are not in the order of their boards.
+    for day in 0..2 {
+        for board in boards {
+            arena.score(board, &[play("a", 1, day * DAY)]).await;
+        }
+    }
+    // As a program with another calendar makes them.
+    sqlx::query("UPDATE leaderboard_periods SET ends_at = ends_at + interval '1 hour'")
+        .execute(arena.pool())
+        .await
+        .unwrap();
+    for board in boards {
+        arena.facts(board, &[play("a", 2, 0), play("a", 2, DAY)]).await;
+    }
+    assert_eq!(arena.fold().await.facts, 4);
+    assert_eq!(arena.count("SELECT count(*) FROM leaderboard_entries WHERE score = 2").await, 4);
+    assert_eq!(arena.count("SELECT count(*) FROM board_versions").await, 2);
+}
+
+#[tokio::test]
+async fn late_facts_of_two_places_that_share_a_row_are_all_counted() {
+    let arena = Arena::new().await;
+    let board = arena.board("daily", json!({"reset": "daily"})).await;
+    arena.score(board, &[play("a", 1, 0)]).await;
+    let id = arena.count("SELECT id FROM leaderboard_periods").await;
+    let mut folding = arena.pool().begin().await.unwrap();
+    fold_periods::count_late(&mut folding, &[id, id], &[1, 2]).await.unwrap();
+    folding.commit().await.unwrap();
+    assert_eq!(arena.count("SELECT late_count FROM leaderboard_periods").await, 3);
+}
+
+#[tokio::test]
 async fn a_period_cannot_be_closed_while_a_fold_writes_into_it() {
     let arena = Arena::new().await;
     let board = arena.board("daily", json!({"reset": "daily"})).await;
