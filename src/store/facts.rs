@@ -162,13 +162,14 @@ pub async fn bring_back(pool: &Pool, shards: &[i16]) -> Result<u64, sqlx::Error>
     Ok(done.rows_affected())
 }
 
-/// How many facts wait, counting at most 10,000 rows.
+/// How many facts wait to be folded, counting at most 10,000 rows. Those that were put aside wait for another program.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT coalesce(sum(fact_count), 0)::bigint FROM (SELECT fact_count FROM score_facts ORDER BY id LIMIT 10000) AS few",
+        "SELECT coalesce(sum(fact_count), 0)::bigint
+           FROM (SELECT fact_count FROM score_facts WHERE shard >= 0 ORDER BY id LIMIT 10000) AS few",
     )
     .fetch_one(pool)
     .await

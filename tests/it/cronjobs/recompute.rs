@@ -103,6 +103,19 @@ async fn fine_print_5_events_before_and_after_the_change_count_once_each() {
 }
 
 #[tokio::test]
+async fn facts_that_were_set_aside_keep_no_recompute_waiting() {
+    let stage = Stage::new("2026-11-21T00:00:00Z").await;
+    stage.accept(&[stage.event("a", 10, "2026-11-20T00:00:00Z")]).await;
+    let aside = r"INSERT INTO score_facts (shard, fact_count, min_received_at, games, facts)
+                  VALUES (-1, 10000000, '2026-11-20', '{}', '\x63')";
+    sqlx::query(aside).execute(stage.pool()).await.unwrap();
+    let board = stage.create("b", json!({})).await;
+    let built = tokio::time::timeout(std::time::Duration::from_secs(60), stage.build(board.id)).await;
+    assert!(built.is_ok(), "it waits for what nobody here folds");
+    assert_eq!(stage.entries(board.id).await.len(), 1);
+}
+
+#[tokio::test]
 async fn fine_print_5_scores_that_come_during_a_recompute_are_neither_lost_nor_doubled() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let live = stage.live("sum", json!({"operator": "incr"})).await;
