@@ -31,6 +31,8 @@ pub const LARGE: i64 = 50_000;
 ///
 /// # Errors
 /// [`JobError`]: the last failure; what was closed stays closed.
+///
+/// How long is waited for what nobody decides goes by the clock that is behind: this process's, Postgres's or Redis's.
 pub async fn close_due(context: &Context, tenure: &Tenure) -> Result<u64, JobError> {
     let now = context.clock.now();
     let due = {
@@ -44,7 +46,8 @@ pub async fn close_due(context: &Context, tenure: &Tenure) -> Result<u64, JobErr
         }
         None => None,
     };
-    let mut round = Round { context, tenure, now, closed: 0, orders: HashMap::new() };
+    let agreed = if due.is_empty() { now } else { now.min((context.database_clock)().await?) };
+    let mut round = Round { context, tenure, now, agreed, closed: 0, orders: HashMap::new() };
     let mut last = Ok(());
     for period in &due {
         if context.stop.is_cancelled() {
@@ -69,6 +72,8 @@ struct Round<'a> {
     context: &'a Context,
     tenure: &'a Tenure,
     now: Micros,
+    /// By Postgres's clock too: the one that is behind.
+    agreed: Micros,
     closed: u64,
     orders: HashMap<BoardGenerationId, Order>,
 }
@@ -77,7 +82,7 @@ impl Round<'_> {
     async fn look_at(&mut self, period: &DuePeriod, water: &LowWater) -> Result<(), JobError> {
         let wait = self.context.retention.close_wait_seconds;
         if !period.frozen {
-            let over = match water.closing(period.game, period.until, self.now, wait) {
+            let over = match water.closing(period.game, period.until, self.agreed, wait) {
                 Closing::Waits(holds) => return self.waits(period, &codes(&holds)).await,
                 Closing::ClosesOver(holds) => codes(&holds),
             };

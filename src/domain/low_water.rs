@@ -103,11 +103,12 @@ impl LowWater {
     }
 
     /// Whether a period of the game closes now that counts what is received until `until` and is over since then. What
-    /// is bounded is waited for `wait_seconds` longer; 0: for ever.
+    /// is bounded is waited for `wait_seconds` longer, by `now` and by the queue's clock; 0: for ever. What closes stays
+    /// closed, so a clock that is ahead does not decide alone.
     pub fn closing(&self, game: GameId, until: Micros, now: Micros, wait_seconds: u64) -> Closing {
         let holds = self.holds(game, until);
         let wait = i64::try_from(wait_seconds).unwrap_or(i64::MAX);
-        let waited = wait > 0 && now > Micros(until.0.saturating_add(wait.saturating_mul(1_000_000)));
+        let waited = wait > 0 && now.min(self.clock) > Micros(until.0.saturating_add(wait.saturating_mul(1_000_000)));
         if holds.iter().all(|hold| hold.is_bounded() && waited) {
             Closing::ClosesOver(holds)
         } else {
@@ -172,6 +173,20 @@ mod tests {
         assert_eq!(closing(101 + 3_600, HOUR), Closing::ClosesOver(vec![Hold::DeadLetters]));
         assert_eq!(closing(90_000, 0), Closing::Waits(vec![Hold::DeadLetters]), "0 waits for ever");
         assert_eq!(closing(90_000, u64::MAX), Closing::Waits(vec![Hold::DeadLetters]));
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_ends_no_wait_alone() {
+        let closing = |queue, now| {
+            let mut water = LowWater::at(second(queue));
+            water.add(Hold::DeadLetters, Some(ONE), second(100));
+            water.closing(ONE, second(100), second(now), HOUR)
+        };
+        let late = 101 + 3_600;
+        for (queue, now) in [(late - 1, late), (late, late - 1)] {
+            assert_eq!(closing(queue, now), Closing::Waits(vec![Hold::DeadLetters]), "{queue} {now}");
+        }
+        assert_eq!(closing(late, late), Closing::ClosesOver(vec![Hold::DeadLetters]));
     }
 
     #[test]

@@ -215,6 +215,23 @@ async fn facts_set_aside_hold_their_own_game_for_a_bounded_time() {
 }
 
 #[tokio::test]
+async fn one_clock_that_is_ahead_closes_nothing_over_what_nobody_decided() {
+    use std::sync::atomic::Ordering;
+    let (stage, noisy, [theirs, _]) = beside().await;
+    dead_letter(&stage, Some(noisy), "2026-11-20T10:59:30Z").await;
+    let tenure = stage.tenure("job-close-periods").await;
+    assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 1);
+    stage.set_now("2027-06-01T00:00:00Z");
+    for clock in [&stage.queue_clock, &stage.database_clock] {
+        clock.store(at(NOON).0, Ordering::SeqCst);
+        assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 0);
+        clock.store(0, Ordering::SeqCst);
+    }
+    assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 1);
+    assert_eq!(state(&stage, theirs).await, CLOSED);
+}
+
+#[tokio::test]
 async fn a_long_grace_and_periods_that_wait_stop_no_other_game() {
     let mut stage = Stage::new(NOON).await;
     wait_for_ever(&mut stage);
