@@ -9,7 +9,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::GameId;
 use crate::domain::low_water::{Hold, LowWater};
 use crate::queue::payload::Kind;
-use crate::store::under_way;
+use crate::store::under_way::{self, WaitingFacts};
 
 /// What is under way for these games and was received until then.
 ///
@@ -45,11 +45,8 @@ pub async fn of_all(context: &Context) -> Result<LowWater, JobError> {
 }
 
 async fn add_facts(context: &Context, water: &mut LowWater) -> Result<(), JobError> {
-    for (game, received_at) in under_way::facts(&context.pool).await? {
-        water.add(Hold::Facts, game, received_at);
-    }
-    for (game, received_at) in under_way::set_aside_facts(&context.pool).await? {
-        water.add(Hold::SetAsideFacts, game, received_at);
+    for WaitingFacts { set_aside, waiting: (game, received_at) } in under_way::facts(&context.pool).await? {
+        water.add(if set_aside { Hold::SetAsideFacts } else { Hold::Facts }, game, received_at);
     }
     Ok(())
 }

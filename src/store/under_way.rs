@@ -74,44 +74,42 @@ pub async fn count_dead_letters(pool: &Pool, most: i64) -> Result<Vec<(Option<St
     .await
 }
 
-/// Rows of facts that are looked at for the low-water mark.
+/// Rows of waiting facts that are looked at for the low-water mark.
 const MOST_ROWS: i64 = 10_000;
 
-/// The oldest of the facts that are not folded, of each game. Where more rows wait than are looked at, the rest may be
-/// anybody's and of any age. A recompute's are nobody's.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn facts(pool: &Pool) -> Result<Vec<Waiting>, sqlx::Error> {
-    let rows: Vec<(Option<i32>, Micros)> = sqlx::query_as(
-        "WITH few AS MATERIALIZED (
-             SELECT min_received_at, games FROM score_facts WHERE shard >= 0 ORDER BY id LIMIT $1)
-         SELECT game, min(min_received_at)
-           FROM few CROSS JOIN LATERAL unnest(coalesce(games, ARRAY[NULL::int])) AS game GROUP BY game
-         UNION ALL
-         SELECT NULL, 'epoch' FROM few HAVING count(*) = $1",
-    )
-    .bind(MOST_ROWS)
-    .fetch_all(pool)
-    .await?;
-    Ok(rows.into_iter().map(waiting).collect())
+/// What facts are not folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitingFacts {
+    /// Whether they were set aside, because no program could read or fold them.
+    pub set_aside: bool,
+    /// Whose, and since when.
+    pub waiting: Waiting,
 }
 
-/// Likewise of the facts that were set aside, because no program could read them.
+/// The oldest of the facts that are not folded, of each game. Where more rows wait than are looked at, the rest may be
+/// anybody's and of any age; of those that were set aside every row is looked at, since they stay, and one game's must
+/// not become everybody's. A recompute's are nobody's. One statement: a row changes its side at any moment.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn set_aside_facts(pool: &Pool) -> Result<Vec<Waiting>, sqlx::Error> {
-    let rows: Vec<(Option<i32>, Micros)> = sqlx::query_as(
+pub async fn facts(pool: &Pool) -> Result<Vec<WaitingFacts>, sqlx::Error> {
+    let rows: Vec<(bool, Option<i32>, Micros)> = sqlx::query_as(
         "WITH few AS MATERIALIZED (
-             SELECT min_received_at, games FROM score_facts WHERE shard < 0 ORDER BY id LIMIT $1)
-         SELECT game, min(min_received_at)
+             SELECT min_received_at, games FROM score_facts WHERE shard >= 0 ORDER BY id LIMIT $1),
+         aside AS MATERIALIZED (
+             SELECT min(min_received_at) AS min_received_at, games FROM score_facts WHERE shard < 0 GROUP BY games)
+         SELECT false, game, min(min_received_at)
            FROM few CROSS JOIN LATERAL unnest(coalesce(games, ARRAY[NULL::int])) AS game GROUP BY game
          UNION ALL
-         SELECT NULL, 'epoch' FROM few HAVING count(*) = $1",
+         SELECT false, NULL, 'epoch' FROM few HAVING count(*) = $1
+         UNION ALL
+         SELECT true, game, min(min_received_at)
+           FROM aside CROSS JOIN LATERAL unnest(coalesce(games, ARRAY[NULL::int])) AS game GROUP BY game",
     )
     .bind(MOST_ROWS)
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().map(waiting).collect())
+    let told =
+        |(set_aside, game, at): (bool, Option<i32>, Micros)| WaitingFacts { set_aside, waiting: waiting((game, at)) };
+    Ok(rows.into_iter().map(told).collect())
 }

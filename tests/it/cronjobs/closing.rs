@@ -1,5 +1,7 @@
 //! Fine print 6: late, closed, frozen.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use scoreline::aggregator::close_periods::{close_due, ensure_current, unpublish_closed};
 use scoreline::aggregator::low_water;
 use scoreline::aggregator::rebuild::rebuild_board;
@@ -90,6 +92,29 @@ async fn fine_print_6_a_period_stays_open_while_a_score_for_it_is_on_its_way() {
     // A job that was received later holds only late scores for it.
     stage.set_oldest_job(Some("2026-11-21T00:10:01Z"));
     assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn facts_are_seen_whichever_side_they_are_on() {
+    let stage = Stage::new("2026-11-20T12:00:00Z").await;
+    stage.live("daily", json!({"reset": "daily"})).await;
+    stage.accept(&[stage.event("a", 1, "2026-11-20T01:00:00Z")]).await;
+    let done = AtomicBool::new(false);
+    // Set aside and brought back all the time.
+    let moving = async {
+        while !done.load(Ordering::SeqCst) {
+            sqlx::query("UPDATE score_facts SET shard = -1 - shard").execute(stage.pool()).await.unwrap();
+        }
+    };
+    let looking = async {
+        let mut missed = 0;
+        for _ in 0..300 {
+            missed += u32::from(low_water::of_all(&stage.context).await.unwrap().oldest().is_none());
+        }
+        done.store(true, Ordering::SeqCst);
+        missed
+    };
+    assert_eq!(tokio::join!(moving, looking).1, 0);
 }
 
 #[tokio::test]

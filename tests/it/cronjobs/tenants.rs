@@ -215,6 +215,18 @@ async fn facts_set_aside_hold_their_own_game_for_a_bounded_time() {
 }
 
 #[tokio::test]
+async fn however_many_facts_of_a_game_are_set_aside_they_hold_no_other() {
+    let (stage, noisy, [theirs, ours]) = beside().await;
+    waiting_facts(&stage, BoardGenerationId(1), Some(noisy), true).await;
+    let many = "INSERT INTO score_facts (shard, fact_count, min_received_at, games, facts)
+                SELECT shard, fact_count, min_received_at, games, facts FROM score_facts, generate_series(1, 10000)";
+    sqlx::query(many).execute(stage.pool()).await.unwrap();
+    let tenure = stage.tenure("job-close-periods").await;
+    assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 1);
+    assert_eq!((state(&stage, theirs).await.as_str(), state(&stage, ours).await.as_str()), ("open", CLOSED));
+}
+
+#[tokio::test]
 async fn one_clock_that_is_ahead_closes_nothing_over_what_nobody_decided() {
     use std::sync::atomic::Ordering;
     let (stage, noisy, [theirs, _]) = beside().await;
