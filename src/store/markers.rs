@@ -1,10 +1,15 @@
 //! Markers: what Redis has not been told yet, one row per fold (`aggregator/marker.rs` knows the inside).
 
+use std::time::Duration;
+
 use crate::store::pool::Pool;
 use sqlx::{PgConnection, Row};
 
 /// How far the versions of entries may be behind the clock, in µs: a second.
 const BEHIND: i64 = 1_000_000;
+/// How often a fold looks whether another has set the sequence, and how long it waits each time.
+const CATCH_UP_LOOKS: u32 = 20;
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
 
 /// The version of the entries that a fold changes. Taken once per fold, after its leases are locked, so that it grows
 /// with every fold of a shard. It follows the clock (µs): in a database that has gone back in time it is still more than
@@ -35,16 +40,35 @@ pub async fn next_version(transaction: &mut PgConnection) -> Result<i64, sqlx::E
 
 /// Sets the sequence to the clock, once a second. One at a time, and only if it is still behind by more than whoever
 /// is between these statements can take: a sequence that is set twice could issue a value twice.
+///
+/// Nobody waits for the lock: who has it keeps it to the end of its transaction, however slow, but sets the sequence at
+/// once, and that is seen without a commit. So the others look whether it has been set.
 async fn catch_up(transaction: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query("SELECT pg_advisory_xact_lock(7305881)").execute(&mut *transaction).await?;
-    sqlx::query_scalar(
-        "SELECT CASE WHEN s.last_value < c.now - $1 THEN setval('entry_version', c.now)
-                     ELSE nextval('entry_version') END
-           FROM entry_version s, (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) c",
-    )
-    .bind(BEHIND)
-    .fetch_one(transaction)
-    .await
+    for _ in 0..CATCH_UP_LOOKS {
+        let alone: bool =
+            sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(7305881)").fetch_one(&mut *transaction).await?;
+        if alone {
+            return sqlx::query_scalar(
+                "SELECT CASE WHEN s.last_value < c.now - $1 THEN setval('entry_version', c.now)
+                             ELSE nextval('entry_version') END
+                   FROM entry_version s, (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) c",
+            )
+            .bind(BEHIND)
+            .fetch_one(transaction)
+            .await;
+        }
+        tokio::time::sleep(CATCH_UP_PAUSE).await;
+        let (version, now): (i64, i64) = sqlx::query_as(
+            "SELECT nextval('entry_version'), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if version > now - BEHIND {
+            return Ok(version);
+        }
+    }
+    // It grows all the same. Only who has set it a second ago and not committed since can be met here.
+    sqlx::query_scalar("SELECT nextval('entry_version')").fetch_one(transaction).await
 }
 
 /// Stores a marker; returns its id. Whoever holds `shard` sees to its publication.

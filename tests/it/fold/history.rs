@@ -177,6 +177,22 @@ async fn entry_versions_are_ahead_of_the_lost_future() {
 }
 
 #[tokio::test]
+async fn a_slow_fold_that_has_caught_up_keeps_no_other_waiting() {
+    let arena = Arena::new().await;
+    run(&arena, "SELECT setval('entry_version', 5)").await;
+    let mut slow = arena.pool().begin().await.unwrap();
+    let first = scoreline::store::markers::next_version(&mut slow).await.unwrap();
+    // As if it had been a while ago: others are behind again.
+    run(&arena, "SELECT setval('entry_version', last_value - 10000000) FROM entry_version").await;
+    let mut other = arena.pool().begin().await.unwrap();
+    let taken = scoreline::store::markers::next_version(&mut other);
+    let second = tokio::time::timeout(std::time::Duration::from_secs(10), taken).await.expect("nobody waits").unwrap();
+    assert!((first - 10_000_000..first).contains(&second), "it grows from where the sequence is");
+    other.commit().await.unwrap();
+    slow.commit().await.unwrap();
+}
+
+#[tokio::test]
 async fn two_folds_that_catch_up_at_once_have_two_versions() {
     let arena = Arena::new().await;
     run(&arena, "SELECT setval('entry_version', 5)").await;
