@@ -42,6 +42,7 @@ impl Rules {
         let version = definitions::version(&mut connection).await?;
         let loaded = Arc::new(definitions::load(&mut connection).await?);
         let before = self.current.swap(loaded.clone());
+        loaded.tell_unreadable(&before);
         if before.unreadable.keys().any(|id| !loaded.unreadable.contains_key(id)) {
             self.readable_again.store(true, Ordering::Release);
         }

@@ -11,7 +11,7 @@ use super::reach::{Answer, Failure};
 use super::table::table;
 use crate::aggregator::audit::{BoardAudit, audit_board};
 use crate::aggregator::audit_events::Difference;
-use crate::store::definitions;
+use crate::store::definitions::{self, Definitions};
 
 /// What to audit.
 #[derive(Args, Debug, Clone)]
@@ -29,6 +29,7 @@ pub async fn audit(with: With<Audit>) -> Result<Answer, Failure> {
     let (pool, ranking) = (with.reach.pool()?, with.reach.ranking()?);
     let found = with.what.which.find(&with.reach, &pool).await?;
     let definitions = definitions::load(&mut *pool.acquire().await?).await?;
+    definitions.tell_unreadable(&Definitions::default());
     // Whoever interrupts the command ends the process; nothing is left half done by that.
     let stop = CancellationToken::new();
     let (mut audits, mut skipped, mut replaced) = (Vec::new(), Vec::new(), Vec::new());

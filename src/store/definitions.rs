@@ -26,6 +26,8 @@ pub struct UnreadableBoard {
     pub game: GameId,
     /// What feeds it; `None`: that cannot be read either, so anything may.
     pub event_type: Option<String>,
+    /// Why it cannot be read.
+    pub why: String,
 }
 
 /// Every live and building generation, with each game's definitions generation, read at one moment.
@@ -48,6 +50,20 @@ impl Definitions {
         self.boards.get(&generation).and_then(|board| board.schedule.period_at(starts_at).ends_at)
     }
 
+    /// Logs the generations that cannot be read and that were not among those of `before`, for the same reason. They are
+    /// looked at again each second, so that each time would be too often.
+    pub fn tell_unreadable(&self, before: &Self) {
+        for (id, board) in self.newly_unreadable(before) {
+            let error = &board.why;
+            tracing::error!(generation = id.0, %error, "a leaderboard cannot be read; what feeds it is kept");
+        }
+    }
+
+    fn newly_unreadable(&self, before: &Self) -> Vec<(BoardGenerationId, &UnreadableBoard)> {
+        let is_new = |(id, board): &(&BoardGenerationId, &UnreadableBoard)| before.unreadable.get(id) != Some(*board);
+        self.unreadable.iter().filter(is_new).map(|(id, board)| (*id, board)).collect()
+    }
+
     /// A board of the game that cannot be read and that events of this type feed, or may feed.
     pub fn unreadable_for(&self, game: GameId, event_type: &str) -> Option<BoardGenerationId> {
         let feeds = |board: &UnreadableBoard| {
@@ -60,8 +76,8 @@ impl Definitions {
 
 type Row = (i32, i32, Uuid, Option<i32>, Option<i32>, Option<i32>, Option<String>, Option<String>);
 
-/// Loads all definitions. A generation that does not compile is kept among the unreadable ones, and logged: it must not
-/// stop the others.
+/// Loads all definitions. A generation that does not compile is kept among the unreadable ones: it must not stop the
+/// others. Who loads them says so, by [`Definitions::tell_unreadable`].
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -99,9 +115,8 @@ pub async fn load(connection: &mut PgConnection) -> Result<Definitions, sqlx::Er
                 definitions.feeds.entry(game_id).or_default().entry(event_type).or_default().push(board);
             }
             Err(error) => {
-                tracing::error!(generation = id.0, %error, "a leaderboard cannot be read; what feeds it is kept");
                 let event_type = event_type_of(&text);
-                definitions.unreadable.insert(id, UnreadableBoard { game: game_id, event_type });
+                definitions.unreadable.insert(id, UnreadableBoard { game: game_id, event_type, why: error });
             }
         }
     }
@@ -121,4 +136,29 @@ fn event_type_of(spec: &str) -> Option<String> {
 /// Whatever Postgres says.
 pub async fn version(connection: &mut PgConnection) -> Result<(i64, Uuid), sqlx::Error> {
     sqlx::query_as("SELECT version, mark FROM directory_version").fetch_one(connection).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unreadable(boards: &[(i32, &str)]) -> Definitions {
+        let board = |why: &str| UnreadableBoard { game: GameId(1), event_type: None, why: why.to_owned() };
+        let unreadable = boards.iter().map(|(id, why)| (BoardGenerationId(*id), board(why))).collect();
+        Definitions { unreadable, ..Definitions::default() }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_once_for_each_reason() {
+        let told = |now: &[(i32, &str)], before: &[(i32, &str)]| {
+            let (now, before) = (unreadable(now), unreadable(before));
+            let mut ids: Vec<i32> = now.newly_unreadable(&before).into_iter().map(|(id, _)| id.0).collect();
+            ids.sort_unstable();
+            ids
+        };
+        assert_eq!(told(&[(1, "a"), (2, "b")], &[]), [1, 2]);
+        assert_eq!(told(&[(1, "a"), (2, "b")], &[(1, "a")]), [2]);
+        assert_eq!(told(&[(1, "c")], &[(1, "a")]), [1]);
+        assert!(told(&[(1, "a")], &[(1, "a"), (2, "b")]).is_empty());
+    }
 }

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use crate::config::WorkerConfig;
 use crate::lifecycle::{Lifecycle, crash_point};
 use crate::queue::{Delivery, JobId, Settlement};
-use crate::store::definitions;
+use crate::store::definitions::{self, Definitions};
 use crate::telemetry::metrics as names;
 use crate::workers::health::WorkHealth;
 use writer::{Shared, Writer};
@@ -86,6 +86,7 @@ impl PersistEvents {
         lifecycle: &Lifecycle,
     ) -> Result<Self, sqlx::Error> {
         let definitions = definitions::load(&mut *pool.acquire().await?).await?;
+        definitions.tell_unreadable(&Definitions::default());
         let shared = Arc::new(Shared {
             pool,
             definitions: arc_swap::ArcSwap::from_pointee(definitions),

@@ -249,7 +249,8 @@ impl Writer {
         };
         match loaded {
             Ok(definitions) => {
-                self.shared.definitions.store(Arc::new(definitions));
+                let definitions = Arc::new(definitions);
+                definitions.tell_unreadable(&self.shared.definitions.swap(Arc::clone(&definitions)));
                 piece.stale += 1;
                 if piece.stale > MOST_STALE {
                     self.set_aside(writing, &piece, "the definitions change faster than its events can be written");
