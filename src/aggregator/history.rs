@@ -14,7 +14,6 @@ use super::shards::Shards;
 use crate::beacon::{self, BeaconError};
 use crate::ranking::Ranking;
 use crate::store::beacons::{self, Beacon};
-use crate::store::facts;
 use crate::store::pool::Pool;
 use crate::telemetry::metrics as names;
 
@@ -22,8 +21,6 @@ use crate::telemetry::metrics as names;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How old the last beacon may be before the next one is written: with the interval, no older than five seconds.
 const BEACON_INTERVAL: Duration = Duration::from_millis(3_500);
-/// How many looks bring back what was put aside, once a definition can be read again: longer than a fold takes.
-const LOOKS_TO_BRING_BACK: u32 = 15;
 /// Who folds this shard writes beacons.
 const LEADERS_SHARD: i16 = 0;
 
@@ -35,13 +32,12 @@ pub struct History<'a> {
     wanted: &'a Arc<Notify>,
     era: String,
     written: Option<Instant>,
-    bring_back: u32,
 }
 
 impl<'a> History<'a> {
     /// Watches with these; `wanted` is told when boards must be rebuilt.
     pub fn new(pool: &'a Pool, ranking: &'a Ranking, rules: &'a Rules, wanted: &'a Arc<Notify>) -> Self {
-        Self { pool, ranking, rules, wanted, era: String::new(), written: None, bring_back: 0 }
+        Self { pool, ranking, rules, wanted, era: String::new(), written: None }
     }
 
     /// Looks each second until `stop`.
@@ -54,7 +50,7 @@ impl<'a> History<'a> {
                 looked = self.look(leads) => looked,
             };
             let looked = match looked {
-                Ok(()) => self.look_at_unreadable(shards).await.map_err(BeaconError::from),
+                Ok(()) => self.look_at_unreadable().await.map_err(BeaconError::from),
                 failed => failed,
             };
             match looked {
@@ -113,20 +109,13 @@ impl<'a> History<'a> {
     }
 
     /// Definitions that cannot be read are looked at again, since nobody may say when they can; what was put aside for
-    /// them is then brought back, for as long as a fold may still put something aside that began before.
-    async fn look_at_unreadable(&mut self, shards: &Shards) -> Result<(), sqlx::Error> {
+    /// them is then brought back (`bring_back.rs`).
+    async fn look_at_unreadable(&self) -> Result<(), sqlx::Error> {
         if !self.rules.current().unreadable.is_empty() {
             self.rules.reload().await?;
         }
         metrics::gauge!(names::UNREADABLE_LEADERBOARDS, "role" => "cron")
             .set(self.rules.current().unreadable.len() as f64);
-        if self.rules.take_readable_again() {
-            self.bring_back = LOOKS_TO_BRING_BACK;
-        }
-        if self.bring_back > 0 {
-            facts::bring_back(self.pool, &super::shards::numbers(&shards.held())).await?;
-            self.bring_back -= 1;
-        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! * [`fold`] consumes facts, updates entries and writes a marker, in one transaction (invariant 4);
 //! * [`publish`] tells Redis what the marker says, then removes it;
 //! * [`rebuild`] makes a whole board in Redis from the entries (invariant 5);
+//! * [`bring_back`] brings back what an earlier program put aside;
 //! * [`run`] drives them; [`fold_health`] is what it met, for `/readyz`.
 //!
 //! Beside the loop, what happens now and then ([`schedule`] has the table): partitions and [`retention`] with its
@@ -14,6 +15,7 @@ pub mod audit;
 pub mod audit_events;
 mod audit_redis;
 pub mod baseline;
+pub mod bring_back;
 pub mod builds;
 pub mod close_periods;
 pub mod fold;

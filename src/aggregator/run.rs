@@ -8,6 +8,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::bring_back::BringBack;
 use super::fold::{FoldError, Folded, fold_once};
 use super::fold_health::FoldHealth;
 use super::history::History;
@@ -77,7 +78,7 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
         pool: pool.clone(),
         rules: rules.clone(),
         shards: shards.clone(),
-        spilled,
+        spilled: spilled.clone(),
         health,
         lane: 0,
         wake: wake.clone(),
@@ -100,8 +101,11 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
             tracing::error!(%error, "committed facts are not announced to this process; it looks for them by itself");
         }
     };
+    let (folders, publisher) = ([&*wake, &*other_wake], &*spilled);
+    let bring_back = BringBack { pool: &pool, rules: &rules, shards: &shards, folders, publisher };
     tokio::join!(
         folding,
+        bring_back.run(&stop),
         listening,
         shards.keep(done.clone()),
         rebuild::keep_boards(&pool, &ranking, &rules, &wanted, &stop),

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::fact::FOLD_SHARDS;
 use crate::store::leases::{self, Lease};
-use crate::store::{facts, markers};
 
 /// How often leases are renewed and free ones looked for.
 pub const RENEW_INTERVAL: Duration = Duration::from_secs(1);
@@ -72,10 +71,6 @@ impl Shards {
             for name in leases::free(&self.pool, &missing).await? {
                 if let Some(lease) = leases::acquire(&self.pool, &name, &self.holder).await? {
                     tracing::info!(lease = lease.name, token = lease.token, "folding this shard");
-                    // This program may be able to read what an earlier holder could not.
-                    let shard = numbers(std::slice::from_ref(&lease));
-                    facts::bring_back(&self.pool, &shard).await?;
-                    markers::bring_back(&self.pool, &shard).await?;
                     now.push(lease);
                 }
             }

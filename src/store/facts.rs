@@ -145,21 +145,58 @@ pub async fn set_aside(transaction: &mut PgConnection, row: &TakenFacts) -> Resu
     Ok(())
 }
 
-/// Brings rows that were put aside back, for a program that may be able to read them. Returns how many.
+/// Facts of one look at what was put aside, about, and their bytes: the rows are read to know whether they can be.
+const ASIDE_FACTS: i64 = 5_000;
+const ASIDE_BYTES: i64 = 4 << 20;
+
+/// The oldest rows of these shards that were put aside and have a higher id than `after`: about as much as one fold takes,
+/// at least one row.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn bring_back(pool: &Pool, shards: &[i16]) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query(
-        "UPDATE score_facts f SET shard = -1 - f.shard
-           FROM (SELECT id FROM score_facts WHERE shard < 0 AND -1 - shard = ANY ($1)
-                  ORDER BY id FOR NO KEY UPDATE) AS aside
-          WHERE f.id = aside.id",
+pub async fn aside(pool: &Pool, shards: &[i16], after: i64) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, facts FROM (
+             SELECT id, facts, sum(fact_count) OVER (ORDER BY id) - fact_count AS count_before,
+                    sum(octet_length(facts)) OVER (ORDER BY id) - octet_length(facts) AS bytes_before
+               FROM (SELECT id, fact_count, facts FROM score_facts
+                      WHERE shard < 0 AND -1 - shard = ANY ($1) AND id > $2 ORDER BY id LIMIT $3) AS oldest
+         ) AS counted WHERE count_before < $4 AND bytes_before < $5 ORDER BY id",
     )
     .bind(shards)
+    .bind(after)
+    .bind(MAX_ROWS)
+    .bind(ASIDE_FACTS)
+    .bind(ASIDE_BYTES)
+    .fetch_all(pool)
+    .await
+}
+
+/// Brings rows that were put aside back, for a program that can read them.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn bring_back(pool: &Pool, ids: &[i64]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE score_facts f SET shard = -1 - f.shard
+           FROM (SELECT id FROM score_facts WHERE id = ANY ($1) AND shard < 0 ORDER BY id FOR NO KEY UPDATE) AS aside
+          WHERE f.id = aside.id",
+    )
+    .bind(ids)
     .execute(pool)
     .await?;
-    Ok(done.rows_affected())
+    Ok(())
+}
+
+/// Whether one of these rows waits to be folded.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn are_waiting(pool: &Pool, ids: &[i64]) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM score_facts WHERE id = ANY ($1) AND shard >= 0)")
+        .bind(ids)
+        .fetch_one(pool)
+        .await
 }
 
 /// How many facts wait to be folded, counting at most 10,000 rows. Those that were put aside wait for another program.

@@ -124,21 +124,24 @@ pub async fn set_aside(pool: &Pool, id: i64) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Brings markers that were put aside back, for a program that may be able to read them.
+/// Brings some of the markers that were put aside back, for a program that may be able to read them: of these shards, with
+/// a higher id than `after`. Returns the highest id of them.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn bring_back(pool: &Pool, shards: &[i16]) -> Result<(), sqlx::Error> {
-    sqlx::query(
+pub async fn bring_back(pool: &Pool, shards: &[i16], after: i64, limit: i64) -> Result<Option<i64>, sqlx::Error> {
+    let ids: Vec<i64> = sqlx::query_scalar(
         "UPDATE dirty_entries d SET shard = -1 - d.shard
-           FROM (SELECT id FROM dirty_entries WHERE shard < 0 AND -1 - shard = ANY ($1)
-                  ORDER BY id FOR NO KEY UPDATE) AS aside
-          WHERE d.id = aside.id",
+           FROM (SELECT id FROM dirty_entries WHERE shard < 0 AND -1 - shard = ANY ($1) AND id > $2
+                  ORDER BY id LIMIT $3 FOR NO KEY UPDATE) AS aside
+          WHERE d.id = aside.id RETURNING d.id",
     )
     .bind(shards)
-    .execute(pool)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(pool)
     .await?;
-    Ok(())
+    Ok(ids.into_iter().max())
 }
 
 /// How many markers wait, counting at most 10,000.

@@ -249,10 +249,6 @@ async fn a_row_that_cannot_be_read_is_put_aside_and_blocks_nothing() {
     assert_eq!(arena.entries(board).await.len(), 1);
     assert_eq!(arena.count("SELECT count(*) FROM score_facts WHERE shard = -3 AND fact_count = 3").await, 1);
     assert_eq!(arena.fold().await.facts, 0, "it is not tried again and again");
-    // A program that takes the shard over tries anew.
-    arena.shards.release().await;
-    arena.shards.renew().await.unwrap();
-    assert_eq!(arena.count("SELECT count(*) FROM score_facts WHERE shard = 2").await, 1);
 }
 
 #[tokio::test]

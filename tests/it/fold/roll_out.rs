@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use scoreline::domain::clock::Micros;
 use scoreline::domain::ids::BoardGenerationId;
 use serde_json::json;
 
@@ -52,4 +53,42 @@ async fn facts_of_an_unreadable_leaderboard_are_kept() {
     .await;
     stop(cron).await;
     assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0);
+}
+
+#[tokio::test]
+async fn who_takes_a_shard_over_brings_back_what_it_can_read_and_leaves_the_rest() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({"operator": "incr"})).await;
+    arena.rebuild(board).await;
+    // More rows than one portion takes, put aside by a holder that could not read them.
+    arena.facts(board, &[play("a", 1, 0)]).await;
+    let many = "INSERT INTO score_facts (shard, fact_count, min_received_at, games, facts)
+                SELECT shard, fact_count, min_received_at, games, facts FROM score_facts, generate_series(1, 899)";
+    sqlx::query(many).execute(arena.pool()).await.unwrap();
+    sqlx::query("UPDATE score_facts SET shard = -1 - shard").execute(arena.pool()).await.unwrap();
+    // What this program cannot read either.
+    arena.raw_facts(-3, 3, Micros(5), vec![99, 1, 2]).await;
+    let unreadable = "SELECT max(id) FROM score_facts WHERE shard = -3 AND fact_count = 3";
+    let id = arena.count(unreadable).await;
+    arena.shards.release().await;
+    let cron = arena.start("cron");
+    eventually("all that can be read counts", Duration::from_secs(60), || async {
+        arena.entries(board).await.get("a").is_some_and(|entry| entry.2 == 900)
+    })
+    .await;
+    stop(cron).await;
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 1);
+    assert_eq!(arena.count(unreadable).await, id, "it was not tried in vain");
+}
+
+#[tokio::test]
+async fn a_shard_is_taken_over_before_anything_is_brought_back() {
+    let arena = Arena::new().await;
+    arena.shards.release().await;
+    let mut superuser = arena.database.superuser().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE score_facts, dirty_entries").execute(&mut superuser).await.unwrap();
+    let renewed = tokio::time::timeout(Duration::from_secs(10), arena.shards.renew()).await;
+    assert!(renewed.is_ok_and(|renewed| renewed.is_ok()));
+    assert_eq!(arena.shards.held().len(), 4);
+    sqlx::raw_sql("ROLLBACK").execute(&mut superuser).await.unwrap();
 }
