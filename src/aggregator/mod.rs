@@ -4,7 +4,7 @@
 //! * [`fold`] consumes facts, updates entries and writes a marker, in one transaction (invariant 4);
 //! * [`publish`] tells Redis what the marker says, then removes it;
 //! * [`rebuild`] makes a whole board in Redis from the entries (invariant 5);
-//! * [`bring_back`] brings back what an earlier program put aside;
+//! * [`bring_back`] brings back what an earlier program put aside; [`refused`] puts aside what no fold can take;
 //! * [`run`] drives them; [`fold_health`] is what it met, for `/readyz`.
 //!
 //! Beside the loop, what happens now and then ([`schedule`] has the table): partitions and [`retention`] with its
@@ -29,6 +29,7 @@ pub mod portion;
 pub mod publish;
 pub mod rebuild;
 pub mod recompute;
+pub mod refused;
 pub mod retention;
 pub mod role;
 pub mod rules;

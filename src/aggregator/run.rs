@@ -16,6 +16,7 @@ use super::observe;
 use super::portion::{Appetite, Portion};
 use super::publish::{Committed, Publisher};
 use super::rebuild;
+use super::refused::Refused;
 use super::rules::Rules;
 use super::shards::{self, Shards};
 use crate::config::AggregatorConfig;
@@ -167,6 +168,7 @@ impl Folder {
         let mut last_began: Option<Instant> = None;
         let mut backoff = Backoff::new(FIRST_BACKOFF, MAX_BACKOFF);
         let mut appetite = Appetite::new(self.config.fold_max_facts);
+        let mut refused = Refused::default();
         let mut full = false;
         while !stop.is_cancelled() {
             if !full {
@@ -210,6 +212,9 @@ impl Folder {
                     metrics::counter!(names::FOLD_FAILURES, "role" => "cron").increment(1);
                     if classify(&error) != Failure::Server {
                         appetite.failed(&held);
+                    }
+                    if let Err(error) = refused.met(&self.pool, &held, portion, &error).await {
+                        tracing::debug!(%error, "it is not known whether a row of facts is at fault");
                     }
                     // A connection that broke during COMMIT leaves it open whether the fold and its marker are there.
                     self.spilled.notify_one();

@@ -199,6 +199,17 @@ pub async fn are_waiting(pool: &Pool, ids: &[i64]) -> Result<bool, sqlx::Error> 
         .await
 }
 
+/// The oldest row of a shard.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn oldest(pool: &Pool, shard: i16) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar("SELECT id FROM score_facts WHERE shard = $1 ORDER BY id LIMIT 1")
+        .bind(shard)
+        .fetch_optional(pool)
+        .await
+}
+
 /// How many facts wait to be folded, counting at most 10,000 rows. Those that were put aside wait for another program.
 ///
 /// # Errors

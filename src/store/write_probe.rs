@@ -3,11 +3,18 @@
 use sqlx::Connection;
 use uuid::Uuid;
 
+use super::entries::{self, FreshEntry};
 use super::failure::{Failure, classify};
+use super::fold_periods::{self, Hold, Of};
 use super::pool::Pool;
-use super::{events, facts};
+use super::{board_versions, events, facts, markers};
+use crate::domain::board::{Operator, Order};
 use crate::domain::clock::Micros;
+use crate::domain::entry::EntryState;
+use crate::domain::fact::Fact;
+use crate::domain::ids::BoardGenerationId;
 use crate::domain::packed_facts::PackedFacts;
+use crate::domain::period::Period;
 
 /// Writes what a group of events writes, one row into each table, and undoes it: an event of no game at `at`, the lock on
 /// games, facts. It needs the same rights and the same disk, and meets nothing of anybody's data. Then it commits a message
@@ -42,4 +49,41 @@ pub async fn write_and_undo(pool: &Pool, at: Micros) -> Result<(), sqlx::Error> 
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await
+}
+
+/// Writes what a fold writes, a period, an entry, a marker and a version, and undoes it: of some leaderboard, another each
+/// time. Says whether that was possible: not where there is no leaderboard.
+///
+/// # Errors
+/// Whatever Postgres says: the server, or its rights, are at fault.
+pub async fn fold_and_undo(pool: &Pool) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let some = "SELECT id FROM leaderboard_generations WHERE state <> 'retired' ORDER BY random() LIMIT 1";
+    let Some(generation) = sqlx::query_scalar::<_, i32>(some).fetch_optional(&mut *transaction).await? else {
+        return Ok(false);
+    };
+    let place = (BoardGenerationId(generation), Period::WHOLE);
+    fold_periods::create(&mut transaction, &[place]).await?;
+    let found = fold_periods::lock(&mut transaction, Hold::Shared, Of::Generation, &[place]).await?;
+    let Some((_, period)) = found.first() else { return Ok(false) };
+    let fact = Fact {
+        generation: place.0,
+        period: place.1,
+        player_id: "probe",
+        score: 0,
+        subscore: 0,
+        occurred_at: Micros::EPOCH,
+        event_id: Uuid::nil(),
+        received_at: Micros::EPOCH,
+        metadata: None,
+    };
+    let state = EntryState::from_fact(Operator::Best, &fact);
+    let (period_id, operator, order) = (period.id, Operator::Best, Order::Descending);
+    let version = markers::next_version(&mut transaction).await?;
+    let entry = FreshEntry { period_id, player_id: fact.player_id, operator, order, state: &state };
+    entries::merge(&mut transaction, version, &[entry]).await?;
+    markers::insert(&mut transaction, 0, &[]).await?;
+    board_versions::note(&mut transaction, &[generation], version).await?;
+    transaction.rollback().await?;
+    Ok(true)
 }

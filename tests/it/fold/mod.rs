@@ -11,6 +11,7 @@ mod places;
 mod property;
 mod reading;
 mod rebuilding;
+mod refused;
 mod roll_out;
 mod several;
 mod unpublishable;

@@ -1,0 +1,68 @@
+//! What Postgres refuses in one row of facts stops nothing else, and is no reason to put everything aside.
+
+use std::time::Duration;
+
+use scoreline::aggregator::fold::{FoldError, fold_once};
+use scoreline::aggregator::refused::Refused;
+use scoreline::store::leases::Lease;
+use serde_json::json;
+
+use super::arena::{Arena, play, stop};
+use crate::support::eventually;
+
+const REFUSE: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'refused' USING ERRCODE = 'ZZ999';
+    END $$;";
+
+#[tokio::test]
+async fn a_row_that_postgres_refuses_is_put_aside_and_its_shard_goes_on() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON leaderboard_entries FOR EACH ROW
+                       WHEN (NEW.player_id = 'bad') EXECUTE FUNCTION refuse()";
+    let mut superuser = arena.database.superuser().await;
+    sqlx::raw_sql(REFUSE).execute(&mut superuser).await.unwrap();
+    sqlx::raw_sql(trigger).execute(&mut superuser).await.unwrap();
+    arena.facts(board, &[play("bad", 1, 0)]).await;
+    let players: Vec<String> = (0..20).map(|n| format!("p-{n}")).collect();
+    arena.facts(board, &players.iter().map(|player| play(player, 1, 1)).collect::<Vec<_>>()).await;
+    arena.shards.release().await;
+    let cron = arena.start("cron");
+    let folded = "SELECT count(*) FROM leaderboard_entries";
+    eventually("all others are folded", Duration::from_secs(60), || async { arena.count(folded).await == 20 }).await;
+    stop(cron).await;
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts WHERE shard < 0 AND fact_count = 1").await, 1);
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 1);
+}
+
+#[tokio::test]
+async fn a_row_is_not_at_fault_where_postgres_refuses_every_fold() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON leaderboard_entries FOR EACH ROW EXECUTE FUNCTION refuse()";
+    let mut superuser = arena.database.superuser().await;
+    sqlx::raw_sql(REFUSE).execute(&mut superuser).await.unwrap();
+    sqlx::raw_sql(trigger).execute(&mut superuser).await.unwrap();
+    arena.facts(board, &[play("a", 1, 0)]).await;
+    let shard = arena.count("SELECT shard::bigint FROM score_facts").await;
+    let held: Vec<Lease> =
+        arena.shards.held().into_iter().filter(|lease| lease.name == format!("fold-{shard}")).collect();
+    let mut refused = Refused::default();
+    let fail = async |refused: &mut Refused| {
+        let folded = fold_once(arena.pool(), &arena.rules, &held, 1).await;
+        let Err(FoldError::Postgres(error)) = folded else { panic!("{folded:?}") };
+        refused.met(arena.pool(), &held, 1.into(), &error).await
+    };
+    for _ in 0..5 {
+        assert!(!fail(&mut refused).await.unwrap_or(false));
+    }
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts WHERE shard >= 0").await, 1);
+    // The server takes folds of others: then it is the row.
+    let others = "DROP TRIGGER refuse ON leaderboard_entries;
+                  CREATE TRIGGER refuse BEFORE INSERT ON leaderboard_entries FOR EACH ROW
+                      WHEN (NEW.player_id = 'a') EXECUTE FUNCTION refuse();";
+    sqlx::raw_sql(others).execute(&mut superuser).await.unwrap();
+    assert!(fail(&mut refused).await.unwrap());
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts WHERE shard < 0").await, 1);
+}
