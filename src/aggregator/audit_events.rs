@@ -105,7 +105,7 @@ pub async fn audit_entries(pool: &Pool, board: &CompiledBoard) -> Result<Option<
             continue;
         }
         let mut snapshot = pool.begin().await?;
-        audit::take_snapshot(&mut snapshot).await?;
+        let _patience = audit::take_snapshot(&mut snapshot).await?;
         // Nobody makes facts for what is not live: its entries stand still while events go on.
         if !audit::is_live(&mut snapshot, board.generation.id).await? {
             snapshot.rollback().await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, Row};
 
 use super::baseline::read_state;
+use super::sockets::{self, Patience};
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
 use crate::domain::ids::BoardGenerationId;
@@ -167,11 +168,12 @@ pub async fn waiting_facts(
         .await
 }
 
-/// Freezes what the rest of the transaction sees, and lets its statements and pauses take long.
+/// Freezes what the rest of the transaction sees, and lets its statements and pauses take long: those while the result is
+/// kept.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn take_snapshot(transaction: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub async fn take_snapshot(transaction: &mut PgConnection) -> Result<Patience, sqlx::Error> {
     for statement in [
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
         "SET LOCAL idle_in_transaction_session_timeout = '60s'",
@@ -179,7 +181,7 @@ pub async fn take_snapshot(transaction: &mut PgConnection) -> Result<(), sqlx::E
     ] {
         sqlx::query(statement).execute(&mut *transaction).await?;
     }
-    super::sockets::be_patient(transaction, Duration::from_secs(6 * 60)).await
+    sockets::be_patient(transaction, Duration::from_secs(6 * 60)).await
 }
 
 /// A random sample of about `wanted` entries that belong in Redis, of live generations, spread over all leaderboards by

@@ -240,7 +240,7 @@ pub async fn write_standings(
 ) -> Result<i64, sqlx::Error> {
     // Ranking a million entries takes longer than a statement may elsewhere.
     sqlx::query("SET LOCAL statement_timeout = '30min'").execute(&mut *connection).await?;
-    super::sockets::be_patient(connection, Duration::from_secs(30 * 60)).await?;
+    let _patience = super::sockets::be_patient(connection, Duration::from_secs(30 * 60)).await?;
     let direction = if order == Order::Ascending { "ASC" } else { "DESC" };
     let rank = RANK.replace("{o}", direction);
     let written = sqlx::query(AssertSqlSafe(rank)).bind(id).execute(&mut *connection).await?.rows_affected();

@@ -24,6 +24,8 @@ const CHECK_AFTER_IDLE: Duration = Duration::from_secs(7);
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// How often answers that are overdue are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often Postgres is asked in what state a connection comes back. More often would cost each use a round trip.
+const INSPECT_EVERY: Duration = Duration::from_secs(10);
 
 /// An answer that is overdue for so long may be a commit that waits for a stand-by: the server is asked.
 const ASK_AFTER: Duration = Duration::from_secs(2);
@@ -129,6 +131,14 @@ impl Pool {
             .after_connect(move |_, _| {
                 sockets::set_options(port);
                 Box::pin(std::future::ready(Ok(())))
+            })
+            .after_release({
+                let inspection = Arc::new(Inspection {
+                    role: role.to_owned(),
+                    limits: config.db_session_settings,
+                    asked: Mutex::default(),
+                });
+                move |connection, _| Box::pin(inspect(Arc::clone(&inspection), connection))
             })
             .before_acquire(move |connection, meta| {
                 let renewed = *not_before.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,6 +246,57 @@ impl Asks {
         }
         *since = waits.then(|| since.unwrap_or_else(Instant::now));
         waits
+    }
+}
+
+/// What is asked of connections that come back.
+struct Inspection {
+    role: String,
+    /// Whether the limits are the session's own. A pooler sets some of its own.
+    limits: bool,
+    asked: Mutex<Option<Instant>>,
+}
+
+impl Inspection {
+    fn is_due(&self) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = asked.is_none_or(|at| at.elapsed() >= INSPECT_EVERY);
+        if due {
+            *asked = Some(Instant::now());
+        }
+        due
+    }
+}
+
+/// Whether the next user may have a connection. One inside of a transaction would make its statements part of that; one
+/// with other limits could wait for longer than a frozen process may. What sqlx counts is free to look at; now and then
+/// Postgres says what nobody counted.
+async fn inspect(inspection: Arc<Inspection>, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let mut fit = !connection.is_in_transaction();
+    if fit && inspection.is_due() {
+        fit = is_as_it_began(connection, inspection.limits).await?;
+    }
+    if !fit {
+        let role = &inspection.role;
+        tracing::error!(role, "a connection came back inside of a transaction or with other limits; closed");
+        metrics::counter!(names::POSTGRES_UNFIT, "role" => role.clone()).increment(1);
+    }
+    Ok(fit)
+}
+
+/// Asks Postgres whether a connection is outside of transactions, and, if they are ours, whether its limits are those that
+/// it began with.
+async fn is_as_it_began(connection: &mut PgConnection, limits: bool) -> Result<bool, sqlx::Error> {
+    // As a simple query: outside of a transaction it is one of its own, which begins with it. An aborted one refuses it.
+    let outside = "SELECT now() = statement_timestamp()";
+    let unchanged = "SELECT now() = statement_timestamp() AND NOT EXISTS (
+        SELECT FROM pg_settings WHERE source = 'session'
+           AND name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'lock_timeout'))";
+    let row = sqlx::raw_sql(if limits { unchanged } else { outside }).fetch_one(connection).await;
+    match row {
+        Ok(row) => sqlx::Row::try_get(&row, 0),
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("25P02") => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

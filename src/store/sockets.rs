@@ -14,9 +14,10 @@
 //!
 //! sqlx offers no way to its sockets, so they are found among this process's own descriptors.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,13 +41,30 @@ const TICK: Duration = Duration::from_millis(10);
 /// Sockets to Postgres by descriptor.
 static KNOWN: Mutex<Option<HashMap<RawFd, Known>>> = Mutex::new(None);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Known {
     /// Tells it from a later socket with the same number.
     local: SocketAddr,
     postgres_port: u16,
-    /// Until then a statement runs on it that may take long.
-    patient_until: Option<Instant>,
+    /// Who waits on it for longer than usual, and until when.
+    patient: BTreeMap<u64, Instant>,
+}
+
+/// Numbers those who wait for long.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// Somebody waits for longer than usual on a connection; when this is dropped, the usual deadline holds again. To be kept for
+/// the long statements alone: the next user of the connection is not to wait as long.
+#[derive(Debug)]
+#[must_use = "the longer deadline ends when it is dropped"]
+pub struct Patience(u64);
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        for known in known_sockets().get_or_insert_default().values_mut() {
+            known.patient.remove(&self.0);
+        }
+    }
 }
 
 fn known_sockets() -> MutexGuard<'static, Option<HashMap<RawFd, Known>>> {
@@ -81,7 +99,7 @@ fn set_on(number: RawFd, postgres_port: u16) {
     if peer_port(socket) == Some(postgres_port) {
         let _ = keep_alive(socket);
         if let Some(local) = local_address(socket) {
-            let known = Known { local, postgres_port, patient_until: None };
+            let known = Known { local, postgres_port, patient: BTreeMap::new() };
             let mut all = known_sockets();
             let all = all.get_or_insert_default();
             if all.get(&number).is_none_or(|other| other.local != local) {
@@ -128,7 +146,7 @@ fn each_overdue(postgres_port: u16, longest: Duration, mut stays: impl FnMut(Bor
         if local_address(socket) != Some(known.local) || peer_port(socket) != Some(postgres_port) {
             return false;
         }
-        let patient = known.patient_until.is_some_and(|until| now < until);
+        let patient = known.patient.values().any(|until| now < *until);
         if patient || unanswered_for(socket).is_none_or(|since| since < longest) {
             return true;
         }
@@ -136,22 +154,26 @@ fn each_overdue(postgres_port: u16, longest: Duration, mut stays: impl FnMut(Bor
     });
 }
 
-/// Gives what runs next on a connection `longest` to answer instead of the usual deadline. Where a pooler stands between,
-/// the connection cannot be told from others, and all get that time.
+/// Gives what runs on a connection `longest` to answer instead of the usual deadline, for as long as the result is kept.
+/// Where a pooler stands between, the connection cannot be told from others, and all get that time.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn be_patient(connection: &mut PgConnection, longest: Duration) -> Result<(), sqlx::Error> {
+pub async fn be_patient(connection: &mut PgConnection, longest: Duration) -> Result<Patience, sqlx::Error> {
     let port: Option<i32> = sqlx::query_scalar("SELECT inet_client_port()").fetch_one(connection).await?;
-    let until = Some(Instant::now() + longest);
+    Ok(patient_on(port, longest))
+}
+
+fn patient_on(local_port: Option<i32>, longest: Duration) -> Patience {
+    let (patience, until) = (Patience(NEXT.fetch_add(1, Ordering::Relaxed)), Instant::now() + longest);
     let mut all = known_sockets();
     let all = all.get_or_insert_default();
-    let is_it = |known: &Known| port == Some(i32::from(known.local.port()));
+    let is_it = |known: &Known| local_port == Some(i32::from(known.local.port()));
     let found = all.values().any(is_it);
     for known in all.values_mut().filter(|known| !found || is_it(known)) {
-        known.patient_until = until;
+        known.patient.insert(patience.0, until);
     }
-    Ok(())
+    patience
 }
 
 /// How long a question has been without an answer; `None`: the last word was the server's.
@@ -218,6 +240,26 @@ mod tests {
         assert_eq!(silent.read(&mut byte).unwrap(), 0, "whoever waits hears that it has ended");
         assert_eq!((answered.read(&mut byte).unwrap(), &byte), (1, b"!"));
         assert_eq!(close_overdue(address.port(), longest), 0);
+    }
+
+    #[test]
+    fn a_longer_deadline_ends_with_the_statement_that_asked_for_it() {
+        let postgres = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = postgres.local_addr().unwrap();
+        let mut asked = TcpStream::connect(address).unwrap();
+        let _silent = postgres.accept().unwrap().0;
+        set_options(address.port());
+        let long = Duration::from_secs(3600);
+        let local = Some(i32::from(asked.local_addr().unwrap().port()));
+        let (patience, other) = (patient_on(local, long), patient_on(local, long));
+        asked.write_all(b"?").unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        let close = || close_overdue(address.port(), Duration::from_millis(100));
+        assert_eq!(close(), 0, "it has an hour");
+        drop(other);
+        assert_eq!(close(), 0, "the other who waits still has one");
+        drop(patience);
+        assert_eq!(close(), 1, "the next user of the connection has not");
     }
 
     #[test]

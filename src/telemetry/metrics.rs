@@ -59,6 +59,8 @@ pub const REBUILDS: &str = "scoreline_rebuilds_total";
 pub const POOL_CONNECTIONS: &str = "scoreline_pool_connections";
 /// Connections to Postgres that were closed because a statement was not answered in time. Labels: role.
 pub const POSTGRES_OVERDUE: &str = "scoreline_postgres_overdue_total";
+/// Connections to Postgres that came back to their pool inside of a transaction or with other limits. Labels: role.
+pub const POSTGRES_UNFIT: &str = "scoreline_postgres_unfit_total";
 /// Connections refused at a cap. Labels: role, reason (listener, address).
 pub const HTTP_CONNECTIONS_REFUSED: &str = "scoreline_http_connections_refused_total";
 /// Seconds that a scheduled job took. Labels: role, job.

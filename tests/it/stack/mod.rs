@@ -6,6 +6,7 @@ mod http;
 mod installing;
 mod metrics;
 mod operations;
+mod pools;
 pub mod processes;
 mod readiness;
 mod roles;

@@ -273,20 +273,52 @@ async fn every_statement_in_the_store_is_valid_on_the_migrated_schema() {
 /// transaction. `Pool::begin` sees to it; these run where nothing drops them, or on a connection of their own.
 #[test]
 fn transactions_begin_through_the_pool() {
-    const OTHERWISE: [&str; 4] = [
+    const OTHERWISE: [&str; 5] = [
+        "src/stack/postgres_roles.rs",
         "src/store/grants.rs",
         "src/store/partitions.rs",
         "src/store/write_probe.rs",
         "src/workers/persist_events/transaction.rs",
     ];
+    let through_the_pool = |before: &str| {
+        let receiver = before.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+        ["pool", "tenure", "self"].contains(&receiver)
+    };
     for (path, text) in sources().into_iter().filter(|(path, _)| path.starts_with("src")) {
-        let on_a_connection = text.lines().any(|line| {
-            let code = line.split("//").next().unwrap_or_default();
-            code.contains("connection.begin()") || code.contains("conn.begin()") || code.contains("begin_with(")
-        });
+        let code: String = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+        let on_a_connection = code.contains("begin_with(")
+            || code.match_indices(".begin()").any(|(at, _)| !through_the_pool(code[..at].trim_end()));
         let allowed = OTHERWISE.contains(&path.to_str().unwrap());
         assert!(!on_a_connection || allowed, "{} begins on a connection", path.display());
     }
+}
+
+/// What a session is set to would hold for whoever gets its connection next, and does not reach through a pooler.
+#[test]
+fn settings_of_a_session_end_with_its_transaction() {
+    let mut found = 0;
+    for (path, text) in sources().into_iter().filter(|(path, _)| path.starts_with("src/store")) {
+        for statement in literals(&text) {
+            let words: Vec<&str> = statement.split_whitespace().take(2).collect();
+            let sets =
+                words.first() == Some(&"SET") && words.get(1).is_some_and(|w| w.chars().all(char::is_alphanumeric));
+            let local = matches!(words.get(1), Some(&("LOCAL" | "TRANSACTION")));
+            assert!(!sets || local, "{}: {statement}", path.display());
+            found += usize::from(sets);
+            // `set_config(name, value, is_local)`.
+            for (at, _) in statement.match_indices("set_config(") {
+                let mut depth = 0;
+                let end = statement[at..].find(|c| {
+                    depth += i32::from(c == '(') - i32::from(c == ')');
+                    c == ')' && depth == 0
+                });
+                let call = &statement[at..at + end.unwrap()];
+                assert!(call.trim_end().ends_with(", true"), "{}: {call}", path.display());
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 10, "only {found} were found");
 }
 
 /// The tests that a page names, each of which must be there.
