@@ -234,8 +234,10 @@ impl Look<'_> {
     async fn all_published(&self) -> Result<bool, JobError> {
         let began = tokio::time::Instant::now();
         let mut connection = self.pool.acquire().await?;
-        let (newest, _) = markers::up_to(&mut connection, None).await?;
-        while !markers::up_to(&mut connection, Some(newest)).await?.1 {
+        let newest = markers::newest(&mut connection).await?;
+        let mut published = 0;
+        while let Some(first) = markers::first_waiting(&mut connection, published, newest).await? {
+            published = first - 1;
             if began.elapsed() >= PATIENCE || self.behind.load(Ordering::Relaxed) || self.stop.is_cancelled() {
                 self.behind.store(true, Ordering::Relaxed);
                 return Ok(false);

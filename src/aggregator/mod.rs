@@ -25,6 +25,7 @@ pub mod hooks;
 pub mod low_water;
 pub mod marker;
 pub mod observe;
+pub mod outlook;
 pub mod portion;
 pub mod publish;
 pub mod rebuild;

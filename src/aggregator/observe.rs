@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::close_periods::FAILING;
+use super::outlook::Outlook;
 use super::shards::Shards;
 use crate::domain::low_water::Hold;
 use crate::store::pool::Pool;
-use crate::store::{facts, markers, period_closing, under_way};
+use crate::store::{outbox, period_closing, under_way};
 use crate::telemetry::metrics as names;
 
 /// How often the outboxes are measured.
@@ -24,18 +26,15 @@ const MOST_GAMES: usize = 100;
 /// Measures until `stop`.
 pub async fn run(pool: &Pool, shards: &Shards, stop: &CancellationToken) {
     let mut told = HashSet::new();
-    let mut rounds = 0;
+    let (mut rounds, mut outboxes) = (0, Outboxes::default());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(OUTBOXES) => {}
         }
         metrics::gauge!(names::FOLD_SHARDS_HELD, "role" => "cron").set(shards.held().len() as f64);
-        if let Ok(count) = facts::waiting(pool).await {
-            metrics::gauge!(names::FACTS_WAITING, "role" => "cron").set(count as f64);
-        }
-        if let Ok(count) = markers::waiting(pool).await {
-            metrics::gauge!(names::MARKERS_WAITING, "role" => "cron").set(count as f64);
+        if let Err(error) = outboxes.measure(pool).await {
+            tracing::debug!(%error, "the outboxes were not measured");
         }
         if rounds % ROUNDS == 0
             && let Err(error) = what_holds_periods(pool, &mut told).await
@@ -43,6 +42,29 @@ pub async fn run(pool: &Pool, shards: &Shards, stop: &CancellationToken) {
             tracing::debug!(%error, "what keeps periods open was not measured");
         }
         rounds += 1;
+    }
+}
+
+/// What waits in the outboxes.
+#[derive(Debug, Default)]
+struct Outboxes {
+    facts: Outlook,
+    markers: Outlook,
+}
+
+impl Outboxes {
+    async fn measure(&mut self, pool: &Pool) -> Result<(), sqlx::Error> {
+        let mut connection = pool.acquire().await?;
+        let after = self.facts.after(Instant::now());
+        let facts = outbox::facts(&mut connection, after).await?;
+        self.facts.saw(facts);
+        let aside = outbox::facts_aside(&mut connection).await?;
+        metrics::gauge!(names::FACTS_WAITING, "role" => "cron").set((facts.count + aside) as f64);
+        let after = self.markers.after(Instant::now());
+        let markers = outbox::markers(&mut connection, after).await?;
+        self.markers.saw(markers);
+        metrics::gauge!(names::MARKERS_WAITING, "role" => "cron").set(markers.count as f64);
+        Ok(())
     }
 }
 

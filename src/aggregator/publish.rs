@@ -11,13 +11,14 @@ use tokio::time::Instant;
 
 use super::fold::StoredMarker;
 use super::marker::{self, MarkedPeriod, MarkerError};
+use super::outlook::Outlook;
 use super::rules::Rules;
 use super::shards::{self, Shards};
 use crate::domain::clock::{Clock, Micros};
 use crate::domain::ids::BoardGenerationId;
 use crate::lifecycle::crash_point;
 use crate::ranking::{PublishOutcome, PublishedEntry, Ranking, RankingError};
-use crate::store::markers;
+use crate::store::{markers, outbox};
 use crate::telemetry::metrics as names;
 
 /// Markers read from the table at once: a few megabytes at most.
@@ -95,6 +96,7 @@ impl Publisher {
         let mut behind = true;
         let mut backoff = MIN_BACKOFF;
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        let mut outlook = Outlook::default();
         loop {
             if behind {
                 // Their rows are in the table, which is read in order.
@@ -122,10 +124,23 @@ impl Publisher {
                     },
                 },
                 () = spilled.notified() => behind = true,
-                _ = sweep.tick() => behind = true,
-                Ok(()) = held.changed() => behind = true,
+                _ = sweep.tick() => behind = self.markers_wait(&mut outlook).await,
+                Ok(()) = held.changed() => (behind, outlook) = (true, Outlook::default()),
             }
         }
+    }
+
+    /// Whether markers wait, and notes from where. If Postgres does not say, a sweep finds out why.
+    async fn markers_wait(&mut self, outlook: &mut Outlook) -> bool {
+        let after = outlook.after(Instant::now());
+        let looking = async {
+            let mut connection = self.pool.acquire().await?;
+            outbox::any_markers(&mut connection, &shards::numbers(&self.shards.held()), after).await
+        };
+        let Ok(glance) = looking.await else { return true };
+        outlook.saw(glance);
+        self.reached = glance.oldest.map_or(0, |oldest| oldest - 1);
+        glance.count > 0
     }
 
     async fn deliver(&mut self, committed: Committed) -> Result<(), PublishError> {

@@ -15,8 +15,11 @@ mod take_over;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::builds::Turn;
 pub use super::builds::{POLL, run};
+use super::outlook::Outlook;
 use super::rebuild::{RebuildBoardError, rebuild_board};
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
@@ -32,7 +35,7 @@ use crate::store::event_scan::{self, GameScan, Pace, ScanKey, StoredEvent};
 use crate::store::fold_periods::Place;
 use crate::store::recompute_steps::{self as steps, Building};
 use crate::store::swap::{self, Swap};
-use crate::store::{facts, final_periods, partitions};
+use crate::store::{facts, final_periods, outbox, partitions};
 
 /// Events looked at in one chunk, and in one transaction.
 const CHUNK: i64 = 5_000;
@@ -75,12 +78,14 @@ pub struct Memory {
     pace: Pace,
     /// Of the baseline.
     baseline_pace: Pace,
+    outlook: Outlook,
 }
 
 impl Default for Memory {
     fn default() -> Self {
         let (pace, baseline_pace) = (Pace::new(CHUNK), Pace::new(BASELINE_CHUNK));
-        Self { cursor: None, rows: Some(Vec::new()), makes_facts: false, pace, baseline_pace }
+        let outlook = Outlook::default();
+        Self { cursor: None, rows: Some(Vec::new()), makes_facts: false, pace, baseline_pace, outlook }
     }
 }
 
@@ -284,18 +289,25 @@ impl<'a> Builder<'a> {
     }
 
     /// `Some`: it ended early. Whoever makes no facts need not wait for those of others.
-    async fn yield_to_workers(&self, memory: &Memory) -> Result<Option<Outcome>, JobError> {
+    async fn yield_to_workers(&self, memory: &mut Memory) -> Result<Option<Outcome>, JobError> {
         let mut pause = PAUSE;
         loop {
             if let Some(early) = self.ends_early() {
                 return Ok(Some(early));
             }
-            if !memory.makes_facts || facts::waiting(&self.context.pool).await? <= MAX_FACTS_WAITING {
+            if !memory.makes_facts || self.facts_waiting(&mut memory.outlook).await? <= MAX_FACTS_WAITING {
                 return Ok(None);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    async fn facts_waiting(&self, outlook: &mut Outlook) -> Result<i64, JobError> {
+        let mut connection = self.context.pool.acquire().await?;
+        let waiting = outbox::facts(&mut connection, outlook.after(Instant::now())).await?;
+        outlook.saw(waiting);
+        Ok(waiting.count)
     }
 
     /// Step 3. Facts of other boards, and newer ones of this, are not waited for.

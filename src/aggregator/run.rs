@@ -13,6 +13,7 @@ use super::fold::{FoldError, Folded, fold_once};
 use super::fold_health::FoldHealth;
 use super::history::History;
 use super::observe;
+use super::outlook::Outlook;
 use super::portion::{Appetite, Portion};
 use super::publish::{Committed, Publisher};
 use super::rebuild;
@@ -24,9 +25,9 @@ use crate::domain::clock::Clock;
 use crate::domain::retry::Backoff;
 use crate::lifecycle::{Lifecycle, crash_point};
 use crate::ranking::{Ranking, subscription};
-use crate::store::facts;
 use crate::store::failure::{Failure, classify};
 use crate::store::leases::Lease;
+use crate::store::outbox;
 use crate::telemetry::metrics as names;
 
 /// Folds that may wait for Redis while the next ones run. With more of them folds would run ahead and take the cores from
@@ -170,14 +171,16 @@ impl Folder {
         let mut appetite = Appetite::new(self.config.fold_max_facts);
         let mut refused = Refused::default();
         let mut full = false;
+        let mut outlook = Outlook::default();
         while !stop.is_cancelled() {
             if !full {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = self.wake.notified() => {}
-                    Ok(()) = held.changed() => {}
+                    // Another's rows may be older than what was looked at here.
+                    Ok(()) = held.changed() => outlook = Outlook::default(),
                     () = tokio::time::sleep(Duration::from_millis(self.config.fold_idle_millis)) => {
-                        if !self.facts_wait().await {
+                        if !self.facts_wait(&mut outlook).await {
                             continue;
                         }
                     }
@@ -231,8 +234,16 @@ impl Folder {
 
     /// Whether it is worth a fold's transaction to look: asked when nobody gave notice, every two seconds, for ever. If
     /// Postgres does not say, the fold finds out why.
-    async fn facts_wait(&self) -> bool {
-        facts::any(&self.pool, &shards::numbers(&self.held())).await.unwrap_or(true)
+    async fn facts_wait(&self, outlook: &mut Outlook) -> bool {
+        let after = outlook.after(Instant::now());
+        let looking = async {
+            let mut connection = self.pool.acquire().await?;
+            outbox::any_facts(&mut connection, &shards::numbers(&self.held()), after).await
+        };
+        looking.await.map_or(true, |glance| {
+            outlook.saw(glance);
+            glance.count > 0
+        })
     }
 
     /// One fold.

@@ -115,17 +115,6 @@ pub async fn take(
     Ok(rows.into_iter().map(taken).collect())
 }
 
-/// Whether facts of these shards wait.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn any(pool: &Pool, shards: &[i16]) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT (SELECT id FROM score_facts WHERE shard = ANY ($1) ORDER BY id LIMIT 1) IS NOT NULL")
-        .bind(shards)
-        .fetch_one(pool)
-        .await
-}
-
 /// Puts a row that cannot be read aside, under a negative shard: it blocks nothing, is not lost, and still holds back
 /// the closing of periods.
 ///
@@ -208,17 +197,4 @@ pub async fn oldest(pool: &Pool, shard: i16) -> Result<Option<i64>, sqlx::Error>
         .bind(shard)
         .fetch_optional(pool)
         .await
-}
-
-/// How many facts wait to be folded, counting at most 10,000 rows. Those that were put aside wait for another program.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT coalesce(sum(fact_count), 0)::bigint
-           FROM (SELECT fact_count FROM score_facts WHERE shard >= 0 ORDER BY id LIMIT 10000) AS few",
-    )
-    .fetch_one(pool)
-    .await
 }

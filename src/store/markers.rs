@@ -144,26 +144,25 @@ pub async fn bring_back(pool: &Pool, shards: &[i16], after: i64, limit: i64) -> 
     Ok(ids.into_iter().max())
 }
 
-/// How many markers wait, counting at most 10,000.
+/// The highest id of a marker that waits; 0: none does.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn waiting(pool: &Pool) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM dirty_entries ORDER BY id LIMIT 10000) AS few")
-        .fetch_one(pool)
+pub async fn newest(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT coalesce((SELECT id FROM dirty_entries WHERE shard >= 0 ORDER BY id DESC LIMIT 1), 0)")
+        .fetch_one(connection)
         .await
 }
 
-/// The highest id of a marker that waits, and whether markers up to an id are all published.
+/// The first marker behind `after` and up to `newest` that waits. Whoever waits for those asks next from before it: what was
+/// published leaves dead rows behind, over which each look from the beginning would walk.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn up_to(connection: &mut PgConnection, id: Option<i64>) -> Result<(i64, bool), sqlx::Error> {
-    sqlx::query_as(
-        "SELECT coalesce((SELECT id FROM dirty_entries WHERE shard >= 0 ORDER BY id DESC LIMIT 1), 0),
-                (SELECT id FROM dirty_entries WHERE id <= $1 AND shard >= 0 ORDER BY id LIMIT 1) IS NULL",
-    )
-    .bind(id.unwrap_or(i64::MAX))
-    .fetch_one(connection)
-    .await
+pub async fn first_waiting(connection: &mut PgConnection, after: i64, newest: i64) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar("SELECT id FROM dirty_entries WHERE id > $1 AND id <= $2 AND shard >= 0 ORDER BY id LIMIT 1")
+        .bind(after)
+        .bind(newest)
+        .fetch_optional(connection)
+        .await
 }

@@ -25,6 +25,7 @@ pub mod leases;
 pub mod markers;
 mod micros;
 pub mod migrations;
+pub mod outbox;
 pub mod partitions;
 pub mod period_closing;
 pub mod pool;

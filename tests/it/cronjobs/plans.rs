@@ -8,13 +8,14 @@ use super::stage::Stage;
 use crate::stack::rules::{is_statement, literals, sources};
 
 /// Files of `src/store` whose statements run on a schedule, or with every fold.
-const SCHEDULED: [&str; 10] = [
+const SCHEDULED: [&str; 11] = [
     "baseline.rs",
     "definitions.rs",
     "entries.rs",
     "facts.rs",
     "fold_periods.rs",
     "markers.rs",
+    "outbox.rs",
     "period_closing.rs",
     "recompute_steps.rs",
     "retention.rs",
