@@ -17,6 +17,7 @@ mod ingest;
 mod locks;
 mod outages;
 mod queue;
+mod redis_refuses;
 mod silence;
 mod stack;
 mod system;
