@@ -18,6 +18,7 @@ mod locks;
 mod outages;
 mod queue;
 mod redis_refuses;
+mod redis_takeover;
 mod silence;
 mod stack;
 mod system;

@@ -8,6 +8,7 @@ pub mod postgres;
 pub mod postgres_server;
 pub mod proxy;
 pub mod redis;
+pub mod switch;
 pub mod system;
 
 use std::time::{Duration, Instant};
