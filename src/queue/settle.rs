@@ -217,6 +217,8 @@ impl Settler {
                 Ok(settled) if settled < jobs => {
                     let late = jobs - settled;
                     tracing::warn!(late, "jobs were settled late: they are not this worker's any more");
+                    // One may be in its hands again, after a run elsewhere, by a fetch whose answer was lost.
+                    self.0.unsure.store(true, Ordering::Release);
                     return;
                 }
                 Ok(_) => return,
@@ -274,7 +276,7 @@ fn dead(reason: &str, job: &InHand, error: String) -> Verdict {
     Verdict::Dead { letter: format!("{reason} {}", trouble.encode()) }
 }
 
-fn settle_keys(keys: &super::keys::Keys, worker: &str) -> [String; 12] {
+fn settle_keys(keys: &super::keys::Keys, worker: &str) -> [String; 13] {
     use super::keys::Lane::{High, Low};
     [
         keys.held(worker),
@@ -289,6 +291,7 @@ fn settle_keys(keys: &super::keys::Keys, worker: &str) -> [String; 12] {
         keys.again(High),
         keys.again(Low),
         keys.shares(),
+        keys.suspect(),
     ]
 }
 

@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- Settles many jobs of one worker at once. What the worker does not hold any more is left alone: a late hand does
--- nothing, and a call that is repeated because its answer was lost changes nothing.
+-- nothing, and a call that is repeated because its answer was lost changes nothing. Nor is a job settled that the worker
+-- holds again after it ran elsewhere: attempts or crashes were charged to it that this settlement does not know.
 -- KEYS  1 held:<worker>  2 jobs  3 trouble  4 troubled_at  5 alone  6 counters  7 delayed  8 dead  9 named
---       10 high:again  11 low:again  12 shares
+--       10 high:again  11 low:again  12 shares  13 suspect
 -- ARGV  1 worker  2 channel to tell that score facts were committed, or ''
 --       3..7 how many: done, to run later, dead, given back, names; then, in this order:
 --       done: id · later: id, delay in ms, trouble, '1' when it consumed an attempt · dead: id, dead letter
@@ -25,6 +26,30 @@ local function held_ones(count, width)
     at = at + count * width
     settled = settled + #found
     return found
+end
+
+-- Whether a job's troubles are still those of the run that is settled, or those that its settlement gave it. `run` has the
+-- attempts and crashes after it, `consumed` how many attempts it consumed.
+local function is_of_this_run(trouble, run, consumed)
+    local attempts, crashes = string.match(trouble or '0 0 ', '^(%d+) (%d+) ')
+    local after, as_many = string.match(run, '^(%d+) (%d+) ')
+    if not attempts or not after then return true end
+    attempts, after = tonumber(attempts), tonumber(after)
+    return crashes == as_many and (attempts == after or attempts == after - consumed)
+end
+
+-- Those of `items` that did not run elsewhere since. `run_of` tells an item's troubles after its run, and how many attempts
+-- that consumed.
+local function of_this_run(items, run_of)
+    if not items[1] then return items end
+    local ids = {}
+    for i, item in ipairs(items) do ids[i] = ARGV[item[1]] end
+    local troubles, kept = redis.call('HMGET', KEYS[3], unpack(ids)), {}
+    for i, item in ipairs(items) do
+        if is_of_this_run(troubles[i], run_of(item[1])) then kept[#kept + 1] = item end
+    end
+    settled = settled - #items + #kept
+    return kept
 end
 
 local function leave_hands(ids)
@@ -76,7 +101,9 @@ if count > 0 then
     end
 end
 
-local later = held_ones(tonumber(ARGV[4]), 4)
+local later = of_this_run(held_ones(tonumber(ARGV[4]), 4), function(first)
+    return ARGV[first + 2], tonumber(ARGV[first + 3])
+end)
 if later[1] then
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -97,7 +124,9 @@ if later[1] then
     redis.call('HINCRBY', KEYS[6], 'deferred', #ids - retried)
 end
 
-local dead = held_ones(tonumber(ARGV[5]), 2)
+local dead = of_this_run(held_ones(tonumber(ARGV[5]), 2), function(first)
+    return string.match(ARGV[first + 1], '^%S+ (.*)$') or '', 1
+end)
 if dead[1] then
     local ids, letters, received = {}, {}, {}
     for i, item in ipairs(dead) do
@@ -114,12 +143,16 @@ end
 
 local back = held_ones(tonumber(ARGV[6]), 1)
 if back[1] then
+    local alone = redis.call('HGET', KEYS[5], ARGV[1])
     local ids, received = {}, {}
     for i, item in ipairs(back) do
         local id = ARGV[item[1]]
         ids[i] = id
         received[2 * i - 1], received[2 * i] = item[2], id
-        redis.call('RPUSH', (string.sub(id, -1) == 'h') and KEYS[10] or KEYS[11], id)
+        local list = (string.sub(id, -1) == 'h') and KEYS[10] or KEYS[11]
+        -- A suspect stays one, or whoever runs beside it dies with it, and nobody is charged.
+        if id == alone or alone == 'company' then list = KEYS[13] end
+        redis.call('RPUSH', list, id)
     end
     leave_hands(ids)
     redis.call('ZADD', KEYS[4], unpack(received))

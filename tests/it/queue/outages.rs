@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use scoreline::domain::retry::RetryPolicy;
 use scoreline::queue::{Lane, Queue, Settlement, Timeouts, WorkerOptions};
 use tokio::sync::Semaphore;
 
-use super::rig::{SOON, Worker, options, payload, rig, rig_with, settle};
+use super::rig::{SOON, Worker, options, payload, rig, rig_with, settle, text_of};
 use crate::support::proxy::Proxy;
 use crate::support::{eventually, lasts, nothing_happens_for};
 
@@ -113,6 +114,94 @@ async fn a_settlement_whose_answer_was_lost_is_repeated_and_changes_nothing_more
     assert!(worker.seen().iter().all(|job| job.attempts < 2));
     worker.stop().await;
     rig.nothing_stays_behind().await;
+}
+
+/// Whoever crashed a worker, or may have, must go on running alone: among others it would take them along, uncharged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspect_that_is_given_back_after_a_lost_answer_stays_one() {
+    let rig = rig().await;
+    let proxy = Proxy::before(rig.redis.port).await;
+    let timeouts = Timeouts { response: Duration::from_millis(300), connect: Duration::from_millis(300) };
+    let through_proxy = Queue::connect(&proxy.url, "sl", "q0", timeouts).await.unwrap();
+    let worker = Worker::coalescing(&through_proxy, WorkerOptions { lease: Duration::from_secs(60), ..options() });
+    rig.fill(Lane::High, 1, &payload(""));
+    rig.drained().await;
+    proxy.swallow_answers_from(1_000);
+    let mut connection = rig.redis.connection();
+    let (id, keys) = ("7-suspect-h", rig.queue.keys());
+    redis::pipe()
+        .atomic()
+        .hset(keys.jobs(), id, payload(&"x".repeat(2_000)))
+        .hset(keys.trouble(), id, "0 1 its worker died while running it alone")
+        .zadd(keys.troubled_at(), id, 7)
+        .rpush(keys.suspect(), id)
+        .publish(keys.wake_channel(), "1")
+        .exec(&mut connection)
+        .unwrap();
+    eventually("Redis gave it out", SOON, async || rig.queue.status().await.unwrap().held() == 1).await;
+    nothing_happens_for(Duration::from_millis(400)).await;
+    assert_eq!(worker.runs(), 1, "nobody heard of it");
+    proxy.swallow_nothing();
+    rig.drained().await;
+    let seen = worker.seen();
+    let run = seen.last().unwrap();
+    assert_eq!((run.suspect, run.crashes, worker.runs()), (true, 1, 2));
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}
+
+/// A settlement is repeated until Redis answers. Meanwhile the job may have run elsewhere, and come to this worker once
+/// more by a fetch whose answer was lost as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_settlement_takes_nothing_back_that_happened_elsewhere() {
+    for settlement in [Settlement::Retry { error: "once".into() }, Settlement::fail("test", "for good")] {
+        let rig = rig().await;
+        let proxy = Proxy::before(rig.redis.port).await;
+        let timeouts = Timeouts { response: Duration::from_millis(300), connect: Duration::from_millis(300) };
+        let through_proxy = Queue::connect(&proxy.url, "sl", "q0", timeouts).await.unwrap();
+        let retry = |_| RetryPolicy { first_delay: Duration::from_secs(60), max_attempts: 9, ..RetryPolicy::default() };
+        let quiet = WorkerOptions { lease: SOON * 30, poll: SOON * 30, retry, ..options() };
+        let gate = Arc::new(Semaphore::new(0));
+        let (opened, first) = (gate.clone(), settlement.clone());
+        let worker = Worker::start(&through_proxy, quiet, move |job| {
+            let (gate, first) = (opened.clone(), first.clone());
+            async move {
+                if text_of(&job) == "x" && job.attempts == 0 {
+                    gate.acquire().await.unwrap().forget();
+                    return settle(&job, first).await;
+                }
+                settle(&job, Settlement::Done).await;
+            }
+        });
+        rig.fill(Lane::High, 1, &payload("")); // so that Redis knows the script
+        rig.drained().await;
+        let id = rig.fill(Lane::High, 1, &payload("x")).remove(0);
+        worker.saw(2).await;
+        let (mut connection, keys) = (rig.redis.connection(), rig.queue.keys().clone());
+        let names: Vec<String> = redis::cmd("HKEYS").arg(keys.workers()).query(&mut connection).unwrap();
+        proxy.swallow_answers_from(0);
+        gate.add_permits(1);
+        eventually("Redis settled it", SOON, async || rig.queue.status().await.unwrap().held() == 0).await;
+        // Elsewhere it ran twice more; and then this worker fetched it.
+        let received = id.split('-').next().unwrap();
+        redis::pipe()
+            .atomic()
+            .zrem(keys.delayed(), &id)
+            .hdel(keys.dead(), &id)
+            .hset(keys.trouble(), &id, "3 0 elsewhere")
+            .zadd(keys.held(&names[0]), &id, received)
+            .exec(&mut connection)
+            .unwrap();
+        nothing_happens_for(Duration::from_millis(800)).await;
+        let status = rig.queue.status().await.unwrap();
+        assert_eq!((status.delayed, status.dead, status.held()), (0, 0, 1), "{settlement:?}");
+        proxy.swallow_nothing();
+        rig.drained().await;
+        let runs: Vec<u32> = worker.seen().iter().filter(|job| text_of(job) == "x").map(|job| job.attempts).collect();
+        assert_eq!(runs, [0, 3], "it ran again with what was charged to it: {settlement:?}");
+        worker.stop().await;
+        rig.nothing_stays_behind().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
