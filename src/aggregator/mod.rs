@@ -22,6 +22,7 @@ pub mod fold;
 pub mod fold_health;
 pub mod history;
 pub mod hooks;
+pub mod lost_boards;
 pub mod low_water;
 pub mod marker;
 pub mod observe;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use super::baseline::{self, Step};
-use super::low_water;
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
+use super::{lost_boards, low_water};
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::month::Month;
@@ -187,6 +187,7 @@ pub async fn clean_up(context: &Context, tenure: &Tenure) -> Result<u64, JobErro
         all(context, tenure, |c| Box::pin(retention::recompute_leases(c, DEAD_PROCESS, CHUNK))).await,
         all(context, tenure, |c| Box::pin(retention::closed_baseline(c, closed, CHUNK))).await,
         clean_retired(context, tenure).await,
+        lost_boards::remove(context, tenure, lost_boards::STEPS).await,
     ];
     let (removed, last) = removed.into_iter().fold((0, Ok(())), |(sum, last), removed| match removed {
         Ok(some) => (sum + some, last),

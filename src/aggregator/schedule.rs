@@ -148,7 +148,7 @@ pub const JOBS: [ScheduledJob; 8] = [
         cadence: "45 */5 * * * *",
         at_latest: Duration::from_secs(600),
         fresh_for: Duration::ZERO,
-        what: "removes retired generations, old logs, decided dead letters and dead processes",
+        what: "removes retired and lost generations, old logs, decided dead letters and dead processes",
         run: |context, tenure| Box::pin(retention::clean_up(context, tenure)),
     },
     ScheduledJob {

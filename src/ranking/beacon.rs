@@ -28,7 +28,7 @@ impl ToldBeacon {
         Some(Self { sequence, mark, era: parts.next()?.to_owned() })
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         format!("{} {} {}", self.sequence, self.mark.simple(), self.era)
     }
 }

@@ -1,6 +1,7 @@
 //! The connection to the ranking Redis.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use redis::{ErrorKind, FromRedisValue, ScriptInvocation};
@@ -60,6 +61,8 @@ struct Inner {
     connection: Connection,
     standings: Desk<BoardPeriod>,
     arounds: Desk<Around>,
+    /// How far the search for lost boards has come: Redis's cursor.
+    searched: AtomicU64,
 }
 
 impl std::fmt::Debug for Ranking {
@@ -83,7 +86,14 @@ impl Ranking {
             ));
         }
         let (prefix, channel) = (prefix.to_owned(), format!("{prefix}:boards"));
-        let inner = Inner { prefix, channel, connection, standings: Desk::default(), arounds: Desk::default() };
+        let inner = Inner {
+            prefix,
+            channel,
+            connection,
+            standings: Desk::default(),
+            arounds: Desk::default(),
+            searched: AtomicU64::new(0),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -116,10 +126,19 @@ impl Ranking {
         &self.inner.channel
     }
 
-    /// The hash-tagged beginning of every key of a board, for example `{sl:b3:7}:`. The number after `b` is that of the
-    /// layout: whoever knows another one has other keys, and neither reads what the other wrote.
+    pub(super) fn searched(&self) -> &AtomicU64 {
+        &self.inner.searched
+    }
+
+    /// The hash-tagged beginning of every key of a board, for example `{sl:b3:7}:`.
     pub(super) fn base(&self, generation: BoardGenerationId) -> String {
-        format!("{{{}:b3:{generation}}}:", self.inner.prefix)
+        format!("{}{generation}}}:", self.beginning())
+    }
+
+    /// How the keys of all boards begin. The number after `b` is that of the layout: whoever knows another one has other
+    /// keys, and neither reads what the other wrote.
+    pub(super) fn beginning(&self) -> String {
+        format!("{{{}:b3:", self.inner.prefix)
     }
 
     /// Runs one script.

@@ -9,6 +9,7 @@
 //! * [`held`](Ranking::held): entries by version, for whoever compares them with Postgres;
 //! * [`publish`](Ranking::publish): what a fold changed, guarded by entry versions;
 //! * [`rebuild`](Ranking::begin_rebuild): a whole board, written aside and swapped in;
+//! * [`lost`](Ranking::search_boards): boards that no database knows;
 //! * [`beacon`](Ranking::beacon): whether the database is still the one that the boards were made from.
 
 mod around;
@@ -17,6 +18,7 @@ mod connection;
 mod gather;
 mod held;
 mod key;
+mod lost;
 mod publish;
 mod publish_many;
 mod read;
@@ -27,6 +29,7 @@ pub use beacon::ToldBeacon;
 pub use connection::{Ranking, RankingError};
 pub use held::{Held, HeldEntry};
 pub use key::SortKey;
+pub use lost::SeenBoard;
 pub use publish::{PublishOutcome, PublishedEntry};
 pub use read::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, ReadError, StandingAnswer, next_rank};
 pub use rebuild::{BoardStatus, RebuildError, RebuildToken};

@@ -119,6 +119,25 @@ pub async fn retired_generations(
     Ok(ids.into_iter().map(BoardGenerationId).collect())
 }
 
+/// Those of these generations that there are not.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn unknown_generations(
+    connection: &mut PgConnection,
+    generations: &[BoardGenerationId],
+) -> Result<Vec<BoardGenerationId>, sqlx::Error> {
+    let ids: Vec<i32> = generations.iter().map(|generation| generation.0).collect();
+    let unknown: Vec<i32> = sqlx::query_scalar(
+        "SELECT o.id FROM unnest($1::int[]) AS o (id)
+          WHERE NOT EXISTS (SELECT 1 FROM leaderboard_generations g WHERE g.id = o.id)",
+    )
+    .bind(ids)
+    .fetch_all(connection)
+    .await?;
+    Ok(unknown.into_iter().map(BoardGenerationId).collect())
+}
+
 /// Removes some of what a retired generation has left: entries, then periods, baseline and the generation itself. Its
 /// closed periods are its leaderboard's for good and stay, with their generation, which is not looked at again.
 ///
