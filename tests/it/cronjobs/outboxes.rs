@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use scoreline::aggregator::outlook::Outlook;
-use scoreline::store::outbox::{self, Glance};
 use scoreline::store::markers;
+use scoreline::store::outbox::{self, Glance};
 use sqlx::{Acquire, PgConnection};
 use tokio::time::Instant;
 
