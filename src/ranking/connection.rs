@@ -1,7 +1,8 @@
 //! The connection to the ranking Redis.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::{ErrorKind, FromRedisValue, ScriptInvocation};
@@ -63,6 +64,8 @@ struct Inner {
     arounds: Desk<Around>,
     /// How far the search for lost boards has come: Redis's cursor.
     searched: AtomicU64,
+    /// The last version that this process gave to each board. A Redis that has less has lost it.
+    given: Mutex<HashMap<BoardGenerationId, i64>>,
 }
 
 impl std::fmt::Debug for Ranking {
@@ -93,6 +96,7 @@ impl Ranking {
             standings: Desk::default(),
             arounds: Desk::default(),
             searched: AtomicU64::new(0),
+            given: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -124,6 +128,27 @@ impl Ranking {
 
     pub(super) fn channel(&self) -> &str {
         &self.inner.channel
+    }
+
+    fn all_given(&self) -> MutexGuard<'_, HashMap<BoardGenerationId, i64>> {
+        self.inner.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last version that this process gave to a board, as far as it knows; 0: none.
+    pub(super) fn given(&self, generation: BoardGenerationId) -> i64 {
+        self.all_given().get(&generation).copied().unwrap_or_default()
+    }
+
+    /// Notes that a board has at least this version.
+    pub(super) fn gave(&self, generation: BoardGenerationId, version: i64) {
+        let mut given = self.all_given();
+        let last = given.entry(generation).or_default();
+        *last = version.max(*last);
+    }
+
+    /// A board is gone, and no generation comes twice.
+    pub(super) fn forget_given(&self, generation: BoardGenerationId) {
+        self.all_given().remove(&generation);
     }
 
     pub(super) fn searched(&self) -> &AtomicU64 {

@@ -105,7 +105,7 @@ impl Ranking {
                 call.key(&target.periods).key(&target.rank).key(&target.member);
                 call.key(&target.shadow_periods).key(&target.shadow_rank).key(&target.shadow_member);
                 call.arg(target.generation.0).arg(&target.period).arg(target.entry_version).arg(self.channel());
-                call.arg(target.board_version(left));
+                call.arg(target.board_version(left)).arg(self.given(target.generation));
                 for entry in chunk {
                     place.clear();
                     if let Some(standing) = &entry.standing {
@@ -113,13 +113,16 @@ impl Ranking {
                     }
                     call.arg(entry.player_id).arg(&place);
                 }
-                under_way.push_back(async move { self.call::<i64>(&call).await });
+                under_way.push_back(async move { self.call::<(i64, i64)>(&call).await });
             }
             outcome = match under_way.next().await {
                 None => return Ok(outcome),
                 Some(written) => match written? {
-                    1 => PublishOutcome::Live,
-                    2 => PublishOutcome::Shadow,
+                    (1, version) => {
+                        self.gave(target.generation, version);
+                        PublishOutcome::Live
+                    }
+                    (2, _) => PublishOutcome::Shadow,
                     _ => return Ok(PublishOutcome::NotReady),
                 },
             };

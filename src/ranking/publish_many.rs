@@ -51,11 +51,14 @@ impl Ranking {
         };
         // What cannot be read (somebody else wrote it) is for the script to judge.
         while let Ok(Some((version, held))) = seen(&mut replies)
+            && version >= self.given(target.generation)
             && let Some(changes) = Changes::of(target, chunk, &held)
         {
             pipeline.clear();
             let left = entries.len() - written - chunk.len();
             let board = target.board_version(left).max(version + 1);
+            // Nothing is written where nothing changes.
+            let given = if changes.changed == 0 { version } else { board };
             changes.write(&mut pipeline, target, self.channel(), board);
             let next = chunks.next();
             if let Some(next) = next {
@@ -71,6 +74,7 @@ impl Ranking {
             if replies.next().is_none_or(|done| done == Value::Nil) {
                 break;
             }
+            self.gave(target.generation, given);
             written += chunk.len();
             let Some(next) = next else { break };
             chunk = next;

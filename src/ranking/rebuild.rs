@@ -124,7 +124,10 @@ impl Ranking {
         call.arg(version).arg(&token.era);
         match self.call::<i64>(&call).await? {
             0 => Err(RebuildError::Overtaken),
-            version => Ok(version),
+            version => {
+                self.gave(token.generation, version);
+                Ok(version)
+            }
         }
     }
 
@@ -254,7 +257,9 @@ impl Ranking {
             call.key(format!("{base}{name}"));
         }
         call.arg(&base);
-        self.call::<i64>(&call).await.map(drop)
+        self.call::<i64>(&call).await.map(drop)?;
+        self.forget_given(generation);
+        Ok(())
     }
 
     /// Identifies this run of the Redis server (another value means it restarted or another server took over), and the

@@ -26,7 +26,6 @@ const ANSWER_GRACE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often Postgres is asked in what state a connection comes back. More often would cost each use a round trip.
 const INSPECT_EVERY: Duration = Duration::from_secs(10);
-
 /// An answer that is overdue for so long may be a commit that waits for a stand-by: the server is asked.
 const ASK_AFTER: Duration = Duration::from_secs(2);
 /// How often the server is asked then, and how long that may take.

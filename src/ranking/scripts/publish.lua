@@ -1,16 +1,17 @@
 -- Writes what one fold changed in one period, live and into the shadow of a rebuild under way.
 -- KEYS ready, version, rebuild, periods, rank, member, shadow periods, shadow rank, shadow member
--- ARGV generation, period, entry version, channel, the least version that the board has then, then player, place, …;
---      '' instead of the place removes the entry
--- -> 0 nothing is there to write to, or a part of it was lost; 1 written to the live board; 2 written to a shadow only
+-- ARGV generation, period, entry version, channel, the least version that the board has then, the version that the
+--      caller has given it already (0: none), then player, place, …; '' instead of the place removes the entry
+-- -> {0 nothing is there to write to, or a part of it was lost; 1 the live board has it; 2 written to a shadow only,
+--     the version that this gave to the board (0: none)}
 local ready, last, rebuilding = unpack(redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]))
 if not ready and not rebuilding then
-  return 0
+  return {0, 0}
 end
 
 local version = ARGV[3]
 local players = {}
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
   players[#players + 1] = ARGV[i]
 end
 -- This is run for each published entry, so it counts elements itself and makes as few texts as it can.
@@ -23,7 +24,7 @@ local function write(periods, rank, member, shadow)
   local leaving, joining, values, gone = {}, {}, {}, {}
   local l, j, v = 0, 0, 0
   for n = 1, #players do
-    local player, place, was = players[n], ARGV[5 + 2 * n], current[n]
+    local player, place, was = players[n], ARGV[6 + 2 * n], current[n]
     local held, newer = '', true
     if was then
       -- Versions are decimal numbers without leading zeros; as text they are exact beyond 2^53. What has none was written
@@ -77,7 +78,13 @@ if rebuilding then
   write(KEYS[7], KEYS[8], KEYS[9], true)
 end
 if not ready then
-  return 2
+  return {2, 0}
+end
+-- A Redis that lacks what the caller has published (a replica that lagged has taken over) would look whole under the
+-- new version. Until the board is rebuilt it keeps its old one.
+if (tonumber(last) or 0) < tonumber(ARGV[6]) then
+  redis.call('SET', KEYS[1], 'doubtful')
+  return {rebuilding and 2 or 0, 0}
 end
 -- What was lost of the period (somebody evicts keys) would look whole with this in it: the board is to be rebuilt. A
 -- key of another type (somebody wrote there) answers with an error, which equals no number, and is as good as lost.
@@ -85,7 +92,7 @@ local held = redis.pcall('ZCARD', KEYS[5])
 if held ~= redis.pcall('HLEN', KEYS[6]) or (held == 0
     and (redis.pcall('SISMEMBER', KEYS[4], ARGV[2]) ~= 0 or redis.call('EXISTS', KEYS[4]) == 0)) then
   redis.call('SET', KEYS[1], 'doubtful')
-  return rebuilding and 2 or 0
+  return {rebuilding and 2 or 0, 0}
 end
 if write(KEYS[4], KEYS[5], KEYS[6], false) then
   -- Who watches the version (publish_many.rs) must see every change. It is the fold's, so that it never comes twice,
@@ -93,5 +100,6 @@ if write(KEYS[4], KEYS[5], KEYS[6], false) then
   local board = string.format('%.0f', math.max(last and last + 1 or 0, ARGV[5]))
   redis.call('SET', KEYS[2], board)
   redis.call('PUBLISH', ARGV[4], ARGV[1] .. ' ' .. board)
+  return {1, tonumber(board)}
 end
-return 1
+return {1, 0}

@@ -7,6 +7,7 @@ mod closing;
 mod edit_races;
 mod edits;
 mod edits_property;
+mod edits_steps;
 mod lost_boards;
 mod outboxes;
 mod partitions;

@@ -5,6 +5,7 @@ mod audited;
 mod crash;
 mod folding;
 mod history;
+mod lagging;
 mod many;
 mod merging;
 mod places;

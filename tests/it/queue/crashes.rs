@@ -171,6 +171,8 @@ async fn a_worker_with_a_longer_lease_than_others_is_not_taken_for_dead() {
     })
     .await;
     assert_eq!(beats().len(), 2);
+    rig.fill(Lane::High, 1, &payload("ok"));
+    rig.drained().await;
     worker.stop().await;
     other.stop().await;
     rig.nothing_stays_behind().await;
