@@ -1,11 +1,11 @@
-//! Rows of facts whose fold Postgres refuses though each is folded alone and the server takes other folds: they are put
-//! aside, because everything else of their shard waits behind them.
+//! Rows of facts whose fold Postgres refuses for what is in them, though each is folded alone and the server takes other
+//! folds: they are put aside, because everything else of their shard waits behind them.
 
 use std::collections::HashMap;
 
 use super::portion::Portion;
 use super::shards;
-use crate::store::failure::{Failure, classify};
+use crate::store::failure::is_of_the_rows;
 use crate::store::leases::{self, Lease};
 use crate::store::pool::Pool;
 use crate::store::{facts, write_probe};
@@ -33,7 +33,7 @@ impl Refused {
         error: &sqlx::Error,
     ) -> Result<bool, sqlx::Error> {
         let &[shard] = shards::numbers(held).as_slice() else { return Ok(false) };
-        if portion.max_facts > 1 || matches!(classify(error), Failure::Server | Failure::TooMuch) {
+        if portion.max_facts > 1 || !is_of_the_rows(error) {
             self.failing.remove(&shard);
             return Ok(false);
         }

@@ -45,6 +45,13 @@ pub fn is_read_only(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|database| database.code()).as_deref() == Some("25006")
 }
 
+/// Whether Postgres says that the rows which it was given are at fault (classes 21, 22 and 23). A right that is withdrawn,
+/// a table that is missing and whatever else fails says nothing of any row, also where other work goes on.
+pub fn is_of_the_rows(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|database| database.code());
+    code.is_some_and(|code| matches!(code.get(..2), Some("21" | "22" | "23")))
+}
+
 /// Whether a lock was not had within `lock_timeout` (`55P03`).
 pub fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|database| database.code()).as_deref() == Some("55P03")

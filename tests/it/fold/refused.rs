@@ -11,7 +11,7 @@ use super::arena::{Arena, play, stop};
 use crate::support::eventually;
 
 const REFUSE: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        RAISE EXCEPTION 'refused' USING ERRCODE = 'ZZ999';
+        RAISE EXCEPTION 'refused' USING ERRCODE = '22012';
     END $$;";
 
 #[tokio::test]
@@ -65,4 +65,29 @@ async fn a_row_is_not_at_fault_where_postgres_refuses_every_fold() {
     sqlx::raw_sql(others).execute(&mut superuser).await.unwrap();
     assert!(fail(&mut refused).await.unwrap());
     assert_eq!(arena.count("SELECT count(*) FROM score_facts WHERE shard < 0").await, 1);
+}
+
+/// Rights on another table were withdrawn for some seconds: folds that needed it failed, a fold of our own did not, and
+/// thousands of facts were put aside for nothing.
+#[tokio::test]
+async fn a_right_that_is_withdrawn_puts_no_row_aside() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON leaderboard_entries FOR EACH ROW
+                       WHEN (NEW.player_id = 'a') EXECUTE FUNCTION refuse()";
+    let mut superuser = arena.database.superuser().await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(REFUSE.replace("22012", "42501"))).execute(&mut superuser).await.unwrap();
+    sqlx::raw_sql(trigger).execute(&mut superuser).await.unwrap();
+    arena.facts(board, &[play("a", 1, 0)]).await;
+    let shard = arena.count("SELECT shard::bigint FROM score_facts").await;
+    let held: Vec<Lease> =
+        arena.shards.held().into_iter().filter(|lease| lease.name == format!("fold-{shard}")).collect();
+    let mut refused = Refused::default();
+    for _ in 0..5 {
+        let folded = fold_once(arena.pool(), &arena.rules, &held, 1).await;
+        let Err(FoldError::Postgres(error)) = folded else { panic!("{folded:?}") };
+        assert!(!refused.met(arena.pool(), &held, 1.into(), &error).await.unwrap());
+    }
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts WHERE shard >= 0").await, 1);
 }
