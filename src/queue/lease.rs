@@ -148,7 +148,7 @@ fn claimed(beat: &str) -> Option<Duration> {
 
 /// Which workers are dead: those whose beat one rescuer has itself seen unchanged for a whole lease, over contact with
 /// Redis without a gap. The longer one of its own lease and theirs counts. Times are never read from Redis, and after a
-/// gap watching begins anew: a pause of Redis or of this process makes every lease look dead (fine print 2).
+/// gap watching begins anew: a pause of Redis or of this process makes every lease look dead.
 struct Watch {
     lease: Duration,
     last_answer: Option<Instant>,

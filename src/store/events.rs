@@ -153,8 +153,8 @@ pub async fn insert_missing(
 }
 
 /// Locks the games' rows against changes of definitions until the transaction ends, and returns their definitions
-/// generations as they stand (fine print 5). A game whose row another transaction locks is missing from the answer, and so
-/// is one that does not exist: one game's long transaction stops no other game.
+/// generations as they stand. A game whose row another transaction locks is missing from the answer, and so is one that
+/// does not exist: one game's long transaction stops no other game.
 ///
 /// # Errors
 /// Whatever Postgres says.

@@ -146,7 +146,7 @@ async fn fine_print_4_nothing_is_dropped_while_something_on_its_way_may_belong_t
 }
 
 #[tokio::test]
-async fn fine_print_4_a_recompute_holds_a_month_until_it_has_read_it_and_then_has_it_in_its_baseline() {
+async fn a_recompute_holds_a_month_until_it_has_read_it_and_then_has_it_in_its_baseline() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let boards = with_history(&stage).await;
     let mut begun = Vec::new();
