@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::refused::Unfoldable;
 use super::rules::Rules;
 use super::shards::{self, Shards};
 use crate::domain::packed_facts;
@@ -38,6 +39,8 @@ pub struct BringBack<'a> {
     pub rules: &'a Rules,
     /// Which shards it is for.
     pub shards: &'a Shards,
+    /// What stays where it is, because this program has tried and could not fold it.
+    pub unfoldable: &'a Unfoldable,
     /// Told when facts are back.
     pub folders: [&'a Notify; 2],
     /// Told when markers are back.
@@ -110,8 +113,8 @@ impl BringBack<'_> {
             return Ok((walk.began.elapsed() < GOES_ON).then_some(LOOK_INTERVAL));
         };
         let definitions = self.rules.current();
-        let readable = aside.iter().filter(|(_, bytes)| can_read(&definitions, bytes)).map(|(id, _)| *id);
-        let readable: Vec<i64> = readable.collect();
+        let can_fold = |bytes: &[u8]| !self.unfoldable.has(bytes) && can_read(&definitions, bytes);
+        let readable: Vec<i64> = aside.iter().filter(|(_, bytes)| can_fold(bytes)).map(|(id, _)| *id).collect();
         if !readable.is_empty() {
             facts::bring_back(self.pool, &readable).await?;
             walk.brought = Instant::now();

@@ -1,10 +1,18 @@
 //! Rows of facts whose fold Postgres refuses for what is in them, though each is folded alone and the server takes other
-//! folds: they are put aside, because everything else of their shard waits behind them.
+//! folds: they are put aside, because everything else of their shard waits behind them. A row holds facts of many games, so
+//! it is cut into its facts first, and what is put aside is the one at fault.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::portion::Portion;
+use super::rules::Rules;
 use super::shards;
+use crate::domain::ids::GameId;
+use crate::domain::packed_facts::{self, FactPacker, PackedFacts};
+use crate::store::definitions::Definitions;
+use crate::store::facts::TakenFacts;
 use crate::store::failure::is_of_the_rows;
 use crate::store::leases::{self, Lease};
 use crate::store::pool::Pool;
@@ -12,22 +20,60 @@ use crate::store::{facts, write_probe};
 
 /// How often a row must fail alone.
 const TIMES: u32 = 3;
+/// Most rows that are remembered: eight bytes each.
+const MOST_KNOWN: usize = 100_000;
+
+/// What this process could not fold. Another one may, of another program; this one need not try again, and would for ever.
+/// Named by what is in it: ids come again in a database that went back in time.
+#[derive(Debug, Default)]
+pub struct Unfoldable(Mutex<HashSet<u64>>);
+
+impl Unfoldable {
+    /// Whether this row was put aside.
+    pub fn has(&self, row: &[u8]) -> bool {
+        self.known().contains(&name(row))
+    }
+
+    fn note(&self, row: &[u8]) {
+        let mut known = self.known();
+        if known.len() < MOST_KNOWN {
+            known.insert(name(row));
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn name(row: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    row.hash(&mut hasher);
+    hasher.finish()
+}
 
 /// What failed alone, and how often in a row.
 #[derive(Debug, Default)]
 pub struct Refused {
     failing: HashMap<i16, (i64, u32)>,
+    unfoldable: Arc<Unfoldable>,
 }
 
 impl Refused {
-    /// A fold of these leases and this portion failed. Puts the row aside that is at fault, if one is known to be; says
-    /// whether it did.
+    /// Nothing has failed yet; what is put aside is noted in `unfoldable`.
+    pub fn new(unfoldable: Arc<Unfoldable>) -> Self {
+        Self { failing: HashMap::new(), unfoldable }
+    }
+
+    /// A fold of these leases and this portion failed. Cuts the row up or puts it aside that is at fault, if one is known to
+    /// be; says whether it did.
     ///
     /// # Errors
     /// Whatever Postgres says: then the server may be at fault.
     pub async fn met(
         &mut self,
         pool: &Pool,
+        rules: &Rules,
         held: &[Lease],
         portion: Portion,
         error: &sqlx::Error,
@@ -41,16 +87,24 @@ impl Refused {
         if !self.is_at_fault(shard, row) || !write_probe::fold_and_undo(pool).await? {
             return Ok(false);
         }
+        let definitions = rules.current();
         let mut transaction = pool.begin().await?;
         if !leases::lock_and_check(&mut transaction, held).await? {
             return Ok(false);
         }
         for taken in facts::take(&mut transaction, &[shard], 1, row - 1).await? {
-            facts::set_aside(&mut transaction, &taken).await?;
-            tracing::error!(shard, facts = taken.count, %error, "a row of facts cannot be folded; put aside");
+            let single = cut_up(&definitions, &taken);
+            if single.is_empty() {
+                self.unfoldable.note(&taken.facts);
+                facts::set_aside(&mut transaction, &taken).await?;
+                tracing::error!(shard, facts = taken.count, %error, "a row of facts cannot be folded; put aside");
+                metrics::counter!(crate::telemetry::metrics::FACTS_SET_ASIDE, "role" => "cron").increment(1);
+            } else {
+                tracing::warn!(shard, facts = taken.count, %error, "a row of facts cannot be folded; cut into its facts");
+                facts::insert(&mut transaction, &single).await?;
+            }
         }
         transaction.commit().await?;
-        metrics::counter!(crate::telemetry::metrics::FACTS_SET_ASIDE, "role" => "cron").increment(1);
         self.failing.remove(&shard);
         Ok(true)
     }
@@ -64,6 +118,29 @@ impl Refused {
         *times += 1;
         *times >= TIMES
     }
+}
+
+/// The facts of a row, a row each; none when it has but one, or is not to be read.
+fn cut_up(definitions: &Definitions, row: &TakenFacts) -> Vec<PackedFacts> {
+    let facts = packed_facts::unpack(&row.facts, |generation, start| definitions.period_end(generation, start));
+    let facts = facts.ok().filter(|facts| facts.len() > 1).unwrap_or_default();
+    let held: Option<Vec<GameId>> = row.games.as_ref().map(|games| games.iter().map(|game| GameId(*game)).collect());
+    let mut rows = Vec::with_capacity(facts.len());
+    for fact in &facts {
+        let board = definitions.boards.get(&fact.generation).map(|board| board.generation.game_id);
+        let game = board.or_else(|| definitions.unreadable.get(&fact.generation).map(|board| board.game));
+        let mut packer = FactPacker::default();
+        packer.push(fact, game);
+        rows.extend(packer.finish().into_iter().map(|mut single| {
+            match &held {
+                // Whose periods did not wait, or those of all of them where it is not known whose this is.
+                Some(held) if held.is_empty() || single.games.is_empty() => single.games.clone_from(held),
+                _ => {}
+            }
+            single
+        }));
+    }
+    rows
 }
 
 #[cfg(test)]

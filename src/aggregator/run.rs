@@ -17,7 +17,7 @@ use super::outlook::Outlook;
 use super::portion::{Appetite, Portion};
 use super::publish::{Committed, Publisher};
 use super::rebuild;
-use super::refused::Refused;
+use super::refused::{Refused, Unfoldable};
 use super::rules::Rules;
 use super::shards::{self, Shards};
 use crate::config::AggregatorConfig;
@@ -75,6 +75,7 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
     let (wanted, spilled) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (wake, other_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let publisher = Publisher::new(pool.clone(), ranking.clone(), rules.clone(), shards.clone(), clock, wanted.clone());
+    let unfoldable = Arc::new(Unfoldable::default());
     let folder = Folder {
         config,
         pool: pool.clone(),
@@ -82,6 +83,7 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
         shards: shards.clone(),
         spilled: spilled.clone(),
         health,
+        unfoldable: unfoldable.clone(),
         lane: 0,
         wake: wake.clone(),
         other_wake: other_wake.clone(),
@@ -104,7 +106,8 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
         }
     };
     let (folders, publisher) = ([&*wake, &*other_wake], &*spilled);
-    let bring_back = BringBack { pool: &pool, rules: &rules, shards: &shards, folders, publisher };
+    let bring_back =
+        BringBack { pool: &pool, rules: &rules, shards: &shards, unfoldable: &unfoldable, folders, publisher };
     tokio::join!(
         folding,
         bring_back.run(&stop),
@@ -157,6 +160,7 @@ struct Folder {
     shards: Arc<Shards>,
     spilled: Arc<Notify>,
     health: Arc<FoldHealth>,
+    unfoldable: Arc<Unfoldable>,
     lane: i16,
     wake: Arc<Notify>,
     other_wake: Arc<Notify>,
@@ -169,7 +173,7 @@ impl Folder {
         let mut last_began: Option<Instant> = None;
         let mut backoff = Backoff::new(FIRST_BACKOFF, MAX_BACKOFF);
         let mut appetite = Appetite::new(self.config.fold_max_facts);
-        let mut refused = Refused::default();
+        let mut refused = Refused::new(self.unfoldable.clone());
         let mut full = false;
         let mut outlook = Outlook::default();
         while !stop.is_cancelled() {
@@ -216,7 +220,7 @@ impl Folder {
                     if classify(&error) != Failure::Server {
                         appetite.failed(&held);
                     }
-                    if let Err(error) = refused.met(&self.pool, &held, portion, &error).await {
+                    if let Err(error) = refused.met(&self.pool, &self.rules, &held, portion, &error).await {
                         tracing::debug!(%error, "it is not known whether a row of facts is at fault");
                     }
                     // A connection that broke during COMMIT leaves it open whether the fold and its marker are there.

@@ -113,6 +113,16 @@ impl Arena {
 
     /// Writes facts as a worker does: one row per shard.
     pub async fn facts(&self, generation: BoardGenerationId, plays: &[Play<'_>]) {
+        let mut connection = self.pool().acquire().await.unwrap();
+        self.facts_in(&mut connection, generation, plays).await;
+    }
+
+    pub async fn facts_in(
+        &self,
+        connection: &mut sqlx::PgConnection,
+        generation: BoardGenerationId,
+        plays: &[Play<'_>],
+    ) {
         let board = self.rules.board(generation).expect("a known board");
         let mut packer = FactPacker::default();
         for play in plays {
@@ -130,8 +140,7 @@ impl Arena {
             };
             packer.push(&fact, Some(GameId(self.game)));
         }
-        let mut connection = self.pool().acquire().await.unwrap();
-        facts::insert(&mut connection, &packer.finish()).await.unwrap();
+        facts::insert(connection, &packer.finish()).await.unwrap();
     }
 
     pub async fn raw_facts(&self, shard: i16, count: i32, oldest: Micros, bytes: Vec<u8>) {
@@ -257,9 +266,13 @@ impl Arena {
 
     /// A whole aggregator beside the steps above; stop it through the lifecycle.
     pub fn start(&self, holder: &str) -> Lifecycle {
+        self.start_with(holder, AggregatorConfig::default())
+    }
+
+    pub fn start_with(&self, holder: &str, config: AggregatorConfig) -> Lifecycle {
         let lifecycle = Lifecycle::default();
         let aggregator = Aggregator {
-            config: AggregatorConfig::default(),
+            config,
             pool: self.pool().clone(),
             ranking: Ranking::open(&self.redis.url, "sl").unwrap(),
             queue_url: self.redis.url.clone(),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use scoreline::aggregator::fold::{FoldError, fold_once};
 use scoreline::aggregator::refused::Refused;
+use scoreline::config::AggregatorConfig;
+use scoreline::domain::fact::shard_of;
 use scoreline::store::leases::Lease;
 use serde_json::json;
 
@@ -52,7 +54,7 @@ async fn a_row_is_not_at_fault_where_postgres_refuses_every_fold() {
     let fail = async |refused: &mut Refused| {
         let folded = fold_once(arena.pool(), &arena.rules, &held, 1).await;
         let Err(FoldError::Postgres(error)) = folded else { panic!("{folded:?}") };
-        refused.met(arena.pool(), &held, 1.into(), &error).await
+        refused.met(arena.pool(), &arena.rules, &held, 1.into(), &error).await
     };
     for _ in 0..5 {
         assert!(!fail(&mut refused).await.unwrap_or(false));
@@ -87,7 +89,76 @@ async fn a_right_that_is_withdrawn_puts_no_row_aside() {
     for _ in 0..5 {
         let folded = fold_once(arena.pool(), &arena.rules, &held, 1).await;
         let Err(FoldError::Postgres(error)) = folded else { panic!("{folded:?}") };
-        assert!(!refused.met(arena.pool(), &held, 1.into(), &error).await.unwrap());
+        assert!(!refused.met(arena.pool(), &arena.rules, &held, 1.into(), &error).await.unwrap());
     }
     assert_eq!(arena.count("SELECT count(*) FROM score_facts WHERE shard >= 0").await, 1);
+}
+
+/// A new process tries it once, should it be of a program that can fold it. It would come round for as long as the process
+/// lives, and its lane would be narrowed down to it each time.
+#[tokio::test]
+async fn a_row_that_is_refused_again_does_not_come_round() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON leaderboard_entries FOR EACH ROW
+                       WHEN (NEW.player_id = 'bad') EXECUTE FUNCTION refuse()";
+    let mut superuser = arena.database.superuser().await;
+    sqlx::raw_sql(REFUSE).execute(&mut superuser).await.unwrap();
+    sqlx::raw_sql(trigger).execute(&mut superuser).await.unwrap();
+    let aside = "UPDATE score_facts SET shard = -1 - shard";
+    arena.facts(board, &[play("bad", 1, 0)]).await;
+    sqlx::query(aside).execute(arena.pool()).await.unwrap();
+    let first = arena.count("SELECT id FROM score_facts").await;
+    arena.shards.release().await;
+    let cron = arena.start_with("cron", AggregatorConfig { fold_max_facts: 2, ..AggregatorConfig::default() });
+    let of_bad = "SELECT coalesce(min(id), 0) FROM score_facts WHERE shard < 0";
+    eventually("it was tried and put aside again", Duration::from_secs(60), || async {
+        arena.count(of_bad).await > first
+    })
+    .await;
+    let second = arena.count(of_bad).await;
+    // Behind it in the order in which things are brought back.
+    let with_it = |player: &String| shard_of(board, player) == shard_of(board, "bad");
+    let neighbour = (0..).map(|n| format!("p-{n}")).find(with_it).unwrap();
+    let mut quietly = arena.pool().begin().await.unwrap();
+    arena.facts_in(&mut quietly, board, &[play(&neighbour, 1, 1)]).await;
+    sqlx::query("UPDATE score_facts SET shard = -1 - shard WHERE shard >= 0").execute(&mut *quietly).await.unwrap();
+    quietly.commit().await.unwrap();
+    let folded = "SELECT count(*) FROM leaderboard_entries";
+    eventually("what is behind it is folded", Duration::from_secs(60), || async { arena.count(folded).await == 1 })
+        .await;
+    stop(cron).await;
+    assert_eq!(arena.count(of_bad).await, second);
+}
+
+/// A row holds what many games' players did in one moment.
+#[tokio::test]
+async fn of_a_row_that_postgres_refuses_only_the_fact_at_fault_is_put_aside() {
+    let arena = Arena::new().await;
+    let (board, other) = (arena.board("b", json!({})).await, arena.board("other", json!({})).await);
+    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON leaderboard_entries FOR EACH ROW
+                       WHEN (NEW.player_id = 'bad') EXECUTE FUNCTION refuse()";
+    let mut superuser = arena.database.superuser().await;
+    sqlx::raw_sql(REFUSE).execute(&mut superuser).await.unwrap();
+    sqlx::raw_sql(trigger).execute(&mut superuser).await.unwrap();
+    let players: Vec<String> = (0..40).map(|n| format!("p-{n}")).collect();
+    let mut plays: Vec<_> = players.iter().map(|player| play(player, 1, 1)).collect();
+    plays.insert(20, play("bad", 1, 0));
+    arena.facts(board, &plays).await;
+    arena.facts(other, &plays[..20]).await;
+    arena.shards.release().await;
+    let cron = arena.start_with("cron", AggregatorConfig { fold_max_facts: 4, ..AggregatorConfig::default() });
+    let folded = "SELECT count(*) FROM leaderboard_entries";
+    eventually("all others are folded", Duration::from_secs(60), || async { arena.count(folded).await == 60 }).await;
+    eventually("it is put aside", Duration::from_secs(60), || async {
+        arena.count("SELECT count(*) FROM score_facts WHERE shard >= 0").await == 0
+    })
+    .await;
+    stop(cron).await;
+    assert_eq!(arena.count("SELECT sum(fact_count)::bigint FROM score_facts").await, 1);
+    assert_eq!(
+        arena.count("SELECT count(*) FROM score_facts WHERE games = (SELECT array_agg(id) FROM games)").await,
+        1
+    );
 }
