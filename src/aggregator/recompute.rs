@@ -10,6 +10,7 @@
 //!
 //! A crash anywhere goes on from what was committed. Retention leaves the months alone that a build has still to read.
 
+mod go_live;
 mod take_over;
 
 use std::collections::BTreeSet;
@@ -34,13 +35,10 @@ use crate::store::baseline::{self, Covered};
 use crate::store::event_scan::{self, GameScan, Pace, ScanKey, StoredEvent};
 use crate::store::fold_periods::Place;
 use crate::store::recompute_steps::{self as steps, Building};
-use crate::store::swap::{self, Swap};
 use crate::store::{facts, final_periods, outbox, partitions};
 
 /// Events looked at in one chunk, and in one transaction.
 const CHUNK: i64 = 5_000;
-/// Entries removed in one transaction where a period has become final meanwhile.
-const REMOVED_AT_ONCE: i64 = 5_000;
 /// Rows of the baseline taken over in one transaction.
 const BASELINE_CHUNK: i64 = 2_000;
 /// The scan rests while more facts than this wait: workers' facts queue behind them, a fifth of a second on two quiet
@@ -336,52 +334,6 @@ impl<'a> Builder<'a> {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-    }
-
-    /// Step 4. Nothing has to happen after it: final periods are read from the generation that counted them.
-    async fn swap(&self) -> Result<Outcome, JobError> {
-        let generation = &self.building.generation;
-        loop {
-            let mut transaction = self.tenure.begin().await?;
-            match swap::swap(&mut transaction, generation, self.context.clock.now()).await? {
-                Swap::Done => {
-                    transaction.commit().await?;
-                    crash_point("recompute::after_swap");
-                    (self.context.directory_changed)();
-                    return Ok(Outcome::Live);
-                }
-                Swap::Superseded => return Ok(Outcome::Superseded),
-                Swap::InTheWay if self.context.stop.is_cancelled() => return Ok(Outcome::Stopped),
-                Swap::InTheWay => {
-                    transaction.rollback().await?;
-                    if !self.clear_the_way().await? {
-                        return Ok(Outcome::Stopped);
-                    }
-                    let mut transaction = self.tenure.begin().await?;
-                    let periods = swap::make_way(&mut transaction, generation).await?;
-                    transaction.commit().await?;
-                    // Nobody reads them; a crash here leaves them to the next rebuild, with which another attempt begins.
-                    for period in &periods {
-                        self.context.ranking.remove_period(generation.id, period).await?;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Removes the entries of periods that became final meanwhile, chunk by chunk. `false`: the process stops.
-    async fn clear_the_way(&self) -> Result<bool, JobError> {
-        while !self.context.stop.is_cancelled() {
-            let mut transaction = self.tenure.begin().await?;
-            let removed =
-                final_periods::remove_some_entries(&mut transaction, self.building.generation.id, REMOVED_AT_ONCE)
-                    .await?;
-            transaction.commit().await?;
-            if removed == 0 {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

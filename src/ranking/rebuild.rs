@@ -20,6 +20,7 @@ use crate::domain::ranking_key::{VersionedStanding, write_place};
 static BEGIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_begin.lua")));
 static WRITE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_write.lua")));
 static SWAP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_swap.lua")));
+static RAISE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/raise_version.lua")));
 static ABORT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_abort.lua")));
 static REMOVE_PERIOD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/remove_period.lua")));
 static REMOVE_BOARD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/remove_board.lua")));
@@ -129,6 +130,21 @@ impl Ranking {
                 Ok(version)
             }
         }
+    }
+
+    /// Gives a board this version, or more when Redis has more, and announces it. `false`: it is not there, or Redis has lost
+    /// a part of it; a rebuild gives it a later one.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn raise_version(&self, generation: BoardGenerationId, version: i64) -> Result<bool, RankingError> {
+        let base = self.base(generation);
+        let mut call = RAISE.prepare_invoke();
+        call.key(format!("{base}ready")).key(format!("{base}version"));
+        call.arg(version).arg(generation.0).arg(self.channel()).arg(self.given(generation));
+        let raised: i64 = self.call(&call).await?;
+        self.gave(generation, raised);
+        Ok(raised > 0)
     }
 
     /// Gives a rebuild up, so that the next need not wait for its token to expire.

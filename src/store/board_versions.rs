@@ -28,6 +28,23 @@ pub async fn note(transaction: &mut PgConnection, boards: &[i32], version: i64) 
     Ok(())
 }
 
+/// Whether another generation of its leaderboard has been shown under a later version than this one has.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn is_behind(pool: &Pool, board: BoardGenerationId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM leaderboard_generations mine
+                          JOIN leaderboard_generations g ON g.leaderboard_id = mine.leaderboard_id AND g.id <> mine.id
+                          JOIN board_versions v ON v.generation_id = g.id
+                         WHERE mine.id = $1
+                           AND v.version >= coalesce((SELECT version FROM board_versions WHERE generation_id = $1), 0))",
+    )
+    .bind(board.0)
+    .fetch_one(pool)
+    .await
+}
+
 /// Issues the version of a board that is built anew: more than any generation of its leaderboard ever had.
 ///
 /// # Errors

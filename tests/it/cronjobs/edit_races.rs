@@ -8,13 +8,15 @@ use scoreline::aggregator::baseline::{Step, fold_chunk};
 use scoreline::aggregator::close_periods::close_due;
 use scoreline::aggregator::retention::drop_old_months;
 use scoreline::domain::board::LeaderboardSpec;
+use scoreline::domain::fact::fact_of;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::month::Month;
+use scoreline::domain::packed_facts::FactPacker;
 use scoreline::store::audit_log::Actor;
 use scoreline::store::event_scan::{self, Pace, ScanKey};
 use scoreline::store::leaderboards::{self, Applied, ApplyError};
 use scoreline::store::recompute::{self, ChangeError};
-use scoreline::store::{baseline, partitions};
+use scoreline::store::{baseline, facts, partitions};
 use serde_json::{Value, json};
 
 use super::stage::{Stage, at};
@@ -212,4 +214,41 @@ async fn a_chunk_of_a_scan_is_bounded_in_bytes() {
     let chunk = event_scan::next_of_game(&mut connection, &scan, ScanKey::before(stage.game)).await.unwrap();
     assert_eq!((chunk.events.len(), chunk.looked_at), (9, 9));
     assert_eq!(chunk.reached, chunk.events.iter().map(event_scan::StoredEvent::key).max());
+}
+
+/// What players saw until the swap goes on being counted while it waits, and the new definition has nothing of it.
+#[tokio::test]
+async fn the_version_does_not_go_back_when_an_edit_is_swapped_in() {
+    let stage = Stage::new("2026-11-23T12:00:00Z").await;
+    let before = stage.live("b", json!({})).await;
+    stage.accept(&[stage.event("a", 5, "2026-11-23T10:00:00Z")]).await;
+    stage.fold().await;
+    let applied = stage.apply(&Stage::spec("b", json!({"event_type": "other"})), false).await.unwrap();
+    assert_eq!(applied, Applied::Recomputing);
+    let (after, _) = stage.newest("b").await;
+    let mut gate = stage.pool().begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM games FOR UPDATE").execute(&mut *gate).await.unwrap();
+    let shown = async || -> i64 {
+        sqlx::query_scalar("SELECT version FROM board_versions WHERE generation_id = $1")
+            .bind(before.generation.id.0)
+            .fetch_one(stage.pool())
+            .await
+            .unwrap()
+    };
+    let playing = async {
+        somebody_waits(&stage).await;
+        // By now the new board has its version. That of a fold may be a second behind the clock, or not at all.
+        let made = stage.ranking.version(after).await.unwrap().unwrap();
+        let now = "SELECT setval('entry_version', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)";
+        stage.count(now).await;
+        let mut packer = FactPacker::default();
+        let event = stage.event("a", 9, "2026-11-23T11:00:00Z");
+        packer.push(&fact_of(&before, &event.occurrence()).unwrap(), Some(stage.game));
+        facts::insert(&mut *stage.pool().acquire().await.unwrap(), &packer.finish()).await.unwrap();
+        eventually("it counts by what players see", SOON, async || shown().await > made).await;
+        gate.rollback().await.unwrap();
+    };
+    tokio::join!(stage.build(after), playing);
+    let version = stage.ranking.version(after).await.unwrap().unwrap();
+    assert!(version > shown().await, "{version} follows {}", shown().await);
 }

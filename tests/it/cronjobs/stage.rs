@@ -57,7 +57,7 @@ pub struct Happening {
 }
 
 impl Happening {
-    fn occurrence(&self) -> Occurrence<'_> {
+    pub fn occurrence(&self) -> Occurrence<'_> {
         Occurrence {
             event_id: self.event_id,
             event_type: &self.event_type,
