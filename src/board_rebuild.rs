@@ -4,7 +4,7 @@
 use crate::beacon::{self, BeaconError};
 use crate::domain::board::Order;
 use crate::domain::ids::BoardGenerationId;
-use crate::ranking::{Ranking, RankingError, RebuildError, RebuildToken};
+use crate::ranking::{Ranking, RankingError, RebuildError, RebuildToken, Still};
 use crate::store::pool::Pool;
 use crate::store::{board_versions, entries};
 use crate::telemetry::metrics as names;
@@ -99,7 +99,7 @@ async fn write_and_swap(
     // takes it away after this look finds all that was written, here or on the board.
     let still = entries::published_periods(pool, generation.0).await?;
     for gone in periods.iter().filter(|period| !still.contains(period)) {
-        ranking.remove_period(generation, &gone.1).await?;
+        ranking.remove_period(generation, &gone.1, Still::Rebuilding(token)).await?;
     }
     let version = finish(pool, ranking, token, generation).await?;
     Ok(Rebuilt { periods: periods.len() as u64, entries: written, version })

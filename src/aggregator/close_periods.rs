@@ -15,6 +15,7 @@ use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::domain::low_water::{Closing, Hold, LowWater};
 use crate::domain::period::Period;
 use crate::lifecycle::crash_point;
+use crate::ranking::Still;
 use crate::store::period_closing::{self as periods, DuePeriod};
 use crate::store::{definitions, fold_periods};
 
@@ -208,6 +209,8 @@ pub async fn unpublish_closed(context: &Context, tenure: &Tenure) -> Result<u64,
     let (mut removed, mut failures, mut last) = (0, 0, Ok(()));
     let mut after = (Micros::EPOCH, i64::MIN);
     while !context.stop.is_cancelled() && failures < REDIS_IS_AWAY {
+        // Before Postgres is asked: one that has gone back since may have them open.
+        let era = context.ranking.era().await?;
         let due = {
             let mut connection = context.pool.acquire().await?;
             periods::to_unpublish(&mut connection, now.plus_seconds(-keep), after).await?
@@ -215,7 +218,7 @@ pub async fn unpublish_closed(context: &Context, tenure: &Tenure) -> Result<u64,
         let Some((id, _, _, closed_at)) = due.last() else { break };
         after = (*closed_at, *id);
         for (id, generation, period, _) in due {
-            match unpublish(context, tenure, id, generation, &period).await {
+            match unpublish(context, tenure, id, generation, &period, &era).await {
                 Ok(()) => (removed, failures) = (removed + 1, 0),
                 Err(JobError::Ranking(error)) => {
                     tracing::warn!(period = id, %generation, %error, "a closed period stays in Redis for now");
@@ -238,13 +241,14 @@ async fn unpublish(
     id: i64,
     generation: BoardGenerationId,
     period: &Period,
+    era: &str,
 ) -> Result<(), JobError> {
     // Redis first: if the record is not written, the keys are removed again, which does nothing.
-    context.ranking.remove_period(generation, period).await?;
+    context.ranking.remove_period(generation, period, Still::InEra(era)).await?;
     let mut transaction = tenure.begin().await?;
     periods::mark_unpublished(&mut transaction, id, context.clock.now()).await?;
     transaction.commit().await?;
     // A rebuild that began between the two may have brought it back.
-    context.ranking.remove_period(generation, period).await?;
+    context.ranking.remove_period(generation, period, Still::InEra(era)).await?;
     Ok(())
 }

@@ -32,4 +32,4 @@ pub use key::SortKey;
 pub use lost::SeenBoard;
 pub use publish::{PublishOutcome, PublishedEntry};
 pub use read::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, ReadError, StandingAnswer, next_rank};
-pub use rebuild::{BoardStatus, RebuildError, RebuildToken};
+pub use rebuild::{BoardStatus, RebuildError, RebuildToken, Still};

@@ -38,6 +38,15 @@ pub struct RebuildToken {
     era: String,
 }
 
+/// What a removal depends on that was decided some time ago: whoever was frozen meanwhile must not act on it.
+#[derive(Debug, Clone, Copy)]
+pub enum Still<'a> {
+    /// The board is of this era ([`Ranking::era`]). In another one the period may be open.
+    InEra(&'a str),
+    /// This rebuild is under way.
+    Rebuilding(&'a RebuildToken),
+}
+
 /// What Redis holds of a board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BoardStatus {
@@ -245,11 +254,17 @@ impl Ranking {
         Ok(version.filter(|_| ready.is_some()))
     }
 
-    /// Removes the keys of a closed period that Postgres answers for from now on. Says whether there were any.
+    /// Removes the keys of a closed period that Postgres answers for from now on. Says whether there were any: none is
+    /// touched if what this was decided on does not stand any more.
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn remove_period(&self, generation: BoardGenerationId, period: &Period) -> Result<bool, RankingError> {
+    pub async fn remove_period(
+        &self,
+        generation: BoardGenerationId,
+        period: &Period,
+        still: Still<'_>,
+    ) -> Result<bool, RankingError> {
         let base = self.base(generation);
         let name = period_name(period);
         let (rank, member) = period_keys(&base, &name);
@@ -258,7 +273,12 @@ impl Ranking {
         let mut call = REMOVE_PERIOD.prepare_invoke();
         call.key(format!("{base}version")).key(format!("{base}periods")).key(rank).key(member);
         call.key(format!("{base}shadow:periods")).key(shadow_rank).key(shadow_member).key(removed);
-        call.arg(name).arg(generation.0).arg(self.channel());
+        // A board that is not there has no era; what a rebuild has written of it may go.
+        let (what, stands, or_nothing) = match still {
+            Still::InEra(era) => ("era", era, 1),
+            Still::Rebuilding(token) => ("rebuild", token.token.as_str(), 0),
+        };
+        call.key(format!("{base}{what}")).arg(name).arg(generation.0).arg(self.channel()).arg(stands).arg(or_nothing);
         Ok(self.call::<i64>(&call).await? == 1)
     }
 
@@ -285,6 +305,14 @@ impl Ranking {
         pipeline.cmd("INFO").arg("server").get(self.beacon_key());
         let (info, told): (String, Option<String>) = self.pipe(&pipeline).await?;
         Ok((run_id_of(&info), era_of(told)))
+    }
+
+    /// The database's era: since when it has not gone back, as far as Redis knows. To be asked before what is decided in it.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn era(&self) -> Result<String, RankingError> {
+        Ok(era_of(Some(self.beacon_text().await?)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Notices from Redis, as hints: whoever waits for one also looks by itself from time to time.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -13,6 +14,10 @@ use crate::redis_connection::{Connection, Timeouts};
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// A subscription that hears nothing is asked for a sign of life this often: a dead peer sends nothing either.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a new era has begun, should its notice have been lost: nothing comes after it that would
+/// tell.
+const ERA_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a subscriber is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +52,39 @@ impl BoardNotice {
     }
 }
 
+/// Who listens to the boards, and the era that it knows of.
+struct Ear<F> {
+    heard: F,
+    era: Option<String>,
+}
+
+impl<F: FnMut(BoardNotice)> Ear<F> {
+    fn hear(&mut self, notice: &Notice<'_>) {
+        let notice = match notice {
+            Notice::Subscribed => BoardNotice::Unknown,
+            Notice::Message(text) => {
+                if let Some(era) = text.strip_prefix("era ") {
+                    self.era = Some(era.to_owned());
+                }
+                BoardNotice::parse(text)
+            }
+        };
+        (self.heard)(notice);
+    }
+
+    /// Redis says which era it is.
+    fn saw(&mut self, era: String) {
+        let before = self.era.replace(era);
+        if before.is_some() && before != self.era {
+            (self.heard)(BoardNotice::Era);
+        }
+    }
+}
+
+fn lock<F>(ear: &Mutex<Ear<F>>) -> MutexGuard<'_, Ear<F>> {
+    ear.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Listens on `channel` of the Redis at `url` until `stop`, subscribing again whenever the connection is lost.
 ///
 /// # Errors
@@ -64,12 +102,24 @@ pub async fn listen(
 
 impl Ranking {
     /// Tells of every board whose version changed, and of everything that concerns all of them, until `stop`.
-    pub async fn listen(&self, stop: CancellationToken, mut heard: impl FnMut(BoardNotice) + Send) {
-        let mut parse = |notice: Notice<'_>| match notice {
-            Notice::Subscribed => heard(BoardNotice::Unknown),
-            Notice::Message(text) => heard(BoardNotice::parse(text)),
-        };
-        listen_with(self.connection(), self.channel(), stop, &mut parse).await;
+    pub async fn listen(&self, stop: CancellationToken, heard: impl FnMut(BoardNotice) + Send) {
+        let ear = Mutex::new(Ear { heard, era: None });
+        let mut hear = |notice: Notice<'_>| lock(&ear).hear(&notice);
+        tokio::select! {
+            () = listen_with(self.connection(), self.channel(), stop, &mut hear) => {}
+            () = self.look_at_eras(&ear) => {}
+        }
+    }
+
+    /// Looks each second, for ever.
+    async fn look_at_eras(&self, ear: &Mutex<Ear<impl FnMut(BoardNotice)>>) {
+        loop {
+            // While Redis is away it has no new era either.
+            if let Ok(Some(told)) = self.beacon().await {
+                lock(ear).saw(told.era);
+            }
+            tokio::time::sleep(ERA_INTERVAL).await;
+        }
     }
 }
 

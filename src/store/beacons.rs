@@ -4,6 +4,7 @@
 use sqlx::Error;
 use uuid::Uuid;
 
+use crate::store::failure::is_not_shown;
 use crate::store::pool::Pool;
 
 /// A mark in the database's history.
@@ -28,8 +29,9 @@ pub async fn write(pool: &Pool) -> Result<Beacon, Error> {
          VALUES (gen_random_uuid(), left(pg_walfile_name(pg_current_wal_lsn()), 8)) RETURNING sequence, mark",
     );
     let (sequence, mark) = match on_this_timeline.fetch_one(pool).await {
-        // A hosted server that does not show its log: there the mark alone has to do.
-        Err(Error::Database(_)) => {
+        // A hosted server that does not show its log: there the mark alone has to do. Not where it fails otherwise: a stand-by
+        // that is just being promoted cannot say its timeline, and would pass for the server that it follows.
+        Err(error) if is_not_shown(&error) => {
             sqlx::query_as(
                 "INSERT INTO beacons (mark, timeline) VALUES (gen_random_uuid(), '') RETURNING sequence, mark",
             )
@@ -51,7 +53,7 @@ pub async fn stands(pool: &Pool, beacon: &Beacon) -> Result<bool, Error> {
                                                 AND timeline IN (left(pg_walfile_name(pg_current_wal_lsn()), 8), ''))",
     );
     match on_this_timeline.bind(beacon.sequence).bind(beacon.mark).fetch_one(pool).await {
-        Err(Error::Database(_)) => {
+        Err(error) if is_not_shown(&error) => {
             sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM beacons WHERE sequence = $1 AND mark = $2)")
                 .bind(beacon.sequence)
                 .bind(beacon.mark)

@@ -57,6 +57,13 @@ pub fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|database| database.code()).as_deref() == Some("55P03")
 }
 
+/// Whether the server does not show what was asked for, to this role or to anybody (`42501`, `42883`, `0A000`). It will not
+/// later either; what fails for any other reason may be answered the next time.
+pub fn is_not_shown(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|database| database.code());
+    matches!(code.as_deref(), Some("42501" | "42883" | "0A000"))
+}
+
 /// Whether no wait can mend it: a setting names something that this program cannot do at all.
 pub fn can_never_work(error: &sqlx::Error) -> bool {
     match error {

@@ -3,6 +3,7 @@
 use super::{Builder, Outcome};
 use crate::aggregator::tenure::JobError;
 use crate::lifecycle::crash_point;
+use crate::ranking::Still;
 use crate::store::swap::{self, Swap};
 use crate::store::{board_versions, final_periods};
 
@@ -46,12 +47,13 @@ impl Builder<'_> {
                     if !self.clear_the_way().await? {
                         return Ok(Outcome::Stopped);
                     }
+                    let era = self.context.ranking.era().await?;
                     let mut transaction = self.tenure.begin().await?;
                     let periods = swap::make_way(&mut transaction, generation).await?;
                     transaction.commit().await?;
                     // Nobody reads them; a crash here leaves them to the next rebuild, with which another attempt begins.
                     for period in &periods {
-                        self.context.ranking.remove_period(generation.id, period).await?;
+                        self.context.ranking.remove_period(generation.id, period, Still::InEra(&era)).await?;
                     }
                 }
             }

@@ -1,6 +1,10 @@
--- Removes a closed period's keys.
--- KEYS version, periods, rank, member, shadow periods, shadow rank, shadow member, shadow removed
--- ARGV period, generation, channel
+-- Removes a closed period's keys, if what it was decided on still stands.
+-- KEYS version, periods, rank, member, shadow periods, shadow rank, shadow member, shadow removed, what it depends on
+-- ARGV period, generation, channel, what has to stand there, whether nothing does as well (1, 0)
+local stands = redis.call('GET', KEYS[9])
+if stands ~= ARGV[4] and (stands or ARGV[5] == '0') then
+  return 0
+end
 redis.call('UNLINK', KEYS[6], KEYS[7], KEYS[8])
 redis.call('SREM', KEYS[5], ARGV[1])
 if redis.call('SREM', KEYS[2], ARGV[1]) == 0 then

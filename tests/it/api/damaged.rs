@@ -145,19 +145,35 @@ async fn a_period_that_clean_up_removed_is_not_answered_as_an_empty_one() {
 #[tokio::test]
 async fn what_a_restored_postgres_has_lost_is_not_waited_for() {
     let world = World::new().await;
+    shows_what_is_lost_until(&world, async || world.begin_era().await).await;
+}
+
+/// A notice is a hint: who heard none would wait for ever.
+#[tokio::test]
+async fn what_a_restored_postgres_has_lost_is_not_waited_for_without_a_notice() {
+    let world = World::new().await;
+    world.begin_era().await;
+    shows_what_is_lost_until(&world, async || {
+        let told = format!("2 {} of-another-postgres", uuid::Uuid::new_v4().simple());
+        redis::cmd("SET").arg("sl:beacon").arg(told).exec(&mut world.redis.connection()).unwrap();
+    })
+    .await;
+}
+
+async fn shows_what_is_lost_until(world: &World, goes_back: impl AsyncFn()) {
     let game = world.game("demo").await;
     let generation = world.board(&game, board("global")).await;
-    let stored = period(&world, generation).await;
+    let stored = period(world, generation).await;
     world.store(generation, stored, &[("kept", 1), ("lost", 2)]).await;
-    lose(&world, generation, &["ready"]);
+    lose(world, generation, &["ready"]);
     assert_eq!(world.get(&format!("{BASE}/lost"), Some(&game.client)).await.status, StatusCode::OK);
     // Restored from a backup that lacks what was shown, and by now too large to be answered from Postgres.
     sqlx::query("DELETE FROM leaderboard_entries WHERE player_id = 'lost'").execute(&world.db.pool).await.unwrap();
-    store_many(&world, &stored).await;
+    store_many(world, &stored).await;
     world.make_ready(generation).await;
     let reads = async |status: u16| world.get(&format!("{BASE}/p-1"), Some(&game.client)).await.status == status;
     eventually("it waits for what was shown", Duration::from_secs(5), async || reads(503).await).await;
-    world.begin_era().await;
+    goes_back().await;
     eventually("it does no longer", Duration::from_secs(5), async || reads(200).await).await;
 }
 

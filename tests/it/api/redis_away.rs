@@ -85,7 +85,7 @@ async fn a_redis_that_went_back_shows_no_older_board() {
     let shown = world.get(path, Some(&game.client)).await;
     assert_eq!((shown.players().len(), version(&shown)), (2, before + 1));
     // A replica that lagged takes over: it has neither b nor the version.
-    world.ranking.remove_period(generation, &Period::WHOLE).await.unwrap();
+    world.ranking.remove_period(generation, &Period::WHOLE, scoreline::ranking::Still::InEra("")).await.unwrap();
     world.publish(generation, EPOCH, 1, &[("a", 3)]).await;
     redis::cmd("SET").arg(&key).arg(before).exec(&mut redis).unwrap();
     let until = std::time::Instant::now() + Duration::from_millis(1_500);

@@ -4,12 +4,14 @@
 use scoreline::aggregator::history::History;
 use scoreline::aggregator::rebuild::check_boards;
 use scoreline::domain::ids::BoardGenerationId;
-use scoreline::ranking::BoardStatus;
 use scoreline::ranking::subscription::BoardNotice;
+use scoreline::ranking::{BoardStatus, Still};
+use scoreline::store::beacons::{self, Beacon};
 use scoreline::store::standings::small_board;
 use serde_json::json;
 
 use super::arena::{Arena, play, seconds};
+use crate::support::look_again;
 
 /// What a backup keeps of the tables that a fold writes.
 const BACK_UP: &str = "
@@ -89,7 +91,7 @@ async fn the_same_number_of_beacons_is_not_the_same_history() {
     run(&arena, GO_BACK).await;
     // The restored database writes as many, and more, before anybody looks.
     for _ in 0..3 {
-        scoreline::store::beacons::write(arena.pool()).await.unwrap();
+        beacons::write(arena.pool()).await.unwrap();
     }
     attest().await.unwrap();
     assert_eq!(arena.ranking.beacon().await.unwrap(), Some(told), "what does not stand is not covered up");
@@ -106,6 +108,45 @@ async fn a_promotion_makes_every_board_doubtful() {
     run(&arena, "UPDATE beacons SET timeline = '00000000'").await;
     look(&arena).await;
     assert_eq!(status(&arena, board).await, BoardStatus::Doubtful);
+}
+
+/// A stand-by that is just being promoted does not say its timeline. It has the beacon, and may lack what came after it.
+#[tokio::test]
+async fn who_does_not_say_its_timeline_for_now_is_not_taken_for_who_has_none() {
+    let arena = Arena::new().await;
+    two_days(&arena).await;
+    run(&arena, "UPDATE beacons SET timeline = '00000000'").await;
+    let known = arena.ranking.beacon().await.unwrap().unwrap();
+    let beacon = Beacon { sequence: known.sequence, mark: known.mark };
+    let mut gate = arena.pool().begin().await.unwrap();
+    sqlx::query("LOCK TABLE beacons").execute(&mut *gate).await.unwrap();
+    let mut superuser = arena.database.superuser().await;
+    let failing = async {
+        let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%walfile%'";
+        while sqlx::query_scalar::<_, i64>(cancel).fetch_one(&mut superuser).await.unwrap() == 0 {
+            look_again().await;
+        }
+        gate.rollback().await.unwrap();
+    };
+    let (stands, ()) = tokio::join!(beacons::stands(arena.pool(), &beacon), failing);
+    assert!(stands.is_err(), "{stands:?}");
+}
+
+/// A cron that was frozen while Postgres was restored thaws: the period that it takes for closed long ago is open.
+#[tokio::test]
+async fn who_was_frozen_while_the_database_went_back_takes_no_period_away() {
+    let arena = Arena::new().await;
+    let board = two_days(&arena).await;
+    let era = arena.ranking.era().await.unwrap();
+    run(&arena, "UPDATE beacons SET timeline = '00000000'").await;
+    look(&arena).await;
+    arena.rebuild(board).await;
+    let period = arena.rules.board(board).unwrap().schedule.period_at(seconds(0));
+    assert!(!arena.ranking.remove_period(board, &period, Still::InEra(&era)).await.unwrap());
+    assert_eq!(day(&arena, board, 0).await, [(1, "a".into(), 5)]);
+    let era = arena.ranking.era().await.unwrap();
+    assert!(arena.ranking.remove_period(board, &period, Still::InEra(&era)).await.unwrap());
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use scoreline::domain::board::Order;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::period::Period;
 use scoreline::domain::ranking_key::{Standing, VersionedStanding};
-use scoreline::ranking::{BoardStatus, PublishOutcome, PublishedEntry, Ranking, RebuildError};
+use scoreline::ranking::{BoardStatus, PublishOutcome, PublishedEntry, Ranking, RebuildError, Still};
 use serde_json::json;
 
 use super::arena::{Arena, play, seconds, stop};
@@ -208,8 +208,8 @@ async fn a_closed_period_and_a_retired_board_leave_nothing_behind() {
     arena.score(board, &[play("a", 1, 0), play("a", 1, 86_400)]).await;
     let start = arena.rules.board(board).unwrap().schedule.period_at(seconds(0));
     let version = arena.ranking.version(board).await.unwrap();
-    assert!(arena.ranking.remove_period(board, &start).await.unwrap());
-    assert!(!arena.ranking.remove_period(board, &start).await.unwrap());
+    assert!(arena.ranking.remove_period(board, &start, Still::InEra("")).await.unwrap());
+    assert!(!arena.ranking.remove_period(board, &start, Still::InEra("")).await.unwrap());
     assert_eq!(arena.ranking.version(board).await.unwrap(), version.map(|v| v + 1));
     assert_eq!(arena.redis_state(board).keys().filter(|k| k.ends_with(":rank")).count(), 1);
     // A rebuild does not bring back what Postgres answers for.
@@ -249,7 +249,7 @@ async fn a_rebuild_does_not_bring_back_a_period_that_left_redis_while_it_wrote()
         });
         leaving.join().unwrap();
     };
-    arena.ranking.remove_period(board, &closed).await.unwrap();
+    arena.ranking.remove_period(board, &closed, Still::InEra("")).await.unwrap();
     rebuild_board(arena.pool(), &arena.ranking, board, Order::Descending, leave).await.unwrap();
     assert!(left);
     let state = arena.redis_state(board);
