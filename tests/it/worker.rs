@@ -81,9 +81,14 @@ impl Bench {
     }
 
     async fn start_worker_with(&self, settings: &[&str], pool: Pool) {
+        self.start_worker_apart(settings, pool, &self.lifecycle).await;
+    }
+
+    /// Its writers hear of a stop from `writers`.
+    async fn start_worker_apart(&self, settings: &[&str], pool: Pool, writers: &Lifecycle) {
         let config = Settings::parse_from([&["test"], settings].concat()).worker;
         let health = Arc::clone(&self.health);
-        let persist_events = PersistEvents::start(&config, pool, "q0", health, &self.lifecycle).await.unwrap();
+        let persist_events = PersistEvents::start(&config, pool, "q0", health, writers).await.unwrap();
         let grace = Duration::from_secs(2);
         let options = WorkerOptions { grace, retry: impatient, ..WorkerOptions::default() };
         tokio::spawn(run_worker(self.queue.clone(), options, Jobs { persist_events }, self.lifecycle.clone()));

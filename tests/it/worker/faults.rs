@@ -43,6 +43,7 @@ async fn fine_print_12_a_stored_row_that_no_worker_remembers_is_no_fault_of_its_
     bench.drained().await;
     assert_eq!((bench.events().await, bench.facts().await.len()), (1, 1));
     assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 0);
+    bench.nothing_was_charged().await;
 }
 
 #[tokio::test]
@@ -58,6 +59,7 @@ async fn fine_print_12_a_connection_that_ends_within_a_transaction_is_nobodys_fa
     bench.drained().await;
     assert_eq!((bench.events().await, bench.facts().await.len()), (1, 1));
     assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 0);
+    bench.nothing_was_charged().await;
 }
 
 #[tokio::test]
@@ -145,6 +147,24 @@ async fn point_11_what_a_stopping_worker_could_not_store_goes_back_to_the_queue(
     bench.drained().await;
     assert_eq!((bench.events().await, bench.facts().await.len()), (1, 1));
     assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 0);
+}
+
+/// Before the worker signs off, so that what they say of the job counts.
+#[tokio::test]
+async fn point_11_writers_that_stop_let_go_of_what_they_could_not_store() {
+    let mut bench = Bench::new().await;
+    let away = sqlx::postgres::PgPoolOptions::new().connect(&bench.database.url).await.unwrap();
+    let writers = Lifecycle::default();
+    bench.start_worker_apart(&[], away.clone().into(), &writers).await;
+    away.close().await;
+    bench.push("unstored", &job(1, &[event(1, "p-1", r#"{"score":5}"#)])).await;
+    eventually("it is in hand", SOON, || async { bench.queue.status().await.unwrap().held() == 1 }).await;
+    writers.hard.cancel();
+    eventually("it has been let go", SOON, || async { bench.queue.status().await.unwrap().held() == 0 }).await;
+    bench.replace_worker().await;
+    bench.drained().await;
+    assert_eq!((bench.events().await, bench.facts().await.len()), (1, 1));
+    bench.nothing_was_charged().await;
 }
 
 #[tokio::test]
