@@ -22,6 +22,8 @@ async fn fine_print_16_a_batch_that_was_only_over_a_limit_is_not_remembered() {
     let body = batch(5, "p").to_string();
     for _ in 0..2 {
         door.send(SERVER, &keyed, body.as_bytes()).await.refused(429, "events_over_limit");
+        let kept: Vec<String> = ::redis::cmd("KEYS").arg("*idem*").query(&mut redis.connection()).unwrap();
+        assert_eq!(kept, Vec::<String>::new());
     }
     // As if the minute had passed.
     let limit = "{sl:q0}:limit:player:1:p";
@@ -176,6 +178,8 @@ async fn a_repeat_queues_what_was_over_a_limit_under_the_same_batch() {
     let jobs: Vec<String> = ::redis::cmd("HKEYS").arg("{sl:q0}:jobs").query(&mut redis.connection()).unwrap();
     let batch_id = first.body["batch_id"].as_str().unwrap();
     assert!(jobs.len() == 2 && jobs.iter().all(|id| id.contains(batch_id)), "{jobs:?}");
+    let later = format!("-{batch_id}.10@");
+    assert_eq!(jobs.iter().filter(|id| id.contains(&later)).count(), 1, "no clock makes one id of both: {jobs:?}");
 }
 
 #[tokio::test]
@@ -254,7 +258,9 @@ async fn a_receipt_is_told_before_anything_is_refused() {
         settings.limits.rate_limit_requests = 4;
         settings.queue.queue_max_jobs = 3;
         settings.queue.queue_game_share = 100;
-        let door = door::open_with(settings, door::directory(door::game(1, "demo", Some(10), None))).await;
+        let open =
+            async || door::open_with(settings.clone(), door::directory(door::game(1, "demo", Some(10), None))).await;
+        let door = open().await;
         let keyed = [("idempotency-key", "whose-answer-was-lost")];
         let body = batch(10, "p").to_string();
         let first = door.send(CLIENT, &keyed, body.as_bytes()).await;
@@ -290,6 +296,8 @@ async fn a_receipt_is_told_before_anything_is_refused() {
         })
         .await;
         told("the address is blocked").await;
+        let again = open().await.send(CLIENT, &keyed, body.as_bytes()).await;
+        assert_eq!((again.status, &again.text), (202, &first.text), "apart {apart}, by one who hears of the block now");
         // A new key of a blocked address costs no body and no place.
         let fresh = [("idempotency-key", "of-a-blocked-address")];
         door.send(CLIENT, &fresh, body.as_bytes()).await.refused(429, "address_limit");
