@@ -58,7 +58,8 @@ async fn a_change_whose_client_leaves_is_made_whole_and_known() {
         body.len()
     );
     stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     eventually("it waits for the game's row", PATIENCE, async || {
         sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.db.pool).await.unwrap() > 0
     })

@@ -274,7 +274,9 @@ async fn an_entry_that_somebody_else_made_meanwhile_rolls_the_fold_back_and_the_
     let (pool, waits) = (arena.pool().clone(), period);
     let second = tokio::spawn(async move { make_entry(&pool, waits).await.map(drop) });
     eventually("the second waits for the first", Duration::from_secs(10), async || {
-        arena.count("SELECT count(*) FROM pg_locks WHERE NOT granted").await > 0
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        arena.count(waiting).await > 0
     })
     .await;
     first.commit().await.unwrap();
