@@ -81,20 +81,25 @@ async fn while_suspects_run_their_worker_runs_nothing_else() {
     let worker = Worker::start(&rig.queue, options(), move |job| {
         let (now, most, queue) = (now.clone(), most.clone(), queue.clone());
         async move {
-            now.fetch_add(i64::from(!job.suspect), std::sync::atomic::Ordering::SeqCst);
+            let at_first = now.fetch_add(i64::from(!job.suspect), std::sync::atomic::Ordering::SeqCst);
             if job.suspect {
                 queue.push(Lane::High, job.id.as_str(), &payload("more")).await.unwrap();
             }
             // Time for fresh ones to be started beside it.
             lasts(Duration::from_millis(30)).await;
             if job.suspect {
-                most.lock().unwrap().push(now.load(std::sync::atomic::Ordering::SeqCst));
+                most.lock().unwrap().push(at_first.max(now.load(std::sync::atomic::Ordering::SeqCst)));
             }
             now.fetch_sub(i64::from(!job.suspect), std::sync::atomic::Ordering::SeqCst);
             settle(&job, Settlement::Done).await;
         }
     });
-    eventually("three suspects ran", SOON, async || beside.lock().unwrap().len() == 3).await;
+    // There are always fresh ones in hand when the suspects are rescued.
+    eventually("three suspects ran", SOON, async || {
+        rig.fill(Lane::High, 2, &payload("fresh"));
+        beside.lock().unwrap().len() == 3
+    })
+    .await;
     assert_eq!(*beside.lock().unwrap(), [0, 0, 0]);
     rig.drained().await;
     worker.stop().await;
@@ -124,6 +129,8 @@ async fn suspects_run_a_few_together() {
     rig.drained().await;
     assert_eq!(most.load(std::sync::atomic::Ordering::SeqCst), 16);
     assert!(worker.seen().iter().all(|job| job.suspect && job.crashes == 0));
+    let marks: Vec<String> = rig.redis.connection().hvals(rig.queue.keys().alone()).unwrap();
+    assert_eq!(marks, Vec::<String>::new(), "what it runs from now on was in no company of suspects");
     rig.redis.connection().del::<_, ()>("ran:hang").unwrap();
     worker.stop().await;
     rig.nothing_stays_behind().await;
@@ -189,6 +196,8 @@ async fn point_7_the_late_hands_of_a_frozen_worker_do_nothing() {
     let worker = Worker::start(&rig.queue, options(), async |_| std::future::pending().await);
     worker.saw(1).await;
     assert_eq!(worker.seen()[0].id.as_str(), ids[0]);
+    let served: Vec<String> = rig.redis.connection().hkeys(rig.queue.keys().fetches()).unwrap();
+    assert_eq!(served.len(), 1, "under its old name the frozen one is given nothing more");
     frozen.signal(Signal::CONT);
     eventually("the frozen one ended its job", SOON, async || count(&rig, "ended:slow") == 1).await;
     let status = rig.queue.status().await.unwrap();
