@@ -81,6 +81,27 @@ async fn a_lock_on_one_games_row_stops_no_other_game() {
     assert_eq!(totals.get("retried").copied().unwrap_or_default(), 0, "it cost no attempt");
 }
 
+/// Each wait takes two seconds, in which its writer does nothing else.
+#[tokio::test]
+async fn a_lock_that_lasts_is_waited_for_once() {
+    let bench = Bench::new().await;
+    let mut held = bench.pool().begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM games WHERE id = 1 FOR UPDATE").execute(&mut *held).await.unwrap();
+    bench.start_worker_with(&["--worker-writers", "1"], bench.pool().clone()).await;
+    let set_aside = async |job: u64| {
+        bench.push_some(1, u128::from(job)..u128::from(job) + 1).await;
+        eventually("it is set aside", SOON, || async { bench.queue.status().await.unwrap().delayed == job }).await;
+    };
+    set_aside(1).await;
+    let began = Instant::now();
+    for job in 2..=6 {
+        set_aside(job).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    held.rollback().await.unwrap();
+    bench.all_is_stored(6).await;
+}
+
 /// What waited may be set aside in the end, and nothing else may come.
 #[tokio::test]
 async fn a_fault_of_the_server_that_is_over_is_not_told_for_ever() {
