@@ -13,6 +13,7 @@ mod chaos;
 mod crashes;
 mod cronjobs;
 mod fold;
+mod golden;
 mod ingest;
 mod locks;
 mod outages;

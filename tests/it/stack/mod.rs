@@ -1,7 +1,6 @@
 //! What everything stands on: private services, the listener, start and stop, configuration.
 
 mod bench;
-mod golden;
 mod http;
 mod installing;
 mod metrics;

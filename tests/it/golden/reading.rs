@@ -1,5 +1,5 @@
-//! Bytes that this program wrote once and must go on reading: they wait in queues, tables and clients across a roll-out.
-//! `tests/golden/README.md` says what they are. The cursor's is read where cursors are (`src/api/cursor.rs`).
+//! Bytes that this program wrote once and must go on reading: they wait in queues, tables and clients across a
+//! roll-out. The cursor's is read where cursors are (`src/api/cursor.rs`).
 
 use scoreline::directory::Directory;
 use scoreline::directory::snapshot::{GameText, Snapshot};
