@@ -4,11 +4,15 @@
 //! A change that is meant rewrites the files with `SCORELINE_WRITE_GOLDEN=1`, and its diff shows what clients will see.
 //! `tests/golden/README.md` says what each file is.
 
+mod api;
 mod definitions;
+mod ingest;
 mod metrics;
 mod programs;
 mod reading;
 mod receipts;
+mod redis;
+mod served;
 mod stored;
 mod times;
 
@@ -67,6 +71,12 @@ pub fn answer_text(request: &str, status: u16, headers: &[(String, String)], bod
         .collect();
     headers.sort();
     format!("## {request}\n{status}\n{}\n\n{body}\n\n", headers.join("\n"))
+}
+
+/// Every code of a refusal that `text` has.
+pub fn codes(text: &str) -> std::collections::BTreeSet<String> {
+    let after = |part: &str| part.split('"').next().map(str::to_owned);
+    text.split("\"code\":\"").skip(1).filter_map(after).collect()
 }
 
 #[test]
