@@ -1,16 +1,17 @@
-//! Boards that Redis holds and no database knows: those of a history that was lost when Postgres went back in time.
+//! Removing boards: retired ones, and those that Redis holds and no database knows. The latter are of a history that was
+//! lost when Postgres went back in time.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 
-use redis::Script;
+use redis::{Script, ScriptInvocation};
 
 use super::beacon::ToldBeacon;
 use super::connection::{Ranking, RankingError};
 use crate::domain::ids::BoardGenerationId;
 
-static REMOVE_LOST: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/remove_lost.lua")));
+static REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/remove_board.lua")));
 
 /// Keys that one step of the search looks at, about: half a millisecond of Redis.
 const KEYS_PER_STEP: usize = 1_000;
@@ -79,15 +80,11 @@ impl Ranking {
         let stray: Vec<&String> = keys.iter().filter(|key| key.starts_with(&base)).collect();
         let mut seen = seen.clone();
         for stray in stray.chunks(KEYS_PER_CALL) {
-            let mut call = REMOVE_LOST.prepare_invoke();
-            call.key(self.beacon_key());
-            for name in ["ready", "version", "era", "rebuild", "periods", "shadow:periods"] {
-                call.key(format!("{base}{name}"));
-            }
+            let mut call = self.removal(&base);
             for key in stray {
                 call.key(*key);
             }
-            call.arg(&base).arg(seen.beacon.text());
+            call.arg(seen.beacon.text());
             for value in &seen.state {
                 call.arg(value.as_deref().unwrap_or_default());
             }
@@ -97,6 +94,26 @@ impl Ranking {
             seen.state.fill(None);
         }
         Ok(true)
+    }
+
+    /// Removes everything of a retired board.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn remove_board(&self, generation: BoardGenerationId) -> Result<(), RankingError> {
+        self.call::<i64>(&self.removal(&self.base(generation))).await?;
+        self.forget_given(generation);
+        Ok(())
+    }
+
+    /// The call that removes the board of these keys, whatever it is.
+    fn removal(&self, base: &str) -> ScriptInvocation<'static> {
+        let mut call = REMOVE.prepare_invoke();
+        call.key(self.beacon_key()).arg(base);
+        for name in ["ready", "version", "era", "rebuild", "periods", "shadow:periods"] {
+            call.key(format!("{base}{name}"));
+        }
+        call
     }
 }
 

@@ -1,4 +1,4 @@
-//! Writing a whole board aside and swapping it in; removing what is closed or retired.
+//! Writing a whole board aside and swapping it in; removing what is closed.
 //!
 //! A rebuild holds a token that expires; every write and the swap check it, so a rebuild that was frozen and
 //! overtaken changes nothing (fine print 10 and 11).
@@ -23,7 +23,6 @@ static SWAP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scrip
 static RAISE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/raise_version.lua")));
 static ABORT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/rebuild_abort.lua")));
 static REMOVE_PERIOD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/remove_period.lua")));
-static REMOVE_BOARD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/remove_board.lua")));
 
 /// A rebuild that does not write for this long has lost its token: longer than any statement that fetches its next
 /// entries, short enough that the board of a killed rebuilder is soon begun anew.
@@ -280,22 +279,6 @@ impl Ranking {
         };
         call.key(format!("{base}{what}")).arg(name).arg(generation.0).arg(self.channel()).arg(stands).arg(or_nothing);
         Ok(self.call::<i64>(&call).await? == 1)
-    }
-
-    /// Removes everything of a retired board.
-    ///
-    /// # Errors
-    /// Redis is away.
-    pub async fn remove_board(&self, generation: BoardGenerationId) -> Result<(), RankingError> {
-        let base = self.base(generation);
-        let mut call = REMOVE_BOARD.prepare_invoke();
-        for name in ["ready", "version", "rebuild", "periods", "shadow:periods", "era"] {
-            call.key(format!("{base}{name}"));
-        }
-        call.arg(&base);
-        self.call::<i64>(&call).await.map(drop)?;
-        self.forget_given(generation);
-        Ok(())
     }
 
     /// Identifies this run of the Redis server (another value means it restarted or another server took over), and the
