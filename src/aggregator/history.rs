@@ -2,10 +2,8 @@
 //! last commits, has gone back in time: every board in Redis is rebuilt, closed periods too, and definitions are loaded
 //! anew, because its counters may reach numbers that they had before, for something else.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -29,15 +27,14 @@ pub struct History<'a> {
     pool: &'a Pool,
     ranking: &'a Ranking,
     rules: &'a Rules,
-    wanted: &'a Arc<Notify>,
     era: String,
     written: Option<Instant>,
 }
 
 impl<'a> History<'a> {
-    /// Watches with these; `wanted` is told when boards must be rebuilt.
-    pub fn new(pool: &'a Pool, ranking: &'a Ranking, rules: &'a Rules, wanted: &'a Arc<Notify>) -> Self {
-        Self { pool, ranking, rules, wanted, era: String::new(), written: None }
+    /// Watches with these. Who keeps boards looks as often, and sees the new era by itself.
+    pub fn new(pool: &'a Pool, ranking: &'a Ranking, rules: &'a Rules) -> Self {
+        Self { pool, ranking, rules, era: String::new(), written: None }
     }
 
     /// Looks each second until `stop`.
@@ -103,7 +100,6 @@ impl<'a> History<'a> {
         if era != self.era {
             self.rules.reload().await?;
             self.era = era;
-            self.wanted.notify_one();
         }
         Ok(())
     }

@@ -114,7 +114,7 @@ async fn drive(aggregator: Aggregator, stop: CancellationToken) {
         listening,
         shards.keep(done.clone()),
         rebuild::keep_boards(&pool, &ranking, &rules, &wanted, &stop),
-        History::new(&pool, &ranking, &rules, &wanted).watch(&shards, &stop),
+        History::new(&pool, &ranking, &rules).watch(&shards, &stop),
         observe::run(&pool, &shards, &stop),
     );
     shards.release().await;

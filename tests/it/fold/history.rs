@@ -34,7 +34,7 @@ async fn run(arena: &Arena, script: &'static str) {
 }
 
 async fn look(arena: &Arena) {
-    History::new(arena.pool(), &arena.ranking, &arena.rules, &arena.wanted).look(true).await.unwrap();
+    History::new(arena.pool(), &arena.ranking, &arena.rules).look(true).await.unwrap();
 }
 
 async fn status(arena: &Arena, board: BoardGenerationId) -> BoardStatus {
