@@ -10,8 +10,9 @@ use super::close_periods::FAILING;
 use super::outlook::Outlook;
 use super::shards::Shards;
 use crate::domain::low_water::Hold;
+use crate::store::outbox::Outbox;
 use crate::store::pool::Pool;
-use crate::store::{outbox, period_closing, under_way};
+use crate::store::{period_closing, under_way};
 use crate::telemetry::metrics as names;
 
 /// How often the outboxes are measured.
@@ -45,25 +46,23 @@ pub async fn run(pool: &Pool, shards: &Shards, stop: &CancellationToken) {
     }
 }
 
-/// What waits in the outboxes.
+/// From where each outbox is looked at.
 #[derive(Debug, Default)]
-struct Outboxes {
-    facts: Outlook,
-    markers: Outlook,
-}
+struct Outboxes([Outlook; 2]);
 
 impl Outboxes {
     async fn measure(&mut self, pool: &Pool) -> Result<(), sqlx::Error> {
         let mut connection = pool.acquire().await?;
-        let after = self.facts.after(Instant::now());
-        let facts = outbox::facts(&mut connection, after).await?;
-        self.facts.saw(facts);
-        let aside = outbox::facts_aside(&mut connection).await?;
-        metrics::gauge!(names::FACTS_WAITING, "role" => "cron").set((facts.count + aside) as f64);
-        let after = self.markers.after(Instant::now());
-        let markers = outbox::markers(&mut connection, after).await?;
-        self.markers.saw(markers);
-        metrics::gauge!(names::MARKERS_WAITING, "role" => "cron").set(markers.count as f64);
+        for (outbox, outlook) in Outbox::ALL.into_iter().zip(&mut self.0) {
+            let waiting = outbox.waiting(&mut connection, outlook.after(Instant::now())).await?;
+            outlook.saw(waiting);
+            let aside = outbox.aside(&mut connection).await?;
+            let name = match outbox {
+                Outbox::Facts => names::FACTS_WAITING,
+                Outbox::Markers => names::MARKERS_WAITING,
+            };
+            metrics::gauge!(name, "role" => "cron").set((waiting.count + aside) as f64);
+        }
         Ok(())
     }
 }

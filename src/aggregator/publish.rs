@@ -18,7 +18,8 @@ use crate::domain::clock::{Clock, Micros};
 use crate::domain::ids::BoardGenerationId;
 use crate::lifecycle::crash_point;
 use crate::ranking::{PublishOutcome, PublishedEntry, Ranking, RankingError};
-use crate::store::{markers, outbox};
+use crate::store::markers;
+use crate::store::outbox::Outbox;
 use crate::telemetry::metrics as names;
 
 /// Markers read from the table at once: a few megabytes at most.
@@ -135,7 +136,7 @@ impl Publisher {
         let after = outlook.after(Instant::now());
         let looking = async {
             let mut connection = self.pool.acquire().await?;
-            outbox::any_markers(&mut connection, &shards::numbers(&self.shards.held()), after).await
+            Outbox::Markers.any(&mut connection, &shards::numbers(&self.shards.held()), after).await
         };
         let Ok(glance) = looking.await else { return true };
         outlook.saw(glance);

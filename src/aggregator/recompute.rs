@@ -34,8 +34,9 @@ use crate::ranking::RebuildError;
 use crate::store::baseline::{self, Covered};
 use crate::store::event_scan::{self, GameScan, Pace, ScanKey, StoredEvent};
 use crate::store::fold_periods::Place;
+use crate::store::outbox::Outbox;
 use crate::store::recompute_steps::{self as steps, Building};
-use crate::store::{facts, final_periods, outbox, partitions};
+use crate::store::{facts, final_periods, partitions};
 
 /// Events looked at in one chunk, and in one transaction.
 const CHUNK: i64 = 5_000;
@@ -303,7 +304,7 @@ impl<'a> Builder<'a> {
 
     async fn facts_waiting(&self, outlook: &mut Outlook) -> Result<i64, JobError> {
         let mut connection = self.context.pool.acquire().await?;
-        let waiting = outbox::facts(&mut connection, outlook.after(Instant::now())).await?;
+        let waiting = Outbox::Facts.waiting(&mut connection, outlook.after(Instant::now())).await?;
         outlook.saw(waiting);
         Ok(waiting.count)
     }

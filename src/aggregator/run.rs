@@ -27,7 +27,7 @@ use crate::lifecycle::{Lifecycle, crash_point};
 use crate::ranking::{Ranking, subscription};
 use crate::store::failure::{Failure, classify};
 use crate::store::leases::Lease;
-use crate::store::outbox;
+use crate::store::outbox::Outbox;
 use crate::telemetry::metrics as names;
 
 /// Folds that may wait for Redis while the next ones run. With more of them folds would run ahead and take the cores from
@@ -242,7 +242,7 @@ impl Folder {
         let after = outlook.after(Instant::now());
         let looking = async {
             let mut connection = self.pool.acquire().await?;
-            outbox::any_facts(&mut connection, &shards::numbers(&self.held()), after).await
+            Outbox::Facts.any(&mut connection, &shards::numbers(&self.held()), after).await
         };
         looking.await.map_or(true, |glance| {
             outlook.saw(glance);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use scoreline::aggregator::outlook::Outlook;
 use scoreline::store::markers;
-use scoreline::store::outbox::{self, Glance};
+use scoreline::store::outbox::{Glance, Outbox};
 use sqlx::{Acquire, PgConnection};
 use tokio::time::Instant;
 
@@ -57,10 +57,10 @@ impl Look {
     async fn make(self, connection: &mut PgConnection, after: i64) -> Glance {
         let shards = [0, 1, 2, 3];
         match self {
-            Self::AnyFacts => outbox::any_facts(connection, &shards, after).await,
-            Self::Facts => outbox::facts(connection, after).await,
-            Self::AnyMarkers => outbox::any_markers(connection, &shards, after).await,
-            Self::Markers => outbox::markers(connection, after).await,
+            Self::AnyFacts => Outbox::Facts.any(connection, &shards, after).await,
+            Self::Facts => Outbox::Facts.waiting(connection, after).await,
+            Self::AnyMarkers => Outbox::Markers.any(connection, &shards, after).await,
+            Self::Markers => Outbox::Markers.waiting(connection, after).await,
         }
         .unwrap()
     }
@@ -128,4 +128,23 @@ async fn whoever_waits_for_an_outbox_walks_over_its_dead_rows_once() {
     }
     assert_eq!(markers::first_waiting(&mut transaction, 0, marker - 1).await.unwrap(), None);
     snapshot.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_put_aside_is_counted_apart_from_what_waits() {
+    let stage = Stage::new("2026-11-20T12:00:00Z").await;
+    let mut connection = stage.pool().acquire().await.unwrap();
+    for (waiting, then) in [(0, "UPDATE score_facts SET shard = -2; UPDATE dirty_entries SET shard = -2"), (1, "")] {
+        add(&mut connection).await;
+        sqlx::raw_sql(then).execute(&mut *connection).await.unwrap();
+        for (outbox, held) in Outbox::ALL.into_iter().zip([7, 1]) {
+            let glance = outbox.waiting(&mut connection, 0).await.unwrap();
+            let aside = outbox.aside(&mut connection).await.unwrap();
+            assert_eq!(
+                (glance.count, glance.oldest.is_some(), aside),
+                (waiting * held, waiting == 1, held),
+                "{outbox:?}"
+            );
+        }
+    }
 }

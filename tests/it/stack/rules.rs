@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use scoreline::store::outbox::Outbox;
+
 use crate::support;
 
 /// Every file of `src` and `tests`, with its text.
@@ -251,16 +253,19 @@ async fn every_statement_in_the_store_is_valid_on_the_migrated_schema() {
     let mut wrong = Vec::new();
     for (path, text) in sources().iter().filter(|(path, _)| path.starts_with("src/store")) {
         for statement in literals(text).into_iter().filter(|literal| is_statement(literal)) {
-            // The one place where a direction is filled in.
-            let statement = statement.replace("{o}", "ASC");
-            let mut connection = database.pool.acquire().await.unwrap();
-            let prepared = sqlx::Executor::prepare(
-                &mut *connection,
-                sqlx::SqlSafeStr::into_sql_str(sqlx::AssertSqlSafe(statement.clone())),
-            )
-            .await;
-            if let Err(error) = prepared {
-                wrong.push(format!("{}: {error}\n{statement}\n", path.display()));
+            // The two places where something is filled in: a direction, and one of two tables.
+            let mut filled = Outbox::ALL.map(|outbox| outbox.fill(&statement.replace("{o}", "ASC"))).to_vec();
+            filled.dedup();
+            for statement in filled {
+                let mut connection = database.pool.acquire().await.unwrap();
+                let prepared = sqlx::Executor::prepare(
+                    &mut *connection,
+                    sqlx::SqlSafeStr::into_sql_str(sqlx::AssertSqlSafe(statement.clone())),
+                )
+                .await;
+                if let Err(error) = prepared {
+                    wrong.push(format!("{}: {error}\n{statement}\n", path.display()));
+                }
             }
             checked += 1;
         }
