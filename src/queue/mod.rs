@@ -77,13 +77,13 @@ impl Queue {
         Ok(Self { connection: Connection::open(url, timeouts)?, keys: Keys::new(prefix, name), known })
     }
 
-    /// Like [`Queue::open`], and asks Redis whether it is there.
+    /// Like [`Queue::open`], and asks Redis for the queue: PING would be answered by any node of a cluster.
     ///
     /// # Errors
     /// As [`Queue::open`], or Redis cannot be reached.
     pub async fn connect(url: &str, prefix: &str, name: &str, timeouts: Timeouts) -> Result<Self, QueueError> {
         let queue = Self::open(url, prefix, name, timeouts)?;
-        queue.connection.send_to_owner(&queue.keys.jobs(), &redis::cmd("PING")).await?;
+        redis::cmd("HLEN").arg(queue.keys.jobs()).exec_async(&mut queue.connection.clone()).await?;
         Ok(queue)
     }
 

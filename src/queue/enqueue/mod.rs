@@ -64,7 +64,8 @@ impl Enqueuer {
         // A connection of its own even to the same cluster: a node that is silent there does not hold up the queue's.
         let limits = if apart { Some(Arc::new(ApartLimits::new(open(limits_url)?))) } else { None };
         let keys = Keys::new(prefix, QUEUE, if apart { LimitKeys::Apart } else { LimitKeys::WithQueue });
-        queue.send_to_owner(&keys.queue[0], &redis::cmd("PING")).await.map_err(unreachable)?;
+        // Of the queue itself: PING would be answered by any node of a cluster while the queue's own is away.
+        redis::cmd("HLEN").arg(&keys.queue[0]).exec_async(&mut queue.clone()).await.map_err(unreachable)?;
         let admission = Arc::new(Admission::new(max_jobs));
         let watch = admission::watch(Arc::clone(&admission), queue.clone(), keys.clone(), lifecycle.clone());
         // Requests in hand ask it until the very end, so a stop must not wait for it.

@@ -3,7 +3,10 @@
 use std::process::Command;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use scoreline::domain::clock::Micros;
+use scoreline::lifecycle::Lifecycle;
+use scoreline::queue::enqueue::{EnqueueError, Enqueuer};
 use scoreline::queue::{Lane, Queue, Settlement, Timeouts, server};
 
 use super::rig::{SOON, Worker, fill, options, payload, settle};
@@ -52,14 +55,17 @@ pub fn owner_and_others<'n>(nodes: &'n [TestRedis], queue: &str) -> (&'n TestRed
     (owners.pop().unwrap(), others)
 }
 
-/// A node answers no client for so long. The cluster is not to notice: without that node's slots it would be down.
-pub fn silence(node: &TestRedis, nodes: &[TestRedis], time: Duration) {
+/// Nodes answer no client for so long. The cluster is not to notice: without those nodes' slots it would be down.
+pub fn silence(silent: &[&TestRedis], nodes: &[TestRedis], time: Duration) {
     for node in nodes {
         let mut config = redis::cmd("CONFIG");
         config.arg(&["SET", "cluster-node-timeout", "60000", "cluster-require-full-coverage", "no"]);
         config.exec(&mut node.connection()).unwrap();
     }
-    redis::cmd("CLIENT").arg("PAUSE").arg(time.as_millis() as u64).arg("ALL").exec(&mut node.connection()).unwrap();
+    for node in silent {
+        let mut pause = redis::cmd("CLIENT");
+        pause.arg("PAUSE").arg(time.as_millis() as u64).arg("ALL").exec(&mut node.connection()).unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,6 +95,37 @@ async fn workers_do_not_wait_for_a_silent_node_without_the_queue() {
         }
         worker.stop().await;
     }
+}
+
+/// The library would send an announcement to the node that owns the slot of the channel's name: of that of facts another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_announced_is_heard_while_all_nodes_without_the_queue_are_silent() {
+    let (nodes, url) = cluster().await;
+    let (owner, others) = owner_and_others(&nodes, "q0");
+    let timeouts = Timeouts { response: Duration::from_millis(500), connect: Duration::from_millis(500) };
+    let queue = Queue::connect(&url, "sl", "q0", timeouts).await.unwrap();
+    let mut heard = redis::Client::open(owner.url.as_str()).unwrap().get_async_pubsub().await.unwrap();
+    let channels = [queue.keys().facts_channel(), queue.keys().wake_channel()];
+    heard.subscribe(&channels).await.unwrap();
+    silence(&others, &nodes, Duration::from_secs(60));
+    queue.announce_facts().await;
+    queue.resume().await.unwrap();
+    let mut heard = heard.into_on_message();
+    for channel in channels {
+        let message = tokio::time::timeout(SOON, heard.next()).await.expect("it is announced").unwrap();
+        assert_eq!(message.get_channel_name(), channel);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_takes_another_nodes_answer_for_the_queues() {
+    let (nodes, url) = cluster().await;
+    let (owner, _) = owner_and_others(&nodes, "q0");
+    silence(&[owner], &nodes, Duration::from_secs(60));
+    let timeouts = Timeouts { response: Duration::from_millis(500), connect: Duration::from_millis(500) };
+    assert!(Queue::connect(&url, "sl", "q0", timeouts).await.is_err());
+    let ingest = Enqueuer::connect(&url, None, "sl", 1_000, &Lifecycle::default()).await;
+    assert!(matches!(ingest, Err(EnqueueError::Unreachable(_))), "{ingest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
