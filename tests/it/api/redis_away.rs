@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use hyper::Method;
 use scoreline::domain::clock::Micros;
+use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::period::Period;
-use scoreline::store::{markers, periods};
+use scoreline::store::{board_versions, markers, periods};
 use serde_json::json;
 
 use super::world::{Game, World, board};
@@ -69,7 +70,13 @@ async fn fine_print_10_what_postgres_showed_while_redis_was_away_does_not_go_bac
 
 #[tokio::test]
 async fn a_redis_that_went_back_shows_no_older_board() {
-    let world = World::new().await;
+    // It was told of the version, or has only shown it.
+    for world in [World::new().await, World::deaf().await] {
+        shows_no_older_board(&world).await;
+    }
+}
+
+async fn shows_no_older_board(world: &World) {
     let game = world.game("demo").await;
     let generation = world.board(&game, board("global")).await;
     let period = Period { starts_at: EPOCH, ends_at: None };
@@ -121,4 +128,130 @@ async fn periods_are_asked_for_again_when_postgres_went_back() {
     let beacon = scoreline::store::beacons::write(&world.db.pool).await.unwrap();
     assert!(world.ranking.begin_era(None, beacon.sequence, beacon.mark).await.unwrap());
     eventually("it has the new id", Duration::from_secs(5), async || told().await > first).await;
+}
+
+/// Redis does not have the board, or has it again as it was.
+fn hide(world: &World, generation: BoardGenerationId, hidden: bool) {
+    let mut names = ["ready", "aside"].map(|name| format!("{{sl:b3:{generation}}}:{name}"));
+    if !hidden {
+        names.reverse();
+    }
+    redis::cmd("RENAME").arg(&names).exec(&mut world.redis.connection()).unwrap();
+}
+
+/// What is asked of one player: no cache has the answer.
+async fn standing_of(world: &World, game: &Game, player: &str) -> serde_json::Value {
+    world.get(&format!("/v1/leaderboards/global/entries/{player}"), Some(&game.client)).await.json()
+}
+
+#[tokio::test]
+async fn an_entry_that_improved_while_redis_was_away_does_not_go_back() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    let period = periods::ensure(&world.db.pool, generation, &Period::WHOLE).await.unwrap();
+    world.store(generation, period, &[("a", 3), ("b", 2)]).await;
+    world.make_ready(generation).await;
+    let fold = "UPDATE leaderboard_entries SET score = 9, version = nextval('entry_version') WHERE player_id = 'b'";
+    sqlx::query(fold).execute(&world.db.pool).await.unwrap();
+    let score = async || standing_of(&world, &game, "b").await["entry"]["score"].clone();
+    hide(&world, generation, true);
+    assert_eq!(score().await, 9, "from Postgres");
+    hide(&world, generation, false);
+    // What others have folded since is published and gives the board a later version. That of b still waits.
+    world.store(generation, period, &[("c", 1)]).await;
+    world.publish(generation, EPOCH, version_of(&world, "c").await, &[("c", 1)]).await;
+    let looked = std::time::Instant::now();
+    while looked.elapsed() < Duration::from_millis(1_500) {
+        assert_eq!(score().await, 9, "Redis has the b of before");
+    }
+    world.publish(generation, EPOCH, version_of(&world, "b").await, &[("b", 9), ("only-redis", 1)]).await;
+    eventually("Redis answers", Duration::from_secs(5), async || {
+        assert_eq!(score().await, 9);
+        standing_of(&world, &game, "only-redis").await["total"] == 4
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_version_that_postgres_showed_does_not_go_back_when_redis_returns() {
+    // Whoever hears of no version knows of what was shown.
+    let world = World::deaf().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    let period = periods::ensure(&world.db.pool, generation, &Period::WHOLE).await.unwrap();
+    world.store(generation, period, &[("a", 3)]).await;
+    world.make_ready(generation).await;
+    let version = async || standing_of(&world, &game, "a").await["version"].as_i64().unwrap();
+    let in_redis = version().await;
+    // A fold of which Redis has the entries: their board has lost a version that was given before.
+    let mut connection = world.db.pool.acquire().await.unwrap();
+    board_versions::note(&mut connection, &[generation.0], 1).await.unwrap();
+    hide(&world, generation, true);
+    let in_postgres = version().await;
+    assert!(in_postgres > in_redis);
+    hide(&world, generation, false);
+    let looked = std::time::Instant::now();
+    while looked.elapsed() < Duration::from_millis(1_500) {
+        assert_eq!(version().await, in_postgres, "Redis has an older one");
+    }
+    world.make_ready(generation).await;
+    assert!(version().await > in_postgres, "Redis answers");
+}
+
+#[tokio::test]
+async fn an_empty_board_is_not_shown_again_once_it_was_seen_with_entries() {
+    let world = World::deaf().await;
+    let game = world.game("demo").await;
+    // What was read of Postgres is kept for half a second, in which a round is done unless the machine is very busy.
+    for round in 0..5 {
+        let slug = format!("b-{round}");
+        let generation = world.board(&game, board(&slug)).await;
+        let period = periods::ensure(&world.db.pool, generation, &Period::WHOLE).await.unwrap();
+        let status =
+            async || world.get(&format!("/v1/leaderboards/{slug}/entries/a"), Some(&game.client)).await.status.as_u16();
+        eventually("the api knows the board", Duration::from_secs(5), async || status().await == 404).await;
+        hide(&world, generation, true);
+        assert_eq!(status().await, 404, "from Postgres");
+        world.store(generation, period, &[("a", 3)]).await;
+        world.make_ready(generation).await;
+        assert_eq!(status().await, 200, "from Redis");
+        hide(&world, generation, true);
+        assert_eq!(status().await, 200, "from Postgres, as it is now");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_period_that_leaves_redis_keeps_the_version_it_was_shown_under() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let mut weekly = board("global");
+    weekly["reset"] = "weekly".into();
+    let generation = world.board(&game, weekly).await;
+    // Monday, 2026-11-16.
+    let monday = Micros::from_seconds(1_794_787_200);
+    let last = Period { starts_at: monday.plus_seconds(-7 * 86_400), ends_at: Some(monday) };
+    let stored = periods::ensure(&world.db.pool, generation, &last).await.unwrap();
+    world.store(generation, stored, &[("a", 3)]).await;
+    world.make_ready(generation).await;
+    let close = async |change: &'static str| {
+        sqlx::query(change).bind(stored.id).execute(&world.db.pool).await.unwrap();
+    };
+    close(
+        "INSERT INTO period_standings
+                (period_id, rank, competition_rank, player_id, score, subscore, reached_at, plays)
+         VALUES ($1, 1, 1, 'a', 3, 0, 'epoch', 1)",
+    )
+    .await;
+    // It was closed long before the last fold of another period, which gave the board its version.
+    close("UPDATE leaderboard_periods SET state = 'closed', entry_count = 1, closed_at = 'epoch' WHERE id = $1").await;
+    let version = async || {
+        let answer = standing_of(&world, &game, "a?period=previous").await;
+        assert_eq!(answer["entry"]["score"], 3);
+        answer["version"].as_i64().unwrap()
+    };
+    let in_redis = version().await;
+    close("UPDATE leaderboard_periods SET unpublished_at = now() WHERE id = $1").await;
+    assert!(world.ranking.remove_period(generation, &last).await.unwrap());
+    assert_eq!(version().await, in_redis, "what is final has one version");
 }

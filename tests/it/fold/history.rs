@@ -178,6 +178,34 @@ async fn a_generation_of_the_lost_future_is_not_taken_for_the_new_one() {
     assert_eq!(status(&arena, board).await, BoardStatus::Doubtful);
 }
 
+/// The number of a generation that was lost may be given out again before anybody notices.
+#[tokio::test]
+async fn a_new_era_counts_by_the_definitions_of_its_own_history() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({"operator": "best"})).await;
+    look(&arena).await;
+    run(&arena, "UPDATE leaderboard_generations SET spec = spec || '{\"operator\": \"set\"}'; DELETE FROM beacons")
+        .await;
+    look(&arena).await;
+    arena.rebuild(board).await;
+    arena.score(board, &[play("a", 5, 0), play("a", 2, 1)]).await;
+    assert_eq!(arena.top(board).await, [(1, "a".into(), 2)], "the latest and not the best");
+}
+
+/// What somebody has read of Redis may be of before a beacon, or an era, that another told of since.
+#[tokio::test]
+async fn who_has_read_an_older_beacon_covers_no_newer_one_up() {
+    let arena = Arena::new().await;
+    look(&arena).await;
+    let read = arena.ranking.beacon().await.unwrap().unwrap();
+    assert!(arena.ranking.begin_era(Some(&read), 100, uuid::Uuid::from_u128(1)).await.unwrap());
+    let told = arena.ranking.beacon().await.unwrap().unwrap();
+    assert_ne!(told.era, read.era);
+    assert!(!arena.ranking.tell_beacon(&read, 101, uuid::Uuid::from_u128(2)).await.unwrap(), "its era is over");
+    assert!(!arena.ranking.begin_era(Some(&read), 102, uuid::Uuid::from_u128(3)).await.unwrap(), "it has begun");
+    assert_eq!(arena.ranking.beacon().await.unwrap(), Some(told));
+}
+
 /// Jobs in the queue, receipts and boards name what was lost by its id.
 #[tokio::test]
 async fn ids_of_the_lost_future_are_not_given_again() {
@@ -206,6 +234,8 @@ async fn entry_versions_are_ahead_of_the_lost_future() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({"operator": "set"})).await;
     arena.rebuild(board).await;
+    // In the future that will be lost the sequence has followed the clock.
+    run(&arena, "SELECT setval('entry_version', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)").await;
     arena.score(board, &[play("a", 1, 0)]).await;
     let before = arena.entries(board).await["a"].3;
     run(&arena, "SELECT setval('entry_version', 5)").await;

@@ -16,3 +16,4 @@ mod refused;
 mod roll_out;
 mod several;
 mod unpublishable;
+mod versions;

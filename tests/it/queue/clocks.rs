@@ -80,6 +80,22 @@ async fn a_server_that_knows_less_is_told_before_it_stamps() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_ingest_tells_a_server_holds_for_the_others() {
+    let rig = rig().await;
+    let ahead = stamped_ahead(&rig);
+    let connect = async || Enqueuer::connect(&rig.redis.url, None, "sl", 1_000, &Lifecycle::default()).await.unwrap();
+    let told = connect().await;
+    received_at(&told).await;
+    // Another server takes over that knows nothing, and nobody has asked for the mark yet.
+    redis::cmd("FLUSHALL").exec(&mut rig.redis.connection()).unwrap();
+    assert_eq!(received_at(&told).await, ahead);
+    assert_eq!(received_at(&connect().await).await, ahead, "lanes stand in the order of receipt");
+    rig.queue.push(Lane::Low, "internal", &payload("x")).await.unwrap();
+    let ids: Vec<String> = redis::cmd("HKEYS").arg(rig.queue.keys().jobs()).query(&mut rig.redis.connection()).unwrap();
+    assert!(ids.len() == 3 && ids.iter().all(|id| id.starts_with(&format!("{ahead}-"))), "{ids:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_mark_of_an_empty_queue_is_passed_by_no_later_job() {
     let rig = rig().await;
     let low_water = scoreline::aggregator::hooks::low_water(rig.queue.clone());
