@@ -16,8 +16,9 @@ use crate::domain::period::Period;
 use crate::domain::ranking_key::Standing;
 use crate::ranking::{BoardPeriod, HeldEntry, Ranking};
 use crate::store::audit::{self, AuditPeriod};
+use crate::store::entries;
+use crate::store::markers::Awaited;
 use crate::store::pool::Pool;
-use crate::store::{entries, markers};
 
 /// Entries compared at once.
 const CHUNK: i64 = 500;
@@ -234,10 +235,8 @@ impl Look<'_> {
     async fn all_published(&self) -> Result<bool, JobError> {
         let began = tokio::time::Instant::now();
         let mut connection = self.pool.acquire().await?;
-        let newest = markers::newest(&mut connection).await?;
-        let mut published = 0;
-        while let Some(first) = markers::first_waiting(&mut connection, published, newest).await? {
-            published = first - 1;
+        let mut markers = Awaited::now(&mut connection).await?;
+        while markers.wait(&mut connection).await? {
             if began.elapsed() >= PATIENCE || self.behind.load(Ordering::Relaxed) || self.stop.is_cancelled() {
                 self.behind.store(true, Ordering::Relaxed);
                 return Ok(false);

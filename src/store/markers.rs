@@ -144,6 +144,36 @@ pub async fn bring_back(pool: &Pool, shards: &[i16], after: i64, limit: i64) -> 
     Ok(ids.into_iter().max())
 }
 
+/// The markers that waited at a moment, for whoever waits until they are published. What was published leaves dead rows
+/// behind, over which each look from the beginning would walk: each begins at what the last one met.
+#[derive(Debug)]
+pub struct Awaited {
+    published: i64,
+    newest: i64,
+}
+
+impl Awaited {
+    /// Those that wait now.
+    ///
+    /// # Errors
+    /// Whatever Postgres says.
+    pub async fn now(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        Ok(Self { published: 0, newest: newest(connection).await? })
+    }
+
+    /// Whether one of them still waits.
+    ///
+    /// # Errors
+    /// Whatever Postgres says.
+    pub async fn wait(&mut self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let first = first_waiting(connection, self.published, self.newest).await?;
+        if let Some(first) = first {
+            self.published = first - 1;
+        }
+        Ok(first.is_some())
+    }
+}
+
 /// The highest id of a marker that waits; 0: none does.
 ///
 /// # Errors
@@ -154,12 +184,8 @@ pub async fn newest(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
         .await
 }
 
-/// The first marker behind `after` and up to `newest` that waits. Whoever waits for those asks next from before it: what was
-/// published leaves dead rows behind, over which each look from the beginning would walk.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn first_waiting(connection: &mut PgConnection, after: i64, newest: i64) -> Result<Option<i64>, sqlx::Error> {
+/// The first marker behind `after` and up to `newest` that waits.
+async fn first_waiting(connection: &mut PgConnection, after: i64, newest: i64) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query_scalar("SELECT id FROM dirty_entries WHERE id > $1 AND id <= $2 AND shard >= 0 ORDER BY id LIMIT 1")
         .bind(after)
         .bind(newest)

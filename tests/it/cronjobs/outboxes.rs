@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use scoreline::aggregator::outlook::Outlook;
-use scoreline::store::markers;
+use scoreline::store::markers::Awaited;
 use scoreline::store::outbox::{Glance, Outbox};
-use sqlx::{Acquire, PgConnection};
+use scoreline::store::pool::PoolTransaction;
+use sqlx::pool::PoolConnection;
+use sqlx::{Acquire, PgConnection, Postgres};
 use tokio::time::Instant;
 
 use super::stage::Stage;
@@ -26,15 +28,24 @@ async fn blocks(connection: &mut PgConnection) -> i64 {
     .unwrap()
 }
 
-/// Fills both outboxes and takes everything from them.
-async fn wear(connection: &mut PgConnection) {
+/// A stage of which both outboxes were filled and everything was taken from them, and a connection to it. The snapshot is
+/// from before, as one of a backup or a long audit may be: nothing that was there may go as long as it stands.
+async fn worn() -> (Stage, PoolTransaction, PoolConnection<Postgres>) {
+    let stage = Stage::new("2026-11-20T12:00:00Z").await;
+    let mut snapshot = stage.pool().begin().await.unwrap();
+    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM games")
+        .execute(&mut *snapshot)
+        .await
+        .unwrap();
+    let mut connection = stage.pool().acquire().await.unwrap();
     let facts = "INSERT INTO score_facts (shard, fact_count, min_received_at, facts, games)
                  SELECT n % 4, 1, now(), '', '{1}' FROM generate_series(1, $1) n";
     let markers = "INSERT INTO dirty_entries (shard, entries) SELECT n % 4, '' FROM generate_series(1, $1) n";
     for statement in [facts, markers] {
         sqlx::query(statement).bind(DEAD).execute(&mut *connection).await.unwrap();
     }
-    sqlx::raw_sql("DELETE FROM score_facts; DELETE FROM dirty_entries").execute(connection).await.unwrap();
+    sqlx::raw_sql("DELETE FROM score_facts; DELETE FROM dirty_entries").execute(&mut *connection).await.unwrap();
+    (stage, snapshot, connection)
 }
 
 async fn add(connection: &mut PgConnection) -> (i64, i64) {
@@ -68,15 +79,7 @@ impl Look {
 
 #[tokio::test]
 async fn most_looks_at_an_outbox_begin_behind_its_dead_rows() {
-    let stage = Stage::new("2026-11-20T12:00:00Z").await;
-    // As a backup or a long audit does: nothing that was there now may go.
-    let mut snapshot = stage.pool().begin().await.unwrap();
-    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM games")
-        .execute(&mut *snapshot)
-        .await
-        .unwrap();
-    let mut connection = stage.pool().acquire().await.unwrap();
-    wear(&mut connection).await;
+    let (_stage, snapshot, mut connection) = worn().await;
     for look in [Look::AnyFacts, Look::Facts, Look::AnyMarkers, Look::Markers] {
         let mut transaction = connection.begin().await.unwrap();
         let (began, mut outlook) = (Instant::now(), Outlook::default());
@@ -107,26 +110,20 @@ async fn most_looks_at_an_outbox_begin_behind_its_dead_rows() {
 
 #[tokio::test]
 async fn whoever_waits_for_an_outbox_walks_over_its_dead_rows_once() {
-    let stage = Stage::new("2026-11-20T12:00:00Z").await;
-    let mut snapshot = stage.pool().begin().await.unwrap();
-    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM games")
-        .execute(&mut *snapshot)
-        .await
-        .unwrap();
-    let mut connection = stage.pool().acquire().await.unwrap();
-    wear(&mut connection).await;
+    let (_stage, snapshot, mut connection) = worn().await;
     let (_, marker) = add(&mut connection).await;
     let mut transaction = connection.begin().await.unwrap();
+    let mut awaited = Awaited::now(&mut transaction).await.unwrap();
+    let (_, later) = add(&mut transaction).await;
     let mut before = blocks(&mut transaction).await;
     for turn in 0..4 {
-        let published = if turn == 0 { 0 } else { marker - 1 };
-        let waiting = markers::first_waiting(&mut transaction, published, marker).await.unwrap();
-        assert_eq!(waiting, Some(marker));
+        assert!(awaited.wait(&mut transaction).await.unwrap());
         let now = blocks(&mut transaction).await;
         assert!(if turn == 0 { now - before > MANY } else { now - before < FEW }, "turn {turn}: {}", now - before);
         before = now;
     }
-    assert_eq!(markers::first_waiting(&mut transaction, 0, marker - 1).await.unwrap(), None);
+    sqlx::query("DELETE FROM dirty_entries WHERE id = $1").bind(marker).execute(&mut *transaction).await.unwrap();
+    assert!(later > marker && !awaited.wait(&mut transaction).await.unwrap(), "nobody waits for what came later");
     snapshot.rollback().await.unwrap();
 }
 
