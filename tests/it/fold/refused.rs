@@ -6,32 +6,67 @@ use scoreline::aggregator::fold::{FoldError, fold_once};
 use scoreline::aggregator::refused::Refused;
 use scoreline::config::AggregatorConfig;
 use scoreline::domain::fact::shard_of;
+use scoreline::domain::ids::BoardGenerationId;
 use scoreline::store::leases::Lease;
 use serde_json::json;
 
 use super::arena::{Arena, play, stop};
 use crate::support::eventually;
 
-const REFUSE: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        RAISE EXCEPTION 'refused' USING ERRCODE = '22012';
-    END $$;";
+/// Postgres refuses entries, with this SQLSTATE, where this holds.
+async fn refuse(arena: &Arena, code: &str, condition: &str) {
+    let statements = format!(
+        "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RAISE EXCEPTION 'refused' USING ERRCODE = '{code}';
+         END $$;
+         CREATE OR REPLACE TRIGGER refuse BEFORE INSERT ON leaderboard_entries FOR EACH ROW
+             WHEN ({condition}) EXECUTE FUNCTION refuse()"
+    );
+    let mut superuser = arena.database.superuser().await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&mut superuser).await.unwrap();
+}
+
+/// One row of facts of one player, and who folds it alone.
+struct Row<'a> {
+    arena: &'a Arena,
+    held: Vec<Lease>,
+    refused: Refused,
+}
+
+impl<'a> Row<'a> {
+    async fn of(arena: &'a Arena, board: BoardGenerationId) -> Self {
+        arena.facts(board, &[play("a", 1, 0)]).await;
+        let name = format!("fold-{}", arena.count("SELECT shard::bigint FROM score_facts").await);
+        let held = arena.shards.held().into_iter().filter(|lease| lease.name == name).collect();
+        Self { arena, held, refused: Refused::default() }
+    }
+
+    /// Its fold fails; whether it was put aside for that.
+    async fn fails(&mut self) -> Result<bool, sqlx::Error> {
+        let folded = fold_once(self.arena.pool(), &self.arena.rules, &self.held, 1).await;
+        let Err(FoldError::Postgres(error)) = folded else { panic!("{folded:?}") };
+        let put_aside = self.refused.met(self.arena.pool(), &self.arena.rules, &self.held, 1.into(), &error).await;
+        let aside = self.arena.count("SELECT count(*) FROM score_facts WHERE shard < 0").await;
+        assert_eq!(aside, i64::from(matches!(put_aside, Ok(true))));
+        put_aside
+    }
+}
 
 #[tokio::test]
 async fn a_row_that_postgres_refuses_is_put_aside_and_its_shard_goes_on() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     arena.rebuild(board).await;
-    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON leaderboard_entries FOR EACH ROW
-                       WHEN (NEW.player_id = 'bad') EXECUTE FUNCTION refuse()";
-    let mut superuser = arena.database.superuser().await;
-    sqlx::raw_sql(REFUSE).execute(&mut superuser).await.unwrap();
-    sqlx::raw_sql(trigger).execute(&mut superuser).await.unwrap();
-    arena.facts(board, &[play("bad", 1, 0)]).await;
+    refuse(&arena, "22012", "NEW.player_id = 'bad'").await;
     let players: Vec<String> = (0..20).map(|n| format!("p-{n}")).collect();
-    arena.facts(board, &players.iter().map(|player| play(player, 1, 1)).collect::<Vec<_>>()).await;
+    let plays: Vec<_> = players.iter().map(|player| play(player, 1, 1)).collect();
+    // There are good rows before it and behind it, which first fail together with it.
+    arena.facts(board, &plays).await;
+    arena.facts(board, &[play("bad", 1, 0)]).await;
+    arena.facts(board, &plays).await;
     arena.shards.release().await;
     let cron = arena.start("cron");
-    let folded = "SELECT count(*) FROM leaderboard_entries";
+    let folded = "SELECT count(*) FROM leaderboard_entries WHERE plays = 2";
     eventually("all others are folded", Duration::from_secs(60), || async { arena.count(folded).await == 20 }).await;
     stop(cron).await;
     assert_eq!(arena.count("SELECT count(*) FROM score_facts WHERE shard < 0 AND fact_count = 1").await, 1);
@@ -42,31 +77,14 @@ async fn a_row_that_postgres_refuses_is_put_aside_and_its_shard_goes_on() {
 async fn a_row_is_not_at_fault_where_postgres_refuses_every_fold() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
-    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON leaderboard_entries FOR EACH ROW EXECUTE FUNCTION refuse()";
-    let mut superuser = arena.database.superuser().await;
-    sqlx::raw_sql(REFUSE).execute(&mut superuser).await.unwrap();
-    sqlx::raw_sql(trigger).execute(&mut superuser).await.unwrap();
-    arena.facts(board, &[play("a", 1, 0)]).await;
-    let shard = arena.count("SELECT shard::bigint FROM score_facts").await;
-    let held: Vec<Lease> =
-        arena.shards.held().into_iter().filter(|lease| lease.name == format!("fold-{shard}")).collect();
-    let mut refused = Refused::default();
-    let fail = async |refused: &mut Refused| {
-        let folded = fold_once(arena.pool(), &arena.rules, &held, 1).await;
-        let Err(FoldError::Postgres(error)) = folded else { panic!("{folded:?}") };
-        refused.met(arena.pool(), &arena.rules, &held, 1.into(), &error).await
-    };
+    refuse(&arena, "22012", "true").await;
+    let mut row = Row::of(&arena, board).await;
     for _ in 0..5 {
-        assert!(!fail(&mut refused).await.unwrap_or(false));
+        assert!(!row.fails().await.unwrap_or(false));
     }
-    assert_eq!(arena.count("SELECT count(*) FROM score_facts WHERE shard >= 0").await, 1);
     // The server takes folds of others: then it is the row.
-    let others = "DROP TRIGGER refuse ON leaderboard_entries;
-                  CREATE TRIGGER refuse BEFORE INSERT ON leaderboard_entries FOR EACH ROW
-                      WHEN (NEW.player_id = 'a') EXECUTE FUNCTION refuse();";
-    sqlx::raw_sql(others).execute(&mut superuser).await.unwrap();
-    assert!(fail(&mut refused).await.unwrap());
-    assert_eq!(arena.count("SELECT count(*) FROM score_facts WHERE shard < 0").await, 1);
+    refuse(&arena, "22012", "NEW.player_id = 'a'").await;
+    assert!(row.fails().await.unwrap());
 }
 
 /// Rights on another table were withdrawn for some seconds: folds that needed it failed, a fold of our own did not, and
@@ -76,22 +94,11 @@ async fn a_right_that_is_withdrawn_puts_no_row_aside() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     arena.rebuild(board).await;
-    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON leaderboard_entries FOR EACH ROW
-                       WHEN (NEW.player_id = 'a') EXECUTE FUNCTION refuse()";
-    let mut superuser = arena.database.superuser().await;
-    sqlx::raw_sql(sqlx::AssertSqlSafe(REFUSE.replace("22012", "42501"))).execute(&mut superuser).await.unwrap();
-    sqlx::raw_sql(trigger).execute(&mut superuser).await.unwrap();
-    arena.facts(board, &[play("a", 1, 0)]).await;
-    let shard = arena.count("SELECT shard::bigint FROM score_facts").await;
-    let held: Vec<Lease> =
-        arena.shards.held().into_iter().filter(|lease| lease.name == format!("fold-{shard}")).collect();
-    let mut refused = Refused::default();
+    refuse(&arena, "42501", "NEW.player_id = 'a'").await;
+    let mut row = Row::of(&arena, board).await;
     for _ in 0..5 {
-        let folded = fold_once(arena.pool(), &arena.rules, &held, 1).await;
-        let Err(FoldError::Postgres(error)) = folded else { panic!("{folded:?}") };
-        assert!(!refused.met(arena.pool(), &arena.rules, &held, 1.into(), &error).await.unwrap());
+        assert!(!row.fails().await.unwrap());
     }
-    assert_eq!(arena.count("SELECT count(*) FROM score_facts WHERE shard >= 0").await, 1);
 }
 
 /// A new process tries it once, should it be of a program that can fold it. It would come round for as long as the process
@@ -101,11 +108,7 @@ async fn a_row_that_is_refused_again_does_not_come_round() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     arena.rebuild(board).await;
-    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON leaderboard_entries FOR EACH ROW
-                       WHEN (NEW.player_id = 'bad') EXECUTE FUNCTION refuse()";
-    let mut superuser = arena.database.superuser().await;
-    sqlx::raw_sql(REFUSE).execute(&mut superuser).await.unwrap();
-    sqlx::raw_sql(trigger).execute(&mut superuser).await.unwrap();
+    refuse(&arena, "22012", "NEW.player_id = 'bad'").await;
     let aside = "UPDATE score_facts SET shard = -1 - shard";
     arena.facts(board, &[play("bad", 1, 0)]).await;
     sqlx::query(aside).execute(arena.pool()).await.unwrap();
@@ -137,11 +140,7 @@ async fn a_row_that_is_refused_again_does_not_come_round() {
 async fn of_a_row_that_postgres_refuses_only_the_fact_at_fault_is_put_aside() {
     let arena = Arena::new().await;
     let (board, other) = (arena.board("b", json!({})).await, arena.board("other", json!({})).await);
-    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON leaderboard_entries FOR EACH ROW
-                       WHEN (NEW.player_id = 'bad') EXECUTE FUNCTION refuse()";
-    let mut superuser = arena.database.superuser().await;
-    sqlx::raw_sql(REFUSE).execute(&mut superuser).await.unwrap();
-    sqlx::raw_sql(trigger).execute(&mut superuser).await.unwrap();
+    refuse(&arena, "22012", "NEW.player_id = 'bad'").await;
     let players: Vec<String> = (0..40).map(|n| format!("p-{n}")).collect();
     let mut plays: Vec<_> = players.iter().map(|player| play(player, 1, 1)).collect();
     plays.insert(20, play("bad", 1, 0));
