@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use scoreline::store::pool::Pool;
+use tokio::task::JoinHandle;
 
 use crate::support::eventually;
+use crate::support::postgres::TestDatabase;
 
 /// What meets: a transaction of its own, whole.
 pub type Party = BoxFuture<'static, Result<(), sqlx::Error>>;
@@ -26,15 +28,11 @@ pub async fn meet(pool: &Pool, gates: [&'static str; 2], parties: [Party; 2]) ->
         transaction.rollback().await.unwrap();
         settled(pool, &tasks, Some(gate)).await;
     }
-    let mut ended = Vec::new();
-    for task in tasks {
-        ended.push(task.await.unwrap());
-    }
-    ended
+    ended(tasks).await
 }
 
 /// Waits until each party has ended or waits for a lock, though not for one that `gone` held.
-async fn settled(pool: &Pool, tasks: &[tokio::task::JoinHandle<Result<(), sqlx::Error>>; 2], gone: Option<i32>) {
+async fn settled(pool: &Pool, tasks: &[JoinHandle<Result<(), sqlx::Error>>; 2], gone: Option<i32>) {
     eventually("each party waits or has ended", Duration::from_secs(20), || async {
         let waiting: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity
@@ -48,6 +46,41 @@ async fn settled(pool: &Pool, tasks: &[tokio::task::JoinHandle<Result<(), sqlx::
         waiting as usize + tasks.iter().filter(|task| task.is_finished()).count() >= tasks.len()
     })
     .await;
+}
+
+/// As [`meet`], for rows that are not there yet: whoever inserts two rows into this table stops between them, until each
+/// party stands there or waits for another.
+pub async fn meet_inserting(
+    database: &TestDatabase,
+    table: &'static str,
+    parties: [Party; 2],
+) -> Vec<Result<(), sqlx::Error>> {
+    let mut gate = database.superuser().await;
+    let statements = format!(
+        "CREATE OR REPLACE FUNCTION stop_between() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF current_setting('meeting.inserts', true) = '1' THEN
+                 PERFORM pg_advisory_xact_lock_shared(1);
+             END IF;
+             PERFORM set_config('meeting.inserts', '1', true);
+             RETURN NEW;
+         END $$;
+         CREATE OR REPLACE TRIGGER stop_between BEFORE INSERT ON {table}
+             FOR EACH ROW EXECUTE FUNCTION stop_between();
+         SELECT pg_advisory_lock(1)"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&mut gate).await.unwrap();
+    let tasks = parties.map(tokio::spawn);
+    settled(&database.pool, &tasks, None).await;
+    sqlx::query("SELECT pg_advisory_unlock(1)").execute(&mut gate).await.unwrap();
+    ended(tasks).await
+}
+
+async fn ended(tasks: [JoinHandle<Result<(), sqlx::Error>>; 2]) -> Vec<Result<(), sqlx::Error>> {
+    let mut ended = Vec::new();
+    for task in tasks {
+        ended.push(task.await.unwrap());
+    }
+    ended
 }
 
 async fn backend(connection: &mut sqlx::PgConnection) -> i32 {
