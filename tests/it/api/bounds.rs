@@ -1,10 +1,13 @@
 //! What one game may have and change is bounded, and another game does not notice.
 
+use std::time::Duration;
+
 use hyper::{Method, StatusCode};
 use scoreline::config::GameBounds;
 use serde_json::{Value, json};
 
 use super::world::{Answer, Game, World, board};
+use crate::support::eventually;
 
 async fn post(world: &World, game: &Game, path: &str, body: &Value) -> Answer {
     world.send(Method::POST, path, Some(&game.server), body).await
@@ -87,6 +90,9 @@ async fn a_games_changes_a_minute_are_bounded() {
     };
     let before = generations().await;
     let key = json!({"kind": "client"});
+    // Another change is under way: whoever is refused does not wait for its end.
+    let mut changing = world.db.pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM games WHERE slug = 'hasty' FOR UPDATE").execute(&mut *changing).await.unwrap();
     for (method, path, body) in [
         (Method::POST, "/v1/admin/leaderboards", named(7)),
         (Method::PUT, "/v1/admin/leaderboards/b", named(7)),
@@ -100,6 +106,7 @@ async fn a_games_changes_a_minute_are_bounded() {
         let after: u32 = answer.header("retry-after").parse().unwrap();
         assert!((1..=10).contains(&after), "{method} {path}: {after}");
     }
+    changing.rollback().await.unwrap();
     assert_eq!(generations().await, before, "nobody had to read the definitions again");
     assert_eq!(make(&world, &other, &named(0)).await.status, StatusCode::CREATED, "another game has its own");
     let keys = world.get("/v1/admin/keys", Some(&hasty.server)).await.json();
@@ -112,6 +119,33 @@ async fn a_games_changes_a_minute_are_bounded() {
         let earlier = format!("UPDATE games SET changes_paid_until = {paid} WHERE slug = 'hasty'");
         sqlx::raw_sql(sqlx::AssertSqlSafe(earlier)).execute(&world.db.pool).await.unwrap();
         assert_eq!(post(&world, &hasty, "/v1/admin/keys", &key).await.status, StatusCode::CREATED, "{paid}");
+    }
+}
+
+#[tokio::test]
+async fn every_kind_of_change_counts() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let paid = async || -> Option<String> {
+        let query = sqlx::query_scalar("SELECT changes_paid_until::text FROM games WHERE slug = 'demo'");
+        query.fetch_one(&world.db.pool).await.unwrap()
+    };
+    let mut renamed = board("b");
+    renamed["name"] = json!("Renamed");
+    let mut before = paid().await;
+    for (method, path, body) in [
+        (Method::POST, "/v1/admin/leaderboards", board("b")),
+        (Method::PUT, "/v1/admin/leaderboards/b", renamed),
+        (Method::POST, "/v1/admin/leaderboards/b/rebuild", Value::Null),
+        (Method::POST, "/v1/admin/leaderboards/b/recompute", Value::Null),
+        (Method::POST, "/v1/admin/keys", json!({"kind": "client"})),
+        (Method::DELETE, "/v1/admin/leaderboards/b", Value::Null),
+    ] {
+        let change = async || world.send(method.clone(), path, Some(&game.server), &body).await.status;
+        eventually("the leaderboard is known", Duration::from_secs(5), async || change().await.is_success()).await;
+        let after = paid().await;
+        assert_ne!(after, before, "{method} {path}");
+        before = after;
     }
 }
 
