@@ -302,24 +302,39 @@ async fn an_audit_reads_no_period_that_left_redis() {
         "INSERT INTO leaderboard_periods (generation_id, starts_at, ends_at, state, closed_at, unpublished_at)
          SELECT (SELECT max(id) FROM leaderboard_generations), at, at + interval '1 minute', 'closed', now(), now()
            FROM generate_series('2020-01-01', '2020-03-01', interval '1 minute') at",
+        "INSERT INTO leaderboard_periods (generation_id, starts_at, ends_at, state, closed_at)
+         SELECT max(id), '2026-11-20', '2026-11-21', 'closed', now() FROM leaderboard_generations",
         "INSERT INTO leaderboard_periods (generation_id, starts_at) SELECT max(id), now() FROM leaderboard_generations",
+        "INSERT INTO leaderboard_entries (period_id, player_id, score, subscore, reached_at, event_id, plays, version)
+         SELECT id, 'p-' || n, n, 0, now(), gen_random_uuid(), 1, 1
+           FROM (SELECT * FROM leaderboard_periods ORDER BY id DESC LIMIT 100) AS p, generate_series(1, 10) n",
     ] {
         sqlx::query(statement).execute(stage.pool()).await.unwrap();
     }
     analyze(&stage).await;
+    let ids =
+        async |which: &'static str| -> Vec<i64> { sqlx::query_scalar(which).fetch_all(stage.pool()).await.unwrap() };
+    let in_redis = ids("SELECT id FROM leaderboard_periods WHERE unpublished_at IS NULL ORDER BY starts_at").await;
+    let open = ids("SELECT id FROM leaderboard_periods WHERE state = 'open'").await;
+    assert_eq!((in_redis.len(), open.len()), (2, 1));
     let mut transaction = stage.pool().begin().await.unwrap();
     let mut before = (0, 0);
     for question in ["published", "open", "sample"] {
         match question {
             "published" => {
                 let found = audit::published_periods(&mut transaction, board.generation.id).await.unwrap();
-                assert!(found.len() <= 2, "{}", found.len());
+                assert_eq!(found.iter().map(|period| period.id).collect::<Vec<_>>(), in_redis);
             }
             "open" => {
                 let found = audit::open_periods(&mut transaction, board.generation.id).await.unwrap();
-                assert!(found.len() <= 2, "{}", found.len());
+                assert_eq!(found.iter().map(|period| period.id).collect::<Vec<_>>(), open);
             }
-            _ => drop(audit::sample(&mut transaction, 100).await.unwrap()),
+            _ => {
+                // More than there are: all of them.
+                let found = audit::sample(&mut transaction, 2_000).await.unwrap();
+                assert_eq!(found.len(), 20);
+                assert!(found.iter().all(|(_, period, _)| in_redis.contains(&period.id)));
+            }
         }
         let read: (i64, i64) = sqlx::query_as(
             "SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'leaderboard_periods'",
