@@ -101,7 +101,8 @@ async fn a_games_changes_a_minute_are_bounded() {
         (Method::POST, "/v1/admin/leaderboards/b/rebuild", Value::Null),
         (Method::POST, "/v1/admin/keys", key.clone()),
     ] {
-        let answer = world.send(method.clone(), path, Some(&hasty.server), &body).await;
+        let asked = world.send(method.clone(), path, Some(&hasty.server), &body);
+        let answer = tokio::time::timeout(Duration::from_secs(10), asked).await.expect("an answer without a lock");
         refused(&answer, StatusCode::TOO_MANY_REQUESTS, "too_many_changes", 6);
         let after: u32 = answer.header("retry-after").parse().unwrap();
         assert!((1..=10).contains(&after), "{method} {path}: {after}");

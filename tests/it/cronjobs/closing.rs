@@ -1,15 +1,17 @@
 //! Fine print 6: late, closed, frozen.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use scoreline::aggregator::close_periods::{close_due, ensure_current, unpublish_closed};
 use scoreline::aggregator::low_water;
 use scoreline::aggregator::rebuild::rebuild_board;
 use scoreline::store::leaderboards::Applied;
-use scoreline::store::periods;
+use scoreline::store::{period_closing, periods};
 use serde_json::json;
 
 use super::stage::{Stage, at};
+use crate::support::eventually;
 
 type Standing = (i64, i64, String, i64);
 
@@ -53,8 +55,11 @@ async fn fine_print_6_closing_writes_final_ranks_of_both_tie_policies() {
             .await;
         stage.fold().await;
         let tenure = stage.tenure("job-close-periods").await;
+        // By this process's clock, whatever that of the queue says.
         stage.set_now("2026-11-21T00:10:00Z");
+        stage.queue_clock.store(at("2026-11-21T01:00:00Z").0, Ordering::SeqCst);
         assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 0, "the grace has not passed");
+        stage.queue_clock.store(0, Ordering::SeqCst);
         stage.set_now("2026-11-21T00:10:00.000001Z");
         assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 1);
         assert_eq!(standings(&stage, DAY).await, expected);
@@ -182,18 +187,31 @@ async fn fine_print_6_closing_waits_for_a_fold_in_flight() {
     stage.live("daily", json!({"reset": "daily"})).await;
     stage.accept(&[stage.event("a", 1, "2026-11-20T01:00:00Z")]).await;
     stage.fold().await;
+    stage.accept(&[stage.event("a", 2, "2026-11-20T02:00:00Z")]).await;
     stage.set_now("2026-11-22T00:00:00Z");
+    let period = stage.count("SELECT id FROM leaderboard_periods").await;
+    // The fold has found the period open and written entries when it comes to its marker.
+    let mut gate = stage.database.superuser().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE dirty_entries IN EXCLUSIVE MODE").execute(&mut gate).await.unwrap();
+    let wait = async |count: i64| {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("they wait", Duration::from_secs(10), async || stage.count(waiting).await == count).await;
+    };
+    let closing = async {
+        wait(1).await;
+        let mut connection = stage.pool().acquire().await.unwrap();
+        let mut freezing = std::pin::pin!(period_closing::freeze(&mut connection, period, &[]));
+        tokio::select! {
+            frozen = &mut freezing => panic!("closed under a fold: {frozen:?}"),
+            () = wait(2) => {}
+        }
+        sqlx::raw_sql("ROLLBACK").execute(&mut gate).await.unwrap();
+        freezing.await.unwrap()
+    };
+    assert!(tokio::join!(stage.fold(), closing).1);
     let tenure = stage.tenure("job-close-periods").await;
-    // What a fold holds: the period's row, for share.
-    let mut folding = stage.pool().begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM leaderboard_periods FOR SHARE").execute(&mut *folding).await.unwrap();
-    let closing = close_due(&stage.context, &tenure);
-    tokio::pin!(closing);
-    let early = tokio::time::timeout(std::time::Duration::from_millis(200), &mut closing).await;
-    assert!(early.is_err(), "closed under a fold");
-    sqlx::query("UPDATE leaderboard_entries SET score = 2").execute(&mut *folding).await.unwrap();
-    folding.commit().await.unwrap();
-    assert_eq!(closing.await.unwrap(), 1);
+    assert_eq!(close_due(&stage.context, &tenure).await.unwrap(), 1);
     assert_eq!(standings(&stage, DAY).await, [row(1, 1, "a", 2)]);
 }
 
@@ -213,6 +231,7 @@ async fn fine_print_6_a_closed_period_leaves_redis_after_its_time_and_no_rebuild
     stage.set_now("2026-11-21T12:00:00Z");
     let tenure = stage.tenure("job-close-periods").await;
     close_due(&stage.context, &tenure).await.unwrap();
+    stage.set_now("2026-11-22T12:00:00Z");
     assert_eq!(unpublish_closed(&stage.context, &tenure).await.unwrap(), 0, "players still look at it");
     stage.set_now("2026-11-22T12:00:01Z");
     assert_eq!(unpublish_closed(&stage.context, &tenure).await.unwrap(), 1);

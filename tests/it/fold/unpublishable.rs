@@ -49,9 +49,11 @@ async fn a_publication_that_fails_for_one_board_costs_its_rebuild_one_turn_at_mo
     let board = arena.board("b", json!({})).await;
     arena.rebuild(board).await;
     arena.score(board, &[play("a", 1, 0)]).await;
-    let key = format!("{{sl:b3:{board}}}:version");
+    // Only the attempt to write finds this out, each time.
+    let key = format!("{{sl:b3:{board}}}:periods");
     redis::cmd("SET").arg(&key).arg("x").exec(&mut arena.redis.connection()).unwrap();
     arena.score(board, &[play("a", 2, 1)]).await;
+    assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Missing]);
     // From here on publications go into what the rebuild makes, and none of them fails.
     let token = arena.ranking.begin_rebuild(board).await.unwrap();
     arena.score(board, &[play("a", 3, 2)]).await;

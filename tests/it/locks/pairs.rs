@@ -10,12 +10,12 @@ use scoreline::domain::period::Period;
 use scoreline::store::fold_periods::Place;
 use scoreline::store::leases::{self, Lease};
 use scoreline::store::pool::Pool;
-use scoreline::store::{dead_letters, fold_periods, processes, retention};
+use scoreline::store::{dead_letters, fold_periods, processes, recompute_steps, retention};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::meeting::{Party, deadlocked, meet, meet_inserting, statements};
-use crate::fold::arena::{Arena, Play, play};
+use crate::fold::arena::{Arena, Play, play, seconds};
 use crate::support::postgres::database;
 
 const DAY: i64 = 86_400;
@@ -103,6 +103,30 @@ async fn folds_late_in_one_period_and_timely_in_another_do_not_deadlock() {
 #[tokio::test]
 async fn folds_of_frozen_periods_do_not_deadlock() {
     folds_that_cross(true).await;
+}
+
+#[tokio::test]
+async fn a_fold_and_a_recompute_that_want_the_same_periods_do_not_deadlock() {
+    let arena = Arena::new().await;
+    let board = arena.board("x", json!({"reset": "daily"})).await;
+    let player = player_of(board, 0);
+    // The later day is made first: a fold has its facts in the order of time, which is not that of ids.
+    for day in [DAY, 0] {
+        arena.facts(board, &[play(&player, 1, day)]).await;
+        arena.fold().await;
+    }
+    arena.facts(board, &[play(&player, 2, 0), play(&player, 2, DAY)]).await;
+    let schedule = &arena.rules.board(board).unwrap().schedule;
+    let places = [0, DAY].map(|day| (board, schedule.period_at(seconds(day))));
+    let pool = arena.pool().clone();
+    let recomputing: Party = Box::pin(async move {
+        let mut transaction = pool.begin().await?;
+        recompute_steps::lock_periods(&mut transaction, &places).await?;
+        transaction.commit().await
+    });
+    let ended = meet(arena.pool(), PERIODS, [folding(&arena, 0), recomputing]).await;
+    assert!(ended.iter().all(Result::is_ok), "{ended:?}");
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0);
 }
 
 #[tokio::test]
