@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use sqlx::PgConnection;
+
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::board::{BoardGeneration, CompiledBoard, GenerationState};
@@ -64,7 +66,7 @@ pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month, pace: 
         Covered::Nothing => ScanKey::before(GameId(i32::MIN)),
     };
     // After the lock: a recompute that begins later waits for it and finds what this chunk has done.
-    if let Some((game, generation)) = baseline::in_the_way(&mut transaction, month).await? {
+    if let Some((game, generation)) = baseline::in_the_way(&mut transaction, month, covered).await? {
         tracing::warn!(?month, %game, %generation, "a month stays: a recompute of this game has still to read it");
         return Ok(Step::Recomputing);
     }
@@ -81,27 +83,39 @@ pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month, pace: 
         }
         let boards = boards_of(&definitions, &past);
         let facts = facts_of(&boards, &events);
-        // Frozen standings need no baseline.
-        let places: BTreeSet<Place> = facts.iter().map(|(_, fact)| (fact.generation, fact.period)).collect();
-        let places: Vec<Place> = places.into_iter().collect();
-        let frozen = final_periods::among(&mut transaction, &places).await?;
-        let mut states = merge(facts.into_iter().filter(|(_, f)| !frozen.contains(&(f.generation, f.period))));
-        let keys: Vec<EntryKey> = states.keys().cloned().collect();
-        for (key, stored) in baseline::read(&mut transaction, &keys).await? {
-            if let (Some(board), Some(state)) = (definitions.boards.get(&key.0), states.get_mut(&key)) {
-                let definition = &board.generation.spec.definition;
-                let fresh = std::mem::replace(state, stored);
-                state.merge(definition.operator, definition.order, fresh);
-            }
-        }
-        let mut rows: Vec<(EntryKey, EntryState)> = states.into_iter().collect();
-        rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        baseline::write(&mut transaction, &rows).await?;
+        add(&mut transaction, facts).await?;
     }
     baseline::advance(&mut transaction, month, reached, context.clock.now()).await?;
     transaction.commit().await?;
     pace.brought(events.len() as i64);
     Ok(if reached.is_some() { Step::More } else { Step::Done })
+}
+
+/// Merges facts into the baseline of their boards. Nobody else may write it meanwhile ([`baseline::read`]).
+///
+/// # Errors
+/// Whatever Postgres says.
+pub(super) async fn add(
+    connection: &mut PgConnection,
+    facts: Vec<(&CompiledBoard, Fact<'_>)>,
+) -> Result<(), sqlx::Error> {
+    // Frozen standings need no baseline.
+    let places: BTreeSet<Place> = facts.iter().map(|(_, fact)| (fact.generation, fact.period)).collect();
+    let places: Vec<Place> = places.into_iter().collect();
+    let frozen = final_periods::among(connection, &places).await?;
+    let boards: HashMap<BoardGenerationId, &CompiledBoard> = facts.iter().map(|(b, _)| (b.generation.id, *b)).collect();
+    let mut states = merge(facts.into_iter().filter(|(_, f)| !frozen.contains(&(f.generation, f.period))));
+    let keys: Vec<EntryKey> = states.keys().cloned().collect();
+    for (key, stored) in baseline::read(connection, &keys).await? {
+        if let (Some(board), Some(state)) = (boards.get(&key.0), states.get_mut(&key)) {
+            let definition = &board.generation.spec.definition;
+            let fresh = std::mem::replace(state, stored);
+            state.merge(definition.operator, definition.order, fresh);
+        }
+    }
+    let mut rows: Vec<(EntryKey, EntryState)> = states.into_iter().collect();
+    rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    baseline::write(connection, &rows).await
 }
 
 type Feeds<'a> = HashMap<(GameId, &'a str), Vec<&'a Arc<CompiledBoard>>>;

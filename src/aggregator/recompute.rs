@@ -11,9 +11,9 @@
 //! A crash anywhere goes on from what was committed. Retention leaves the months alone that a build has still to read.
 
 mod go_live;
+mod scan;
 mod take_over;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -25,18 +25,13 @@ use super::rebuild::{RebuildBoardError, rebuild_board};
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::board::CompiledBoard;
-use crate::domain::fact::{Fact, fact_of};
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::month::Month;
-use crate::domain::packed_facts::{FactPacker, PackedFacts};
 use crate::lifecycle::crash_point;
 use crate::ranking::RebuildError;
-use crate::store::baseline::{self, Covered};
-use crate::store::event_scan::{self, GameScan, Pace, ScanKey, StoredEvent};
-use crate::store::fold_periods::Place;
+use crate::store::event_scan::{Pace, ScanKey};
 use crate::store::outbox::Outbox;
 use crate::store::recompute_steps::{self as steps, Building};
-use crate::store::{facts, final_periods, partitions};
 
 /// Events looked at in one chunk, and in one transaction.
 const CHUNK: i64 = 5_000;
@@ -182,111 +177,6 @@ impl<'a> Builder<'a> {
         self.turn.is_over().then_some(Outcome::MakesRoom)
     }
 
-    /// Step 2. `Some`: it ended early.
-    async fn scan(&self, memory: &mut Memory) -> Result<Option<Outcome>, JobError> {
-        let (months, total, coverage) = {
-            let mut connection = self.context.pool.acquire().await?;
-            let listed = partitions::list(&mut connection).await?;
-            let total: i64 = listed.iter().map(|p| p.estimated_rows.max(0)).sum();
-            let months: Vec<Month> = listed.iter().map(partitions::Partition::month).collect();
-            (months, total, baseline::coverage(&mut connection).await?)
-        };
-        let begun = self.building.cursor;
-        for month in months {
-            let mut after = match begun {
-                Some((reached, _)) if month < reached => continue,
-                Some((reached, key)) if month == reached => key,
-                _ => None,
-            }
-            .unwrap_or(ScanKey::before(self.building.generation.game_id));
-            match coverage.get(&month) {
-                Some(Covered::Everything) => continue,
-                // In the baseline already: all of this game up to there, or all of it, or nothing.
-                Some(Covered::UpTo(key)) if key.game_id > after.game_id => continue,
-                Some(Covered::UpTo(key)) if key.game_id == after.game_id => after = after.max(*key),
-                _ => {}
-            }
-            loop {
-                if let Some(early) = self.yield_to_workers(memory).await? {
-                    return Ok(Some(early));
-                }
-                match self.scan_chunk(month, after, total, memory).await {
-                    Ok(Scanned::More(key)) => after = key,
-                    Ok(Scanned::MonthDone) => {
-                        memory.pace.begin_anew();
-                        break;
-                    }
-                    Ok(Scanned::Superseded) => return Ok(Some(Outcome::Superseded)),
-                    Err(error) if error.took_too_long() && memory.pace.took_too_long() => {
-                        tracing::info!(events = memory.pace.limit(), "a chunk of a recompute took too long; halved");
-                    }
-                    Err(error) => return Err(error),
-                }
-                crash_point("recompute::after_chunk");
-            }
-        }
-        let mut transaction = self.tenure.begin().await?;
-        steps::finish_scan(&mut transaction, self.building.generation.id, self.context.clock.now()).await?;
-        transaction.commit().await?;
-        Ok(None)
-    }
-
-    async fn scan_chunk(
-        &self,
-        month: Month,
-        after: ScanKey,
-        total: i64,
-        memory: &mut Memory,
-    ) -> Result<Scanned, JobError> {
-        let _chunk = self.turn.chunk().await;
-        let generation = &self.building.generation;
-        let scan = GameScan {
-            range: (month.starts_at(), month.ends_at()),
-            event_type: generation.spec.definition.event_type.as_str(),
-            stamped_before: generation.since_generation,
-            players: (0, 1),
-            limit: memory.pace.limit(),
-        };
-        let mut transaction = self.tenure.begin().await?;
-        let chunk = event_scan::next_of_game(&mut transaction, &scan, after).await?;
-        let Some(reached) = chunk.reached else { return Ok(Scanned::MonthDone) };
-        let packed = self.pack(&mut transaction, &chunk.events).await?;
-        let rows = facts::insert_known(&mut transaction, &packed).await?;
-        let saved =
-            steps::save_cursor(&mut transaction, generation.id, month, Some(reached), chunk.looked_at, total).await?;
-        if !saved {
-            return Ok(Scanned::Superseded);
-        }
-        transaction.commit().await?;
-        memory.pace.brought(chunk.looked_at);
-        memory.cursor = Some((month, Some(reached)));
-        memory.makes_facts = !rows.is_empty();
-        if let Some(known) = &mut memory.rows {
-            known.extend(rows);
-        }
-        (self.context.announce_facts)();
-        Ok(Scanned::More(reached))
-    }
-
-    /// What the events mean to the board, but to final periods, which stay as they are. No period waits for these facts:
-    /// what players see is the live generation, which has counted their events.
-    async fn pack(
-        &self,
-        connection: &mut sqlx::PgConnection,
-        events: &[StoredEvent],
-    ) -> Result<Vec<PackedFacts>, JobError> {
-        let facts: Vec<Fact<'_>> =
-            events.iter().filter_map(|event| fact_of(&self.board, &event.occurrence())).collect();
-        let places: BTreeSet<Place> = facts.iter().map(|fact| (fact.generation, fact.period)).collect();
-        let places: Vec<Place> = places.into_iter().collect();
-        let frozen = final_periods::among(connection, &places).await?;
-        let mut packer = FactPacker::default();
-        for fact in facts.iter().filter(|fact| !frozen.contains(&(fact.generation, fact.period))) {
-            packer.push(fact, None);
-        }
-        Ok(packer.finish())
-    }
-
     /// `Some`: it ended early. Whoever makes no facts need not wait for those of others.
     async fn yield_to_workers(&self, memory: &mut Memory) -> Result<Option<Outcome>, JobError> {
         let mut pause = PAUSE;
@@ -336,10 +226,4 @@ impl<'a> Builder<'a> {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
-}
-
-enum Scanned {
-    More(ScanKey),
-    MonthDone,
-    Superseded,
 }

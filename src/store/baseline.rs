@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{PgConnection, Row};
 
 use super::event_scan::ScanKey;
+use super::recompute;
 use super::sums::Sum;
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
@@ -79,7 +80,7 @@ pub async fn lock_progress(connection: &mut PgConnection, month: Month) -> Resul
 }
 
 /// Waits until no chunk is being folded into the baseline, the first of a month included, whose row nobody sees yet; none
-/// begins before the transaction ends. With a generation in state `building` committed by then, months that it has still to
+/// begins before the transaction ends. Others who wait for it do so one after the other. With a generation in state `building` committed by then, months that it has still to
 /// read go on standing still (see [`in_the_way`]).
 ///
 /// # Errors
@@ -89,30 +90,53 @@ pub async fn stand_still(connection: &mut PgConnection) -> Result<(), sqlx::Erro
     sqlx::query("LOCK TABLE baseline_progress IN SHARE ROW EXCLUSIVE MODE").execute(connection).await.map(|_| ())
 }
 
-/// A recompute that has not read a month yet which has events of its game: it must find these events, and the baseline
-/// without them. No other recompute is in the month's way. To be asked under [`lock_progress`], in a transaction that then
-/// writes the baseline of [`past`] as well.
+/// A recompute that has still to read events of this month: it must find them, and the baseline without them. One that
+/// starts from a baseline leaves out what is `covered`, and no other is in the month's way. To be asked under
+/// [`lock_progress`], in a transaction that then writes the baseline of [`past`] as well.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn in_the_way(
     connection: &mut PgConnection,
     month: Month,
+    covered: Covered,
 ) -> Result<Option<(GameId, BoardGenerationId)>, sqlx::Error> {
-    let found: Option<(i32, i32)> = sqlx::query_as(
-        "SELECT l.game_id, g.id FROM leaderboard_generations g JOIN leaderboards l ON l.id = g.leaderboard_id
+    let reached = match covered {
+        Covered::Everything => return Ok(None),
+        Covered::UpTo(key) => key,
+        Covered::Nothing => ScanKey::before(GameId(i32::MIN)),
+    };
+    let found: Vec<(i32, i32, String, Option<String>, bool)> = sqlx::query_as(
+        "SELECT l.game_id, g.id, g.spec::text, live.spec::text,
+                EXISTS (SELECT 1 FROM events e
+                         WHERE e.game_id = l.game_id AND e.occurred_at >= $2 AND e.occurred_at < $3
+                           AND (e.game_id, e.event_id, e.occurred_at) > ($4, $5, $6))
+           FROM leaderboard_generations g
+           JOIN leaderboards l ON l.id = g.leaderboard_id
+           LEFT JOIN leaderboard_generations live ON live.id = l.live_generation_id
           WHERE g.state = 'building' AND g.scan_finished_at IS NULL
             AND (g.cursor_partition IS NULL OR g.cursor_partition COLLATE \"C\" <= $1)
             AND EXISTS (SELECT 1 FROM events e
                          WHERE e.game_id = l.game_id AND e.occurred_at >= $2 AND e.occurred_at < $3)
-          ORDER BY g.id LIMIT 1",
+          ORDER BY g.id",
     )
     .bind(month.partition_name())
     .bind(month.starts_at())
     .bind(month.ends_at())
-    .fetch_optional(connection)
+    .bind(reached.game_id.0)
+    .bind(reached.event_id)
+    .bind(reached.occurred_at)
+    .fetch_all(connection)
     .await?;
-    Ok(found.map(|(game, generation)| (GameId(game), BoardGenerationId(generation))))
+    // What this program cannot read may have to read everything.
+    let starts_from_baseline = |live: Option<&str>, new: &str| {
+        let live = live.and_then(|text| serde_json::from_str(text).ok());
+        serde_json::from_str(new).is_ok_and(|new| recompute::starts_from_baseline(live.as_ref(), &new))
+    };
+    let waits = |(_, _, new, live, more): &(i32, i32, String, Option<String>, bool)| {
+        *more || !starts_from_baseline(live.as_deref(), new)
+    };
+    Ok(found.into_iter().find(waits).map(|(game, generation, ..)| (GameId(game), BoardGenerationId(generation))))
 }
 
 /// Generations that are being built and have read the whole month: their entries have its events, so what is dropped of it
@@ -175,7 +199,8 @@ pub(super) fn read_state(row: &sqlx::postgres::PgRow, at: usize) -> Result<Entry
     })
 }
 
-/// The baseline of the named entries, for merging. One writer at a time: whoever has locked the progress.
+/// The baseline of the named entries, for merging. One writer at a time: whoever has locked the progress, of a month or,
+/// by [`stand_still`], of all.
 ///
 /// # Errors
 /// Whatever Postgres says.

@@ -72,7 +72,8 @@ pub async fn begin(transaction: &mut PgConnection, leaderboard_id: i32) -> Resul
 
 /// Whether all that could count in periods of the new specification that are not final is still stored, for a game that
 /// existed when something was dropped: those that are open now, and the one by the new schedule that began before the
-/// first moment of which all is kept. The baseline stands still until the transaction ends.
+/// first moment of which all is kept. The baseline stands still until the transaction ends. A month whose baseline is
+/// complete is as good as dropped; one that is half in the baseline is read whole ([`starts_from_baseline`]).
 ///
 /// # Errors
 /// Whatever Postgres says; a schedule that does not compile is told elsewhere, and has no such period.
@@ -90,7 +91,7 @@ pub async fn history_is_complete(
            FROM leaderboards l
            JOIN games g ON g.id = l.game_id
            JOIN baseline_progress b
-             ON b.dropped_at > g.created_at OR b.folded_at > g.created_at OR b.cursor_event_id IS NOT NULL
+             ON b.dropped_at > g.created_at OR b.folded_at > g.created_at
           WHERE l.id = $1",
     )
     .bind(leaderboard_id)
@@ -129,6 +130,12 @@ pub fn baseline_survives(old: &LeaderboardSpec, new: &LeaderboardSpec) -> bool {
         definition.order = new.definition.order;
     }
     definition == new.definition && old.server_only == new.server_only
+}
+
+/// Whether a recompute begins with what the live generation has in its baseline, and so leaves out what is there already.
+/// One that does not reads such events as well, as long as their month is not wholly in the baseline.
+pub fn starts_from_baseline(live: Option<&LeaderboardSpec>, new: &LeaderboardSpec) -> bool {
+    live.is_some_and(|live| baseline_survives(live, new))
 }
 
 /// How far a recompute is.

@@ -7,6 +7,7 @@ use sqlx::{PgConnection, Row};
 use super::baseline::read_state;
 use super::event_scan::ScanKey;
 use super::fold_periods::{Place, columns};
+use super::recompute;
 use crate::domain::board::{BoardGeneration, GenerationState, LeaderboardSpec};
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
@@ -25,6 +26,13 @@ pub struct Building {
     pub cursor: Option<(Month, Option<ScanKey>)>,
     /// All events were looked at.
     pub scan_finished: bool,
+}
+
+impl Building {
+    /// As [`recompute::starts_from_baseline`].
+    pub fn starts_from_baseline(&self) -> bool {
+        recompute::starts_from_baseline(self.live.as_ref().map(|(_, spec)| spec), &self.generation.spec)
+    }
 }
 
 /// What is being built, and of which games: asked several times a second, so it reads two small tables and nothing else.

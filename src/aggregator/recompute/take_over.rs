@@ -25,10 +25,9 @@ impl Builder<'_> {
         let mut transaction = self.tenure.begin().await?;
         baseline::stand_still(&mut transaction).await?;
         transaction.commit().await?;
-        let Some((live, spec)) = &self.building.live else { return Ok(None) };
-        if !crate::store::recompute::baseline_survives(spec, &self.building.generation.spec) {
+        let Some((live, _)) = self.building.live.as_ref().filter(|_| self.building.starts_from_baseline()) else {
             return Ok(None);
-        }
+        };
         let id = self.building.generation.id;
         let mut after = {
             let mut connection = self.context.pool.acquire().await?;

@@ -8,6 +8,7 @@ mod edit_races;
 mod edits;
 mod edits_property;
 mod edits_steps;
+mod half_folded;
 mod lost_boards;
 mod outboxes;
 mod partitions;

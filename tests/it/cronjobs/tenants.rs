@@ -15,13 +15,13 @@ use super::stage::{Stage, at};
 const NOON: &str = "2026-11-20T12:00:00Z";
 
 /// A game beside the stage's own.
-async fn game(stage: &Stage, slug: &str) -> GameId {
+pub async fn game(stage: &Stage, slug: &str) -> GameId {
     let id = sqlx::query_scalar("INSERT INTO games (slug, name) VALUES ($1, $1) RETURNING id").bind(slug);
     GameId(id.fetch_one(stage.pool()).await.unwrap())
 }
 
 /// A live board, without a word to anybody.
-async fn board(stage: &Stage, game: GameId, slug: &str, over: Value) -> BoardGenerationId {
+pub async fn board(stage: &Stage, game: GameId, slug: &str, over: Value) -> BoardGenerationId {
     let mut spec = serde_json::to_value(Stage::spec(slug, json!({"reset": "daily"}))).unwrap();
     spec.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
     let id = sqlx::query_scalar(
