@@ -1,9 +1,11 @@
 //! The audit: is what players see what the events say? Redis against entries in [`super::audit_redis`], entries against
 //! events in [`super::audit_events`]. Drift in Redis is repaired; a difference in Postgres is reported and never touched.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::audit_events::{EntriesAudit, audit_entries};
@@ -13,7 +15,7 @@ use super::rebuild::{RebuildBoardError, rebuild_board};
 use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::board::{CompiledBoard, GenerationState};
-use crate::domain::ids::BoardGenerationId;
+use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::ranking::{Ranking, RebuildError};
 use crate::store::pool::Pool;
 use crate::store::{audit, definitions};
@@ -21,6 +23,8 @@ use crate::telemetry::metrics as names;
 
 /// About how many entries a periodic audit samples.
 const SAMPLE: i64 = 2_000;
+/// Games whose boards are looked at side by side.
+const GAMES_AT_ONCE: usize = 3;
 
 /// What an audit of a leaderboard found.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -85,15 +89,30 @@ pub async fn audit_all_samples(context: &Context, tenure: &Tenure) -> Result<u64
         let (_, players) = sampled.entry(generation).or_default().entry(period.id).or_insert((period, Vec::new()));
         players.push(player);
     }
-    let (mut drift, mut failed) = (0, None);
+    let mut of_games: BTreeMap<GameId, Vec<_>> = BTreeMap::new();
     for board in boards.values().filter(|b| b.generation.state == GenerationState::Live) {
+        let sample = sampled.remove(&board.generation.id).unwrap_or_default();
+        of_games.entry(board.generation.game_id).or_default().push((board, sample));
+    }
+    let audits: Vec<_> = of_games.into_values().map(|boards| audit_samples(context, boards)).collect();
+    // A game whose boards are slow, or large and to be written anew, holds nobody else up.
+    let found: Vec<_> = stream::iter(audits).buffer_unordered(GAMES_AT_ONCE).collect().await;
+    let (drift, failed) =
+        found.into_iter().fold((0, None), |(sum, last), (drift, failed)| (sum + drift, failed.or(last)));
+    failed.map_or(Ok(drift), Err)
+}
+
+/// One game's boards, one after the other. Returns the drift and the last failure.
+async fn audit_samples(context: &Context, boards: Vec<(&Arc<CompiledBoard>, Sampled)>) -> (u64, Option<JobError>) {
+    let (mut drift, mut failed) = (0, None);
+    for (board, sampled) in boards {
         if context.stop.is_cancelled() {
             break;
         }
         let (pool, ranking, stop) = (&context.pool, &context.ranking, &context.stop);
         let look = Look { pool, ranking, board, stop, behind: AtomicBool::new(false) };
         let generation = board.generation.id;
-        match audit_sample(&look, sampled.remove(&generation).unwrap_or_default()).await {
+        match audit_sample(&look, sampled).await {
             Ok(found) => drift += found,
             Err(error) => {
                 tracing::warn!(%generation, %error, "a leaderboard could not be audited");
@@ -101,7 +120,7 @@ pub async fn audit_all_samples(context: &Context, tenure: &Tenure) -> Result<u64
             }
         }
     }
-    failed.map_or(Ok(drift), Err)
+    (drift, failed)
 }
 
 async fn audit_sample(look: &Look<'_>, sampled: Sampled) -> Result<u64, JobError> {

@@ -1,21 +1,33 @@
 //! Keeping boards in Redis: those that it does not hold are rebuilt (fine print 10).
+//!
+//! A few at once, one of each game, small ones beside large ones: nobody's few entries wait for another's millions, and
+//! a board that is slow, or cannot be rebuilt, holds up its own game only. Boards are looked at meanwhile.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::rules::Rules;
 pub use crate::board_rebuild::{RebuildBoardError, Rebuilt, rebuild_board};
 use crate::domain::board::CompiledBoard;
-use crate::domain::ids::BoardGenerationId;
+use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::ranking::{BoardStatus, Ranking, RebuildError};
 use crate::store::entries;
 use crate::store::pool::Pool;
 
 /// How often boards are looked after.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Boards with no more entries than this are small.
+const SMALL: i64 = 10_000;
+/// Rebuilds at once: each reads a chunk at a time on one of the few connections that folds need as well.
+const SMALL_AT_ONCE: usize = 3;
+const LARGE_AT_ONCE: usize = 2;
+/// Failures in a row after which Redis or Postgres is taken to be away.
+const AWAY: u32 = 10;
 
 /// Rebuilds live boards that Redis does not hold, or held before it restarted: at start, each second, and when
 /// `wanted` says so, until `stop`.
@@ -26,13 +38,15 @@ pub async fn keep_boards(
     wanted: &Arc<Notify>,
     stop: &CancellationToken,
 ) {
+    let mut keeper = Keeper::new(pool, ranking);
     let mut healthy = true;
     loop {
-        let checked = tokio::select! {
+        let before = std::mem::replace(&mut keeper.last, Ok(()));
+        let looked = tokio::select! {
             () = stop.cancelled() => return,
-            checked = check_boards(pool, ranking, rules) => checked,
+            looked = keeper.look(rules) => looked,
         };
-        match checked {
+        match before.and(looked) {
             Ok(()) => healthy = true,
             Err(error) => {
                 if std::mem::replace(&mut healthy, false) {
@@ -40,78 +54,172 @@ pub async fn keep_boards(
                 }
             }
         }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = wanted.notified() => {}
-            () = tokio::time::sleep(CHECK_INTERVAL) => {}
+        let next_look = tokio::time::sleep(CHECK_INTERVAL);
+        tokio::pin!(next_look);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = wanted.notified() => break,
+                () = &mut next_look => break,
+                Some(ended) = keeper.under_way.join_next() => keeper.ended(ended),
+            }
         }
     }
 }
 
-/// Boards with no more entries than this are rebuilt before larger ones.
-const SMALL: i64 = 10_000;
-/// Failures in a row after which Redis or Postgres is taken to be away.
-const AWAY: u32 = 10;
-
-/// Rebuilds the live boards that need it, one after the other: small ones first, so that nobody's few entries wait for
-/// another's millions. One that cannot be rebuilt does not stop the others.
+/// Rebuilds the live boards that need it now. One that cannot be rebuilt does not stop the others.
 ///
 /// # Errors
 /// Redis or Postgres is away, or the last board that could not be rebuilt.
 pub async fn check_boards(pool: &Pool, ranking: &Ranking, rules: &Rules) -> Result<(), RebuildBoardError> {
-    rules.refresh().await?;
-    let live = rules.live();
-    let ids: Vec<BoardGenerationId> = live.iter().map(|b| b.generation.id).collect();
-    let statuses = ranking.status(&ids).await?;
-    let missing = live.iter().zip(statuses).filter(|(_, status)| *status != BoardStatus::Ready);
-    let mut round = Round { pool, ranking, failures: 0, last: Ok(()) };
-    let mut large = Vec::new();
-    for (board, _) in missing {
-        if entries::count_published(pool, board.generation.id.0, SMALL + 1).await? > SMALL {
-            large.push(board);
-        } else {
-            round.rebuild(board).await?;
-        }
+    let mut keeper = Keeper::new(pool, ranking);
+    keeper.look(rules).await?;
+    while let Some(ended) = keeper.under_way.join_next().await {
+        keeper.ended(ended);
     }
-    for board in large {
-        round.rebuild(board).await?;
-    }
-    round.last
+    keeper.last
 }
 
-/// One look at all boards.
-struct Round<'a> {
-    pool: &'a Pool,
-    ranking: &'a Ranking,
-    failures: u32,
+/// A board whose turn is over, whether it was rebuilt as a large one, and how that went.
+type Ended = (Arc<CompiledBoard>, bool, Result<Turn, RebuildBoardError>);
+
+/// What a turn has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// It is there, or somebody else is at it.
+    Over,
+    /// It has too many entries for the turn of a small one.
+    IsLarge,
+}
+
+/// Rebuilds that are under way, and the boards that wait for one.
+struct Keeper {
+    pool: Pool,
+    ranking: Ranking,
+    under_way: JoinSet<Ended>,
+    at_work: HashSet<BoardGenerationId>,
+    /// Games with a rebuild under way, of a small and of a large board.
+    busy: HashSet<(GameId, bool)>,
+    line: Vec<Arc<CompiledBoard>>,
+    large: HashSet<BoardGenerationId>,
+    /// The number of each board's last failure: who failed comes after who did not.
+    failed: HashMap<BoardGenerationId, u64>,
+    failures: u64,
+    in_a_row: u32,
+    /// The last failure since this was taken.
     last: Result<(), RebuildBoardError>,
 }
 
-impl Round<'_> {
-    /// Rebuilds a board; fails when so many have failed that the others would as well.
-    async fn rebuild(&mut self, board: &CompiledBoard) -> Result<(), RebuildBoardError> {
-        let generation = board.generation.id;
-        // Another cron may have rebuilt it while this one was busy with the one before.
-        if self.ranking.status(&[generation]).await? == [BoardStatus::Ready] {
-            return Ok(());
+impl Keeper {
+    fn new(pool: &Pool, ranking: &Ranking) -> Self {
+        Self {
+            pool: pool.clone(),
+            ranking: ranking.clone(),
+            under_way: JoinSet::new(),
+            at_work: HashSet::new(),
+            busy: HashSet::new(),
+            line: Vec::new(),
+            large: HashSet::new(),
+            failed: HashMap::new(),
+            failures: 0,
+            in_a_row: 0,
+            last: Ok(()),
         }
-        let order = board.generation.spec.definition.order;
-        match rebuild_board(self.pool, self.ranking, generation, order, |_| {}).await {
-            Ok(done) => {
-                self.failures = 0;
-                tracing::info!(
-                    %generation, periods = done.periods, entries = done.entries, version = done.version,
-                    "leaderboard rebuilt"
-                );
-            }
-            Err(RebuildBoardError::Rebuild(RebuildError::Busy)) => {}
-            Err(error) if self.failures + 1 >= AWAY => return Err(error),
-            Err(error) => {
-                self.failures += 1;
-                tracing::warn!(%generation, %error, "a leaderboard could not be rebuilt");
-                self.last = Err(error);
-            }
-        }
+    }
+
+    /// Looks which boards need a rebuild, and begins with as many as there is room for.
+    async fn look(&mut self, rules: &Rules) -> Result<(), RebuildBoardError> {
+        rules.refresh().await?;
+        let live = rules.live();
+        let ids: Vec<BoardGenerationId> = live.iter().map(|b| b.generation.id).collect();
+        let statuses = self.ranking.status(&ids).await?;
+        let missing = live.into_iter().zip(statuses).filter(|(_, status)| *status != BoardStatus::Ready);
+        self.line = missing.map(|(board, _)| board).filter(|b| !self.at_work.contains(&b.generation.id)).collect();
+        let waits: HashSet<BoardGenerationId> = self.line.iter().map(|b| b.generation.id).collect();
+        self.large.retain(|generation| waits.contains(generation));
+        self.failed.retain(|generation, _| waits.contains(generation));
+        self.line.sort_by_key(|b| self.failed.get(&b.generation.id).copied());
+        self.in_a_row = 0;
+        self.begin();
         Ok(())
     }
+
+    /// Begins with boards that wait, for as long as there is room.
+    fn begin(&mut self) {
+        let mut line = std::mem::take(&mut self.line).into_iter();
+        for board in line.by_ref() {
+            let (game, generation) = (board.generation.game_id, board.generation.id);
+            let large = self.large.contains(&generation);
+            let has_room = |of: bool, most: usize| self.busy.iter().filter(|(_, large)| *large == of).count() < most;
+            let room = [has_room(false, SMALL_AT_ONCE), has_room(true, LARGE_AT_ONCE)];
+            if room == [false, false] {
+                self.line.push(board);
+                break;
+            }
+            if !room[usize::from(large)] || !self.busy.insert((game, large)) {
+                self.line.push(board);
+                continue;
+            }
+            self.at_work.insert(generation);
+            let (pool, ranking) = (self.pool.clone(), self.ranking.clone());
+            self.under_way.spawn(async move {
+                let turn = turn(&pool, &ranking, &board, large).await;
+                (board, large, turn)
+            });
+        }
+        self.line.extend(line);
+    }
+
+    /// A turn is over: the next board has one. When so many in a row have failed that the others would as well, those wait
+    /// for the next look.
+    fn ended(&mut self, ended: Result<Ended, JoinError>) {
+        let (board, large, turn) = match ended {
+            Ok(ended) => ended,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The process ends.
+            Err(_) => return,
+        };
+        let (game, generation) = (board.generation.game_id, board.generation.id);
+        self.at_work.remove(&generation);
+        self.busy.remove(&(game, large));
+        match turn {
+            Ok(Turn::Over) => self.in_a_row = 0,
+            Ok(Turn::IsLarge) => {
+                self.large.insert(generation);
+                self.line.push(board);
+            }
+            Err(error) => {
+                tracing::warn!(%generation, %error, "a leaderboard could not be rebuilt");
+                self.failures += 1;
+                self.in_a_row += 1;
+                self.failed.insert(generation, self.failures);
+                self.last = Err(error);
+                if self.in_a_row >= AWAY {
+                    self.line.clear();
+                }
+            }
+        }
+        self.begin();
+    }
+}
+
+/// Rebuilds a board, unless somebody else has done so while it waited, or it is larger than expected.
+async fn turn(pool: &Pool, ranking: &Ranking, board: &CompiledBoard, large: bool) -> Result<Turn, RebuildBoardError> {
+    let generation = board.generation.id;
+    if ranking.status(&[generation]).await? == [BoardStatus::Ready] {
+        return Ok(Turn::Over);
+    }
+    if !large && entries::count_published(pool, generation.0, SMALL + 1).await? > SMALL {
+        return Ok(Turn::IsLarge);
+    }
+    let order = board.generation.spec.definition.order;
+    match rebuild_board(pool, ranking, generation, order, |_| {}).await {
+        Ok(done) => tracing::info!(
+            %generation, periods = done.periods, entries = done.entries, version = done.version,
+            "leaderboard rebuilt"
+        ),
+        Err(RebuildBoardError::Rebuild(RebuildError::Busy)) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(Turn::Over)
 }

@@ -2,6 +2,7 @@
 //! (fine print 4, 5, 6, 11 and 18).
 
 mod audit;
+mod beside;
 mod builds;
 mod closing;
 mod edit_races;
