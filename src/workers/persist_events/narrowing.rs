@@ -133,7 +133,7 @@ impl Writer {
     }
 
     /// Makes the months that a piece falls in. Cron makes them ahead; this is for clocks and replays that outrun it. Rows
-    /// of a month that cannot be had now are set aside.
+    /// of a month that cannot be had now are set aside, unless the server takes no write of our own either: then all wait.
     async fn make_partitions(
         &mut self,
         writing: &mut Writing<'_, '_>,
@@ -150,11 +150,15 @@ impl Writer {
                     let table = month.partition_name();
                     missing.insert(month, format!("the table {table} of its month is detached or being detached"));
                 }
-                Err(error) if classify(&error) == Failure::Server && piece.failures < PATIENCE => {
-                    self.wait_out(&error, &mut piece).await?;
-                    return Ok(vec![piece]);
-                }
                 Err(error) => {
+                    let surely_the_server = classify(&error) == Failure::Server && piece.failures < PATIENCE;
+                    let at = writing.rows.rows[piece.rows[0]].received_at;
+                    if surely_the_server || !self.shared.probe.server_is_well(&self.shared.pool, at, true).await {
+                        // However long that lasts: the next attempt makes the month.
+                        piece.failures = piece.failures.min(PATIENCE - 1);
+                        self.wait_out(&error, &mut piece).await?;
+                        return Ok(vec![piece]);
+                    }
                     tracing::warn!(%error, table = month.partition_name(), "the table of a month cannot be made");
                     missing.insert(month, format!("the table of its month cannot be made: {}", in_words(&error)));
                 }

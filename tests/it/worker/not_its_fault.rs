@@ -154,3 +154,33 @@ async fn commits_that_wait_for_a_standby_are_told_and_keep_their_connections() {
     eventually("it is over", SOON, || async { pool.commits_wait().is_none() }).await;
     assert!(check_postgres(&pool, &readiness).await.unwrap());
 }
+
+/// A disk that is full refuses the missing month and everything else: what needs the month waits like all others.
+#[tokio::test]
+async fn fine_print_12_a_server_that_can_make_no_month_makes_its_events_wait() {
+    let bench = Bench::new().await;
+    let full = "RAISE EXCEPTION 'the disk is full' USING ERRCODE = 'disk_full'";
+    bench
+        .run(&format!(
+            "CREATE SEQUENCE tried; GRANT SELECT ON tried TO PUBLIC;
+             CREATE FUNCTION full_for_tables() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+                 PERFORM nextval('tried'); {full};
+             END $$;
+             CREATE FUNCTION full_for_rows() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {full}; END $$;
+             CREATE TRIGGER full_for_rows BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION full_for_rows();
+             CREATE EVENT TRIGGER full_for_tables ON ddl_command_start WHEN TAG IN ('CREATE TABLE')
+                 EXECUTE FUNCTION full_for_tables();"
+        ))
+        .await;
+    let old = Event { occurred_at: Micros::from_seconds(1_000_000_000), ..event(1, "p-1", r#"{"score":1}"#) };
+    bench.push("old", &job(1, &[old])).await;
+    bench.start_worker().await;
+    eventually("it was tried often", SOON, || async {
+        bench.count("SELECT last_value FROM tried").await >= 6 || !bench.blocked().await.is_empty()
+    })
+    .await;
+    assert_eq!(bench.blocked().await, [], "nothing is set aside");
+    bench.waits_for_postgres("disk is full").await;
+    bench.run("DROP EVENT TRIGGER full_for_tables; DROP TRIGGER full_for_rows ON events").await;
+    bench.all_is_stored(1).await;
+}
