@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::marker;
 use super::refused::Unfoldable;
 use super::rules::Rules;
 use super::shards::{self, Shards};
@@ -104,7 +105,8 @@ impl BringBack<'_> {
         }
         // A process that has just started may not know of any definition yet.
         self.rules.refresh().await?;
-        if let Some(last) = markers::bring_back(self.pool, held, walk.markers_after, MARKERS).await? {
+        let readable = &marker::READABLE;
+        if let Some(last) = markers::bring_back(self.pool, held, readable, walk.markers_after, MARKERS).await? {
             walk.markers_after = last;
             self.publisher.notify_one();
         }

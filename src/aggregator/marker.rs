@@ -14,6 +14,8 @@ use crate::domain::ranking_key::Standing;
 const FORMAT: u8 = 2;
 /// The format of earlier programs, which does not say when a period ends.
 const WITHOUT_ENDS: u8 = 1;
+/// Formats that this program reads.
+pub const READABLE: [u8; 2] = [WITHOUT_ENDS, FORMAT];
 const LENGTH_AT: usize = 1 + 8;
 const HEADER: usize = LENGTH_AT + 4;
 const REMOVED: u8 = 0;
@@ -119,7 +121,7 @@ pub fn read(
 ) -> Result<(i64, Vec<MarkedPeriod<'_>>), MarkerError> {
     let mut reader = ByteReader::new(bytes, 0);
     let format = reader.u8()?;
-    if !matches!(format, FORMAT | WITHOUT_ENDS) {
+    if !READABLE.contains(&format) {
         return Err(MarkerError::UnknownFormat(format));
     }
     let version = reader.i64()?;

@@ -124,21 +124,31 @@ pub async fn set_aside(pool: &Pool, id: i64) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Brings some of the markers that were put aside back, for a program that may be able to read them: of these shards, with
-/// a higher id than `after`. Returns the highest id of them.
+/// Brings some of the markers that were put aside back, for a program that can read them: of these shards and formats (a
+/// marker's first byte), with a higher id than `after`. Returns the highest id of them. Others stay: each that came back in
+/// vain would have every board rebuilt.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn bring_back(pool: &Pool, shards: &[i16], after: i64, limit: i64) -> Result<Option<i64>, sqlx::Error> {
+pub async fn bring_back(
+    pool: &Pool,
+    shards: &[i16],
+    formats: &[u8],
+    after: i64,
+    limit: i64,
+) -> Result<Option<i64>, sqlx::Error> {
+    let formats: Vec<&[u8]> = formats.chunks(1).collect();
     let ids: Vec<i64> = sqlx::query_scalar(
         "UPDATE dirty_entries d SET shard = -1 - d.shard
-           FROM (SELECT id FROM dirty_entries WHERE shard < 0 AND -1 - shard = ANY ($1) AND id > $2
+           FROM (SELECT id FROM dirty_entries
+                  WHERE shard < 0 AND -1 - shard = ANY ($1) AND id > $2 AND substring(entries FROM 1 FOR 1) = ANY ($4)
                   ORDER BY id LIMIT $3 FOR NO KEY UPDATE) AS aside
           WHERE d.id = aside.id RETURNING d.id",
     )
     .bind(shards)
     .bind(after)
     .bind(limit)
+    .bind(formats)
     .fetch_all(pool)
     .await?;
     Ok(ids.into_iter().max())
