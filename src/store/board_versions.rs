@@ -45,6 +45,22 @@ pub async fn is_behind(pool: &Pool, board: BoardGenerationId) -> Result<bool, sq
     .await
 }
 
+/// Gives a new generation its row, in the transaction that makes it. Without it the first fold would make the row, and wait
+/// for the generation (its foreign key) while a swap has that and waits for the fold's periods.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn begin(transaction: &mut PgConnection, board: BoardGenerationId) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO board_versions (generation_id, version)
+         VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)",
+    )
+    .bind(board.0)
+    .execute(transaction)
+    .await
+    .map(drop)
+}
+
 /// Issues the version of a board that is built anew: more than any generation of its leaderboard ever had.
 ///
 /// # Errors

@@ -225,17 +225,18 @@ async fn new_generation(
     let since_generation = increment_definitions(transaction, game).await?;
     retire(transaction, leaderboard, "building").await?;
     retire(transaction, leaderboard, "live").await?;
-    sqlx::query(
+    let made: i32 = sqlx::query_scalar(
         "WITH made AS (INSERT INTO leaderboard_generations
                               (leaderboard_id, since_generation, spec, state, live_at, scan_finished_at, events_total)
                        VALUES ($1, $2, $3::text::jsonb, 'live', now(), now(), 0) RETURNING id)
-         UPDATE leaderboards SET live_generation_id = made.id FROM made WHERE leaderboards.id = $1",
+         UPDATE leaderboards SET live_generation_id = made.id FROM made WHERE leaderboards.id = $1 RETURNING made.id",
     )
     .bind(leaderboard)
     .bind(since_generation)
     .bind(text_of(spec)?)
-    .execute(transaction)
+    .fetch_one(&mut *transaction)
     .await?;
+    super::board_versions::begin(transaction, BoardGenerationId(made)).await?;
     Ok(())
 }
 

@@ -66,6 +66,7 @@ pub async fn begin(transaction: &mut PgConnection, leaderboard_id: i32) -> Resul
     };
     // What does not compile must not get in: nobody could count by it.
     CompiledBoard::compile(generation.clone())?;
+    super::board_versions::begin(transaction, generation.id).await?;
     super::directory::changed(transaction).await?;
     Ok(generation)
 }
