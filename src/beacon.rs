@@ -26,10 +26,8 @@ pub enum BeaconError {
 pub async fn attest(pool: &Pool, ranking: &Ranking) -> Result<(), BeaconError> {
     for _ in 0..ATTEMPTS {
         let Some(known) = ranking.beacon().await? else { return Ok(()) };
-        if !beacons::stands(pool, &Beacon { sequence: known.sequence, mark: known.mark }).await? {
-            return Ok(());
-        }
-        let Beacon { sequence, mark } = beacons::write(pool).await?;
+        let stands = Beacon { sequence: known.sequence, mark: known.mark };
+        let Some(Beacon { sequence, mark }) = beacons::write_after(pool, &stands).await? else { return Ok(()) };
         if ranking.tell_beacon(&known, sequence, mark).await? {
             return Ok(());
         }

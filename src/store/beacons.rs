@@ -16,16 +16,13 @@ pub struct Beacon {
     pub mark: Uuid,
 }
 
-/// Writes a new beacon. It is durable when this returns, like every commit. A day of them is kept.
+/// Writes a new beacon. It is durable when this returns, like every commit.
 ///
 /// # Errors
 /// Whatever Postgres says.
 pub async fn write(pool: &Pool) -> Result<Beacon, Error> {
     let on_this_timeline = sqlx::query_as(
-        "WITH old AS (DELETE FROM beacons b USING
-                         (SELECT sequence FROM beacons WHERE sequence < (SELECT max(sequence) FROM beacons) - 20000
-                           ORDER BY sequence FOR UPDATE SKIP LOCKED) AS o WHERE b.sequence = o.sequence)
-         INSERT INTO beacons (mark, timeline)
+        "INSERT INTO beacons (mark, timeline)
          VALUES (gen_random_uuid(), left(pg_walfile_name(pg_current_wal_lsn()), 8)) RETURNING sequence, mark",
     );
     let (sequence, mark) = match on_this_timeline.fetch_one(pool).await {
@@ -43,10 +40,44 @@ pub async fn write(pool: &Pool) -> Result<Beacon, Error> {
     Ok(Beacon { sequence, mark })
 }
 
-/// Whether this database has the beacon and was not promoted since: what was committed before it was written is there.
+/// Writes a new beacon if this one stands, as [`write`] and [`stands`]. One statement, so that both are of one server: asked
+/// just before a replica takes over, it would stand, and the new one would cover up what the replica lacks. `None`: it does
+/// not stand. A day of beacons is kept.
 ///
 /// # Errors
 /// Whatever Postgres says.
+pub async fn write_after(pool: &Pool, known: &Beacon) -> Result<Option<Beacon>, Error> {
+    let on_this_timeline = sqlx::query_as(
+        "WITH old AS (DELETE FROM beacons b USING
+                         (SELECT sequence FROM beacons WHERE sequence < (SELECT max(sequence) FROM beacons) - 20000
+                           ORDER BY sequence FOR UPDATE SKIP LOCKED) AS o WHERE b.sequence = o.sequence)
+         INSERT INTO beacons (mark, timeline)
+         SELECT gen_random_uuid(), left(pg_walfile_name(pg_current_wal_lsn()), 8)
+          WHERE EXISTS (SELECT 1 FROM beacons WHERE sequence = $1 AND mark = $2
+                                                AND timeline IN (left(pg_walfile_name(pg_current_wal_lsn()), 8), ''))
+         RETURNING sequence, mark",
+    );
+    let written: Option<(i64, Uuid)> =
+        match on_this_timeline.bind(known.sequence).bind(known.mark).fetch_optional(pool).await {
+            Err(error) if is_not_shown(&error) => {
+                sqlx::query_as(
+                    "INSERT INTO beacons (mark, timeline) SELECT gen_random_uuid(), ''
+                      WHERE EXISTS (SELECT 1 FROM beacons WHERE sequence = $1 AND mark = $2) RETURNING sequence, mark",
+                )
+                .bind(known.sequence)
+                .bind(known.mark)
+                .fetch_optional(pool)
+                .await?
+            }
+            written => written?,
+        };
+    Ok(written.map(|(sequence, mark)| Beacon { sequence, mark }))
+}
+
+/// Whether this database has the beacon and was not promoted since: what was committed before it was written is there.
+///
+/// # Errors
+/// Whatever Postgres says. A replica that has not taken over yet cannot answer.
 pub async fn stands(pool: &Pool, beacon: &Beacon) -> Result<bool, Error> {
     let on_this_timeline = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM beacons WHERE sequence = $1 AND mark = $2

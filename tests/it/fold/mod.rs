@@ -15,5 +15,6 @@ mod rebuilding;
 mod refused;
 mod roll_out;
 mod several;
+mod take_over;
 mod unpublishable;
 mod versions;
