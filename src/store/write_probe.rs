@@ -35,15 +35,18 @@ pub async fn write_and_undo(pool: &Pool, at: Micros) -> Result<(), sqlx::Error> 
     .execute(&mut *undone)
     .await;
     match written {
-        // A month without a table is mended elsewhere; the server has looked at the row.
-        Err(error) if classify(&error) == Failure::NoPartition => {}
+        // A month without a table is mended elsewhere; the server has looked at the row, and has still to take facts.
+        Err(error) if classify(&error) == Failure::NoPartition => {
+            undone.rollback().await?;
+            undone = transaction.begin().await?;
+        }
         other => {
             other?;
-            events::lock_definitions_generations(&mut undone, &[]).await?;
-            let none = PackedFacts { shard: 0, count: 0, min_received_at: at, games: Vec::new(), bytes: Vec::new() };
-            facts::insert(&mut undone, &[none]).await?;
         }
     }
+    events::lock_definitions_generations(&mut undone, &[]).await?;
+    let none = PackedFacts { shard: 0, count: 0, min_received_at: at, games: Vec::new(), bytes: Vec::new() };
+    facts::insert(&mut undone, &[none]).await?;
     undone.rollback().await?;
     sqlx::query("SELECT pg_logical_emit_message(true, 'scoreline'::text, 'probe'::text) IS NOT NULL")
         .execute(&mut *transaction)

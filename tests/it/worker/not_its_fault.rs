@@ -168,6 +168,7 @@ async fn fine_print_12_a_server_that_can_make_no_month_makes_its_events_wait() {
              END $$;
              CREATE FUNCTION full_for_rows() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {full}; END $$;
              CREATE TRIGGER full_for_rows BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION full_for_rows();
+             CREATE TRIGGER full_for_rows BEFORE INSERT ON score_facts FOR EACH ROW EXECUTE FUNCTION full_for_rows();
              CREATE EVENT TRIGGER full_for_tables ON ddl_command_start WHEN TAG IN ('CREATE TABLE')
                  EXECUTE FUNCTION full_for_tables();"
         ))
@@ -181,6 +182,7 @@ async fn fine_print_12_a_server_that_can_make_no_month_makes_its_events_wait() {
     .await;
     assert_eq!(bench.blocked().await, [], "nothing is set aside");
     bench.waits_for_postgres("disk is full").await;
-    bench.run("DROP EVENT TRIGGER full_for_tables; DROP TRIGGER full_for_rows ON events").await;
+    let rows = "DROP TRIGGER full_for_rows ON events; DROP TRIGGER full_for_rows ON score_facts";
+    bench.run(&format!("DROP EVENT TRIGGER full_for_tables; {rows}")).await;
     bench.all_is_stored(1).await;
 }
