@@ -20,7 +20,8 @@
 -- {3, receipt, address left, address reset ms, blocked for ms (0: it is not)},
 -- {4, jobs, address left, address reset ms}, {5, 1 when the budget of all is spent, retry after ms, address left,
 -- address reset ms}, {6, jobs of the game, address left, address reset ms}. All but 1 and 2 counted the address.
--- Cost  O(1) per batch: O(quotas), and with idempotency O(the 14 fields of a budget).
+-- Cost  O(1) per batch: O(quotas), and with idempotency O(the 14 fields of a budget). Where shares are counted anew,
+-- O(jobs), at most 8,000: only once as many were counted in vain.
 local WINDOW = 60000
 local BUCKET = 7200000
 -- A game's jobs and their bytes are counted in one number: so many times its jobs, and its bytes.
@@ -112,16 +113,37 @@ if over then return over end
 -- The same holds for the bytes.
 local pushed = 0
 local function give_back()
-  if enqueue then redis.call('HINCRBY', KEYS[queue_keys + 5], ARGV[queue_args + 7], '-' .. ARGV[queue_args + 8]) end
+  if not enqueue then return end
+  local shares, game = KEYS[queue_keys + 5], ARGV[queue_args + 7]
+  -- A game without jobs must not lessen what the others may have.
+  if redis.call('HINCRBY', shares, game, '-' .. ARGV[queue_args + 8]) < JOB then redis.call('HDEL', shares, game) end
+end
+
+-- Counts all shares anew: an id says what was counted for it. So many jobs at most, of which the sum is exact.
+local RECOUNTED = 8000
+local function recount(all, shares)
+  local counted = {}
+  for _, id in ipairs(redis.call('HKEYS', all)) do
+    local of, size = string.match(id, '@(%d+)%.(%d+)%-[hl]$')
+    if of then counted[of] = (counted[of] or 0) + JOB + size end
+  end
+  redis.call('DEL', shares)
+  for of, share in pairs(counted) do redis.call('HSET', shares, of, string.format('%.0f', share)) end
 end
 if enqueue then
   local shares, game = KEYS[queue_keys + 5], ARGV[queue_args + 7]
   local jobs, most = redis.call('HLEN', KEYS[queue_keys + 1]), tonumber(ARGV[queue_args + 1])
   if jobs >= most then return {4, jobs, count_address()} end
-  -- What was counted and never taken off, by a program that did not know how, ends here.
+  -- What was counted and never taken off, by workers of before that did not know how, ends here.
   if jobs == 0 then redis.call('DEL', shares) end
   pushed = (ARGV[queue_args + 3] ~= '' and 1 or 0) + (ARGV[queue_args + 4] ~= '' and 1 or 0)
   local own = redis.call('HINCRBY', shares, game, ARGV[queue_args + 8])
+  -- Where the queue is never empty, it ends when the game would have twice as many jobs as there are. Bytes below zero,
+  -- which look like very many, are of a job that was taken off and never counted: an api of before had replayed it.
+  if (math.floor(own / JOB) - pushed > 2 * jobs + 10 or own % JOB > JOB / 2) and jobs <= RECOUNTED then
+    recount(KEYS[queue_keys + 1], shares)
+    own = redis.call('HINCRBY', shares, game, ARGV[queue_args + 8])
+  end
   local share, room = tonumber(ARGV[queue_args + 9]), tonumber(ARGV[queue_args + 10])
   if share < 100 and (room > 0 or jobs * 100 >= share * most) then
     local function over(mine, free, in_all)

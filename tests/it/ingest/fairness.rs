@@ -65,6 +65,39 @@ async fn a_game_that_fills_the_queue_leaves_room_for_others() {
     assert_eq!(door.post(SERVER, &one).await.status, 202);
 }
 
+/// While a release rolls out, or was rolled back, workers of before end jobs and take none off their games' shares.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_older_workers_leave_in_a_games_share_refuses_nobody() {
+    let redis = redis_with(&["--maxmemory", "256mb"]);
+    let door = small_queue(&redis, 100).await;
+    // One job stays, so that the queue is never empty.
+    assert_eq!(door.post(OTHER, &event(1, "t", "p")).await.status, 202);
+    let mut connection = redis.connection();
+    for number in 0..300 {
+        let answer = door.post(SERVER, &event(number, "t", "p")).await;
+        assert_eq!(answer.status, 202, "{number}: {answer:?}, of {:?}", shares(&redis));
+        let jobs: Vec<String> = ::redis::cmd("HKEYS").arg("{sl:q0}:jobs").query(&mut connection).unwrap();
+        let ended = jobs.iter().find(|id| id.contains("@1.")).unwrap();
+        ::redis::pipe()
+            .cmd("HDEL")
+            .arg("{sl:q0}:jobs")
+            .arg(ended)
+            .cmd("LREM")
+            .arg("{sl:q0}:low")
+            .arg(1)
+            .arg(ended)
+            .exec(&mut connection)
+            .unwrap();
+    }
+    assert_eq!(shares(&redis)[&2], 1, "what is there counts as before");
+    // An api of before replayed a large job without counting it, and it was taken off when it was done.
+    let below: u64 = (3 << 40) - 500_000;
+    ::redis::cmd("HSET").arg("{sl:q0}:shares").arg(1).arg(below).exec(&mut connection).unwrap();
+    let answer = door.post(SERVER, &event(300, "t", "p")).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(shares(&redis), BTreeMap::from([(1, 1), (2, 1)]));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delayed_and_dead_jobs_count_for_their_games_share() {
     let redis = redis();
