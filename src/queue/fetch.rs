@@ -82,7 +82,10 @@ impl Fetcher {
     async fn ask(&self, plan: Plan, tenure: u32) -> redis::RedisResult<Vec<Delivery>> {
         let state = &self.state;
         let worker = state.name(tenure);
-        if state.unsure.swap(false, Ordering::AcqRel) {
+        // Whoever met the break, a Redis that went back lists as held what this worker has settled since.
+        let breaks = state.queue.connection().breaks();
+        let broke = state.breaks.swap(breaks, Ordering::AcqRel) != breaks;
+        if state.unsure.swap(false, Ordering::AcqRel) || broke {
             self.reconcile(tenure, &worker).await?;
         }
         state.wake.forget();

@@ -104,6 +104,8 @@ pub struct WorkerState {
     pub(super) fetch_number: AtomicU64,
     /// Whether Redis may list jobs as held by this worker that it does not know of: before the next fetch it asks.
     pub(super) unsure: AtomicBool,
+    /// Broken connections as of the last fetch ([`Connection::breaks`](super::Connection::breaks)).
+    pub(super) breaks: AtomicU64,
     pacing: Mutex<Pacing>,
     /// `2 × tenure`, plus 1 while registered.
     membership: AtomicU64,
@@ -124,6 +126,7 @@ impl WorkerState {
             meters: Meters::new(),
             fetch_number: AtomicU64::new(0),
             unsure: AtomicBool::new(false),
+            breaks: AtomicU64::new(0),
             pacing,
             membership: AtomicU64::new(0),
             options,

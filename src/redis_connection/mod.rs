@@ -7,6 +7,7 @@
 mod cluster;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -50,6 +51,7 @@ struct Shared {
     timeouts: Timeouts,
     current: ArcSwapOption<Link>,
     attempts: Mutex<Attempts>,
+    breaks: AtomicU64,
 }
 
 enum Target {
@@ -97,8 +99,14 @@ impl Connection {
                 Target::Cluster { client: Box::new(client), nodes, credentials: credentials.to_owned() }
             }
         };
-        let attempts = Mutex::default();
-        Ok(Self(Arc::new(Shared { target, timeouts, current: ArcSwapOption::empty(), attempts })))
+        let (current, attempts, breaks) = (ArcSwapOption::empty(), Mutex::default(), AtomicU64::new(0));
+        Ok(Self(Arc::new(Shared { target, timeouts, current, attempts, breaks })))
+    }
+
+    /// How many calls, of all tasks, have met a connection that was broken. Who answers after that may be another
+    /// server, or this one as it was a moment ago.
+    pub fn breaks(&self) -> u64 {
+        self.0.breaks.load(Ordering::Acquire)
     }
 
     /// Whether this is a Redis Cluster, where every script's keys must be in one slot.
@@ -221,6 +229,7 @@ impl Connection {
     fn observe<T>(&self, link: &Arc<Link>, result: &RedisResult<T>) {
         let Err(error) = result else { return };
         if is_broken(error) {
+            self.0.breaks.fetch_add(1, Ordering::AcqRel);
             let current = self.0.current.load();
             if current.as_ref().is_some_and(|c| Arc::ptr_eq(c, link)) {
                 self.0.current.compare_and_swap(&*current, None);

@@ -151,7 +151,7 @@ if back[1] then
         received[2 * i - 1], received[2 * i] = item[2], id
         local list = (string.sub(id, -1) == 'h') and KEYS[10] or KEYS[11]
         -- A suspect stays one, or whoever runs beside it dies with it, and nobody is charged.
-        if id == alone or alone == 'company' then list = KEYS[13] end
+        if id == alone or alone == 'company' or alone == 'waiting' then list = KEYS[13] end
         redis.call('RPUSH', list, id)
     end
     leave_hands(ids)

@@ -204,6 +204,50 @@ async fn a_repeated_settlement_takes_nothing_back_that_happened_elsewhere() {
     }
 }
 
+/// Redis went back a moment, to when a job that is done now was held. Only the heartbeat met that, for nothing is
+/// fetched beside a suspect.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_redis_that_went_back_lists_as_held_does_not_stay_so() {
+    let rig = rig().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = gate.clone();
+    let (mut connection, keys) = (rig.redis.connection(), rig.queue.keys().clone());
+    let ids = ["7-first-h", "8-second-h"];
+    for id in ids {
+        let mut suspects = redis::pipe();
+        suspects.hset(keys.jobs(), id, payload(&id[2..])).zadd(keys.troubled_at(), id, &id[..1]);
+        suspects.rpush(keys.suspect(), id).exec(&mut connection).unwrap();
+    }
+    let queue = Queue::connect(&rig.redis.url, "sl", "q0", Timeouts::default()).await.unwrap();
+    let worker = Worker::start(&queue, options(), move |job| {
+        let gate = opened.clone();
+        async move {
+            if text_of(&job) == "second-h" {
+                gate.acquire().await.unwrap().forget();
+            }
+            settle(&job, Settlement::Done).await;
+        }
+    });
+    eventually("the first is done", SOON, async || rig.totals().await.get("done") == Some(&1)).await;
+    let name: String = redis::cmd("HKEYS").arg(keys.workers()).query::<Vec<String>>(&mut connection).unwrap().remove(0);
+    let mut back = redis::pipe();
+    back.hset(keys.jobs(), ids[0], payload("first-h")).zadd(keys.held(&name), ids[0], 7);
+    back.exec(&mut connection).unwrap();
+    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec(&mut connection).unwrap();
+    let beats = || -> u64 {
+        let beat: String =
+            redis::cmd("HGET").arg(keys.workers()).arg(&name).query(&mut rig.redis.connection()).unwrap();
+        beat.split(' ').next().unwrap().parse().unwrap()
+    };
+    let before = beats();
+    eventually("its heart beats again", SOON, async || beats() > before + 1).await;
+    gate.add_permits(2);
+    rig.drained().await;
+    assert_eq!(worker.counts()[ids[0]], 2, "it ran again, which changes nothing");
+    worker.stop().await;
+    rig.nothing_stays_behind().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fine_print_17_a_full_redis_drains_and_opens_again() {
     let rig = rig().await;
