@@ -8,6 +8,10 @@ use crate::domain::clock::Micros;
 
 /// Most dead letters of one call.
 const MOST: usize = 250;
+/// Most bytes of theirs, unless one has more: whoever stores them has them in memory several times.
+const MOST_BYTES: usize = 8 << 20;
+/// So many bytes are asked for at once, unless one job has more: the heartbeat comes on the same connection.
+const SLICE_BYTES: usize = 512 << 10;
 
 /// A dead letter as the queue knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,27 +37,35 @@ pub struct DeadJob {
 }
 
 impl Queue {
-    /// Up to `most` (at most 250) dead letters that were not forgotten yet, in no order. Taking does not remove: store
-    /// them, then [`Queue::forget_dead`]. Taking, storing and forgetting twice must change nothing.
+    /// Up to `most` (at most 250) dead letters that were not forgotten yet, in no order; fewer where they are large.
+    /// Taking does not remove: store them, then [`Queue::forget_dead`]. Taking, storing and forgetting twice must
+    /// change nothing.
     ///
     /// # Errors
     /// Redis cannot be reached.
     pub async fn take_dead(&self, most: usize) -> Result<Vec<DeadJob>, QueueError> {
         let mut connection = self.connection().clone();
         let name = uuid::Uuid::new_v4().simple().to_string();
-        let call = TAKE_DEAD.keys([self.keys().dead(), self.keys().deaths()]).arg(most.min(MOST)).arg(name);
-        let letters: Vec<(String, String, String)> = call.run(&mut connection).await?;
-        if letters.is_empty() {
-            return Ok(Vec::new());
+        let keys = [self.keys().dead(), self.keys().deaths(), self.keys().jobs()];
+        let call = TAKE_DEAD.keys(keys).arg(most.min(MOST)).arg(name);
+        let mut letters: Vec<(String, String, String, usize)> = call.run(&mut connection).await?;
+        letters.truncate(fitting(letters.iter().map(|(.., bytes)| *bytes), MOST_BYTES));
+        let (mut letters, mut jobs) = (letters.as_slice(), Vec::with_capacity(letters.len()));
+        while !letters.is_empty() {
+            let (slice, rest) = letters.split_at(fitting(letters.iter().map(|(.., bytes)| *bytes), SLICE_BYTES));
+            let mut command = redis::cmd("HMGET");
+            command.arg(self.keys().jobs());
+            for (id, ..) in slice {
+                command.arg(id);
+            }
+            let bytes: Vec<Option<Vec<u8>>> = command.query_async(&mut connection).await?;
+            let read = |((id, letter, death, _), bytes): (&(String, String, String, usize), _)| {
+                read(id.clone(), letter, death.clone(), bytes)
+            };
+            jobs.extend(slice.iter().zip(bytes).map(read));
+            letters = rest;
         }
-        let mut command = redis::cmd("HMGET");
-        command.arg(self.keys().jobs());
-        for (id, ..) in &letters {
-            command.arg(id);
-        }
-        let bytes: Vec<Option<Vec<u8>>> = command.query_async(&mut connection).await?;
-        let jobs = letters.into_iter().zip(bytes).map(|((id, letter, death), bytes)| read(id, &letter, death, bytes));
-        Ok(jobs.collect())
+        Ok(jobs)
     }
 
     /// Removes dead letters, as they were taken, that are stored elsewhere now. Those that were replayed meanwhile stay, also
@@ -117,6 +129,15 @@ impl Queue {
     }
 }
 
+/// How many of the first of these have at most `most` bytes together; one has, however large it is.
+fn fitting(sizes: impl Iterator<Item = usize>, most: usize) -> usize {
+    let together = sizes.scan(0, |sum: &mut usize, bytes| {
+        *sum = sum.saturating_add(bytes);
+        Some(*sum)
+    });
+    together.enumerate().take_while(|(n, sum)| *n == 0 || *sum <= most).count()
+}
+
 /// Reads `<reason> <attempts> <crashes> <error>`.
 fn read(job_id: String, letter: &str, death: String, bytes: Option<Vec<u8>>) -> DeadJob {
     let (reason, trouble) = letter.split_once(' ').unwrap_or((letter, ""));
@@ -132,5 +153,16 @@ fn read(job_id: String, letter: &str, death: String, bytes: Option<Vec<u8>>) -> 
         crashes: trouble.crashes,
         death,
         job_id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_are_taken_as_fit_and_one_always() {
+        let fit = |sizes: &[usize]| fitting(sizes.iter().copied(), 10);
+        assert_eq!([fit(&[]), fit(&[11, 1]), fit(&[4, 6, 1]), fit(&[10, 0, 1]), fit(&[0, 0, 20])], [0, 1, 2, 2, 2]);
     }
 }

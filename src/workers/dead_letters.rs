@@ -16,7 +16,8 @@ use crate::store::dead_letter_intake::{self, NewDeadLetter};
 use crate::store::failure::{Failure, classify};
 use crate::store::pool::Pool;
 
-/// How often to look: dead letters are rare, and nobody waits for one. A full round is followed by the next at once.
+/// How often to look: dead letters are rare, and nobody waits for one. A round that moved some is followed by the next at
+/// once.
 const EVERY: Duration = Duration::from_secs(2);
 /// Longest pause while nothing but letters is left that Postgres refuses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -31,7 +32,6 @@ struct Round {
     moved: usize,
     /// Letters that Postgres refuses, and why it refuses one of them.
     refused: Option<(usize, String)>,
-    full: bool,
 }
 
 /// Moves dead letters until the process stops.
@@ -39,7 +39,7 @@ pub async fn run(queue: Queue, pool: Pool, queue_name: String, lifecycle: Lifecy
     let mut stuck = Backoff::new(EVERY, LONGEST_PAUSE);
     while !lifecycle.soft.is_cancelled() {
         let pause = match move_some(&queue, &pool, &queue_name).await {
-            Ok(Round { moved, refused, full }) => {
+            Ok(Round { moved, refused }) => {
                 if moved > 0 {
                     tracing::warn!(moved, "jobs became dead letters");
                 }
@@ -50,7 +50,7 @@ pub async fn run(queue: Queue, pool: Pool, queue_name: String, lifecycle: Lifecy
                     stuck.pause()
                 } else {
                     stuck.reset();
-                    if moved > 0 && full { Duration::ZERO } else { EVERY }
+                    if moved > 0 { Duration::ZERO } else { EVERY }
                 }
             }
             Err(error) => {
@@ -73,7 +73,6 @@ async fn move_some(queue: &Queue, pool: &Pool, queue_name: &str) -> Result<Round
     // Before they are looked at: one that is replayed after that has left Redis, and may be running.
     let seen_at = dead_letter_intake::now(&mut connection).await.map_err(|e| e.to_string())?;
     let jobs = queue.take_dead(BATCH).await.map_err(|e| e.to_string())?;
-    let full = jobs.len() == BATCH;
     let letters: Vec<NewDeadLetter> = jobs.iter().map(|job| letter(job, queue_name)).collect();
     let refused = keep(&mut connection, &letters, seen_at).await.map_err(|e| e.to_string())?;
     let ids: Vec<&str> = jobs.iter().map(|job| job.job_id.as_str()).collect();
@@ -83,7 +82,7 @@ async fn move_some(queue: &Queue, pool: &Pool, queue_name: &str) -> Result<Round
     let kept: HashSet<&str> = kept.iter().map(String::as_str).collect();
     let kept: Vec<&DeadJob> = jobs.iter().filter(|job| kept.contains(job.job_id.as_str())).collect();
     let moved = queue.forget_dead(&kept).await.map_err(|e| e.to_string())?;
-    Ok(Round { moved, refused, full })
+    Ok(Round { moved, refused })
 }
 
 /// Keeps letters together; when Postgres refuses that, one by one, and then without what it may refuse of each. Returns

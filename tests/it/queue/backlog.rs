@@ -80,7 +80,7 @@ async fn point_3_low_gets_a_tenth_of_the_fetches_under_a_high_backlog() {
 }
 
 /// A link to a Redis that carries about 4 MB a second to whoever asks. It ends with the set of tasks.
-async fn slow_link(port: u16) -> (String, JoinSet<()>) {
+pub async fn slow_link(port: u16) -> (String, JoinSet<()>) {
     const PIECE: usize = 16 << 10;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());

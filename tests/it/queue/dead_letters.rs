@@ -1,8 +1,11 @@
 //! Point 12: dead letters leave Redis once they are stored, and come back when they are replayed.
 
-use scoreline::domain::clock::Micros;
-use scoreline::queue::{Lane, Settlement};
+use std::time::Duration;
 
+use scoreline::domain::clock::Micros;
+use scoreline::queue::{DeadJob, Lane, Queue, Settlement, Timeouts};
+
+use super::backlog::slow_link;
 use super::rig::{SOON, Worker, options, payload, rig, settle};
 use crate::support::eventually;
 
@@ -81,4 +84,27 @@ async fn a_late_forget_does_not_remove_the_letter_of_the_next_death() {
     rig.drained().await;
     worker.stop().await;
     rig.nothing_stays_behind().await;
+}
+
+/// Asked for in one answer they would not come in time, nor would the heartbeat, whose connection it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn point_12_large_dead_letters_come_over_a_slow_link() {
+    let rig = rig().await;
+    let (mut connection, keys) = (rig.redis.connection(), rig.queue.keys());
+    for id in rig.fill(Lane::Low, 60, &payload(&"x".repeat(200_000))) {
+        let mut dies = redis::pipe();
+        dies.lrem(keys.lane(Lane::Low), 1, &id).hset(keys.dead(), &id, "test 1 0 dead").exec(&mut connection).unwrap();
+    }
+    let (url, _link) = slow_link(rig.redis.port).await;
+    let timeouts = Timeouts { response: Duration::from_secs(1), connect: Duration::from_secs(2) };
+    let queue = Queue::connect(&url, "sl", "q0", timeouts).await.unwrap();
+    let mut moved = 0;
+    while moved < 60 {
+        let taken = queue.take_dead(250).await.unwrap();
+        assert!(!taken.is_empty() && taken.iter().all(|letter| letter.bytes.len() == 200_002));
+        let bytes: usize = taken.iter().map(|letter| letter.bytes.len()).sum();
+        assert!(bytes <= 8 << 20, "{bytes} bytes at once");
+        moved += queue.forget_dead(&taken.iter().collect::<Vec<&DeadJob>>()).await.unwrap();
+    }
+    assert!(rig.keys().is_empty(), "{:?}", rig.keys());
 }
