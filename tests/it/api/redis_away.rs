@@ -252,6 +252,6 @@ async fn a_closed_period_that_leaves_redis_keeps_the_version_it_was_shown_under(
     };
     let in_redis = version().await;
     close("UPDATE leaderboard_periods SET unpublished_at = now() WHERE id = $1").await;
-    assert!(world.ranking.remove_period(generation, &last).await.unwrap());
+    assert!(world.ranking.remove_period(generation, &last, scoreline::ranking::Still::InEra("")).await.unwrap());
     assert_eq!(version().await, in_redis, "what is final has one version");
 }

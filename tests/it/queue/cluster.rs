@@ -80,7 +80,7 @@ async fn workers_do_not_wait_for_a_silent_node_without_the_queue() {
     let channel = connected.keys().wake_channel();
     let owns = |node: &&&TestRedis| redis::cmd("EXISTS").arg(&channel).query::<u32>(&mut node.connection()).is_ok();
     let silent = others.iter().find(owns).expect("the channel's name belongs to another node than the queue");
-    silence(silent, &nodes, Duration::from_secs(60));
+    silence(&[*silent], &nodes, Duration::from_secs(60));
     let later = Queue::connect(&url, "sl", QUEUE, timeouts).await.unwrap();
     for (round, queue) in [connected, later].iter().enumerate() {
         let worker = Worker::start(queue, options(), async |job| settle(&job, Settlement::Done).await);
