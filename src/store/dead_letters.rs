@@ -1,8 +1,10 @@
 //! Jobs that will not be retried by themselves: looking at them and deciding about them.
 
 use crate::store::pool::Pool;
-use sqlx::PgConnection;
+use sqlx::{FromRow as _, PgConnection, Row as _};
 use uuid::Uuid;
+
+use super::rows::from_row;
 
 use crate::domain::clock::Micros;
 use crate::domain::ids::GameId;
@@ -61,7 +63,6 @@ pub struct DeadLetterFilter<'a> {
     pub after: Option<(Micros, Uuid)>,
 }
 
-#[derive(sqlx::FromRow)]
 struct DeadLetterRow {
     id: Uuid,
     job_id: String,
@@ -78,6 +79,23 @@ struct DeadLetterRow {
     state: String,
     decided_at: Option<Micros>,
 }
+
+from_row!(DeadLetterRow {
+    id,
+    job_id,
+    queue,
+    lane,
+    kind,
+    game_id,
+    reason,
+    error,
+    attempts,
+    crashes,
+    received_at,
+    died_at,
+    state,
+    decided_at,
+});
 
 impl From<DeadLetterRow> for DeadLetter {
     fn from(row: DeadLetterRow) -> Self {
@@ -142,13 +160,7 @@ pub async fn read(
     game: Option<GameId>,
     id: Uuid,
 ) -> Result<Option<(DeadLetter, Option<String>)>, sqlx::Error> {
-    #[derive(sqlx::FromRow)]
-    struct Row {
-        #[sqlx(flatten)]
-        letter: DeadLetterRow,
-        body: Option<String>,
-    }
-    let row: Option<Row> = sqlx::query_as(
+    let row = sqlx::query(
         "SELECT id, job_id, queue, lane, kind, game_id, reason, error, attempts, crashes, received_at, died_at,
                 state, decided_at, body::text AS body
            FROM dead_letters WHERE id = $1 AND ($2::int IS NULL OR game_id = $2)",
@@ -157,11 +169,11 @@ pub async fn read(
     .bind(game.map(|g| g.0))
     .fetch_optional(pool)
     .await?;
-    Ok(row.map(|row| (row.letter.into(), row.body)))
+    row.map(|row| Ok((DeadLetterRow::from_row(&row)?.into(), row.try_get("body")?))).transpose()
 }
 
 /// What putting a dead letter back into the queue needs.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replayable {
     /// The dead letter.
     pub id: Uuid,
@@ -174,6 +186,8 @@ pub struct Replayable {
     /// The job's bytes.
     pub payload: Vec<u8>,
 }
+
+from_row!(Replayable { id, job_id, lane, received_at, payload });
 
 /// Locks those of `ids` that still wait (and are of `game`, where one is given) until the transaction ends.
 ///

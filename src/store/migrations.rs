@@ -1,13 +1,24 @@
 //! The schema: applying migrations and telling whether a database has those that this program needs.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::migrate::{Migrate, MigrateError, Migrator};
-use sqlx::{Connection, PgConnection};
+use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{Connection, PgConnection, SqlSafeStr as _};
 
 use super::grants::{self, GrantError};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+/// Each file of `migrations/` as its version, what it does and its SQL; `build.rs` writes the list.
+const FILES: &[(i64, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
+
+/// The migrations of this program. Not `sqlx::migrate!`: its crate builds the driver a second time.
+pub static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let migration = |(version, description, sql): &(i64, &'static str, &'static str)| {
+        let alone = sql.starts_with("-- no-transaction");
+        Migration::new(*version, (*description).into(), MigrationType::Simple, sql.into_sql_str(), alone)
+    };
+    Migrator::with_migrations(FILES.iter().map(migration).collect())
+});
 
 /// How a database's schema relates to what this program needs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

@@ -37,6 +37,7 @@ pub mod periods;
 pub mod recompute;
 pub mod recompute_steps;
 pub mod retention;
+mod rows;
 pub mod scheduled_runs;
 mod sockets;
 pub mod standings;

@@ -392,9 +392,4 @@ impl<'p> Executor<'p> for &Pool {
         let pool = self.clone();
         Box::pin(async move { pool.acquire().await?.prepare_with(sql, parameters).await })
     }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<sqlx::Describe<Postgres>, sqlx::Error>> {
-        let pool = self.clone();
-        Box::pin(async move { pool.acquire().await?.describe(sql).await })
-    }
 }

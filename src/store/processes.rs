@@ -2,6 +2,8 @@
 
 use sqlx::{Executor, Postgres};
 
+use super::rows::from_row;
+
 /// A process is counted while it was seen within this many seconds.
 const ALIVE_SECONDS: f64 = 60.0;
 
@@ -71,7 +73,7 @@ pub async fn connection_budget<'e>(
 }
 
 /// What a server says of itself and of our rights.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerState {
     /// 150004 for 15.4.
     pub version: i32,
@@ -82,6 +84,8 @@ pub struct ServerState {
     /// Rights that were asked for and are not ours, as `INSERT on events`. A table that does not exist is left out.
     pub missing_rights: Vec<String>,
 }
+
+from_row!(ServerState { version, in_recovery, read_only, missing_rights });
 
 /// Asks for a sign of life, and whether we may write: `rights` are tables and what is done to them.
 ///

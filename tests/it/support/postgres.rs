@@ -45,8 +45,7 @@ pub async fn database() -> TestDatabase {
     let (owner, processes) = (role_url("DATABASE_MIGRATE_URL", &server), role_url("DATABASE_URL", &server));
     let owner_name = owner.parse::<PgConnectOptions>().unwrap().get_username().to_owned();
     let admin: PgConnectOptions = server.parse().unwrap();
-    let migrator = sqlx::migrate!("./migrations");
-    let checksum = migrator
+    let checksum = scoreline::store::migrations::MIGRATIONS
         .iter()
         .fold(0u64, |sum, m| m.checksum.iter().fold(sum, |s, b| s.wrapping_mul(31).wrapping_add(u64::from(*b))));
     let template = format!("scoreline_template_{checksum:x}");
