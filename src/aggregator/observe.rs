@@ -57,11 +57,11 @@ impl Outboxes {
             let waiting = outbox.waiting(&mut connection, outlook.after(Instant::now())).await?;
             outlook.saw(waiting);
             let aside = outbox.aside(&mut connection).await?;
-            let name = match outbox {
-                Outbox::Facts => names::FACTS_WAITING,
-                Outbox::Markers => names::MARKERS_WAITING,
+            let gauge = match outbox {
+                Outbox::Facts => metrics::gauge!(names::FACTS_WAITING, "role" => "cron"),
+                Outbox::Markers => metrics::gauge!(names::MARKERS_WAITING, "role" => "cron"),
             };
-            metrics::gauge!(name, "role" => "cron").set((waiting.count + aside) as f64);
+            gauge.set((waiting.count + aside) as f64);
         }
         Ok(())
     }

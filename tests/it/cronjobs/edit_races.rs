@@ -243,7 +243,7 @@ async fn the_version_does_not_go_back_when_an_edit_is_swapped_in() {
         let mut packer = FactPacker::default();
         let event = stage.event("a", 9, "2026-11-23T11:00:00Z");
         packer.push(&fact_of(&before, &event.occurrence()).unwrap(), Some(stage.game));
-        facts::insert(&mut *stage.pool().acquire().await.unwrap(), &packer.finish()).await.unwrap();
+        facts::insert(&mut stage.pool().acquire().await.unwrap(), &packer.finish()).await.unwrap();
         eventually("it counts by what players see", SOON, async || shown().await > made).await;
         gate.rollback().await.unwrap();
     };

@@ -6,12 +6,11 @@ use scoreline::aggregator::rebuild::check_boards;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::ranking::subscription::BoardNotice;
 use scoreline::ranking::{BoardStatus, Still};
-use scoreline::store::beacons::{self, Beacon};
+use scoreline::store::beacons;
 use scoreline::store::standings::small_board;
 use serde_json::json;
 
 use super::arena::{Arena, play, seconds};
-use crate::support::look_again;
 
 /// What a backup keeps of the tables that a fold writes.
 const BACK_UP: &str = "
@@ -108,29 +107,6 @@ async fn a_promotion_makes_every_board_doubtful() {
     run(&arena, "UPDATE beacons SET timeline = '00000000'").await;
     look(&arena).await;
     assert_eq!(status(&arena, board).await, BoardStatus::Doubtful);
-}
-
-/// A stand-by that is just being promoted does not say its timeline. It has the beacon, and may lack what came after it.
-#[tokio::test]
-async fn who_does_not_say_its_timeline_for_now_is_not_taken_for_who_has_none() {
-    let arena = Arena::new().await;
-    two_days(&arena).await;
-    run(&arena, "UPDATE beacons SET timeline = '00000000'").await;
-    let known = arena.ranking.beacon().await.unwrap().unwrap();
-    let beacon = Beacon { sequence: known.sequence, mark: known.mark };
-    let mut gate = arena.pool().begin().await.unwrap();
-    sqlx::query("LOCK TABLE beacons").execute(&mut *gate).await.unwrap();
-    let mut superuser = arena.database.superuser().await;
-    let failing = async {
-        let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
-                       WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%walfile%'";
-        while sqlx::query_scalar::<_, i64>(cancel).fetch_one(&mut superuser).await.unwrap() == 0 {
-            look_again().await;
-        }
-        gate.rollback().await.unwrap();
-    };
-    let (stands, ()) = tokio::join!(beacons::stands(arena.pool(), &beacon), failing);
-    assert!(stands.is_err(), "{stands:?}");
 }
 
 /// A cron that was frozen while Postgres was restored thaws: the period that it takes for closed long ago is open.
