@@ -14,7 +14,7 @@ build:
 test:
 	@scripts/test
 
-# The short tests, a minute or two once they are built: for the change that is being made.
+# The short tests, within a minute once they are built: for the change that is being made.
 quick:
 	@scripts/test -P quick
 
