@@ -27,7 +27,7 @@ pub use snapshot::Part;
 pub type SharedDirectory = Arc<ArcSwap<Directory>>;
 
 /// What a key may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyKind {
     /// Publishable: post events, read public data.

@@ -106,12 +106,11 @@ impl Begun {
 }
 
 /// A recorded change.
-#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct RecordedChange {
     /// Grows with time.
     pub id: i64,
     /// When, RFC 3339.
-    #[schema(value_type = String, format = DateTime)]
     pub at: Micros,
     /// Who: `admin`, `cli` or `key:<number>`.
     pub actor: String,

@@ -11,10 +11,9 @@ use crate::domain::ids::GameId;
 use crate::telemetry::redaction::redact;
 
 /// A dead letter without its payload.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct DeadLetter {
     /// By which it is decided.
-    #[schema(value_type = String)]
     pub id: Uuid,
     /// The job's id in the queue.
     pub job_id: String,
@@ -25,7 +24,6 @@ pub struct DeadLetter {
     /// What the job does.
     pub kind: String,
     /// Whose it is; absent when the payload could not be read.
-    #[schema(value_type = Option<i32>)]
     pub game_id: Option<GameId>,
     /// Why it is here, in a word.
     pub reason: String,
@@ -36,15 +34,12 @@ pub struct DeadLetter {
     /// How often a worker died under it.
     pub crashes: i32,
     /// When ingest enqueued it, RFC 3339.
-    #[schema(value_type = String, format = DateTime)]
     pub received_at: Micros,
     /// When it was given up, RFC 3339.
-    #[schema(value_type = String, format = DateTime)]
     pub died_at: Micros,
     /// `waiting`, `replayed` or `discarded`.
     pub state: String,
     /// When that was decided, RFC 3339.
-    #[schema(value_type = Option<String>, format = DateTime)]
     pub decided_at: Option<Micros>,
 }
 

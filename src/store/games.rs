@@ -8,10 +8,9 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::{GameId, Slug};
 
 /// A game.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Game {
     /// Its number.
-    #[schema(value_type = i32)]
     pub id: GameId,
     /// Its name in URLs.
     pub slug: String,
@@ -22,7 +21,6 @@ pub struct Game {
     /// Events a minute in all; likewise.
     pub limit_game_events: Option<i32>,
     /// When it was created, RFC 3339.
-    #[schema(value_type = String, format = DateTime)]
     pub created_at: Micros,
 }
 

@@ -14,7 +14,7 @@ use crate::domain::ids::GameId;
 const HINT_LEN: usize = 14;
 
 /// A key without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ApiKey {
     /// Its number, by which it is revoked.
     pub id: i32,
@@ -25,10 +25,8 @@ pub struct ApiKey {
     /// What its owner calls it.
     pub label: Option<String>,
     /// RFC 3339.
-    #[schema(value_type = String, format = DateTime)]
     pub created_at: Micros,
     /// RFC 3339, absent while it holds.
-    #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked_at: Option<Micros>,
 }
 

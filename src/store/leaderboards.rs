@@ -32,10 +32,9 @@ pub struct StoredLeaderboard {
 }
 
 /// How far the recompute of a generation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Building {
     /// `leaderboard_generations.id`.
-    #[schema(value_type = i32)]
     pub generation: BoardGenerationId,
     /// Stored events read so far.
     pub events_scanned: i64,
@@ -44,7 +43,7 @@ pub struct Building {
 }
 
 /// What writing a leaderboard did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Applied {
     /// It is new.

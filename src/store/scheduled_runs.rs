@@ -4,10 +4,9 @@ use super::pool::Pool;
 use crate::domain::clock::Micros;
 
 /// The last run of a job.
-#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone)]
 pub struct ScheduledRun {
     /// When it ended, RFC 3339.
-    #[schema(value_type = String, format = DateTime)]
     pub ended_at: Micros,
     /// `done`, `failed` or `panicked`.
     pub outcome: String,

@@ -16,18 +16,78 @@ use super::super::query::{parse_limit, text};
 use super::super::replay::ReplayError;
 use super::super::state::ApiState;
 use crate::domain::clock::Micros;
-use crate::domain::ids::check_identifier;
+use crate::domain::ids::{GameId, check_identifier};
 use crate::store::audit_log::{Change, record};
 use crate::store::dead_letters::{self, DeadLetter, DeadLetterFilter};
 
 /// Most dead letters of one decision.
 const MAX_DECIDED: usize = 1_000;
 
+/// A dead letter without its payload.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = DeadLetter)]
+pub struct LetterAnswer {
+    /// By which it is decided.
+    #[schema(value_type = String)]
+    id: Uuid,
+    /// The job's id in the queue.
+    job_id: String,
+    /// Which queue.
+    queue: String,
+    /// `high` or `low`.
+    lane: String,
+    /// What the job does.
+    kind: String,
+    /// Whose it is; absent when the payload could not be read.
+    #[schema(value_type = Option<i32>)]
+    game_id: Option<GameId>,
+    /// Why it is here, in a word.
+    reason: String,
+    /// The last error.
+    error: String,
+    /// How often it was tried.
+    attempts: i32,
+    /// How often a worker died under it.
+    crashes: i32,
+    /// When ingest enqueued it, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    received_at: Micros,
+    /// When it was given up, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    died_at: Micros,
+    /// `waiting`, `replayed` or `discarded`.
+    state: String,
+    /// When that was decided, RFC 3339.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    decided_at: Option<Micros>,
+}
+
+impl From<DeadLetter> for LetterAnswer {
+    fn from(letter: DeadLetter) -> Self {
+        Self {
+            id: letter.id,
+            job_id: letter.job_id,
+            queue: letter.queue,
+            lane: letter.lane,
+            kind: letter.kind,
+            game_id: letter.game_id,
+            reason: letter.reason,
+            error: letter.error,
+            attempts: letter.attempts,
+            crashes: letter.crashes,
+            received_at: letter.received_at,
+            died_at: letter.died_at,
+            state: letter.state,
+            decided_at: letter.decided_at,
+        }
+    }
+}
+
 /// Dead letters.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct DeadLetterList {
     /// The oldest first.
-    dead_letters: Vec<DeadLetter>,
+    dead_letters: Vec<LetterAnswer>,
     /// For `?after=`; null at the end.
     next_after: Option<String>,
 }
@@ -67,7 +127,7 @@ pub async fn list(
     let dead_letters = dead_letters::list(&state.pool, &filter, limit as i64).await?;
     let last = dead_letters.last().filter(|_| dead_letters.len() == limit);
     let next_after = last.map(|letter| format!("{}_{}", letter.received_at.0, letter.id));
-    Ok(Json(DeadLetterList { dead_letters, next_after }))
+    Ok(Json(DeadLetterList { dead_letters: dead_letters.into_iter().map(Into::into).collect(), next_after }))
 }
 
 fn filter<'a>(query: &'a str, name: &'static str) -> Result<Option<Cow<'a, str>>, Problem> {
@@ -89,7 +149,7 @@ fn parse_after(text: &str) -> Result<(Micros, Uuid), Problem> {
 pub struct DeadLetterAnswer {
     /// The dead letter.
     #[serde(flatten)]
-    letter: DeadLetter,
+    letter: LetterAnswer,
     /// The job as JSON; null when it could not be read.
     #[schema(value_type = Option<Object>)]
     body: Option<Box<RawValue>>,
@@ -110,7 +170,7 @@ pub async fn show(
     let id = id.parse().map_err(|_| not_found())?;
     let found = dead_letters::read(&state.pool, who.game.map(|g| g.id), id).await?;
     let (letter, body) = found.ok_or_else(not_found)?;
-    Ok(Json(DeadLetterAnswer { letter, body: body.and_then(|b| RawValue::from_string(b).ok()) }))
+    Ok(Json(DeadLetterAnswer { letter: letter.into(), body: body.and_then(|b| RawValue::from_string(b).ok()) }))
 }
 
 /// Which dead letters.

@@ -15,9 +15,43 @@ use super::super::problem::Problem;
 use super::super::state::ApiState;
 use super::keys::NewKey;
 use crate::directory::KeyKind;
-use crate::domain::ids::Slug;
+use crate::domain::clock::Micros;
+use crate::domain::ids::{GameId, Slug};
 use crate::domain::name::check_name;
 use crate::store::games::{self, Game, GameEdit};
+
+/// A game.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Game)]
+pub struct GameAnswer {
+    /// Its number.
+    #[schema(value_type = i32)]
+    id: GameId,
+    /// Its name in URLs.
+    slug: String,
+    /// Its name for people.
+    name: String,
+    /// Events a minute per player; absent: the process's default; 0: off.
+    limit_player_events: Option<i32>,
+    /// Events a minute in all; likewise.
+    limit_game_events: Option<i32>,
+    /// When it was created, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Micros,
+}
+
+impl From<Game> for GameAnswer {
+    fn from(game: Game) -> Self {
+        Self {
+            id: game.id,
+            slug: game.slug,
+            name: game.name,
+            limit_player_events: game.limit_player_events,
+            limit_game_events: game.limit_game_events,
+            created_at: game.created_at,
+        }
+    }
+}
 
 /// A game to create.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
@@ -35,7 +69,7 @@ pub struct NewGame {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct CreatedGame {
     /// The game.
-    game: Game,
+    game: GameAnswer,
     /// For the game's binary.
     client_key: NewKey,
     /// For the studio's servers.
@@ -79,14 +113,14 @@ async fn create_with_keys(
     }
     transaction.commit().await?;
     let (Some(server_key), Some(client_key)) = (keys.pop(), keys.pop()) else { return Ok(None) };
-    Ok(Some(CreatedGame { game, client_key, server_key }))
+    Ok(Some(CreatedGame { game: game.into(), client_key, server_key }))
 }
 
 /// All games.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct GameList {
     /// By slug.
-    games: Vec<Game>,
+    games: Vec<GameAnswer>,
 }
 
 /// All games.
@@ -95,7 +129,8 @@ pub struct GameList {
     responses((status = 200, body = GameList))
 )]
 pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<GameList>, Problem> {
-    Ok(Json(GameList { games: games::list(&state.pool).await? }))
+    let games = games::list(&state.pool).await?;
+    Ok(Json(GameList { games: games.into_iter().map(Into::into).collect() }))
 }
 
 /// What to change of a game; what is absent stays, null goes back to the default.
@@ -124,14 +159,14 @@ fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Option<u32>>, D::Er
 #[utoipa::path(
     patch, path = "/v1/admin/games/{slug}", tag = "admin", security(("key" = [])), request_body = GameChange,
     params(("slug" = String, Path, description = "The game")),
-    responses((status = 200, body = Game))
+    responses((status = 200, body = GameAnswer))
 )]
 pub async fn edit(
     State(state): State<ApiState>,
     _: Operator,
     Named(slug): Named,
     body: RawBody,
-) -> Result<Json<Game>, Problem> {
+) -> Result<Json<GameAnswer>, Problem> {
     let change: GameChange =
         body.json("{\"name\": …, \"limit_player_events\": …, \"limit_game_events\": …}, each optional")?;
     let name = usable_name(change.name.as_deref())?;
@@ -147,5 +182,5 @@ pub async fn edit(
     let edited = games::edit(&mut transaction, game.id, &edit, Operator::ACTOR).await?.ok_or_else(no_such_game)?;
     transaction.commit().await?;
     state.directory_changed().await;
-    Ok(Json(edited))
+    Ok(Json(edited.into()))
 }

@@ -9,13 +9,49 @@ use serde::{Deserialize, Serialize};
 
 use super::super::access::Studio;
 use super::super::body::RawBody;
+use super::super::openapi::words;
 use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::directory::KeyKind;
+use crate::domain::clock::Micros;
 use crate::domain::name::check_name;
 use crate::store::game_bounds;
 use crate::store::keys::{self, ApiKey};
+
+/// A key without its secret.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ApiKey)]
+pub struct KeyAnswer {
+    /// Its number, by which it is revoked.
+    id: i32,
+    /// What it may do.
+    #[schema(value_type = words::KeyKind)]
+    kind: KeyKind,
+    /// Its first characters.
+    hint: String,
+    /// What its owner calls it.
+    label: Option<String>,
+    /// RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Micros,
+    /// RFC 3339, absent while it holds.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    revoked_at: Option<Micros>,
+}
+
+impl From<ApiKey> for KeyAnswer {
+    fn from(key: ApiKey) -> Self {
+        Self {
+            id: key.id,
+            kind: key.kind,
+            hint: key.hint,
+            label: key.label,
+            created_at: key.created_at,
+            revoked_at: key.revoked_at,
+        }
+    }
+}
 
 /// A key that was just made.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -24,13 +60,13 @@ pub struct NewKey {
     key: String,
     /// What is remembered of it.
     #[serde(flatten)]
-    stored: ApiKey,
+    stored: KeyAnswer,
 }
 
 impl NewKey {
     /// A key with its secret.
     pub fn new(stored: ApiKey, secret: &str) -> Self {
-        Self { key: secret.to_owned(), stored }
+        Self { key: secret.to_owned(), stored: stored.into() }
     }
 }
 
@@ -39,9 +75,10 @@ impl NewKey {
 #[serde(deny_unknown_fields)]
 pub struct KeyRequest {
     /// `client` or `server`.
+    #[schema(value_type = words::KeyKind)]
     kind: KeyKind,
     /// What to call it, at most 200 characters.
-    #[schema(value_type = Option<super::super::openapi::words::Name>)]
+    #[schema(value_type = Option<words::Name>)]
     label: Option<String>,
 }
 
@@ -73,7 +110,7 @@ pub async fn create(State(state): State<ApiState>, studio: Studio, body: RawBody
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct KeyList {
     /// The newest first, revoked ones too.
-    keys: Vec<ApiKey>,
+    keys: Vec<KeyAnswer>,
 }
 
 /// All keys of a game, without their secrets.
@@ -83,7 +120,8 @@ pub struct KeyList {
     responses((status = 200, body = KeyList))
 )]
 pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<KeyList>, Problem> {
-    Ok(Json(KeyList { keys: keys::list(&state.pool, studio.game.id).await? }))
+    let keys = keys::list(&state.pool, studio.game.id).await?;
+    Ok(Json(KeyList { keys: keys.into_iter().map(Into::into).collect() }))
 }
 
 /// Revokes a key: within a second nobody takes it any more.
@@ -91,9 +129,13 @@ pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<
     delete, path = "/v1/admin/keys/{id}", tag = "admin", security(("key" = [])),
     params(("id" = String, Path, description = "The key's number"),
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
-    responses((status = 200, body = ApiKey))
+    responses((status = 200, body = KeyAnswer))
 )]
-pub async fn revoke(State(state): State<ApiState>, studio: Studio, Named(id): Named) -> Result<Json<ApiKey>, Problem> {
+pub async fn revoke(
+    State(state): State<ApiState>,
+    studio: Studio,
+    Named(id): Named,
+) -> Result<Json<KeyAnswer>, Problem> {
     let not_found = || Problem::not_found("key_not_found", "This game has no such key.");
     let id: i32 = id.parse().map_err(|_| not_found())?;
     let mut transaction = state.pool.begin().await?;
@@ -101,5 +143,5 @@ pub async fn revoke(State(state): State<ApiState>, studio: Studio, Named(id): Na
     let revoked = revoked.ok_or_else(not_found)?;
     transaction.commit().await?;
     state.directory_changed().await;
-    Ok(Json(revoked))
+    Ok(Json(revoked.into()))
 }

@@ -16,9 +16,58 @@ use crate::board_rebuild::open_empty_board;
 use crate::domain::board::LeaderboardSpec;
 use crate::domain::board_text::{SpecProblem, parse_spec};
 use crate::domain::clock::Micros;
-use crate::domain::ids::Slug;
+use crate::domain::ids::{BoardGenerationId, Slug};
 use crate::store::game_bounds;
 use crate::store::leaderboards::{self, Applied, ApplyError, Building, StoredLeaderboard};
+
+/// How far the recompute of a generation is.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Building)]
+pub struct BuildingAnswer {
+    /// `leaderboard_generations.id`.
+    #[schema(value_type = i32)]
+    generation: BoardGenerationId,
+    /// Stored events read so far.
+    events_scanned: i64,
+    /// Stored events to read, once counted.
+    events_total: Option<i64>,
+}
+
+impl From<Building> for BuildingAnswer {
+    fn from(building: Building) -> Self {
+        Self {
+            generation: building.generation,
+            events_scanned: building.events_scanned,
+            events_total: building.events_total,
+        }
+    }
+}
+
+/// What writing a leaderboard did.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = Applied)]
+pub enum AppliedAnswer {
+    /// It is new.
+    Created,
+    /// What counts has changed: a new generation replaces the old one when it is computed.
+    Recomputing,
+    /// Only how it is shown has changed.
+    Shown,
+    /// It was exactly so already.
+    Unchanged,
+}
+
+impl From<Applied> for AppliedAnswer {
+    fn from(applied: Applied) -> Self {
+        match applied {
+            Applied::Created => Self::Created,
+            Applied::Recomputing => Self::Recomputing,
+            Applied::Shown => Self::Shown,
+            Applied::Unchanged => Self::Unchanged,
+        }
+    }
+}
 
 /// A leaderboard as its studio sees it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -32,7 +81,7 @@ pub struct ManagedLeaderboard {
     /// Whether players see anything.
     readable: bool,
     /// How far the computation is, while there is one.
-    building: Option<Building>,
+    building: Option<BuildingAnswer>,
     /// RFC 3339.
     #[schema(value_type = String, format = DateTime)]
     created_at: Micros,
@@ -46,7 +95,7 @@ impl From<StoredLeaderboard> for ManagedLeaderboard {
         Self {
             state: if stored.building.is_some() { "building" } else { "live" },
             readable: stored.live.is_some(),
-            building: stored.building,
+            building: stored.building.map(Into::into),
             created_at: stored.created_at,
             updated_at: stored.updated_at,
             definition: stored.spec,
@@ -58,7 +107,7 @@ impl From<StoredLeaderboard> for ManagedLeaderboard {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct WrittenLeaderboard {
     /// What writing it did.
-    result: Applied,
+    result: AppliedAnswer,
     /// The leaderboard.
     #[serde(flatten)]
     leaderboard: ManagedLeaderboard,
@@ -156,7 +205,7 @@ async fn write(state: &ApiState, studio: &Studio, spec: &LeaderboardSpec, query:
 
 fn written(result: Applied, stored: StoredLeaderboard) -> Response {
     let status = if result == Applied::Created { StatusCode::CREATED } else { StatusCode::OK };
-    (status, Json(WrittenLeaderboard { result, leaderboard: stored.into() })).into_response()
+    (status, Json(WrittenLeaderboard { result: result.into(), leaderboard: stored.into() })).into_response()
 }
 
 /// The leaderboard, if it is written exactly so already: whoever says again and again what is so changes nothing, and

@@ -1,4 +1,4 @@
-//! Texts that have a shape, for the document. What checks them is `domain::ids` and `domain::name`.
+//! Texts that have a shape, for the document. What checks them is `domain::ids`, `domain::name` and serde.
 
 /// A player, an event type, a session: opaque text chosen by the game. The values that broken clients send for
 /// "nothing" (`null`, `undefined`, …) are refused.
@@ -18,6 +18,17 @@ pub struct Slug(String);
 #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
 #[expect(dead_code, reason = "describes what `domain::name` checks")]
 pub struct Name(String);
+
+/// What a key may do.
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "describes a kind of key as serde writes and reads it")]
+pub enum KeyKind {
+    /// Publishable: post events, read public data.
+    Client,
+    /// Secret: everything of its game.
+    Server,
+}
 
 /// A leaderboard's definition; `definition.json` says what is in it.
 pub struct LeaderboardDefinition;

@@ -150,6 +150,7 @@ fn each_library_stays_in_its_rooms() {
         ("sqlx", vec!["store", "stack", "bench", "chaos"]),
         ("redis", vec!["redis_connection", "queue", "ranking", "directory", "stack", "bench", "chaos"]),
         ("axum", vec!["ingest", "api", "operations", "http", "simulate", "bench"]),
+        ("utoipa", vec!["api"]),
         ("apalis", vec!["queue", "workers"]),
         ("apalis_core", vec!["queue", "workers"]),
     ];
