@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use subtle::ConstantTimeEq as _;
 
-use super::problem::Problem;
+use super::problem::{Problem, no_such_game};
 use super::query;
 use super::state::ApiState;
 use crate::directory::{GameEntry, KeyKind, hash_key};
@@ -120,11 +120,6 @@ fn game_needed() -> Problem {
 fn named_game(parts: &Parts, state: &ApiState) -> Result<Arc<GameEntry>, Problem> {
     let slug = query::value(parts, "game").ok_or_else(game_needed)?;
     state.directory.load().games.get(slug.as_ref()).cloned().ok_or_else(no_such_game)
-}
-
-/// `404` for a game that does not exist, or not for this caller.
-pub fn no_such_game() -> Problem {
-    Problem::not_found("game_not_found", "There is no such game.")
 }
 
 fn caller(parts: &Parts, state: &ApiState) -> Result<Caller, Problem> {

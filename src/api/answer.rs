@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128, xxh3_128_with_seed};
 
 use super::cursor::{Cursor, CursorPeriod};
-use super::problem::Problem;
+use super::error::ApiError;
 use super::query::Include;
 use super::state::ApiState;
 use crate::domain::clock::Micros;
@@ -157,7 +157,7 @@ impl ExtrasOf {
         period: &StoredPeriod,
         include: Include,
         entries: impl Iterator<Item = &RankedEntry>,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, ApiError> {
         if !include.any() {
             return Ok(Self::default());
         }
@@ -165,7 +165,12 @@ impl ExtrasOf {
         Box::pin(Self::ask(state, period, &players, include)).await
     }
 
-    async fn ask(state: &ApiState, period: &StoredPeriod, players: &[&str], include: Include) -> Result<Self, Problem> {
+    async fn ask(
+        state: &ApiState,
+        period: &StoredPeriod,
+        players: &[&str],
+        include: Include,
+    ) -> Result<Self, ApiError> {
         let read = |pool| crate::store::standings::extras(pool, period.id, period.closed, players);
         let (history, replica) = (&state.history, state.history.replica_for(period).await);
         let found = history.either(replica.map(read), read(history.primary())).await?;

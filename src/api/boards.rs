@@ -10,10 +10,11 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use moka::future::Cache;
 
-use super::access::{self, Reader, no_such_game};
+use super::access::{self, Reader};
 use super::cursor::Cursor;
+use super::error::ApiError;
 use super::path;
-use super::problem::Problem;
+use super::problem::{Problem, no_such_game};
 use super::query::WhichPeriod;
 use super::state::ApiState;
 use crate::directory::{GameEntry, LeaderboardEntry};
@@ -211,7 +212,7 @@ impl Boards {
     ///
     /// # Errors
     /// `503` when Postgres is away and this period was not seen before.
-    pub async fn current(&self, state: &ApiState, board: &CompiledBoard) -> Result<StoredPeriod, Problem> {
+    pub async fn current(&self, state: &ApiState, board: &CompiledBoard) -> Result<StoredPeriod, ApiError> {
         let known = self.state(state, board.generation.id);
         let now = state.clock.now();
         if let Some(period) = known.current.load().as_deref()
@@ -234,13 +235,13 @@ impl Boards {
         state: &ApiState,
         board: &CompiledBoard,
         which: WhichPeriod,
-    ) -> Result<StoredPeriod, Problem> {
+    ) -> Result<StoredPeriod, ApiError> {
         if which == WhichPeriod::Current {
             return self.current(state, board).await;
         }
-        Box::pin(self.archived(state, board, PeriodName::Which(which)))
-            .await?
-            .ok_or_else(|| Problem::not_found("period_not_found", "This leaderboard has no such period.").at("period"))
+        let found = Box::pin(self.archived(state, board, PeriodName::Which(which))).await?;
+        let missing = || Problem::not_found("period_not_found", "This leaderboard has no such period.").at("period");
+        Ok(found.ok_or_else(missing)?)
     }
 
     /// The period of a cursor: of the live generation, or one that an earlier one closed.
@@ -252,7 +253,7 @@ impl Boards {
         state: &ApiState,
         board: &CompiledBoard,
         cursor: &Cursor,
-    ) -> Result<Option<StoredPeriod>, Problem> {
+    ) -> Result<Option<StoredPeriod>, ApiError> {
         let current = self.current(state, board).await?;
         if cursor.is_of(&current) {
             return Ok(Some(current));
@@ -279,7 +280,7 @@ impl Boards {
         state: &ApiState,
         board: &CompiledBoard,
         name: PeriodName,
-    ) -> Result<Option<StoredPeriod>, Problem> {
+    ) -> Result<Option<StoredPeriod>, ApiError> {
         let generation = board.generation.id;
         let read = async {
             match name {
@@ -289,8 +290,8 @@ impl Boards {
             }
         };
         self.periods.try_get_with((generation, name), read).await.map_err(|error| match &*error {
-            sqlx::Error::RowNotFound => Problem::from(sqlx::Error::RowNotFound),
-            other => Problem::from(sqlx::Error::Protocol(other.to_string())),
+            sqlx::Error::RowNotFound => ApiError::from(sqlx::Error::RowNotFound),
+            other => ApiError::from(sqlx::Error::Protocol(other.to_string())),
         })
     }
 }

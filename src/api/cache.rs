@@ -17,7 +17,7 @@ use moka::future::Cache;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::problem::Problem;
+use super::error::ApiError;
 use super::query::Include;
 use crate::domain::ids::GameId;
 use crate::domain::period::Period;
@@ -139,8 +139,8 @@ impl PageCache {
     pub async fn get_or_make(
         &self,
         key: PageKey,
-        make: impl Future<Output = Result<CachedPage, Problem>>,
-    ) -> Result<Arc<CachedPage>, Problem> {
+        make: impl Future<Output = Result<CachedPage, ApiError>>,
+    ) -> Result<Arc<CachedPage>, ApiError> {
         let latest = key.clone();
         let make = async {
             let page = Arc::new(make.await?);
@@ -150,6 +150,6 @@ impl PageCache {
             }
             Ok(page)
         };
-        self.pages.try_get_with(key, make).await.map_err(|r: Arc<Problem>| (*r).clone())
+        self.pages.try_get_with(key, make).await.map_err(|error: Arc<ApiError>| ApiError::clone(&error))
     }
 }

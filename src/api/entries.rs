@@ -14,6 +14,7 @@ use super::body::RawBody;
 use super::cache::{CachedPage, PageKey};
 use super::compression::accepts_gzip;
 use super::cursor::{self, Cursor};
+use super::error::ApiError;
 use super::path::Asked;
 use super::problem::Problem;
 use super::query::{Include, ReadingQuery, WhichPeriod};
@@ -44,7 +45,7 @@ const MAX_LOOKUP: usize = 500;
     ),
     responses((status = 200, body = EntriesAnswer<'static>), )
 )]
-pub async fn page(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, Problem> {
+pub async fn page(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, ApiError> {
     let query = ReadingQuery::parse(asked.query())?;
     let (entry, live) = reading.live()?;
     let seen = state.boards.seen(&state, live.generation.id);
@@ -77,7 +78,7 @@ async fn make_page(
     board: &BoardPeriod,
     period: &StoredPeriod,
     key: PageKey,
-) -> Result<Arc<CachedPage>, Problem> {
+) -> Result<Arc<CachedPage>, ApiError> {
     let (from, limit, include) = (key.from.clone(), key.limit, key.include);
     let make = async {
         let source = Source { state, board, period };
@@ -99,7 +100,7 @@ async fn place(
     reading: &Reading,
     board: &CompiledBoard,
     query: &ReadingQuery<'_>,
-) -> Result<(StoredPeriod, Option<(Direction, SortKey)>), Problem> {
+) -> Result<(StoredPeriod, Option<(Direction, SortKey)>), ApiError> {
     let Some(text) = &query.cursor else {
         return Ok((period_of(state, reading, board, query.period.unwrap_or_default()).await?, None));
     };
@@ -113,7 +114,7 @@ async fn place(
     if let Some(WhichPeriod::Id(id)) = query.period
         && id != period.id
     {
-        return Err(cursor::invalid());
+        return Err(cursor::invalid().into());
     }
     Ok((period, Some((cursor.direction, cursor.key))))
 }
@@ -124,7 +125,7 @@ async fn period_of(
     reading: &Reading,
     board: &CompiledBoard,
     which: WhichPeriod,
-) -> Result<StoredPeriod, Problem> {
+) -> Result<StoredPeriod, ApiError> {
     if !state.boards.remembers(board, which) {
         reading.count(state)?;
     }
@@ -145,7 +146,7 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    async fn of(state: &ApiState, reading: &'a Reading, query: &ReadingQuery<'_>) -> Result<Self, Problem> {
+    async fn of(state: &ApiState, reading: &'a Reading, query: &ReadingQuery<'_>) -> Result<Self, ApiError> {
         let (entry, live) = reading.live()?;
         let period = period_of(state, reading, live, query.period.unwrap_or_default()).await?;
         count_extras(state, reading, &period, query.include)?;
@@ -174,7 +175,7 @@ fn no_entry(player: &PlayerId) -> Problem {
     ),
     responses((status = 200, body = StandingAnswer<'static>))
 )]
-pub async fn standing(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, Problem> {
+pub async fn standing(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, ApiError> {
     let query = ReadingQuery::parse(asked.query())?;
     let place = Place::of(&state, &reading, &query).await?;
     let player = reading.player()?;
@@ -207,7 +208,7 @@ pub async fn standing(State(state): State<ApiState>, reading: Reading, asked: As
     ),
     responses((status = 200, body = EntriesAnswer<'static>))
 )]
-pub async fn around(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, Problem> {
+pub async fn around(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, ApiError> {
     let query = ReadingQuery::parse(asked.query())?;
     let place = Place::of(&state, &reading, &query).await?;
     let player = reading.player()?;
@@ -215,7 +216,7 @@ pub async fn around(State(state): State<ApiState>, reading: Reading, asked: Aske
     let page = place.source(&state).around(player.as_str(), limit).await?;
     let as_of = state.clock.now();
     if page.entries.is_empty() {
-        return Err(no_entry(&player));
+        return Err(no_entry(&player).into());
     }
     let extras = ExtrasOf::read(&state, &place.period, query.include, page.entries.iter()).await?;
     let answer = entries_answer(place.slug, &place.board, &place.period, as_of, &page, (&extras, query.include));
@@ -248,13 +249,13 @@ pub async fn lookup(
     reading: Reading,
     RawQuery(query): RawQuery,
     body: RawBody,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let query = ReadingQuery::parse(query.as_deref().unwrap_or_default())?;
     let place = Place::of(&state, &reading, &query).await?;
     let wanted: Lookup = body.json("{\"player_ids\": [at most 500 player ids]}")?;
     if wanted.player_ids.len() > MAX_LOOKUP {
         let detail = format!("At most {MAX_LOOKUP} players at once.");
-        return Err(Problem::bad_request("too_many_players", detail).at("/player_ids"));
+        return Err(Problem::bad_request("too_many_players", detail).at("/player_ids").into());
     }
     let players: Vec<&str> = wanted.player_ids.iter().map(PlayerId::as_str).collect();
     let found = place.source(&state).lookup(&players).await?;

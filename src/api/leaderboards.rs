@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::answer::{Caching, PeriodAnswer, encode, respond};
 use super::boards::{Reading, board_period};
+use super::error::ApiError;
 use super::path::Asked;
-use super::problem::Problem;
 use super::query::{ReadingQuery, WhichPeriod};
 use super::source::Source;
 use super::state::ApiState;
@@ -107,7 +107,7 @@ pub struct LeaderboardAnswer<'a> {
     params(("slug" = String, Path, description = "The leaderboard")),
     responses((status = 200, body = LeaderboardAnswer<'static>))
 )]
-pub async fn definition(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, Problem> {
+pub async fn definition(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, ApiError> {
     let entry = reading.leaderboard()?;
     let mut answer = LeaderboardAnswer {
         summary: entry.into(),
@@ -181,7 +181,7 @@ pub struct PeriodsAnswer<'a> {
     ),
     responses((status = 200, body = PeriodsAnswer<'static>))
 )]
-pub async fn periods_of(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, Problem> {
+pub async fn periods_of(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, ApiError> {
     let text = asked.query();
     let (limit, before) = (ReadingQuery::parse(text)?.limit, super::query::before(text)?);
     let limit = limit.unwrap_or(DEFAULT_PERIODS);

@@ -14,6 +14,7 @@ mod cache;
 mod compression;
 mod cursor;
 mod entries;
+mod error;
 mod final_board;
 mod history;
 mod leaderboards;

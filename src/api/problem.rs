@@ -1,9 +1,6 @@
-//! How the api says no: [`crate::http::problem::Problem`] for what Postgres and the queue say, and its description.
+//! How the api says no: [`Problem`], its description for the document, and refusals that several routes give.
 
-use crate::domain::clock::Clock;
 pub use crate::http::problem::Problem;
-use crate::store::failure::{Failure, classify};
-use crate::telemetry::log_budget::LogBudget;
 
 /// The body of a refusal (RFC 9457).
 #[derive(Debug, utoipa::ToSchema)]
@@ -35,18 +32,7 @@ pub fn no_such_route() -> Problem {
     Problem::not_found("route_not_found", "There is no such route; see /docs.")
 }
 
-impl From<sqlx::Error> for Problem {
-    /// Logged here, where it is handled; the client learns that the database is away, not what it said. What the database
-    /// will never take is a defect of ours: the same request again would meet the same.
-    fn from(error: sqlx::Error) -> Self {
-        if classify(&error) == Failure::Data {
-            tracing::error!(%error, "Postgres refused what a request brought");
-            return Self::internal_error();
-        }
-        static LINES: LogBudget = LogBudget::new();
-        if let Some(left_out) = LINES.admit(Clock::system().now()) {
-            tracing::warn!(%error, left_out, "Postgres did not answer a request");
-        }
-        Self::unavailable("database_unavailable", "The database does not answer; try again shortly.", 1)
-    }
+/// `404` for a game that does not exist, or not for this caller.
+pub fn no_such_game() -> Problem {
+    Problem::not_found("game_not_found", "There is no such game.")
 }

@@ -9,8 +9,8 @@ use moka::future::Cache;
 
 use super::boards::rebuilding;
 use super::cache::BoardKey;
+use super::error::ApiError;
 use super::final_board::FinalBoard;
-use super::problem::Problem;
 use super::sorted_board::SortedBoard;
 use super::state::ApiState;
 use crate::domain::ids::BoardGenerationId;
@@ -81,7 +81,7 @@ enum Instead<'a> {
 // Redis answers nearly always: the other answers are boxed, so that every request's future is not as large as theirs.
 impl<'a> Source<'a> {
     /// As [`crate::ranking::Ranking::page`].
-    pub async fn page(self, limit: usize, from: Option<&SortKey>, direction: Direction) -> Result<Page, Problem> {
+    pub async fn page(self, limit: usize, from: Option<&SortKey>, direction: Direction) -> Result<Page, ApiError> {
         let asked = self.state.ranking.page(self.board, limit, from, direction);
         match self.ask_redis(asked).await {
             Ok(page) => Ok(page),
@@ -93,7 +93,7 @@ impl<'a> Source<'a> {
     }
 
     /// As [`crate::ranking::Ranking::around`].
-    pub async fn around(self, player: &str, limit: usize) -> Result<Page, Problem> {
+    pub async fn around(self, player: &str, limit: usize) -> Result<Page, ApiError> {
         let asked = self.state.ranking.around(self.board, player, limit);
         match self.ask_redis(asked).await {
             Ok(page) => Ok(page),
@@ -105,7 +105,7 @@ impl<'a> Source<'a> {
     }
 
     /// As [`crate::ranking::Ranking::standing`].
-    pub async fn standing(self, player: &str) -> Result<StandingAnswer, Problem> {
+    pub async fn standing(self, player: &str) -> Result<StandingAnswer, ApiError> {
         let asked = self.state.ranking.standing(self.board, player);
         match self.ask_redis(asked).await {
             Ok(answer) => Ok(answer),
@@ -117,7 +117,7 @@ impl<'a> Source<'a> {
     }
 
     /// As [`crate::ranking::Ranking::lookup`].
-    pub async fn lookup(self, players: &[&str]) -> Result<LookedUp, Problem> {
+    pub async fn lookup(self, players: &[&str]) -> Result<LookedUp, ApiError> {
         let asked = self.state.ranking.lookup(self.board, players);
         match self.ask_redis(asked).await {
             Ok(answer) => Ok(answer),
@@ -160,7 +160,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    async fn instead(self, error: Option<ReadError>) -> Result<Instead<'a>, Problem> {
+    async fn instead(self, error: Option<ReadError>) -> Result<Instead<'a>, ApiError> {
         if matches!(error, Some(ReadError::Damaged)) {
             self.state.damaged.report(self.state.ranking.clone(), self.board.generation).await;
         }
@@ -170,14 +170,14 @@ impl<'a> Source<'a> {
         }
         match self.small_board().await {
             Ok(Some(board)) => Ok(Instead::Small(board)),
-            Ok(None) => Err(rebuilding()),
+            Ok(None) => Err(rebuilding().into()),
             Err(postgres) => {
                 static LINES: LogBudget = LogBudget::new();
                 if let Some(left_out) = LINES.admit(self.state.clock.now()) {
                     let message = "neither Redis nor Postgres answers for a leaderboard";
                     tracing::warn!(redis = ?error, %postgres, left_out, message);
                 }
-                Err(rebuilding())
+                Err(rebuilding().into())
             }
         }
     }

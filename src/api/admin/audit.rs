@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::super::access::Operator;
-use super::super::problem::Problem;
+use super::super::error::ApiError;
 use super::super::state::ApiState;
 use crate::domain::clock::Micros;
 use crate::store::scheduled_runs::{self, ScheduledRun};
@@ -45,6 +45,6 @@ pub struct LastAudit {
     get, path = "/v1/admin/audit", tag = "admin", security(("key" = [])),
     responses((status = 200, body = LastAudit)),
 )]
-pub async fn last(State(state): State<ApiState>, _: Operator) -> Result<Json<LastAudit>, Problem> {
+pub async fn last(State(state): State<ApiState>, _: Operator) -> Result<Json<LastAudit>, ApiError> {
     Ok(Json(LastAudit { last: scheduled_runs::last(&state.pool, JOB).await?.map(Into::into) }))
 }

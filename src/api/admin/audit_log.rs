@@ -5,7 +5,7 @@ use axum::extract::{RawQuery, State};
 use serde::Serialize;
 
 use super::super::access::StudioOrOperator;
-use super::super::problem::Problem;
+use super::super::error::ApiError;
 use super::super::query::{number, parse_limit, text};
 use super::super::state::ApiState;
 use crate::domain::clock::Micros;
@@ -62,7 +62,7 @@ pub async fn list(
     State(state): State<ApiState>,
     who: StudioOrOperator,
     RawQuery(query): RawQuery,
-) -> Result<Json<AuditLog>, Problem> {
+) -> Result<Json<AuditLog>, ApiError> {
     let query = query.unwrap_or_default();
     let limit = text(&query, "limit").map(|limit| parse_limit(&limit)).transpose()?.unwrap_or(100);
     let before = number(&query, "before")?;

@@ -3,11 +3,12 @@
 use axum::http::StatusCode;
 use metrics::counter;
 
+use super::super::error::ApiError;
 use super::super::problem::Problem;
 use crate::store::game_bounds::OverBound;
 use crate::telemetry::metrics::API_LIMITED;
 
-impl From<OverBound> for Problem {
+impl From<OverBound> for ApiError {
     fn from(over: OverBound) -> Self {
         let text = over.to_string();
         let retry_after = match over {
@@ -26,12 +27,12 @@ impl From<OverBound> for Problem {
         counter!(API_LIMITED, "role" => "api", "limit" => limit).increment(1);
         let detail = format!("{}{}.", text[..1].to_uppercase(), &text[1..]);
         let problem = match retry_after {
-            Some(seconds) => Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail).retry_after(seconds.max(1)),
-            None => Self::new(StatusCode::CONFLICT, code, detail),
+            Some(seconds) => Problem::new(StatusCode::TOO_MANY_REQUESTS, code, detail).retry_after(seconds.max(1)),
+            None => Problem::new(StatusCode::CONFLICT, code, detail),
         };
         match most {
-            Some(most) => problem.with("limit", most),
-            None => problem,
+            Some(most) => problem.with("limit", most).into(),
+            None => problem.into(),
         }
     }
 }

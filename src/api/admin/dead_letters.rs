@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use super::super::access::StudioOrOperator;
 use super::super::body::RawBody;
+use super::super::error::ApiError;
 use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::query::{parse_limit, text};
-use super::super::replay::ReplayError;
 use super::super::state::ApiState;
 use crate::domain::clock::Micros;
 use crate::domain::ids::{GameId, check_identifier};
@@ -107,13 +107,13 @@ pub async fn list(
     State(state): State<ApiState>,
     who: StudioOrOperator,
     RawQuery(query): RawQuery,
-) -> Result<Json<DeadLetterList>, Problem> {
+) -> Result<Json<DeadLetterList>, ApiError> {
     let query = query.unwrap_or_default();
     let limit = text(&query, "limit").map(|limit| parse_limit(&limit)).transpose()?.unwrap_or(100);
     let wanted = text(&query, "state").unwrap_or("waiting".into());
     if !["waiting", "replayed", "discarded", "all"].contains(&&*wanted) {
         let detail = "state is 'waiting', 'replayed', 'discarded' or 'all'.";
-        return Err(Problem::bad_request("state_invalid", detail).at("state"));
+        return Err(Problem::bad_request("state_invalid", detail).at("state").into());
     }
     let (kind, reason) = (filter(&query, "kind")?, filter(&query, "reason")?);
     let after = text(&query, "after").map(|after| parse_after(&after)).transpose()?;
@@ -165,7 +165,7 @@ pub async fn show(
     State(state): State<ApiState>,
     who: StudioOrOperator,
     Named(id): Named,
-) -> Result<Json<DeadLetterAnswer>, Problem> {
+) -> Result<Json<DeadLetterAnswer>, ApiError> {
     let not_found = || Problem::not_found("dead_letter_not_found", "There is no such dead letter.");
     let id = id.parse().map_err(|_| not_found())?;
     let found = dead_letters::read(&state.pool, who.game.map(|g| g.id), id).await?;
@@ -212,7 +212,7 @@ pub async fn discard(
     State(state): State<ApiState>,
     who: StudioOrOperator,
     body: RawBody,
-) -> Result<Json<Decided>, Problem> {
+) -> Result<Json<Decided>, ApiError> {
     let ids = decision(&body)?;
     let game = who.game.map(|g| g.id);
     let mut transaction = state.pool.begin().await?;
@@ -233,12 +233,9 @@ pub async fn replay(
     State(state): State<ApiState>,
     who: StudioOrOperator,
     body: RawBody,
-) -> Result<Json<Decided>, Problem> {
+) -> Result<Json<Decided>, ApiError> {
     let ids = decision(&body)?;
     let game = who.game.map(|g| g.id);
-    match super::super::replay::replay(&state.pool, &state.queue, game, &ids, who.actor).await {
-        Ok(ids) => Ok(Json(Decided { ids })),
-        Err(ReplayError::Queue(error)) => Err(error.into()),
-        Err(ReplayError::Postgres(error)) => Err(error.into()),
-    }
+    let ids = super::super::replay::replay(&state.pool, &state.queue, game, &ids, who.actor).await?;
+    Ok(Json(Decided { ids }))
 }

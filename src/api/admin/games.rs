@@ -7,11 +7,12 @@ use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::super::access::{Operator, no_such_game};
+use super::super::access::Operator;
 use super::super::body::RawBody;
+use super::super::error::ApiError;
 use super::super::openapi::words;
 use super::super::path::Named;
-use super::super::problem::Problem;
+use super::super::problem::{Problem, no_such_game};
 use super::super::state::ApiState;
 use super::keys::NewKey;
 use crate::directory::KeyKind;
@@ -81,7 +82,7 @@ pub struct CreatedGame {
     post, path = "/v1/admin/games", tag = "admin", security(("key" = [])), request_body = NewGame,
     responses((status = 201, body = CreatedGame))
 )]
-pub async fn create(State(state): State<ApiState>, _: Operator, body: RawBody) -> Result<Response, Problem> {
+pub async fn create(State(state): State<ApiState>, _: Operator, body: RawBody) -> Result<Response, ApiError> {
     let new: NewGame = body.json("{\"slug\": …, \"name\": …}")?;
     let name = usable_name(new.name.as_deref())?.unwrap_or(new.slug.as_str());
     let created = create_with_keys(&state.pool, &new.slug, name).await?.ok_or_else(|| {
@@ -128,7 +129,7 @@ pub struct GameList {
     get, path = "/v1/admin/games", tag = "admin", security(("key" = [])),
     responses((status = 200, body = GameList))
 )]
-pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<GameList>, Problem> {
+pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<GameList>, ApiError> {
     let games = games::list(&state.pool).await?;
     Ok(Json(GameList { games: games.into_iter().map(Into::into).collect() }))
 }
@@ -166,7 +167,7 @@ pub async fn edit(
     _: Operator,
     Named(slug): Named,
     body: RawBody,
-) -> Result<Json<GameAnswer>, Problem> {
+) -> Result<Json<GameAnswer>, ApiError> {
     let change: GameChange =
         body.json("{\"name\": …, \"limit_player_events\": …, \"limit_game_events\": …}, each optional")?;
     let name = usable_name(change.name.as_deref())?;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::access::Studio;
 use super::super::body::RawBody;
+use super::super::error::ApiError;
 use super::super::openapi::words;
 use super::super::path::Named;
 use super::super::problem::Problem;
@@ -88,11 +89,11 @@ pub struct KeyRequest {
     params(("game" = Option<String>, Query, description = "With the admin token: the game")),
     responses((status = 201, body = NewKey))
 )]
-pub async fn create(State(state): State<ApiState>, studio: Studio, body: RawBody) -> Result<Response, Problem> {
+pub async fn create(State(state): State<ApiState>, studio: Studio, body: RawBody) -> Result<Response, ApiError> {
     let wanted: KeyRequest = body.json("{\"kind\": \"client\" or \"server\", \"label\": …}")?;
     let label = wanted.label.as_deref();
     if let Some(Err(problem)) = label.map(check_name) {
-        return Err(Problem::bad_request("label_invalid", problem.to_string()).at("/label"));
+        return Err(Problem::bad_request("label_invalid", problem.to_string()).at("/label").into());
     }
     let (game, bounds) = (studio.game.id, &state.bounds);
     game_bounds::may_change(&state.pool, game, bounds).await?;
@@ -119,7 +120,7 @@ pub struct KeyList {
     params(("game" = Option<String>, Query, description = "With the admin token: the game")),
     responses((status = 200, body = KeyList))
 )]
-pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<KeyList>, Problem> {
+pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<KeyList>, ApiError> {
     let keys = keys::list(&state.pool, studio.game.id).await?;
     Ok(Json(KeyList { keys: keys.into_iter().map(Into::into).collect() }))
 }
@@ -135,7 +136,7 @@ pub async fn revoke(
     State(state): State<ApiState>,
     studio: Studio,
     Named(id): Named,
-) -> Result<Json<KeyAnswer>, Problem> {
+) -> Result<Json<KeyAnswer>, ApiError> {
     let not_found = || Problem::not_found("key_not_found", "This game has no such key.");
     let id: i32 = id.parse().map_err(|_| not_found())?;
     let mut transaction = state.pool.begin().await?;

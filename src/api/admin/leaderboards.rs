@@ -8,17 +8,18 @@ use serde::Serialize;
 
 use super::super::access::Studio;
 use super::super::body::RawBody;
+use super::super::error::ApiError;
 use super::super::openapi::words::LeaderboardDefinition;
 use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::board_rebuild::open_empty_board;
 use crate::domain::board::LeaderboardSpec;
-use crate::domain::board_text::{SpecProblem, parse_spec};
+use crate::domain::board_text::parse_spec;
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, Slug};
 use crate::store::game_bounds;
-use crate::store::leaderboards::{self, Applied, ApplyError, Building, StoredLeaderboard};
+use crate::store::leaderboards::{self, Applied, Building, StoredLeaderboard};
 
 /// How far the recompute of a generation is.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -113,29 +114,6 @@ pub struct WrittenLeaderboard {
     leaderboard: ManagedLeaderboard,
 }
 
-impl From<SpecProblem> for Problem {
-    fn from(problem: SpecProblem) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, problem.code, problem.message).at(&problem.field)
-    }
-}
-
-impl From<ApplyError> for Problem {
-    fn from(error: ApplyError) -> Self {
-        match error {
-            ApplyError::NoGame => super::super::access::no_such_game(),
-            ApplyError::HistoryIncomplete => Self::new(
-                StatusCode::CONFLICT,
-                "history_incomplete",
-                format!("{error}. Add ?accept_incomplete_history=true to count from the stored events only."),
-            ),
-            ApplyError::Spec(error) => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "definition_invalid", error.to_string())
-            }
-            ApplyError::Postgres(error) => error.into(),
-        }
-    }
-}
-
 /// Creates a leaderboard, or edits the one of that slug.
 #[utoipa::path(
     post, path = "/v1/admin/leaderboards", tag = "admin", security(("key" = [])),
@@ -149,7 +127,7 @@ pub async fn create(
     studio: Studio,
     RawQuery(query): RawQuery,
     body: RawBody,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let spec = parse_spec(&body.0, None)?;
     write(&state, &studio, &spec, query.as_deref().unwrap_or_default()).await
 }
@@ -169,12 +147,12 @@ pub async fn put(
     Named(slug): Named,
     RawQuery(query): RawQuery,
     body: RawBody,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     let spec = parse_spec(&body.0, Some(&slug))?;
     write(&state, &studio, &spec, query.as_deref().unwrap_or_default()).await
 }
 
-async fn write(state: &ApiState, studio: &Studio, spec: &LeaderboardSpec, query: &str) -> Result<Response, Problem> {
+async fn write(state: &ApiState, studio: &Studio, spec: &LeaderboardSpec, query: &str) -> Result<Response, ApiError> {
     let accept =
         query.split('&').any(|pair| matches!(pair, "accept_incomplete_history=true" | "accept_incomplete_history=1"));
     let (game, bounds) = (studio.game.id, &state.bounds);
@@ -214,7 +192,7 @@ async fn as_written(
     state: &ApiState,
     studio: &Studio,
     spec: &LeaderboardSpec,
-) -> Result<Option<StoredLeaderboard>, Problem> {
+) -> Result<Option<StoredLeaderboard>, ApiError> {
     let all = leaderboards::list(&state.pool, studio.game.id).await?;
     Ok(all.into_iter().find(|stored| stored.spec == *spec))
 }
@@ -228,7 +206,7 @@ pub fn not_found() -> Problem {
 ///
 /// # Errors
 /// `404`, or Postgres is away.
-pub async fn find(state: &ApiState, studio: &Studio, slug: &str) -> Result<ManagedLeaderboard, Problem> {
+pub async fn find(state: &ApiState, studio: &Studio, slug: &str) -> Result<ManagedLeaderboard, ApiError> {
     stored(state, studio, slug).await.map(Into::into)
 }
 
@@ -236,9 +214,9 @@ pub async fn find(state: &ApiState, studio: &Studio, slug: &str) -> Result<Manag
 ///
 /// # Errors
 /// As [`find`].
-pub async fn stored(state: &ApiState, studio: &Studio, slug: &str) -> Result<StoredLeaderboard, Problem> {
+pub async fn stored(state: &ApiState, studio: &Studio, slug: &str) -> Result<StoredLeaderboard, ApiError> {
     let all = leaderboards::list(&state.pool, studio.game.id).await?;
-    all.into_iter().find(|stored| stored.spec.slug.as_str() == slug).ok_or_else(not_found)
+    Ok(all.into_iter().find(|stored| stored.spec.slug.as_str() == slug).ok_or_else(not_found)?)
 }
 
 /// All leaderboards of a game.
@@ -254,7 +232,7 @@ pub struct ManagedList {
     params(("game" = Option<String>, Query, description = "With the admin token: the game")),
     responses((status = 200, body = ManagedList))
 )]
-pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<ManagedList>, Problem> {
+pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<ManagedList>, ApiError> {
     let all = leaderboards::list(&state.pool, studio.game.id).await?;
     Ok(Json(ManagedList { leaderboards: all.into_iter().map(Into::into).collect() }))
 }
@@ -270,7 +248,7 @@ pub async fn show(
     State(state): State<ApiState>,
     studio: Studio,
     Named(slug): Named,
-) -> Result<Json<ManagedLeaderboard>, Problem> {
+) -> Result<Json<ManagedLeaderboard>, ApiError> {
     find(&state, &studio, &slug).await.map(Json)
 }
 
@@ -281,13 +259,13 @@ pub async fn show(
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
     responses((status = 204, description = "It is gone"))
 )]
-pub async fn delete(State(state): State<ApiState>, studio: Studio, Named(slug): Named) -> Result<StatusCode, Problem> {
+pub async fn delete(State(state): State<ApiState>, studio: Studio, Named(slug): Named) -> Result<StatusCode, ApiError> {
     let slug = Slug::parse(&slug).map_err(|_| not_found())?;
     game_bounds::may_change(&state.pool, studio.game.id, &state.bounds).await?;
     let mut transaction = state.pool.begin().await?;
     if !leaderboards::delete(&mut transaction, studio.game.id, slug.as_str(), studio.actor).await? {
         transaction.rollback().await?;
-        return Err(not_found());
+        return Err(not_found().into());
     }
     game_bounds::count_change(&mut transaction, studio.game.id, &state.bounds).await?;
     transaction.commit().await?;

@@ -5,26 +5,15 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::super::access::Operator;
+use super::super::error::ApiError;
 use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
-use crate::domain::clock::Clock;
 use crate::domain::ids::GameId;
+use crate::queue::Lane;
 use crate::queue::blocked::BlockedGame;
 use crate::queue::status::QueueStatus;
-use crate::queue::{Lane, QueueError};
 use crate::store::audit_log::{self, Change};
-use crate::telemetry::log_budget::LogBudget;
-
-impl From<QueueError> for Problem {
-    fn from(error: QueueError) -> Self {
-        static LINES: LogBudget = LogBudget::new();
-        if let Some(left_out) = LINES.admit(Clock::system().now()) {
-            tracing::warn!(%error, code = error.code(), left_out, "the queue did not answer a request");
-        }
-        Self::unavailable("queue_unreachable", "The queue does not answer; try again shortly.", 1)
-    }
-}
 
 /// One lane of a queue.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -132,7 +121,7 @@ pub struct QueueList {
     get, path = "/v1/admin/queues", tag = "admin", security(("key" = [])),
     responses((status = 200, body = QueueList))
 )]
-pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<QueueList>, Problem> {
+pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<QueueList>, ApiError> {
     let status = state.queue.status().await?;
     Ok(Json(QueueList { queues: vec![QueueAnswer::new(&state.queue_name, status)] }))
 }
@@ -147,7 +136,7 @@ pub async fn pause(
     State(state): State<ApiState>,
     _: Operator,
     Named(name): Named,
-) -> Result<Json<QueueAnswer>, Problem> {
+) -> Result<Json<QueueAnswer>, ApiError> {
     hold(&state, &name, true).await
 }
 
@@ -161,13 +150,13 @@ pub async fn resume(
     State(state): State<ApiState>,
     _: Operator,
     Named(name): Named,
-) -> Result<Json<QueueAnswer>, Problem> {
+) -> Result<Json<QueueAnswer>, ApiError> {
     hold(&state, &name, false).await
 }
 
-async fn hold(state: &ApiState, name: &str, paused: bool) -> Result<Json<QueueAnswer>, Problem> {
+async fn hold(state: &ApiState, name: &str, paused: bool) -> Result<Json<QueueAnswer>, ApiError> {
     if name != state.queue_name {
-        return Err(Problem::not_found("queue_not_found", "There is no such queue."));
+        return Err(Problem::not_found("queue_not_found", "There is no such queue.").into());
     }
     let action = if paused { "queue.pause" } else { "queue.resume" };
     let detail = serde_json::json!({});

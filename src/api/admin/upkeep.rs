@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::super::access::{Operator, Studio};
+use super::super::error::ApiError;
 use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
@@ -57,7 +58,7 @@ impl From<partitions::Partition> for PartitionAnswer {
     get, path = "/v1/admin/partitions", tag = "admin", security(("key" = [])),
     responses((status = 200, body = PartitionList))
 )]
-pub async fn list_partitions(State(state): State<ApiState>, _: Operator) -> Result<Json<PartitionList>, Problem> {
+pub async fn list_partitions(State(state): State<ApiState>, _: Operator) -> Result<Json<PartitionList>, ApiError> {
     let all = partitions::list(&mut *state.pool.acquire().await?).await?;
     Ok(Json(PartitionList { partitions: all.into_iter().map(Into::into).collect() }))
 }
@@ -84,7 +85,7 @@ pub async fn rebuild(
     State(state): State<ApiState>,
     studio: Studio,
     Named(slug): Named,
-) -> Result<Json<Rebuilt>, Problem> {
+) -> Result<Json<Rebuilt>, ApiError> {
     let entry = studio.game.leaderboards.get(slug.as_str()).ok_or_else(super::leaderboards::not_found)?;
     let live = entry.live.clone().ok_or_else(super::super::boards::rebuilding)?;
     let change = Change {
@@ -109,11 +110,12 @@ pub async fn rebuild(
         Ok(Ok(done)) => Ok(Json(Rebuilt { periods: done.periods, entries: done.entries, version: done.version })),
         Ok(Err(RebuildBoardError::Rebuild(RebuildError::Busy))) => {
             let detail = "This leaderboard is being rebuilt already.";
-            Err(Problem::new(StatusCode::CONFLICT, "rebuild_under_way", detail))
+            Err(Problem::new(StatusCode::CONFLICT, "rebuild_under_way", detail).into())
         }
         failed => {
             tracing::warn!(slug, ?failed, "a rebuild failed");
-            Err(Problem::unavailable("rebuild_failed", "The rebuild did not finish; the leaderboard is as it was.", 5))
+            let detail = "The rebuild did not finish; the leaderboard is as it was.";
+            Err(Problem::unavailable("rebuild_failed", detail, 5).into())
         }
     }
 }
@@ -125,7 +127,11 @@ pub async fn rebuild(
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
     responses((status = 202, body = super::leaderboards::ManagedLeaderboard))
 )]
-pub async fn recompute(State(state): State<ApiState>, studio: Studio, Named(slug): Named) -> Result<Response, Problem> {
+pub async fn recompute(
+    State(state): State<ApiState>,
+    studio: Studio,
+    Named(slug): Named,
+) -> Result<Response, ApiError> {
     let stored = super::leaderboards::stored(&state, &studio, &slug).await?;
     game_bounds::may_change(&state.pool, studio.game.id, &state.bounds).await?;
     let mut transaction = state.pool.begin().await?;
@@ -133,7 +139,7 @@ pub async fn recompute(State(state): State<ApiState>, studio: Studio, Named(slug
     game_bounds::count_change(&mut transaction, studio.game.id, &state.bounds).await?;
     let generation = match recompute::begin(&mut transaction, stored.id).await {
         // Deleted since it was looked up.
-        Err(recompute::ChangeError::NotFound) => return Err(super::leaderboards::not_found()),
+        Err(recompute::ChangeError::NotFound) => return Err(super::leaderboards::not_found().into()),
         begun => begun.map_err(leaderboards::ApplyError::from)?,
     };
     let change = Change {
