@@ -1,4 +1,4 @@
-//! Which generation and which period a request is about, and what is known of a board without asking anyone.
+//! Which period a request is about, and what is known of a board without asking anyone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,111 +6,25 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use axum::extract::{FromRequestParts, RawPathParams};
-use axum::http::request::Parts;
 use moka::future::Cache;
 
-use super::access::{self, Reader};
 use super::cursor::Cursor;
 use super::error::ApiError;
-use super::path;
-use super::problem::{Problem, no_such_game};
+use super::problem::Problem;
 use super::query::WhichPeriod;
-use super::state::ApiState;
-use crate::directory::{GameEntry, LeaderboardEntry};
+use crate::directory::{LeaderboardEntry, SharedDirectory};
 use crate::domain::board::CompiledBoard;
-use crate::domain::clock::Micros;
-use crate::domain::ids::{BoardGenerationId, PlayerId};
+use crate::domain::clock::{Clock, Micros};
+use crate::domain::ids::BoardGenerationId;
 use crate::domain::period::Period;
-use crate::http::client_address::ClientAddress;
 use crate::ranking::BoardPeriod;
 use crate::store::periods::{self, StoredPeriod};
+use crate::store::pool::Pool;
 
 /// Most boards that are remembered; when there are more, those that are no longer live are forgotten.
 const MAX_BOARDS: usize = 4_096;
 /// Most archived periods that are remembered.
 const MAX_PERIODS: u64 = 10_000;
-
-/// A request of a reading route: a game, and what the path names in it.
-#[derive(Debug)]
-pub struct Reading {
-    /// The game.
-    pub game: Arc<GameEntry>,
-    /// Whether it came without a key, under `/v1/public/{game}`.
-    pub public: bool,
-    path: RawPathParams,
-    /// Of one without a key.
-    address: Option<ClientAddress>,
-}
-
-impl FromRequestParts<ApiState> for Reading {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-        let path = RawPathParams::from_request_parts(parts, state).await.map_err(|_| path::unreadable())?;
-        if let Some(slug) = named(&path, "game") {
-            let game = state.directory.load().games.get(slug).cloned().ok_or_else(no_such_game)?;
-            return Ok(Self { game, public: true, path, address: Some(access::address(parts, state)) });
-        }
-        let Reader(game) = Reader::from_request_parts(parts, state).await?;
-        Ok(Self { game, public: false, path, address: None })
-    }
-}
-
-fn named<'a>(path: &'a RawPathParams, part: &str) -> Option<&'a str> {
-    path.iter().find(|(name, _)| *name == part).map(|(_, value)| value)
-}
-
-impl Reading {
-    /// To be called before Postgres is asked for something that no cache has.
-    ///
-    /// # Errors
-    /// `429 too_many_reads` for who has no key and asked too much.
-    pub fn count(&self, state: &ApiState) -> Result<(), Problem> {
-        self.address.map_or(Ok(()), |address| state.public_reads.count(address, access::now_ms(state)))
-    }
-
-    /// The leaderboard that the path names. One that is not public does not exist for who has no key.
-    ///
-    /// # Errors
-    /// `404 leaderboard_not_found`.
-    pub fn leaderboard(&self) -> Result<&LeaderboardEntry, Problem> {
-        let slug = named(&self.path, "slug").unwrap_or_default();
-        let visible = self.game.leaderboards.get(slug).filter(|entry| entry.public || !self.public);
-        visible.ok_or_else(|| {
-            // It is there, and a newer api shows it.
-            if !self.public && self.game.unreadable.contains(slug) {
-                return rebuilding();
-            }
-            Problem::not_found("leaderboard_not_found", "There is no such leaderboard.")
-        })
-    }
-
-    /// What players see of it.
-    ///
-    /// # Errors
-    /// `404`, or `503 leaderboard_rebuilding` while its first generation is computed.
-    pub fn live(&self) -> Result<(&LeaderboardEntry, &Arc<CompiledBoard>), Problem> {
-        let entry = self.leaderboard()?;
-        entry.live.as_ref().map(|live| (entry, live)).ok_or_else(rebuilding)
-    }
-
-    /// The player that the path names.
-    ///
-    /// # Errors
-    /// `400 player_id_invalid`.
-    pub fn player(&self) -> Result<PlayerId, Problem> {
-        // The route without a parameter is `…/entries/lookup`: a player may be called that.
-        PlayerId::parse(named(&self.path, "player").unwrap_or("lookup")).map_err(|problem| {
-            Problem::bad_request("player_id_invalid", format!("A player id {problem}.")).at("player_id")
-        })
-    }
-}
-
-/// `503 leaderboard_rebuilding`.
-pub fn rebuilding() -> Problem {
-    Problem::unavailable("leaderboard_rebuilding", "This leaderboard is being computed; try again shortly.", 1)
-}
 
 /// What this process knows of a board.
 #[derive(Debug, Default)]
@@ -126,23 +40,24 @@ enum PeriodName {
 }
 
 /// What this process knows of boards.
-#[derive(Debug)]
 pub struct Boards {
+    directory: SharedDirectory,
+    pool: Pool,
+    clock: Clock,
     states: ArcSwap<HashMap<BoardGenerationId, Arc<BoardState>>>,
     epoch: AtomicI64,
     periods: Cache<(BoardGenerationId, PeriodName), Option<StoredPeriod>>,
     closed: Cache<(BoardGenerationId, Period), i64>,
 }
 
-impl Default for Boards {
-    fn default() -> Self {
+impl Boards {
+    /// Knows nothing yet. `directory` says which boards are live, `pool` which periods there are.
+    pub fn new(directory: SharedDirectory, pool: Pool, clock: Clock) -> Self {
         let periods = Cache::builder().max_capacity(MAX_PERIODS).time_to_live(Duration::from_secs(1)).build();
         let closed = Cache::new(MAX_PERIODS);
-        Self { states: ArcSwap::default(), epoch: AtomicI64::new(0), periods, closed }
+        Self { directory, pool, clock, states: ArcSwap::default(), epoch: AtomicI64::new(0), periods, closed }
     }
-}
 
-impl Boards {
     /// A board has a new version. What was cached under the last one is not found any more.
     pub fn changed(&self, generation: BoardGenerationId, version: i64) {
         if let Some(state) = self.states.load().get(&generation) {
@@ -183,20 +98,20 @@ impl Boards {
     }
 
     /// What cached pages of this board are keyed by: differs after every notice.
-    pub fn seen(&self, state: &ApiState, generation: BoardGenerationId) -> (i64, i64) {
+    pub fn seen(&self, generation: BoardGenerationId) -> (i64, i64) {
         // Before the board is read: a notice that comes meanwhile makes what is read unfindable.
-        let version = self.state(state, generation).version.load(Ordering::Acquire);
+        let version = self.state(generation).version.load(Ordering::Acquire);
         (self.epoch.load(Ordering::Acquire), version)
     }
 
-    fn state(&self, state: &ApiState, generation: BoardGenerationId) -> Arc<BoardState> {
+    fn state(&self, generation: BoardGenerationId) -> Arc<BoardState> {
         if let Some(found) = self.states.load().get(&generation) {
             return Arc::clone(found);
         }
         self.states.rcu(|states| {
             let mut states = HashMap::clone(states);
             if states.len() >= MAX_BOARDS {
-                let directory = state.directory.load();
+                let directory = self.directory.load();
                 let boards = directory.games.values().flat_map(|g| g.leaderboards.values());
                 let live: std::collections::HashSet<_> =
                     boards.filter_map(|l| l.live.as_ref()).map(|b| b.generation.id).collect();
@@ -212,16 +127,16 @@ impl Boards {
     ///
     /// # Errors
     /// `503` when Postgres is away and this period was not seen before.
-    pub async fn current(&self, state: &ApiState, board: &CompiledBoard) -> Result<StoredPeriod, ApiError> {
-        let known = self.state(state, board.generation.id);
-        let now = state.clock.now();
+    pub async fn current(&self, board: &CompiledBoard) -> Result<StoredPeriod, ApiError> {
+        let known = self.state(board.generation.id);
+        let now = self.clock.now();
         if let Some(period) = known.current.load().as_deref()
             && period.period.contains(now)
         {
             return Ok(*period);
         }
         let period = board.schedule.period_at(now);
-        let stored = Box::pin(periods::ensure(&state.pool, board.generation.id, &period)).await?;
+        let stored = Box::pin(periods::ensure(&self.pool, board.generation.id, &period)).await?;
         known.current.store(Some(Arc::new(stored)));
         Ok(stored)
     }
@@ -230,16 +145,11 @@ impl Boards {
     ///
     /// # Errors
     /// `404 period_not_found`; `503` when Postgres is away.
-    pub async fn period(
-        &self,
-        state: &ApiState,
-        board: &CompiledBoard,
-        which: WhichPeriod,
-    ) -> Result<StoredPeriod, ApiError> {
+    pub async fn period(&self, board: &CompiledBoard, which: WhichPeriod) -> Result<StoredPeriod, ApiError> {
         if which == WhichPeriod::Current {
-            return self.current(state, board).await;
+            return self.current(board).await;
         }
-        let found = Box::pin(self.archived(state, board, PeriodName::Which(which))).await?;
+        let found = Box::pin(self.archived(board, PeriodName::Which(which))).await?;
         let missing = || Problem::not_found("period_not_found", "This leaderboard has no such period.").at("period");
         Ok(found.ok_or_else(missing)?)
     }
@@ -248,18 +158,13 @@ impl Boards {
     ///
     /// # Errors
     /// `503` when Postgres is away.
-    pub async fn of_cursor(
-        &self,
-        state: &ApiState,
-        board: &CompiledBoard,
-        cursor: &Cursor,
-    ) -> Result<Option<StoredPeriod>, ApiError> {
-        let current = self.current(state, board).await?;
+    pub async fn of_cursor(&self, board: &CompiledBoard, cursor: &Cursor) -> Result<Option<StoredPeriod>, ApiError> {
+        let current = self.current(board).await?;
         if cursor.is_of(&current) {
             return Ok(Some(current));
         }
         let name = PeriodName::Starting(cursor.generation, cursor.period.starts_at());
-        Ok(Box::pin(self.archived(state, board, name)).await?.filter(|found| cursor.is_of(found)))
+        Ok(Box::pin(self.archived(board, name)).await?.filter(|found| cursor.is_of(found)))
     }
 
     /// Whether naming this period asks nobody.
@@ -268,25 +173,20 @@ impl Boards {
     }
 
     /// Whether finding the period of a cursor asks nobody.
-    pub fn remembers_cursor(&self, state: &ApiState, board: &CompiledBoard, cursor: &Cursor) -> bool {
-        let current = self.state(state, board.generation.id).current.load();
+    pub fn remembers_cursor(&self, board: &CompiledBoard, cursor: &Cursor) -> bool {
+        let current = self.state(board.generation.id).current.load();
         let name = PeriodName::Starting(cursor.generation, cursor.period.starts_at());
         current.as_deref().is_some_and(|current| cursor.is_of(current))
             || self.periods.contains_key(&(board.generation.id, name))
     }
 
-    async fn archived(
-        &self,
-        state: &ApiState,
-        board: &CompiledBoard,
-        name: PeriodName,
-    ) -> Result<Option<StoredPeriod>, ApiError> {
+    async fn archived(&self, board: &CompiledBoard, name: PeriodName) -> Result<Option<StoredPeriod>, ApiError> {
         let generation = board.generation.id;
         let read = async {
             match name {
-                PeriodName::Which(WhichPeriod::Id(id)) => periods::by_id(&state.pool, generation, id).await,
-                PeriodName::Starting(owner, start) => periods::starting_at(&state.pool, generation, owner, start).await,
-                PeriodName::Which(_) => previous(state, board).await,
+                PeriodName::Which(WhichPeriod::Id(id)) => periods::by_id(&self.pool, generation, id).await,
+                PeriodName::Starting(owner, start) => periods::starting_at(&self.pool, generation, owner, start).await,
+                PeriodName::Which(_) => self.previous(board).await,
             }
         };
         self.periods.try_get_with((generation, name), read).await.map_err(|error| match &*error {
@@ -294,19 +194,19 @@ impl Boards {
             other => ApiError::from(sqlx::Error::Protocol(other.to_string())),
         })
     }
-}
 
-/// The period before the current one by the schedule, if there is such a row; else the latest that began before it.
-async fn previous(state: &ApiState, board: &CompiledBoard) -> Result<Option<StoredPeriod>, sqlx::Error> {
-    let (pool, live) = (&state.pool, board.generation.id);
-    let current = board.schedule.period_at(state.clock.now());
-    let before = board.schedule.period_at(Micros(current.starts_at.0.saturating_sub(1)));
-    if before != current
-        && let Some(found) = periods::named(pool, live, &before).await?
-    {
-        return Ok(Some(found));
+    /// The period before the current one by the schedule, if there is such a row; else the latest that began before it.
+    async fn previous(&self, board: &CompiledBoard) -> Result<Option<StoredPeriod>, sqlx::Error> {
+        let (pool, live) = (&self.pool, board.generation.id);
+        let current = board.schedule.period_at(self.clock.now());
+        let before = board.schedule.period_at(Micros(current.starts_at.0.saturating_sub(1)));
+        if before != current
+            && let Some(found) = periods::named(pool, live, &before).await?
+        {
+            return Ok(Some(found));
+        }
+        Ok(periods::began_before(pool, live, current.starts_at, 1).await?.first().copied())
     }
-    Ok(periods::began_before(pool, live, current.starts_at, 1).await?.first().copied())
 }
 
 /// The names under which `ranking` knows a period of a board.

@@ -9,7 +9,7 @@ use axum::response::Response;
 use super::answer::{
     Caching, EntriesAnswer, ExtrasOf, LookupAnswer, StandingAnswer, encode, entries_answer, is_known, respond,
 };
-use super::boards::{Reading, board_period};
+use super::boards::board_period;
 use super::body::RawBody;
 use super::cache::{CachedPage, PageKey};
 use super::compression::accepts_gzip;
@@ -18,6 +18,7 @@ use super::error::ApiError;
 use super::path::Asked;
 use super::problem::Problem;
 use super::query::{Include, ReadingQuery, WhichPeriod};
+use super::reading::Reading;
 use super::source::Source;
 use super::state::ApiState;
 use crate::directory::LeaderboardEntry;
@@ -48,7 +49,7 @@ const MAX_LOOKUP: usize = 500;
 pub async fn page(State(state): State<ApiState>, reading: Reading, asked: Asked) -> Result<Response, ApiError> {
     let query = ReadingQuery::parse(asked.query())?;
     let (entry, live) = reading.live()?;
-    let seen = state.boards.seen(&state, live.generation.id);
+    let seen = state.boards.seen(live.generation.id);
     let (period, from) = place(&state, &reading, live, &query).await?;
     let board = board_period(entry, &period);
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
@@ -81,7 +82,7 @@ async fn make_page(
 ) -> Result<Arc<CachedPage>, ApiError> {
     let (from, limit, include) = (key.from.clone(), key.limit, key.include);
     let make = async {
-        let source = Source { state, board, period };
+        let source = state.sources.of(board, period);
         let (direction, key) = from.map_or((Direction::Forward, None), |(direction, key)| (direction, Some(key)));
         let page = source.page(limit, key.as_ref(), direction).await?;
         let as_of = state.clock.now();
@@ -107,10 +108,10 @@ async fn place(
     let cursor = Cursor::decode(text).ok_or_else(cursor::invalid)?;
     // The cursor says which period it is of; a page that was begun before a reset goes on where it was, and one of final
     // standings also after an edit.
-    if !state.boards.remembers_cursor(state, board, &cursor) {
+    if !state.boards.remembers_cursor(board, &cursor) {
         reading.count(state)?;
     }
-    let period = state.boards.of_cursor(state, board, &cursor).await?.ok_or_else(cursor::invalid)?;
+    let period = state.boards.of_cursor(board, &cursor).await?.ok_or_else(cursor::invalid)?;
     if let Some(WhichPeriod::Id(id)) = query.period
         && id != period.id
     {
@@ -129,7 +130,7 @@ async fn period_of(
     if !state.boards.remembers(board, which) {
         reading.count(state)?;
     }
-    state.boards.period(state, board, which).await
+    state.boards.period(board, which).await
 }
 
 /// What is asked of Postgres beside the period: what is included, and all of a period that is no longer in Redis.
@@ -156,7 +157,7 @@ impl<'a> Place<'a> {
 
     fn source<'b>(&'b self, state: &'b ApiState) -> Source<'b> {
         debug_assert_eq!(self.entry.tie_policy, self.board.tie_policy);
-        Source { state, board: &self.board, period: &self.period }
+        state.sources.of(&self.board, &self.period)
     }
 }
 

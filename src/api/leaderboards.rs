@@ -5,11 +5,11 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::answer::{Caching, PeriodAnswer, encode, respond};
-use super::boards::{Reading, board_period};
+use super::boards::board_period;
 use super::error::ApiError;
 use super::path::Asked;
 use super::query::{ReadingQuery, WhichPeriod};
-use super::source::Source;
+use super::reading::Reading;
 use super::state::ApiState;
 use crate::directory::LeaderboardEntry;
 use crate::domain::board::LeaderboardSpec;
@@ -118,9 +118,9 @@ pub async fn definition(State(state): State<ApiState>, reading: Reading, asked: 
         version: None,
     };
     if let Some(live) = &entry.live {
-        let period = state.boards.period(&state, live, WhichPeriod::Current).await?;
+        let period = state.boards.period(live, WhichPeriod::Current).await?;
         let board = board_period(entry, &period);
-        let source = Source { state: &state, board: &board, period: &period };
+        let source = state.sources.of(&board, &period);
         answer.period = Some((&period).into());
         answer.next_reset = period.period.ends_at;
         answer.prev_reset = period.period.ends_at.map(|_| period.period.starts_at);
@@ -188,7 +188,7 @@ pub async fn periods_of(State(state): State<ApiState>, reading: Reading, asked: 
     let (entry, live) = reading.live()?;
     reading.count(&state)?;
     // Made if nobody has scored in it yet.
-    state.boards.current(&state, live).await?;
+    state.boards.current(live).await?;
     let before = before.unwrap_or_else(|| Micros(state.clock.now().0.saturating_add(1)));
     let found = periods::began_before(&state.pool, live.generation.id, before, limit as i64).await?;
     let next_before = found.last().filter(|_| found.len() >= limit).map(|p| p.period.starts_at);

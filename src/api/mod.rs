@@ -1,8 +1,10 @@
 //! The door out: leaderboards for players, administration for studios and operators.
 //!
-//! A reading request goes `access` (whose key is it) → `boards` (which generation and period) → `cache` (bytes, if
-//! they were made since the board last changed) → `source` (Redis, or Postgres where that is certain) → `answer`.
-//! Administration (`admin`) writes to Postgres and publishes the directory.
+//! A reading request goes `access` (whose key is it) → `reading` (which leaderboard) → `boards` (which period) →
+//! `cache` (bytes, if they were made since the board last changed) → `source` (Redis, or Postgres where that is
+//! certain) → `answer`. Administration (`admin`) writes to Postgres and publishes the directory.
+//!
+//! `state` holds the parts that requests share. A part takes what it needs when it is made and does not know `state`.
 
 mod access;
 mod admin;
@@ -24,6 +26,7 @@ mod path;
 mod problem;
 mod public_reads;
 mod query;
+mod reading;
 pub mod replay;
 pub mod role;
 mod routes;

@@ -7,16 +7,15 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 
 use super::problem::Problem;
-use super::state::ApiState;
 
 /// The one part of a route's path that the client chooses, percent-decoded and otherwise as it came. Refusals are
 /// problems like all others; axum's own extractor answers in plain text.
 pub struct Named(pub String);
 
-impl FromRequestParts<ApiState> for Named {
+impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| unreadable())?;
         let named = params.iter().next().map(|(_, value)| value.to_owned());
         named.map(Self).ok_or_else(unreadable)
@@ -38,10 +37,10 @@ impl Asked {
     }
 }
 
-impl FromRequest<ApiState> for Asked {
+impl<S: Send + Sync> FromRequest<S> for Asked {
     type Rejection = Infallible;
 
-    async fn from_request(request: Request, _: &ApiState) -> Result<Self, Infallible> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Infallible> {
         let (Parts { headers, uri, .. }, _) = request.into_parts();
         Ok(Self { headers, uri })
     }

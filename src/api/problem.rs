@@ -36,3 +36,8 @@ pub fn no_such_route() -> Problem {
 pub fn no_such_game() -> Problem {
     Problem::not_found("game_not_found", "There is no such game.")
 }
+
+/// `503 leaderboard_rebuilding`.
+pub fn rebuilding() -> Problem {
+    Problem::unavailable("leaderboard_rebuilding", "This leaderboard is being computed; try again shortly.", 1)
+}

@@ -7,15 +7,19 @@ use std::time::Duration;
 
 use moka::future::Cache;
 
-use super::boards::rebuilding;
+use super::ahead::Ahead;
+use super::boards::Boards;
 use super::cache::BoardKey;
 use super::error::ApiError;
 use super::final_board::FinalBoard;
+use super::history::History;
+use super::problem::rebuilding;
 use super::sorted_board::SortedBoard;
-use super::state::ApiState;
+use crate::domain::clock::Clock;
 use crate::domain::ids::BoardGenerationId;
 use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, Ranking, ReadError, SortKey, StandingAnswer};
 use crate::store::periods::StoredPeriod;
+use crate::store::pool::Pool;
 use crate::store::standings::small_board;
 use crate::telemetry::log_budget::LogBudget;
 
@@ -23,8 +27,7 @@ use crate::telemetry::log_budget::LogBudget;
 const SMALL: i64 = 1_000;
 
 /// Small boards from Postgres, for a second: while Redis is away, Postgres is asked once per board and second.
-#[derive(Debug)]
-pub struct SmallBoards(Cache<BoardKey, Option<Arc<SortedBoard>>>);
+struct SmallBoards(Cache<BoardKey, Option<Arc<SortedBoard>>>);
 
 impl Default for SmallBoards {
     fn default() -> Self {
@@ -32,16 +35,8 @@ impl Default for SmallBoards {
     }
 }
 
-impl SmallBoards {
-    /// Postgres went back in time.
-    pub fn forget(&self) {
-        self.0.invalidate_all();
-    }
-}
-
 /// Boards of which Redis has lost a part: cron is told to rebuild them, each at most once a second.
-#[derive(Debug)]
-pub struct Damaged(Cache<BoardGenerationId, ()>);
+struct Damaged(Cache<BoardGenerationId, ()>);
 
 impl Default for Damaged {
     fn default() -> Self {
@@ -61,15 +56,43 @@ impl Damaged {
     }
 }
 
+/// All that boards are read from, and what was shown of them.
+pub struct Sources {
+    ranking: Ranking,
+    pool: Pool,
+    clock: Clock,
+    boards: Arc<Boards>,
+    history: Arc<History>,
+    small_boards: SmallBoards,
+    damaged: Damaged,
+    ahead: Ahead,
+}
+
+impl Sources {
+    /// Reads from `ranking`, and from `pool` and `history` in its stead; tells `boards` what it shows.
+    pub fn new(ranking: Ranking, pool: Pool, clock: Clock, boards: Arc<Boards>, history: Arc<History>) -> Self {
+        let (small_boards, damaged, ahead) = (SmallBoards::default(), Damaged::default(), Ahead::default());
+        Self { ranking, pool, clock, boards, history, small_boards, damaged, ahead }
+    }
+
+    /// One period of one board: its name in Redis, and its row in Postgres.
+    pub fn of<'a>(&'a self, board: &'a BoardPeriod, period: &'a StoredPeriod) -> Source<'a> {
+        Source { sources: self, board, period }
+    }
+
+    /// Postgres went back in time.
+    pub fn forget(&self) {
+        self.ahead.forget();
+        self.small_boards.0.invalidate_all();
+    }
+}
+
 /// One period of one board, ready to be asked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Source<'a> {
-    /// Where to ask.
-    pub state: &'a ApiState,
-    /// Its name in Redis.
-    pub board: &'a BoardPeriod,
-    /// Its row in Postgres.
-    pub period: &'a StoredPeriod,
+    sources: &'a Sources,
+    board: &'a BoardPeriod,
+    period: &'a StoredPeriod,
 }
 
 /// Who answers when Redis does not.
@@ -82,7 +105,7 @@ enum Instead<'a> {
 impl<'a> Source<'a> {
     /// As [`crate::ranking::Ranking::page`].
     pub async fn page(self, limit: usize, from: Option<&SortKey>, direction: Direction) -> Result<Page, ApiError> {
-        let asked = self.state.ranking.page(self.board, limit, from, direction);
+        let asked = self.sources.ranking.page(self.board, limit, from, direction);
         match self.ask_redis(asked).await {
             Ok(page) => Ok(page),
             Err(why) => match Box::pin(self.instead(why)).await? {
@@ -94,7 +117,7 @@ impl<'a> Source<'a> {
 
     /// As [`crate::ranking::Ranking::around`].
     pub async fn around(self, player: &str, limit: usize) -> Result<Page, ApiError> {
-        let asked = self.state.ranking.around(self.board, player, limit);
+        let asked = self.sources.ranking.around(self.board, player, limit);
         match self.ask_redis(asked).await {
             Ok(page) => Ok(page),
             Err(why) => match Box::pin(self.instead(why)).await? {
@@ -106,7 +129,7 @@ impl<'a> Source<'a> {
 
     /// As [`crate::ranking::Ranking::standing`].
     pub async fn standing(self, player: &str) -> Result<StandingAnswer, ApiError> {
-        let asked = self.state.ranking.standing(self.board, player);
+        let asked = self.sources.ranking.standing(self.board, player);
         match self.ask_redis(asked).await {
             Ok(answer) => Ok(answer),
             Err(why) => match Box::pin(self.instead(why)).await? {
@@ -118,7 +141,7 @@ impl<'a> Source<'a> {
 
     /// As [`crate::ranking::Ranking::lookup`].
     pub async fn lookup(self, players: &[&str]) -> Result<LookedUp, ApiError> {
-        let asked = self.state.ranking.lookup(self.board, players);
+        let asked = self.sources.ranking.lookup(self.board, players);
         match self.ask_redis(asked).await {
             Ok(answer) => Ok(answer),
             Err(why) => match Box::pin(self.instead(why)).await? {
@@ -137,22 +160,22 @@ impl<'a> Source<'a> {
         if self.period.closed && !self.period.in_redis {
             return Err(None);
         }
-        let (ahead, key) = (&self.state.ahead, BoardKey::from(self.board));
+        let (ahead, key) = (&self.sources.ahead, BoardKey::from(self.board));
         // Before it is asked: what it answers then has at least this version, if it has lost nothing.
-        let latest = self.state.boards.latest(self.board.generation);
+        let latest = self.sources.boards.latest(self.board.generation);
         if ahead.is_known(key) {
-            if Box::pin(ahead.waits(key, self.board, &self.state.ranking)).await.map_err(Some)? {
+            if Box::pin(ahead.waits(key, self.board, &self.sources.ranking)).await.map_err(Some)? {
                 return Err(None);
             }
             // What Redis answers from now on may be newer than what was kept.
-            self.state.small_boards.0.invalidate(&key).await;
+            self.sources.small_boards.0.invalidate(&key).await;
         }
         match asked.await {
             Ok(answer) if answer.version() < latest => Err(None),
             Ok(answer) if answer.published() || !self.period.closed => {
-                self.state.boards.shown(self.board.generation, answer.version());
+                self.sources.boards.shown(self.board.generation, answer.version());
                 if self.period.closed {
-                    Box::pin(self.state.boards.shown_closed(self.board, answer.version())).await;
+                    Box::pin(self.sources.boards.shown_closed(self.board, answer.version())).await;
                 }
                 Ok(answer)
             }
@@ -162,18 +185,18 @@ impl<'a> Source<'a> {
 
     async fn instead(self, error: Option<ReadError>) -> Result<Instead<'a>, ApiError> {
         if matches!(error, Some(ReadError::Damaged)) {
-            self.state.damaged.report(self.state.ranking.clone(), self.board.generation).await;
+            self.sources.damaged.report(self.sources.ranking.clone(), self.board.generation).await;
         }
         if self.period.closed {
-            let shown = self.state.boards.latest_closed(self.board).await;
-            return Ok(Instead::Final(FinalBoard::new(&self.state.history, self.board, self.period, shown)));
+            let shown = self.sources.boards.latest_closed(self.board).await;
+            return Ok(Instead::Final(FinalBoard::new(&self.sources.history, self.board, self.period, shown)));
         }
         match self.small_board().await {
             Ok(Some(board)) => Ok(Instead::Small(board)),
             Ok(None) => Err(rebuilding().into()),
             Err(postgres) => {
                 static LINES: LogBudget = LogBudget::new();
-                if let Some(left_out) = LINES.admit(self.state.clock.now()) {
+                if let Some(left_out) = LINES.admit(self.sources.clock.now()) {
                     let message = "neither Redis nor Postgres answers for a leaderboard";
                     tracing::warn!(redis = ?error, %postgres, left_out, message);
                 }
@@ -185,20 +208,20 @@ impl<'a> Source<'a> {
     /// The whole board from Postgres; `None`: it is too large for that, or no longer there.
     async fn small_board(self) -> Result<Option<Arc<SortedBoard>>, Arc<sqlx::Error>> {
         let key = BoardKey::from(self.board);
-        let latest = self.state.boards.latest(self.board.generation);
-        if let Some(Some(kept)) = self.state.small_boards.0.get(&key).await
+        let latest = self.sources.boards.latest(self.board.generation);
+        if let Some(Some(kept)) = self.sources.small_boards.0.get(&key).await
             && kept.version() < latest
         {
-            self.state.small_boards.0.invalidate(&key).await;
+            self.sources.small_boards.0.invalidate(&key).await;
         }
         let read = async {
-            let Some(small) = small_board(&self.state.pool, self.period.id, SMALL).await? else { return Ok(None) };
-            self.state.ahead.showed(key, self.board.generation, &small);
+            let Some(small) = small_board(&self.sources.pool, self.period.id, SMALL).await? else { return Ok(None) };
+            self.sources.ahead.showed(key, self.board.generation, &small);
             let board = SortedBoard::new(self.board, small, latest);
-            self.state.boards.shown(self.board.generation, board.version());
+            self.sources.boards.shown(self.board.generation, board.version());
             Ok(Some(Arc::new(board)))
         };
-        self.state.small_boards.0.try_get_with(key, read).await
+        self.sources.small_boards.0.try_get_with(key, read).await
     }
 }
 

@@ -6,12 +6,11 @@ use crate::store::pool::Pool;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 
-use super::ahead::Ahead;
 use super::boards::Boards;
 use super::cache::PageCache;
 use super::history::History;
 use super::public_reads::PublicReads;
-use super::source::{Damaged, SmallBoards};
+use super::source::Sources;
 use crate::config::{ApiConfig, GameBounds, HttpConfig};
 use crate::directory::{KeyHash, SharedDirectory, hash_key};
 use crate::domain::clock::Clock;
@@ -62,7 +61,7 @@ pub struct ApiState(Arc<Shared>);
 pub struct Shared {
     pub(super) directory: SharedDirectory,
     pub(super) pool: Pool,
-    pub(super) history: History,
+    pub(super) history: Arc<History>,
     pub(super) ranking: Ranking,
     pub(super) queue: Queue,
     pub(super) queue_name: String,
@@ -72,11 +71,9 @@ pub struct Shared {
     pub(super) admin_token: Option<KeyHash>,
     pub(super) guesses: FailedGuesses,
     pub(super) public_reads: PublicReads,
-    pub(super) boards: Boards,
+    pub(super) boards: Arc<Boards>,
     pub(super) pages: PageCache,
-    pub(super) small_boards: SmallBoards,
-    pub(super) damaged: Damaged,
-    pub(super) ahead: Ahead,
+    pub(super) sources: Sources,
     pub(super) public_cache_control: axum::http::HeaderValue,
     pub(super) http: HttpConfig,
     pub(super) bounds: GameBounds,
@@ -105,24 +102,27 @@ impl ApiState {
         let admin_token = settings.config.admin_token.as_ref().map(check_admin_token).transpose()?;
         let max_age = settings.config.public_max_age;
         let public = format!("public, max-age={max_age}, stale-while-revalidate=5");
+        let (directory, ranking, pool, clock) = (settings.directory, settings.ranking, settings.pool, settings.clock);
+        let history = Arc::new(History::new(pool.clone(), settings.replica, clock.clone()));
+        let boards = Arc::new(Boards::new(Arc::clone(&directory), pool.clone(), clock.clone()));
+        let (shown_to, read_from) = (Arc::clone(&boards), Arc::clone(&history));
+        let sources = Sources::new(ranking.clone(), pool.clone(), clock.clone(), shown_to, read_from);
         Ok(Self(Arc::new(Shared {
-            directory: settings.directory,
-            history: History::new(settings.pool.clone(), settings.replica, settings.clock.clone()),
-            pool: settings.pool,
-            ranking: settings.ranking,
+            directory,
+            history,
+            pool,
+            ranking,
             queue: settings.queue,
             queue_name: settings.queue_name,
             cache_redis: settings.cache_redis,
             redis_prefix: settings.redis_prefix,
-            clock: settings.clock,
+            clock,
             admin_token,
             guesses: FailedGuesses::default(),
             public_reads: PublicReads::new(settings.config.rate_limit_public_reads),
-            boards: Boards::default(),
+            boards,
             pages: PageCache::default(),
-            small_boards: SmallBoards::default(),
-            damaged: Damaged::default(),
-            ahead: Ahead::default(),
+            sources,
             public_cache_control: axum::http::HeaderValue::try_from(public)
                 .unwrap_or(axum::http::HeaderValue::from_static("public, max-age=1")),
             http: settings.http,
@@ -137,8 +137,7 @@ impl ApiState {
             BoardNotice::Changed(generation, version) => state.boards.changed(generation, version),
             BoardNotice::Unknown => state.boards.all_may_have_changed(),
             BoardNotice::Era => {
-                state.ahead.forget();
-                state.small_boards.forget();
+                state.sources.forget();
                 state.history.forget();
                 state.boards.all_may_have_changed();
             }

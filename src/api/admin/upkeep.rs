@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::super::access::{Operator, Studio};
 use super::super::error::ApiError;
 use super::super::path::Named;
-use super::super::problem::Problem;
+use super::super::problem::{Problem, rebuilding};
 use super::super::state::ApiState;
 use crate::board_rebuild::{RebuildBoardError, rebuild_board};
 use crate::domain::clock::Micros;
@@ -87,7 +87,7 @@ pub async fn rebuild(
     Named(slug): Named,
 ) -> Result<Json<Rebuilt>, ApiError> {
     let entry = studio.game.leaderboards.get(slug.as_str()).ok_or_else(super::leaderboards::not_found)?;
-    let live = entry.live.clone().ok_or_else(super::super::boards::rebuilding)?;
+    let live = entry.live.clone().ok_or_else(rebuilding)?;
     let change = Change {
         actor: studio.actor,
         action: "leaderboard.rebuild",

@@ -1,5 +1,5 @@
 //! The refusals that a route may give, for the document. They follow from what every handler goes through: the key
-//! (`access`), the query and the path (`query`, `boards`), the body (`body`), Postgres and Redis behind it.
+//! (`access`), the query and the path (`query`, `reading`), the body (`body`), Postgres and Redis behind it.
 
 use utoipa::openapi::path::{HttpMethod, Operation};
 use utoipa::openapi::response::ResponseBuilder;
