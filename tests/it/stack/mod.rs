@@ -14,3 +14,4 @@ mod services;
 mod settings;
 mod unread;
 mod unread_log;
+mod writing;
