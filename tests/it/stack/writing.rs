@@ -31,3 +31,42 @@ fn decisions_have_one_form_and_stand_in_the_index() {
         assert_eq!(headings, ["Context", "Decision", "Consequences"], "{name}");
     }
 }
+
+/// The pages that are written by hand, by their path in the repository. Reports of drills are written by `make drill`.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(root().join(&folder)).unwrap().map(Result::unwrap) {
+            let name = entry.file_name().into_string().unwrap();
+            let path = folder.join(&name);
+            let left_out = name.starts_with('.') || name == "target" || path == Path::new("docs/drills");
+            if entry.path().is_dir() && !left_out {
+                folders.push(path);
+            } else if name.ends_with(".md") {
+                found.push((path, std::fs::read_to_string(entry.path()).unwrap()));
+            }
+        }
+    }
+    assert!(found.len() > 20, "{}", found.len());
+    found
+}
+
+/// Code spans that are paths in the repository: they begin with one of its folders and leave nothing open.
+fn paths_in(page: &str) -> impl Iterator<Item = &str> {
+    const FOLDERS: [&str; 5] = ["src/", "tests/", "docs/", "migrations/", "scripts/"];
+    let is_path = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
+    page.split('`').filter(move |text| FOLDERS.iter().any(|folder| text.starts_with(folder)) && is_path(text))
+}
+
+#[test]
+fn pages_name_only_files_that_exist() {
+    let mut named = 0;
+    for (page, text) in pages() {
+        for path in paths_in(&text).filter(|path| !path.contains("YYYY")) {
+            assert!(root().join(path).exists(), "{} names {path}, which is not there", page.display());
+            named += 1;
+        }
+    }
+    assert!(named > 150, "only {named} were found");
+}
