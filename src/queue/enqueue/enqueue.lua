@@ -8,12 +8,12 @@
 --       receipt, its budget, the budget of all, the count that older programs kept   when ARGV[5] = 1
 -- ARGV  1 requests a window per address (0: not asked), 2 block in ms, 3 quotas, 4 enqueue, 5 idempotency,
 --       per quota: limit, counted elsewhere already, new;
---       when enqueueing: most jobs, wake channel, high and low bytes, what follows received_at in their ids, game, what they
---       add to its share (as jobs * 2^40 + bytes), most percent of the queue that a game alone may fill (100: all), and as
---       the caller saw a moment ago: bytes that jobs may take in all (0: no bound), how many were free, how many the game had;
---       the latest stamp that the caller knows;
---       with idempotency: receipt (empty: only look), the one that the caller knows (empty: none), its time to live in ms,
---       most receipts of its budget, most of all
+--       when enqueueing: most jobs, wake channel, high and low bytes, what follows received_at in their ids, game,
+--       what they add to its share (as jobs * 2^40 + bytes), most percent of the queue that a game alone may fill
+--       (100: all), and as the caller saw a moment ago: bytes that jobs may take in all (0: no bound), how many were
+--       free, how many the game had; the latest stamp that the caller knows;
+--       with idempotency: receipt (empty: only look), the one that the caller knows (empty: none), its time to live in
+--       ms, most receipts of its budget, most of all
 --
 -- Answers {0, received_at µs, address left, address reset ms, then per quota: used, reset ms}, {1, blocked for ms},
 -- {2, then per quota that is over: index, left, retry after ms},
@@ -108,9 +108,9 @@ for i = 1, quotas do
 end
 if over then return over end
 
--- With a share of a half a game alone may hold as much as is left free, and one of n games an n+1st, which is where that
--- rule ends when all of them send too much. So the queue is never full of some games, and who has little in it finds room.
--- The same holds for the bytes.
+-- With a share of a half a game alone may hold as much as is left free, and one of n games an n+1st, which is where
+-- that rule ends when all of them send too much. So the queue is never full of some games, and who has little in it
+-- finds room. The same holds for the bytes.
 local pushed = 0
 local function give_back()
   if not enqueue then return end
@@ -198,8 +198,8 @@ if idempotent and ARGV[receipt_args + 1] ~= '' then
 end
 
 if enqueue then
-  -- Stamps never go back, whatever the server's clock does, or another server that took over: lanes stand in the order of
-  -- receipt, and what was said to be received before a moment stays all that was.
+  -- Stamps never go back, whatever the server's clock does, or another server that took over: lanes stand in the order
+  -- of receipt, and what was said to be received before a moment stays all that was.
   local counters = KEYS[queue_keys + 4]
   local last = math.max(tonumber(redis.call('HGET', counters, 'stamp') or 0), tonumber(ARGV[queue_args + 13]))
   if last > tonumber(received_at) then received_at = string.format('%.0f', last) end

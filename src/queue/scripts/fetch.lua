@@ -7,10 +7,10 @@
 --       6 the longest delay there is, in ms  7 most suspects of a company
 --       8 the error of a job whose worker died while it ran in a company
 --       9 most jobs that were set aside  10 '1': they have the first choice this time, otherwise the last
--- Returns {state, ms to the next due job or -1, suspects waiting, suspects given, ids, troubles}; state: 0 the worker is not
---       registered (or was given up), 1 paused, 2 served, 3 this number was served or refused before: what it brought
---       must be asked for. `troubles` is empty when no job has any. The bytes are
---       asked for with a plain HMGET: passing 7 kB jobs through Lua doubled what a job costs Redis (20 against 11 µs).
+-- Returns {state, ms to the next due job or -1, suspects waiting, suspects given, ids, troubles}; state: 0 the worker
+--       is not registered (or was given up), 1 paused, 2 served, 3 this number was served or refused before: what it
+--       brought must be asked for. `troubles` is empty when no job has any. The bytes are asked for with a plain HMGET:
+--       passing 7 kB jobs through Lua doubled what a job costs Redis (20 against 11 µs).
 -- Cost  O(jobs handed out + due jobs moved (<= 250), each O(log delayed ones)), whatever waits behind them.
 local last = redis.call('HGET', KEYS[1], ARGV[1])
 if not last then return {0, -1, 0, 0, {}, {}} end

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Removes dead letters that Postgres has stored. One that was replayed meanwhile stays: it is no dead letter, or, where it
--- died again, another one, which nobody has stored.
+-- Removes dead letters that Postgres has stored. One that was replayed meanwhile stays: it is no dead letter, or, where
+-- it died again, another one, which nobody has stored.
 -- KEYS  1 dead  2 jobs  3 trouble  4 troubled_at  5 named  6 shares  7 deaths
 -- ARGV  id and name of the death (take_dead.lua) by turns (<= 250 pairs)
 -- Returns how many were removed. Cost O(ids).

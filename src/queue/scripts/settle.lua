@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Settles many jobs of one worker at once. What the worker does not hold any more is left alone: a late hand does
--- nothing, and a call that is repeated because its answer was lost changes nothing. Nor is a job settled that the worker
--- holds again after it ran elsewhere: attempts or crashes were charged to it that this settlement does not know.
+-- nothing, and a call that is repeated because its answer was lost changes nothing. Nor is a job settled that the
+-- worker holds again after it ran elsewhere: attempts or crashes were charged to it that this settlement does not know.
 -- KEYS  1 held:<worker>  2 jobs  3 trouble  4 troubled_at  5 alone  6 counters  7 delayed  8 dead  9 named
 --       10 high:again  11 low:again  12 shares  13 suspect
 -- ARGV  1 worker  2 channel to tell that score facts were committed, or ''
@@ -28,8 +28,8 @@ local function held_ones(count, width)
     return found
 end
 
--- Whether a job's troubles are still those of the run that is settled, or those that its settlement gave it. `run` has the
--- attempts and crashes after it, `consumed` how many attempts it consumed.
+-- Whether a job's troubles are still those of the run that is settled, or those that its settlement gave it. `run` has
+-- the attempts and crashes after it, `consumed` how many attempts it consumed.
 local function is_of_this_run(trouble, run, consumed)
     local attempts, crashes = string.match(trouble or '0 0 ', '^(%d+) (%d+) ')
     local after, as_many = string.match(run, '^(%d+) (%d+) ')
@@ -38,8 +38,8 @@ local function is_of_this_run(trouble, run, consumed)
     return crashes == as_many and (attempts == after or attempts == after - consumed)
 end
 
--- Those of `items` that did not run elsewhere since. `run_of` tells an item's troubles after its run, and how many attempts
--- that consumed.
+-- Those of `items` that did not run elsewhere since. `run_of` tells an item's troubles after its run, and how many
+-- attempts that consumed.
 local function of_this_run(items, run_of)
     if not items[1] then return items end
     local ids = {}

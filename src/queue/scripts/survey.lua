@@ -3,8 +3,8 @@
 -- KEYS  1 workers  2 high  3 high:again  4 low  5 low:again  6 suspect  7 delayed  8 dead  9 jobs  10 paused
 --       11 counters  12 onwards held:<worker>, one per ARGV from the second
 -- ARGV  1 unused  2 onwards the workers that the caller knows of
--- Returns {now (µs; no earlier than the last stamp), lengths of keys 2 to 9, paused, head of high, head of low, workers and
---       beats, counters, jobs held}.
+-- Returns {now (µs; no earlier than the last stamp), lengths of keys 2 to 9, paused, head of high, head of low, workers
+--       and beats, counters, jobs held}.
 -- Cost  O(workers).
 local held = {}
 for i = 2, #ARGV do held[i - 1] = redis.call('ZCARD', KEYS[10 + i]) end

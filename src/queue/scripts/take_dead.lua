@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Some dead letters, in no order, each with a name of this death: the same for whoever takes it, and another one once the
--- job was replayed and has died again.
+-- Some dead letters, in no order, each with a name of this death: the same for whoever takes it, and another one once
+-- the job was replayed and has died again.
 -- KEYS  1 dead  2 deaths  3 jobs
 -- ARGV  1 most letters (<= 250)  2 a name that was never given
 -- Returns id, letter, name and bytes of its job by turns. Cost O(letters).

@@ -1,5 +1,6 @@
 -- Tells of a beacon, unless somebody else has told of another one meanwhile.
--- KEYS beacon     ARGV what the caller read there ('' nothing), what shall be there, channel, what to say there ('' nothing)
+-- KEYS beacon
+-- ARGV what the caller read there ('' nothing), what shall be there, channel, what to say there ('' nothing)
 -- -> 1 told; 0 somebody else was faster
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then
   return 0

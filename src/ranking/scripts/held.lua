@@ -1,8 +1,8 @@
 -- What Redis holds of some players' entries.
 -- KEYS ready, version, periods, rank, member
 -- ARGV period, players…
--- -> {ready (2: a part was lost), for each player: what the hash holds ('<entry version>:<place>', '' for none), and 1 if
---    the entry stands in its place}
+-- -> {ready (2: a part was lost), for each player: what the hash holds ('<entry version>:<place>', '' for none), and 1
+--    if the entry stands in its place}
 local total, state = readable(KEYS[4], KEYS[5])
 local values = redis.call('HMGET', KEYS[5], unpack(ARGV, 2))
 local found = {}

@@ -1,6 +1,7 @@
 -- A page of one period.
 -- KEYS ready, version, periods, rank, member
--- ARGV period, limit, direction ('f' towards higher ranks' end, 'b' back), from (sort key, '' for the end), tie ('o', 'c')
+-- ARGV period, limit, direction ('f' towards higher ranks' end, 'b' back), from (sort key, '' for the end),
+--      tie ('o', 'c')
 -- -> {ready (2: a part was lost), version, total, published, before, tied, members}: `before` entries precede the
 --    first member, `tied` of them have a score other than its own.
 local total, version = readable(KEYS[4], KEYS[5])

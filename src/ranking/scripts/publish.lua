@@ -27,8 +27,8 @@ local function write(periods, rank, member, shadow)
     local player, place, was = players[n], ARGV[6 + 2 * n], current[n]
     local held, newer = '', true
     if was then
-      -- Versions are decimal numbers without leading zeros; as text they are exact beyond 2^53. What has none was written
-      -- by someone else, and is replaced here; the sorted set is the audit's.
+      -- Versions are decimal numbers without leading zeros; as text they are exact beyond 2^53. What has none was
+      -- written by someone else, and is replaced here; the sorted set is the audit's.
       local digits = (find(was, ':', 1, true) or 1) - 1
       newer = digits < #version or (digits == #version and sub(was, 1, digits) < version)
       held = sub(was, digits + 2)

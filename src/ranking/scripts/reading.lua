@@ -1,9 +1,9 @@
 #!lua flags=no-writes
 -- What the scripts that read have before them (src/ranking/read.rs). Keys are those of src/domain/ranking_key.rs.
 
--- Entries of the period, and the board's version. Or nothing, and why: 0 the board is not ready; 2 a part of it was lost
--- (somebody evicts keys, or wrote one of another type), and what is left says nothing. One command for both keys: each
--- costs most of a microsecond.
+-- Entries of the period, and the board's version. Or nothing, and why: 0 the board is not ready; 2 a part of it was
+-- lost (somebody evicts keys, or wrote one of another type), and what is left says nothing. One command for both keys:
+-- each costs most of a microsecond.
 local function readable(rank, member)
   local ready, version = unpack(redis.call('MGET', KEYS[1], KEYS[2]))
   if not ready then

@@ -1,6 +1,7 @@
 -- Puts the shadow in the board's place, in one step, and makes the board ready.
 -- KEYS ready, version, rebuild, periods, shadow periods, era
--- ARGV token, beginning of the board's keys, generation, run id of Redis, channel, version, era of Postgres ('' unknown)
+-- ARGV token, beginning of the board's keys, generation, run id of Redis, channel, version,
+--      era of Postgres ('' unknown)
 -- -> 0 this is no longer the rebuild under way; otherwise the board's version
 -- Names of period keys are made here: only Redis knows which periods there are at this moment. They carry the board's
 -- hash tag, so they are in the slot of the declared keys.
