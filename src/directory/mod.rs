@@ -19,42 +19,13 @@ use arc_swap::ArcSwap;
 use crate::domain::board::{CompiledBoard, LeaderboardSpec, TiePolicy};
 use crate::domain::ids::{GameId, Slug};
 
+pub use crate::domain::keys::{KeyHash, KeyKind, hash_key};
 pub use follow::{DirectorySource, load};
 pub use publish::publish_if_stale;
 pub use snapshot::Part;
 
 /// The directory that a process holds: read with `load()`, replaced by the task that follows Redis.
 pub type SharedDirectory = Arc<ArcSwap<Directory>>;
-
-/// What a key may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KeyKind {
-    /// Publishable: post events, read public data.
-    Client,
-    /// Secret: everything of its game.
-    Server,
-}
-
-impl KeyKind {
-    /// As stored and as written in the api.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Server => "server",
-        }
-    }
-}
-
-/// SHA-256 of a key.
-pub type KeyHash = [u8; 32];
-
-/// The hash under which a key is stored and looked up. Looking a hash up in a map tells an attacker nothing: what
-/// a guess shares with a stored hash is not what it shares with the key.
-pub fn hash_key(key: &str) -> KeyHash {
-    use sha2::Digest as _;
-    sha2::Sha256::digest(key.as_bytes()).into()
-}
 
 /// A key as found in the directory.
 #[derive(Debug, Clone)]

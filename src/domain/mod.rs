@@ -12,6 +12,7 @@ pub mod fact;
 pub mod ids;
 pub mod json;
 pub mod json_words;
+pub mod keys;
 pub mod low_water;
 pub mod month;
 pub mod name;

@@ -6,9 +6,9 @@ use secrecy::SecretString;
 use sqlx::PgConnection;
 
 use super::audit_log::{Actor, Change, record};
-use crate::directory::{KeyKind, hash_key};
 use crate::domain::clock::Micros;
 use crate::domain::ids::GameId;
+use crate::domain::keys::{KeyKind, hash_key};
 
 /// How many characters of a key are kept, so that people can tell keys apart.
 const HINT_LEN: usize = 14;
