@@ -15,34 +15,7 @@ use super::{Directory, GameEntry, KeyEntry, KeyHash, KeyKind, LeaderboardEntry};
 use crate::domain::board::{BoardGeneration, CompiledBoard, GenerationState, LeaderboardSpec};
 use crate::domain::ids::{BoardGenerationId, GameId, Slug};
 
-/// A game as it travels.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GameText {
-    /// `games.id`.
-    pub id: GameId,
-    /// Its name, limits, unrevoked keys and leaderboards as a JSON object.
-    pub json: String,
-}
-
-/// Every game at one version.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// `directory_version.version`.
-    pub version: i64,
-    /// `directory_version.mark`, which tells histories of one number apart; empty: published by a program without it.
-    pub mark: String,
-    /// All games.
-    pub games: Vec<GameText>,
-}
-
-impl GameText {
-    /// Tells this text from another one of the same game: half of its SHA-256, in hexadecimal.
-    pub fn digest(&self) -> String {
-        use sha2::Digest as _;
-        let whole = sha2::Sha256::digest(self.json.as_bytes());
-        hex::encode(&whole[..whole.len() / 2])
-    }
-}
+pub use crate::domain::directory::{GameText, Snapshot};
 
 /// What was read of one game, and of which text.
 #[derive(Debug)]

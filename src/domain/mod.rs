@@ -6,6 +6,7 @@ pub mod board;
 pub mod board_text;
 pub mod byte_reader;
 pub mod clock;
+pub mod directory;
 pub mod entry;
 pub mod event;
 pub mod fact;

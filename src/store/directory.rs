@@ -2,7 +2,7 @@
 
 use crate::store::pool::Pool;
 
-use crate::directory::snapshot::{GameText, Snapshot};
+use crate::domain::directory::{GameText, Snapshot};
 use crate::domain::ids::GameId;
 
 /// The version of the directory: a number that grows with every change to games, keys or leaderboards, and a mark that
