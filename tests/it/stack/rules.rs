@@ -51,7 +51,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("config", vec!["domain"]),
         ("lifecycle", vec![]),
         ("telemetry", vec!["config", "domain"]),
-        ("store", vec!["config", "directory", "domain", "telemetry"]),
+        ("store", vec!["config", "domain", "telemetry"]),
         ("directory", vec!["domain", "redis_connection", "store", "telemetry"]),
         ("redis_connection", vec![]),
         ("ranking", vec!["config", "domain", "redis_connection", "telemetry"]),
