@@ -25,6 +25,7 @@ pub mod rate;
 pub mod retry;
 pub mod rfc3339;
 pub mod score;
+pub mod server_versions;
 pub mod validate;
 pub mod verdict;
 pub mod width;

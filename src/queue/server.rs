@@ -9,10 +9,8 @@ use redis::{ErrorKind, RedisResult};
 
 use super::Timeouts;
 use super::scripts::MAY_WRITE;
+use crate::domain::server_versions::MIN_REDIS;
 use crate::redis_connection::Connection;
-
-/// Oldest major version that has what the scripts use.
-pub const MIN_MAJOR_VERSION: u32 = 7;
 
 /// How a Redis persists: the loss window of an acknowledged batch. Ordered from the safest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,8 +83,8 @@ impl ServerReport {
     pub fn too_old(&self) -> Option<String> {
         let major = self.version.split('.').next().and_then(|n| n.parse::<u32>().ok());
         major
-            .is_some_and(|major| major < MIN_MAJOR_VERSION)
-            .then(|| format!("Redis {} is too old: {MIN_MAJOR_VERSION} or newer is needed", self.version))
+            .is_some_and(|major| major < MIN_REDIS)
+            .then(|| format!("Redis {} is too old: {MIN_REDIS} or newer is needed", self.version))
     }
 
     /// Share of `maxmemory` in use, 0 without a limit.

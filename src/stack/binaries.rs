@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 use super::StackError;
+use crate::domain::server_versions::MIN_REDIS;
 
 /// Oldest Postgres that has what the schema uses.
 const MIN_POSTGRES: u32 = 15;
@@ -74,7 +75,7 @@ pub async fn redis() -> Result<PathBuf, StackError> {
     let missing = StackError::Missing { program: "redis-server", needed: "7 or newer" };
     let candidates = path_folders().into_iter().chain(["/usr/bin".into(), "/usr/local/bin".into()]);
     for program in candidates.map(|folder| folder.join("redis-server")).filter(|p| p.is_file()) {
-        if redis_major(&program).await.is_some_and(|major| major >= crate::queue::server::MIN_MAJOR_VERSION) {
+        if redis_major(&program).await.is_some_and(|major| major >= MIN_REDIS) {
             return Ok(program);
         }
     }

@@ -93,7 +93,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "telemetry",
             ],
         ),
-        ("stack", vec!["queue"]),
+        ("stack", vec!["domain"]),
     ])
 }
 
