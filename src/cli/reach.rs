@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::config::{PostgresConfig, RedisConfig, RedisUse};
 use crate::directory::publish_if_stale;
-pub use crate::queue::keys::FIRST_QUEUE as QUEUE;
+pub use crate::queue::keys::QUEUE_NAME as QUEUE;
 use crate::queue::{Queue, QueueError};
 use crate::ranking::{Ranking, RankingError};
 use crate::redis_connection::{Connection, Timeouts};

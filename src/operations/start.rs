@@ -22,6 +22,8 @@ use crate::store::migrations::{self, SchemaStatus};
 use crate::store::pool::Pool;
 use crate::store::{StoreError, partitions, processes};
 
+pub use crate::queue::keys::QUEUE_NAME;
+
 /// First and longest pause between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -302,9 +304,6 @@ pub async fn partitions(
     })
     .await
 }
-
-/// The one queue of an installation.
-pub const QUEUE_NAME: &str = "q0";
 
 /// Opens the queue, waits for its Redis and watches it from then on.
 ///

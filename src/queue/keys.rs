@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-/// The name of the only queue there is today; more queues (shards) have other names.
-pub const FIRST_QUEUE: &str = "q0";
+/// The name of an installation's one queue. More queues would be shards with names of their own.
+pub const QUEUE_NAME: &str = "q0";
 
 /// A job's priority. Workers take `High` first; `Low` gets a tenth of the fetches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
