@@ -8,10 +8,9 @@ use std::net::SocketAddr;
 use clap::{Args, FromArgMatches};
 use secrecy::{ExposeSecret, SecretString};
 
-pub use limits::{GameBounds, IngestConfig, LimitsConfig};
+use crate::queue::worker::MOST_JOBS;
 
-/// Most jobs that a worker may have in hand.
-pub const MOST_JOBS: usize = 1_000;
+pub use limits::{GameBounds, IngestConfig, LimitsConfig};
 
 /// Where Postgres is.
 #[derive(Args, Debug, Clone)]

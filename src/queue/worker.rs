@@ -20,9 +20,11 @@ use super::meters::Meters;
 use super::pacing::Pacing;
 use super::payload::Kind;
 use super::wake::{Wake, listen};
-use crate::config::MOST_JOBS;
 use crate::domain::retry::RetryPolicy;
 use crate::lifecycle::Lifecycle;
+
+/// Most jobs that a worker may have in hand.
+pub const MOST_JOBS: usize = 1_000;
 
 /// Runs one job and sees it through to its settlement ([`Delivery::settler`]). Many run at once. It runs in a task of
 /// its own, which nothing cancels but the end of the process. A job whose runner returns or panics without

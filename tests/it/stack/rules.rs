@@ -48,14 +48,14 @@ fn mentions(line: &str, path: &str) -> bool {
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         ("domain", vec![]),
-        ("config", vec!["domain"]),
+        ("config", vec!["domain", "queue"]),
         ("lifecycle", vec![]),
         ("telemetry", vec!["config", "domain"]),
         ("store", vec!["config", "domain", "telemetry"]),
         ("directory", vec!["domain", "redis_connection", "store", "telemetry"]),
         ("redis_connection", vec![]),
         ("ranking", vec!["config", "domain", "redis_connection", "telemetry"]),
-        ("queue", vec!["config", "domain", "lifecycle", "redis_connection", "telemetry"]),
+        ("queue", vec!["domain", "lifecycle", "redis_connection", "telemetry"]),
         ("http", vec!["config", "domain", "lifecycle", "telemetry"]),
         ("ingest", vec!["config", "directory", "domain", "http", "lifecycle", "queue", "telemetry"]),
         ("workers", vec!["config", "domain", "lifecycle", "queue", "store", "telemetry"]),
