@@ -26,7 +26,5 @@ pub mod retry;
 pub mod rfc3339;
 pub mod score;
 pub mod server_versions;
-pub mod validate;
 pub mod verdict;
 pub mod width;
-pub mod wire_event;

@@ -2,13 +2,13 @@
 
 use uuid::Uuid;
 
+use super::validate::{Rules, Valid, validate};
+use super::wire_event::WireEvent;
 use crate::directory::GameEntry;
 use crate::domain::clock::Micros;
 use crate::domain::payload_check::PayloadChecker;
 use crate::domain::score::Extraction;
-use crate::domain::validate::{Rules, Valid, validate};
 use crate::domain::verdict::{Outcome, OverLimit, Warning};
-use crate::domain::wire_event::WireEvent;
 use crate::queue::payload::PersistEventsEncoder;
 
 /// What an event takes in a job beside its texts and payload.

@@ -5,7 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::domain::wire_event::{Field, WireEvent};
+use super::wire_event::{Field, WireEvent};
 
 /// A hash.
 pub type BodyHash = [u8; 32];

@@ -17,6 +17,8 @@ pub mod receipt;
 mod refuse;
 pub mod role;
 mod state;
+pub mod validate;
+pub mod wire_event;
 
 use axum::Router;
 use axum::body::Body;

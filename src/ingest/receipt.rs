@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use super::batch::{Counts, count};
 use super::body_hash::{BodyHash, hash_bytes, hash_events};
+use super::validate::assigned_id;
+use super::wire_event::{Field, WireEvent};
 use crate::config::IngestConfig;
 use crate::domain::clock::Micros;
 use crate::domain::ids::check_identifier;
-use crate::domain::validate::assigned_id;
 use crate::domain::verdict::{Outcome, Refusal, Verdict};
-use crate::domain::wire_event::{Field, WireEvent};
 use crate::http::problem;
 
 /// How long a receipt is remembered.

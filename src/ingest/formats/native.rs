@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::super::wire_event::{Name, WireEvent};
 use super::{BodyProblem, Format};
 use crate::domain::json_words::in_words;
 use crate::domain::verdict::Refusal;
-use crate::domain::wire_event::{Name, WireEvent};
 
 /// How much a batch may hold.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,5 @@
+use super::super::super::wire_event::Field;
 use super::*;
-use crate::domain::wire_event::Field;
 
 const BOUNDS: Bounds = Bounds { events: 100, event_bytes: 32 * 1024 };
 

@@ -3,10 +3,10 @@
 use http_body_util::BodyExt as _;
 use scoreline::config::IngestConfig;
 use scoreline::domain::verdict::Outcome;
-use scoreline::domain::wire_event::WireEvent;
 use scoreline::ingest::formats::Format;
 use scoreline::ingest::formats::native::{Bounds, read};
 use scoreline::ingest::receipt::Receipt;
+use scoreline::ingest::wire_event::WireEvent;
 
 use super::stored::{BATCH, NOW};
 use super::{answer_text, compare};

@@ -11,12 +11,12 @@ use scoreline::domain::ids::{BoardGenerationId, GameId};
 use scoreline::domain::packed_facts::{self, FactPacker};
 use scoreline::domain::period::Period;
 use scoreline::domain::ranking_key::{Standing, encode};
-use scoreline::domain::validate::Rules;
 use scoreline::domain::verdict::Outcome;
 use scoreline::ingest::batch::judge;
 use scoreline::ingest::formats::Format;
 use scoreline::ingest::formats::native::{Bounds, read};
 use scoreline::ingest::receipt::{Receipt, Remembered};
+use scoreline::ingest::validate::Rules;
 use scoreline::queue::payload::{PersistEventsEncoder, decode_persist_events, describe};
 use uuid::Uuid;
 

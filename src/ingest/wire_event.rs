@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::verdict::Refusal;
+use crate::domain::verdict::Refusal;
 
 /// A field's value: what an event's fields can be, and "something else".
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -2,13 +2,13 @@
 
 use uuid::Uuid;
 
-use super::clock::Micros;
-use super::event::Event;
-use super::ids::{IdProblem, check_identifier};
-use super::payload_check::PayloadChecker;
-use super::rfc3339;
-use super::verdict::{Refusal, TextProblem};
 use super::wire_event::{Field, WireEvent};
+use crate::domain::clock::Micros;
+use crate::domain::event::Event;
+use crate::domain::ids::{IdProblem, check_identifier};
+use crate::domain::payload_check::PayloadChecker;
+use crate::domain::rfc3339;
+use crate::domain::verdict::{Refusal, TextProblem};
 
 /// The namespace in which an `event_id` that is no UUID becomes one:
 /// `event_id = UUIDv5(EVENT_ID_NAMESPACE, text)`. It is itself UUIDv5(DNS, "event-id.scoreline"). Stored data depends
