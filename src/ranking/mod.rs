@@ -24,12 +24,14 @@ mod publish_many;
 mod read;
 mod rebuild;
 pub mod subscription;
+mod target;
 
 pub use beacon::ToldBeacon;
 pub use connection::{Ranking, RankingError};
 pub use held::{Held, HeldEntry};
 pub use key::SortKey;
 pub use lost::SeenBoard;
-pub use publish::{PublishOutcome, PublishedEntry};
+pub use publish::PublishOutcome;
 pub use read::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, ReadError, StandingAnswer, next_rank};
 pub use rebuild::{BoardStatus, RebuildError, RebuildToken, Still};
+pub use target::PublishedEntry;

@@ -9,11 +9,11 @@ use redis::Script;
 
 use super::connection::{Ranking, RankingError};
 use super::publish_many::MANY;
-use super::read::{period_keys, period_name};
+use super::target::{PublishedEntry, Target};
 use crate::domain::board::Order;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::period::Period;
-use crate::domain::ranking_key::{Standing, write_place};
+use crate::domain::ranking_key::write_place;
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/publish.lua")));
 
@@ -23,15 +23,6 @@ pub(super) const ENTRIES_PER_CALL: usize = 500;
 /// Calls of one publication that are under way together, so that Redis has the next one when it has done one. They are
 /// shorter for it: whoever else asks Redis waits for both.
 const CALLS_AT_ONCE: usize = 2;
-
-/// A standing to publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PublishedEntry<'a> {
-    /// Whose.
-    pub player_id: &'a str,
-    /// `None`: the entry was removed.
-    pub standing: Option<Standing>,
-}
 
 /// Where a publication went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,67 +119,4 @@ impl Ranking {
             };
         }
     }
-}
-
-/// Where a publication goes: the period, and the names of all keys that it may touch.
-pub(super) struct Target {
-    pub(super) generation: BoardGenerationId,
-    /// What the period is called.
-    pub(super) period: String,
-    pub(super) order: Order,
-    /// What the entries' version becomes.
-    pub(super) entry_version: i64,
-    /// Entries of other periods that the same fold changed and that are still to come.
-    following: usize,
-    pub(super) ready: String,
-    /// The board's version.
-    pub(super) version: String,
-    pub(super) rebuild: String,
-    pub(super) periods: String,
-    pub(super) rank: String,
-    pub(super) member: String,
-    shadow_periods: String,
-    shadow_rank: String,
-    shadow_member: String,
-}
-
-impl Target {
-    fn new(
-        base: &str,
-        generation: BoardGenerationId,
-        period: &Period,
-        order: Order,
-        entry_version: i64,
-        following: usize,
-    ) -> Self {
-        let period = period_name(period);
-        let ((rank, member), (shadow_rank, shadow_member)) = (period_keys(base, &period), shadow_keys(base, &period));
-        Self {
-            generation,
-            period,
-            order,
-            entry_version,
-            following,
-            ready: format!("{base}ready"),
-            version: format!("{base}version"),
-            rebuild: format!("{base}rebuild"),
-            periods: format!("{base}periods"),
-            rank,
-            member,
-            shadow_periods: format!("{base}shadow:periods"),
-            shadow_rank,
-            shadow_member,
-        }
-    }
-
-    /// The least version that the board has when `left` entries of this period are still to come. What Postgres answers
-    /// under the fold's own version has all of them.
-    pub(super) fn board_version(&self, left: usize) -> i64 {
-        self.entry_version - (left + self.following) as i64
-    }
-}
-
-/// Names of the sorted set and hash that a rebuild writes.
-pub(super) fn shadow_keys(base: &str, period: &str) -> (String, String) {
-    (format!("{base}shadow:{period}:rank"), format!("{base}shadow:{period}:member"))
 }

@@ -10,7 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, Value};
 
 use super::connection::{Ranking, RankingError};
-use super::publish::{PublishedEntry, Target};
+use super::target::{PublishedEntry, Target};
 use crate::domain::ranking_key::write_place;
 
 /// From how many entries on a connection is worth it: making one costs a few tens of entries. Under faults and tests

@@ -10,8 +10,9 @@ use redis::Script;
 
 use super::beacon::ToldBeacon;
 use super::connection::{Ranking, RankingError};
-use super::publish::{ENTRIES_PER_CALL, shadow_keys};
+use super::publish::ENTRIES_PER_CALL;
 use super::read::{period_keys, period_name};
+use super::target::shadow_keys;
 use crate::domain::board::Order;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::period::Period;
