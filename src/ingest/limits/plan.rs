@@ -1,6 +1,6 @@
 //! Which quotas a request must ask Redis about, and what to remember of the answer.
 
-use super::{GameLimits, Limits, Remaining};
+use super::known::{GameLimits, Limits, Remaining};
 use crate::domain::ids::GameId;
 use crate::domain::rate::{HeldCount, WINDOW_MS};
 use crate::queue::enqueue::{Counted, QuotaCount, QuotaSubject};
