@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 use super::call::Call;
-use super::events::Keyed;
+use super::idempotency::Keyed;
 use super::limits::Plan;
 use super::receipt::{REMEMBER_MS, Receipt};
 use super::refuse;

@@ -5,19 +5,19 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, Response};
 
-use super::batch::{Batch, judge, judge_again};
+use super::batch::{judge, judge_again};
 use super::body::{Encoding, unpack};
-use super::body_hash::{BodyHash, hash_events};
+use super::body_hash::hash_events;
 use super::call::{Admitted, Call};
 use super::enqueue::{Asked, ask};
 use super::formats::Format;
 use super::formats::native::{self, Bounds};
+use super::idempotency::{Keyed, idempotency_key, remembered};
 use super::receipt::{Receipt, Remembered};
 use super::refuse;
 use super::validate::Rules;
 use super::wire_event::WireEvent;
 use crate::directory::{KeyEntry, KeyKind};
-use crate::domain::ids::check_identifier;
 use crate::http::body::read;
 use crate::http::problem::Problem;
 use crate::lifecycle::crash_point;
@@ -26,7 +26,6 @@ use crate::queue::enqueue::{Closed, ReceiptName};
 /// Calls of the enqueue script for one request: each call after the first takes out what the one before found over a
 /// limit, and from the third on whole players.
 const MAX_CALLS: usize = 6;
-const MIN_IDEMPOTENCY_KEY_LEN: usize = 16;
 
 /// Answers a batch.
 pub(super) async fn receive(call: &mut Call<'_>, request: Request<Body>) -> Result<Response<Body>, Problem> {
@@ -72,24 +71,6 @@ async fn read_body(call: &Call<'_>, headers: &HeaderMap, body: Body) -> Result<B
     unpack(packed, encoding, max).await.map_err(|error| refuse::packed_body(error, max))
 }
 
-/// A body with an `Idempotency-Key`.
-pub(super) struct Keyed<'a> {
-    pub name: ReceiptName<'a>,
-    pub body: &'a [u8],
-    pub hash: BodyHash,
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let text = value.to_str().map_err(|_| refuse::bad_idempotency_key())?;
-    // The header is a structured string in the IETF draft, and bare in practice.
-    let text = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
-    if text.len() < MIN_IDEMPOTENCY_KEY_LEN || check_identifier(text).is_err() {
-        return Err(refuse::bad_idempotency_key());
-    }
-    Ok(Some(text))
-}
-
 /// The receipt that stands for a request that is refused; without one it is refused.
 async fn standing_receipt(
     call: &Call<'_>,
@@ -108,12 +89,6 @@ fn as_it_stands(remembered: &Remembered, refusal: &Problem) -> Receipt {
         receipt.retry_after = receipt.retry_after.max(refusal.retry_after.unwrap_or_default());
     }
     receipt
-}
-
-/// Reads the receipt that stands under an `Idempotency-Key`, if it is of this body.
-fn remembered(bytes: &[u8], body: &[u8], wires: &[WireEvent<'_>]) -> Result<Remembered, Problem> {
-    let remembered = Remembered::from_bytes(bytes).ok_or_else(refuse::receipt_unreadable)?;
-    if remembered.is_of(body, wires) { Ok(remembered) } else { Err(refuse::idempotency_key_reused()) }
 }
 
 /// Judges the events and queues those that may be; the receipt of what was done, now or before.
@@ -158,16 +133,4 @@ async fn enqueue(
         }
     }
     Err(refuse::closed(Closed::QueueFull))
-}
-
-impl Receipt {
-    /// What became of a batch.
-    pub(super) fn of(batch: &Batch<'_>) -> Self {
-        Self {
-            batch_id: batch.id,
-            now: batch.now,
-            retry_after: batch.retry_after,
-            outcomes: batch.events.iter().map(|judged| judged.outcome).collect(),
-        }
-    }
 }

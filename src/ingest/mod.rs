@@ -11,6 +11,7 @@ mod call;
 mod enqueue;
 mod events;
 pub mod formats;
+mod idempotency;
 pub mod limits;
 mod measure;
 pub mod receipt;

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use uuid::Uuid;
 
-use super::batch::{Counts, count};
+use super::batch::{Batch, Counts, count};
 use super::body_hash::{BodyHash, hash_bytes, hash_events};
 use super::validate::assigned_id;
 use super::wire_event::{Field, WireEvent};
@@ -71,6 +71,16 @@ impl Remembered {
 }
 
 impl Receipt {
+    /// What became of a batch.
+    pub(super) fn of(batch: &Batch<'_>) -> Self {
+        Self {
+            batch_id: batch.id,
+            now: batch.now,
+            retry_after: batch.retry_after,
+            outcomes: batch.events.iter().map(|judged| judged.outcome).collect(),
+        }
+    }
+
     /// How many events have each verdict.
     pub fn counts(&self) -> Counts {
         count(self.outcomes.iter().copied())
