@@ -2,6 +2,7 @@
 
 mod bench;
 mod http;
+mod imports;
 mod installing;
 mod metrics;
 mod operations;

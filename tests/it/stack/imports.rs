@@ -1,0 +1,157 @@
+//! Which way imports point: what each room of `src` may import of the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::rules::{module_of, sources};
+
+/// The rooms that each room imports, no more and no fewer. A room stands below all that it imports.
+const ROOMS: &[(&str, &str)] = &[
+    ("domain", ""),
+    ("lifecycle", ""),
+    ("redis_connection", ""),
+    ("config", "queue"),
+    ("telemetry", "config domain"),
+    ("store", "config domain telemetry"),
+    ("directory", "domain redis_connection store"),
+    ("ranking", "domain redis_connection"),
+    ("queue", "domain lifecycle redis_connection telemetry"),
+    ("http", "config domain lifecycle telemetry"),
+    ("ingest", "config directory domain http lifecycle queue telemetry"),
+    ("workers", "config domain lifecycle queue store telemetry"),
+    ("beacon", "ranking store"),
+    ("board_rebuild", "beacon domain ranking store telemetry"),
+    (
+        "aggregator",
+        "beacon board_rebuild config directory domain lifecycle queue ranking redis_connection store telemetry",
+    ),
+    ("api", "board_rebuild config directory domain http queue ranking redis_connection store telemetry"),
+    ("stack", "domain"),
+    ("cli", "aggregator api board_rebuild config directory domain queue ranking redis_connection store telemetry"),
+    ("simulate", "cli config domain store telemetry"),
+    ("operations", "config directory domain http lifecycle queue redis_connection store telemetry"),
+    (
+        "up",
+        "aggregator api config directory domain ingest lifecycle operations redis_connection simulate stack store \
+         telemetry workers",
+    ),
+    ("bench", "directory domain lifecycle queue simulate stack store"),
+    ("chaos", "bench directory domain lifecycle queue stack store telemetry"),
+    ("program", "bench chaos cli operations simulate up"),
+    ("bin", "aggregator api ingest program workers"),
+];
+
+/// The wiring of the roles, which starts a process although it stands in a room below.
+const ROLES: &[&str] = &["src/aggregator/role.rs", "src/api/role.rs", "src/ingest/role.rs", "src/workers/role.rs"];
+
+/// What the wiring may import beside what its room may.
+const OF_ROLES: [&str; 2] = ["lifecycle", "operations"];
+
+/// What a file imports of the other rooms.
+fn imports(path: &Path, room: &str, text: &str) -> BTreeSet<String> {
+    let depth = path.components().count() - 1 - usize::from(path.ends_with("mod.rs"));
+    let of_crate = if room == "bin" { "scoreline::" } else { "crate::" };
+    let mut found = first_names(text, of_crate);
+    found.extend(first_names(text, &"super::".repeat(depth)));
+    found.retain(|name| name != room && ROOMS.iter().any(|(other, _)| other == name));
+    found
+}
+
+/// The first names of all paths that begin with `root`: of `root::a::b`, and of each branch of `root::{a::{b, c}, d}`.
+fn first_names(text: &str, root: &str) -> BTreeSet<String> {
+    let code: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+    let code = code.join("\n");
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices(root) {
+        let before = code[..at].chars().next_back();
+        if !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+            collect(&code[at + root.len()..], &mut found);
+        }
+    }
+    found
+}
+
+fn collect(tree: &str, found: &mut BTreeSet<String>) {
+    match tree.trim_start().strip_prefix('{') {
+        Some(inner) => branches(inner).into_iter().for_each(|branch| collect(branch, found)),
+        None => {
+            found.insert(tree.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        }
+    }
+}
+
+/// The parts between commas up to the brace that closes the one before `tree`.
+fn branches(tree: &str) -> Vec<&str> {
+    let (mut depth, mut from, mut found) = (0, 0, Vec::new());
+    for (at, c) in tree.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            '}' => {
+                found.push(&tree[from..at]);
+                break;
+            }
+            ',' if depth == 0 => {
+                found.push(&tree[from..at]);
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn imports_are_seen_in_every_form() {
+    let text = "
+        use crate::config;
+        use crate::{api::{self, state::{ApiState, Shared}}, domain::ids::GameId,
+            http, {store::pool::Pool}};
+        // use crate::chaos;
+        fn f() { crate::queue::open(); my_crate::up::run(); $crate::ranking::x() }
+        use super::super::workers::{run, cli};
+    ";
+    let names = |path| imports(Path::new(path), "ingest", text).into_iter().collect::<Vec<_>>().join(" ");
+    assert_eq!(names("src/ingest/call.rs"), "api config domain http queue ranking store workers");
+    assert_eq!(names("src/ingest/formats/native.rs"), "api config domain http queue ranking store");
+}
+
+#[test]
+fn imports_point_downwards_only() {
+    let mut unused: BTreeMap<&str, BTreeSet<&str>> =
+        ROOMS.iter().map(|(room, others)| (*room, others.split_whitespace().collect())).collect();
+    let allowed = unused.clone();
+    let mut wiring: BTreeSet<&str> = ROLES.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let Some(room) = module_of(&path).filter(|room| room != "lib") else { continue };
+        let (Some(may), Some(unused)) = (allowed.get(room.as_str()), unused.get_mut(room.as_str())) else {
+            wrong.push(format!("{}: no row says what {room} may import", path.display()));
+            continue;
+        };
+        let wires = ROLES.iter().any(|role| path == Path::new(role));
+        for other in imports(&path, &room, &text) {
+            if wires && OF_ROLES.contains(&other.as_str()) {
+                wiring.remove(path.to_str().unwrap());
+            } else if !may.contains(other.as_str()) {
+                wrong.push(format!("{}: {room} may not import {other}", path.display()));
+            }
+            unused.remove(other.as_str());
+        }
+    }
+    wrong.extend(
+        unused.iter().flat_map(|(room, others)| others.iter().map(move |o| format!("{room} has no need of {o}"))),
+    );
+    wrong.extend(wiring.iter().map(|path| format!("{path} is no exception")));
+    assert!(wrong.is_empty(), "imports against ARCHITECTURE.md:\n{}", wrong.join("\n"));
+}
+
+/// The settings of all rooms stand in one until each has its own: it imports a bound of the queue, above it.
+#[test]
+fn every_room_stands_below_those_that_import_it() {
+    for (at, (room, others)) in ROOMS.iter().enumerate().filter(|(_, (room, _))| *room != "config") {
+        for other in others.split_whitespace() {
+            assert!(ROOMS[..at].iter().any(|(below, _)| *below == other), "{room} imports {other}");
+        }
+    }
+}
