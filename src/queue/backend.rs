@@ -19,10 +19,10 @@ use apalis_core::worker::context::WorkerContext;
 use tokio::time::{Instant, Sleep};
 use tower::layer::util::Identity;
 
+use super::delivery::Delivery;
 use super::fetch::Fetcher;
-use super::job::Delivery;
 use super::pacing::Step;
-use super::worker::WorkerState;
+use super::worker_state::WorkerState;
 
 /// apalis's own heartbeat does nothing here.
 const HEARTBEAT: Duration = Duration::from_secs(3_600);

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::job::cut;
+use super::client::{Queue, QueueError};
 use super::scripts::BLOCKED;
-use super::{Queue, QueueError};
+use super::trouble::cut;
 use crate::domain::clock::Micros;
 use crate::domain::ids::GameId;
 use crate::domain::retry::RetryPolicy;

@@ -1,9 +1,10 @@
 //! Dead letters on their way from Redis to Postgres, and back.
 
-use super::job::parse_id;
+use super::client::{Queue, QueueError};
+use super::job_id::parse_id;
 use super::keys::Lane;
 use super::scripts::{FORGET_DEAD, REPLAY, TAKE_DEAD};
-use super::{Queue, QueueError};
+use super::trouble::Trouble;
 use crate::domain::clock::Micros;
 
 /// Most dead letters of one call.
@@ -141,7 +142,7 @@ fn fitting(sizes: impl Iterator<Item = usize>, most: usize) -> usize {
 /// Reads `<reason> <attempts> <crashes> <error>`.
 fn read(job_id: String, letter: &str, death: String, bytes: Option<Vec<u8>>) -> DeadJob {
     let (reason, trouble) = letter.split_once(' ').unwrap_or((letter, ""));
-    let trouble = super::job::Trouble::decode(trouble);
+    let trouble = Trouble::decode(trouble);
     let parts = parse_id(&job_id);
     DeadJob {
         lane: parts.map_or(Lane::Low, |p| p.lane),

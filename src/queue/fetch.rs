@@ -7,14 +7,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::delivery::Delivery;
 use super::hands::InHand;
-use super::job::{DIED_IN_COMPANY, Delivery, JobId, Settlement, Trouble, parse_id};
+use super::job_id::{JobId, parse_id};
 use super::keys::Lane::{High, Low};
 use super::pacing::{Brought, Plan};
 use super::payload::kind_of;
 use super::scripts::{FETCH, RECONCILE};
 use super::settle::{LONGEST_DELAY, Settler};
-use super::worker::WorkerState;
+use super::settlement::Settlement;
+use super::trouble::{DIED_IN_COMPANY, Trouble};
+use super::worker_state::WorkerState;
 use crate::domain::ids::GameId;
 
 /// How often a held queue is looked at, should no announcement tell that it goes on.

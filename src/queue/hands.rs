@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::job::JobId;
+use super::job_id::JobId;
 use super::pacing::Load;
 use super::payload::Kind;
 

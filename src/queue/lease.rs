@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::job::DIED_IN_COMPANY;
 use super::keys::Lane::{High, Low};
 use super::scripts::{REGISTER, RENEW, RESCUE, SIGN_OFF};
-use super::worker::{WorkerState, within};
+use super::trouble::DIED_IN_COMPANY;
+use super::worker_state::WorkerState;
 
 /// Beats in a lease.
 const BEATS: u32 = 10;
@@ -223,6 +223,22 @@ pub(super) async fn sign_off(state: &WorkerState) {
         }
     };
     within(SIGN_OFF_LIMIT, signing_off).await;
+}
+
+/// Waits for `answer`, at most `limit`; used where nothing more can be done about a Redis that does not answer.
+async fn within<T>(limit: Duration, answer: impl Future<Output = redis::RedisResult<T>>) -> Option<T> {
+    let started = Instant::now();
+    match timeout(limit, answer).await {
+        Ok(Ok(answer)) => Some(answer),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, elapsed = ?started.elapsed(), "Redis did not answer");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(?limit, "Redis did not answer in time");
+            None
+        }
+    }
 }
 
 #[cfg(test)]

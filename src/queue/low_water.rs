@@ -1,14 +1,14 @@
 //! How far a queue is, for each game: what was received before has left it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
-use super::job::parse_id;
+use super::client::{Queue, QueueError};
+use super::job_id::parse_id;
 use super::keys::Lane;
 use super::payload::{HEAD_BYTES, Owner, owner_of};
 use super::scripts::{JOB_HEADS, LOW_WATER};
-use super::{Queue, QueueError};
 use crate::domain::clock::Micros;
 use crate::domain::low_water::{Hold, LowWater};
 
@@ -18,15 +18,6 @@ const MOST_IDS: usize = 10_000;
 const HEADS_PER_CALL: usize = 200;
 /// Calls for first bytes in one look; jobs that are not reached hold every game until the next look.
 const CALLS_PER_LOOK: usize = 10;
-
-/// What earlier looks have found; shared by all handles to a queue.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Known {
-    /// Owners of jobs in trouble: a job never changes, and one game may have thousands of them.
-    owners: Arc<Mutex<HashMap<String, Option<Owner>>>>,
-    /// The latest stamp: a queue server that took over from another is told of it.
-    stamp: Arc<AtomicI64>,
-}
 
 type Answer = (u8, String, String, Vec<String>, Vec<String>);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::gauge;
 use tokio_util::sync::CancellationToken;
 
-use super::Queue;
+use super::client::Queue;
 use super::keys::Lane;
 use super::status::QueueStatus;
 use crate::telemetry::metrics::{QUEUE_BLOCKED_GAMES, QUEUE_DEPTH, QUEUE_OLDEST_SECONDS};

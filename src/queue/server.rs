@@ -7,10 +7,9 @@ use std::fmt;
 use redis::aio::ConnectionLike;
 use redis::{ErrorKind, RedisResult};
 
-use super::Timeouts;
 use super::scripts::MAY_WRITE;
 use crate::domain::server_versions::MIN_REDIS;
-use crate::redis_connection::Connection;
+use crate::redis_connection::{Connection, Timeouts};
 
 /// How a Redis persists: the loss window of an acknowledged batch. Ordered from the safest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

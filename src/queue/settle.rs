@@ -9,9 +9,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::blocked::SET_ASIDE;
 use super::hands::InHand;
-use super::job::{JobId, Settlement, Trouble, unique_name};
+use super::job_id::{JobId, unique_name};
 use super::scripts::{Call, SETTLE, WAITS};
-use super::worker::WorkerState;
+use super::settlement::Settlement;
+use super::trouble::Trouble;
+use super::worker_state::WorkerState;
 use crate::domain::ids::GameId;
 
 /// Most jobs of one script call.

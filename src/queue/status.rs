@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::blocked::BlockedGame;
-use super::job::parse_id;
+use super::client::{Queue, QueueError};
+use super::job_id::parse_id;
 use super::keys::{self, Lane};
 use super::scripts::{STAMP, SURVEY};
-use super::{Queue, QueueError};
 use crate::domain::clock::Micros;
 
 /// One lane.

@@ -10,7 +10,7 @@ use futures_util::task::AtomicWaker;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Queue;
+use super::client::Queue;
 
 /// A silent subscription is asked whether it still lives after this long.
 const SILENCE: Duration = Duration::from_secs(5);
