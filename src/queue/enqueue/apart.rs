@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::call::{Calls, no_answer_of_ours};
 use super::request::{EnqueueError, EnqueueReply, EnqueueRequest};
 use super::script::{OfAddress, Parts};
-use super::{Enqueuer, no_answer_of_ours};
 use crate::domain::clock::Micros;
 use crate::redis_connection::Connection;
 
@@ -59,7 +59,7 @@ impl ApartLimits {
     /// [`EnqueueError::LimitsAway`].
     pub async fn count(
         &self,
-        enqueuer: &Enqueuer,
+        calls: &Calls,
         request: &EnqueueRequest<'_>,
         address: &mut OfAddress,
     ) -> Result<EnqueueReply, EnqueueError> {
@@ -74,7 +74,7 @@ impl ApartLimits {
             if !(parts.address && request.address.is_some() || parts.quotas && !request.quotas.is_empty()) {
                 continue;
             }
-            match self.ask(enqueuer, request, *parts, address).await? {
+            match self.ask(calls, request, *parts, address).await? {
                 EnqueueReply::Done { quotas, .. } => used.extend(quotas),
                 refused => return Ok(refused),
             }
@@ -88,19 +88,19 @@ impl ApartLimits {
     /// [`EnqueueError::LimitsAway`].
     pub async fn count_address(
         &self,
-        enqueuer: &Enqueuer,
+        calls: &Calls,
         request: &EnqueueRequest<'_>,
         address: &mut OfAddress,
     ) -> Result<EnqueueReply, EnqueueError> {
         if request.address.is_none() {
             return Ok(EnqueueReply::Done { received_at: Micros::default(), quotas: Vec::new() });
         }
-        self.ask(enqueuer, request, Parts { address: true, ..NONE }, address).await
+        self.ask(calls, request, Parts { address: true, ..NONE }, address).await
     }
 
     async fn ask(
         &self,
-        enqueuer: &Enqueuer,
+        calls: &Calls,
         request: &EnqueueRequest<'_>,
         parts: Parts,
         address: &mut OfAddress,
@@ -108,7 +108,7 @@ impl ApartLimits {
         if self.is_away() {
             return Err(EnqueueError::LimitsAway);
         }
-        match enqueuer.call(&self.connection, request, parts, address).await {
+        match calls.run(&self.connection, request, parts, address).await {
             Ok(reply) => {
                 self.found();
                 reply.ok_or_else(no_answer_of_ours)

@@ -2,206 +2,21 @@
 //!
 //! Only an answer of Redis counts as done (invariant 1): on any error the batch may or may not be queued, the client
 //! is told so, and sending it again unchanged is safe.
+//!
+//! Read in this order: `request`, `keys`, `script`, `admission`, `call`, `apart`, `enqueuer`. No file uses one that
+//! stands behind it.
 
 mod admission;
 mod apart;
+mod call;
+mod enqueuer;
 mod keys;
 mod request;
 mod script;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
-
 pub use admission::{Admission, Closed};
+pub use enqueuer::Enqueuer;
 pub use request::{
     AddressCount, Counted, EnqueueError, EnqueueReply, EnqueueRequest, Enqueued, OverQuota, QuotaCount, QuotaSubject,
     ReceiptName, Remember,
 };
-
-use apart::ApartLimits;
-use keys::{Keys, LimitKeys};
-use script::{OfAddress, Parts};
-
-use crate::domain::clock::Micros;
-use crate::lifecycle::Lifecycle;
-use crate::queue::keys::QUEUE_NAME;
-use crate::redis_connection::{Connection, Timeouts, with_source};
-
-/// The longest waits of a request. Beyond them the outcome is unknown: the client is told to send again.
-const TIMEOUTS: Timeouts = Timeouts { response: Duration::from_millis(1_500), connect: Duration::from_millis(1_000) };
-
-/// Puts batches into the queue. Clones share their connections.
-#[derive(Debug, Clone)]
-pub struct Enqueuer {
-    queue: Connection,
-    /// Where limits are counted when not in the enqueue call.
-    limits: Option<Arc<ApartLimits>>,
-    keys: Arc<Keys>,
-    script: Arc<redis::Script>,
-    admission: Arc<Admission>,
-    /// The latest `received_at` that Redis gave, in µs: a server that knows less is told before it stamps.
-    latest_stamp: Arc<AtomicI64>,
-}
-
-impl Enqueuer {
-    /// Connects, and starts to watch the queue until the process stops. `limits_url`: where limits are counted when
-    /// not with the queue; that server may be away.
-    ///
-    /// # Errors
-    /// A URL is unusable, or nobody answers for the queue.
-    pub async fn connect(
-        queue_url: &str,
-        limits_url: Option<&str>,
-        prefix: &str,
-        max_jobs: u64,
-        lifecycle: &Lifecycle,
-    ) -> Result<Self, EnqueueError> {
-        let limits_url = limits_url.unwrap_or(queue_url);
-        let queue = open(queue_url)?;
-        let apart = limits_url != queue_url || queue.is_cluster();
-        // A connection of its own even to the same cluster: a node that is silent there does not hold up the queue's.
-        let limits = if apart { Some(Arc::new(ApartLimits::new(open(limits_url)?))) } else { None };
-        let keys = Keys::new(prefix, QUEUE_NAME, if apart { LimitKeys::Apart } else { LimitKeys::WithQueue });
-        // Of the queue itself: PING would be answered by any node of a cluster while the queue's own is away.
-        redis::cmd("HLEN").arg(&keys.queue[0]).exec_async(&mut queue.clone()).await.map_err(unreachable)?;
-        let admission = Arc::new(Admission::new(max_jobs));
-        let watch = admission::watch(Arc::clone(&admission), queue.clone(), keys.clone(), lifecycle.clone());
-        // Requests in hand ask it until the very end, so a stop must not wait for it.
-        lifecycle.to_the_end().spawn_essential("queue-admission", watch);
-        let script = Arc::new(redis::Script::new(script::SOURCE));
-        let latest_stamp = Arc::default();
-        Ok(Self { queue, limits, keys: Arc::new(keys), script, admission, latest_stamp })
-    }
-
-    /// Whether the queue takes more.
-    pub fn admission(&self) -> &Admission {
-        &self.admission
-    }
-
-    /// Whether limits are counted on a server of their own that is not to be asked for now.
-    pub fn limits_are_away(&self) -> bool {
-        self.limits.as_ref().is_some_and(|limits| limits.is_away())
-    }
-
-    /// The receipt that stands under `name`, for a batch that is not to be queued. It may be asked for while nothing can be
-    /// written.
-    ///
-    /// # Errors
-    /// [`EnqueueError`].
-    pub async fn receipt(&self, name: &ReceiptName<'_>) -> Result<Option<Vec<u8>>, EnqueueError> {
-        let mut command = redis::cmd("GET");
-        command.arg(self.keys.receipt(name));
-        command.query_async(&mut self.queue.clone()).await.map_err(|error| self.judge(&error))
-    }
-
-    /// Finds a receipt; or counts, checks, keeps and pushes what `request` asks for, or nothing of it. With limits on a
-    /// server of their own (or on a cluster) the receipt is looked for and they are counted first, in calls of their own; a
-    /// batch that is then refused has been counted.
-    pub async fn enqueue(&self, request: &EnqueueRequest<'_>) -> Enqueued {
-        let mut address = OfAddress::default();
-        let reply = self.steps(request, &mut address).await;
-        Enqueued { address: address.counted, blocked_ms: address.blocked_ms, reply }
-    }
-
-    /// `address`: what is left of the address's limit, as soon as it was counted.
-    async fn steps(&self, request: &EnqueueRequest<'_>, address: &mut OfAddress) -> Result<EnqueueReply, EnqueueError> {
-        let Some(limits) = &self.limits else {
-            let all = Parts { address: true, quotas: true, queue: true };
-            return self.ask_queue(request, all, address).await;
-        };
-        if let Some(remember) = &request.remember
-            && let Some(receipt) = self.receipt(&remember.name).await?
-            && receipt != remember.known
-        {
-            // A repeat counts against its address like any request, but is told its receipt whatever comes of that.
-            if let Ok(EnqueueReply::Blocked(for_ms)) = limits.count_address(self, request, address).await {
-                address.blocked_ms = Some(for_ms);
-            }
-            return Ok(EnqueueReply::Remembered(receipt));
-        }
-        let used = match limits.count(self, request, address).await? {
-            EnqueueReply::Done { quotas, .. } => quotas,
-            refused => return Ok(refused),
-        };
-        if !request.touches_queue() {
-            return Ok(EnqueueReply::Done { received_at: Micros::default(), quotas: used });
-        }
-        let queue = Parts { address: false, quotas: false, queue: true };
-        match self.ask_queue(request, queue, address).await? {
-            EnqueueReply::Done { received_at, .. } => Ok(EnqueueReply::Done { received_at, quotas: used }),
-            refused => Ok(refused),
-        }
-    }
-
-    /// Asks the queue's server, and tells admission what that shows of it.
-    async fn ask_queue(
-        &self,
-        request: &EnqueueRequest<'_>,
-        parts: Parts,
-        address: &mut OfAddress,
-    ) -> Result<EnqueueReply, EnqueueError> {
-        let asked = self.call(&self.queue, request, parts, address).await;
-        let reply = asked.map_err(|error| self.judge(&error))?.ok_or_else(no_answer_of_ours)?;
-        match &reply {
-            EnqueueReply::QueueFull(_) => self.admission.filled(),
-            EnqueueReply::Done { received_at, .. } if request.has_jobs() => {
-                self.latest_stamp.fetch_max(received_at.0, Ordering::Relaxed);
-            }
-            _ => {}
-        }
-        Ok(reply)
-    }
-
-    /// One call of the script; `None`: it answered what it never does.
-    async fn call(
-        &self,
-        connection: &Connection,
-        request: &EnqueueRequest<'_>,
-        parts: Parts,
-        address: &mut OfAddress,
-    ) -> redis::RedisResult<Option<EnqueueReply>> {
-        let (room, latest) = (self.admission.room(request.game), self.latest_stamp.load(Ordering::Relaxed));
-        let command = script::command(self.script.get_hash(), &self.keys, request, parts, room, latest);
-        let value = match command.query_async(&mut connection.clone()).await {
-            // A fresh or flushed server: it ran nothing, so this is safe to repeat.
-            Err(error) if error.code() == Some("NOSCRIPT") => {
-                with_source(&command, script::SOURCE).query_async(&mut connection.clone()).await
-            }
-            answered => answered,
-        }?;
-        let counts_address = parts.address && request.address.is_some();
-        Ok(script::reply(value, counts_address).map(|(reply, of_address)| {
-            address.counted = address.counted.or(of_address.counted);
-            address.blocked_ms = address.blocked_ms.or(of_address.blocked_ms);
-            reply
-        }))
-    }
-
-    fn judge(&self, error: &redis::RedisError) -> EnqueueError {
-        match error.code() {
-            Some("OOM") => {
-                self.admission.out_of_memory();
-                EnqueueError::OutOfMemory
-            }
-            Some("LOADING" | "MASTERDOWN" | "READONLY" | "CLUSTERDOWN" | "MISCONF" | "NOREPLICAS") | None => {
-                self.admission.lost(error);
-                unreachable(error)
-            }
-            Some(_) => EnqueueError::Refused(error.to_string()),
-        }
-    }
-}
-
-/// Opens a connection. A URL that is none is not worth waiting for.
-fn open(url: &str) -> Result<Connection, EnqueueError> {
-    Connection::open(url, TIMEOUTS).map_err(|error| EnqueueError::Refused(error.to_string()))
-}
-
-fn unreachable(error: impl std::fmt::Display) -> EnqueueError {
-    EnqueueError::Unreachable(error.to_string())
-}
-
-fn no_answer_of_ours() -> EnqueueError {
-    EnqueueError::Refused("unexpected answer".to_owned())
-}
