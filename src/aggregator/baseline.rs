@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sqlx::PgConnection;
 
-use super::schedule::Context;
+use super::context::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::board::{BoardGeneration, CompiledBoard, GenerationState};
 use crate::domain::entry::EntryState;

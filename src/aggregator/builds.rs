@@ -1,20 +1,20 @@
 //! Which of the generations that wait are built, and in which turns: no game's board waits for another's long history.
 //!
-//! Of each game one generation is built at a time, of all games [`AT_ONCE`]. Whoever has had [`TURN`] makes room if others
-//! wait, and goes on later from what it committed. First come those that never had a turn, then whose turn is longest ago.
+//! Of each game one generation is built at a time, of all games [`AT_ONCE`]. Whoever has had its [`Turn`] makes room
+//! if others wait, and goes on later from what it committed. First come those that never had a turn, then whose turn
+//! is longest ago.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use super::context::Context;
 use super::recompute::{self, Memory, Outcome};
-use super::schedule::Context;
 use super::tenure::JobError;
+use super::turn::{Room, Turn};
 use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::store::recompute_steps as steps;
 use crate::telemetry::metrics as names;
@@ -23,50 +23,8 @@ use crate::telemetry::metrics as names;
 pub const POLL: Duration = Duration::from_secs(3);
 /// Builds under way: each costs a lease to renew, and some queries a second while it waits for its facts.
 const AT_ONCE: usize = 8;
-/// Builds that read history at one moment: each has one of the pool's few connections for as long as a chunk takes.
-const CHUNKS_AT_ONCE: usize = 2;
-/// How long a build goes on while others wait for room.
-const TURN: Duration = Duration::from_secs(3);
 /// How long to leave a generation alone that could not be built.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
-
-/// What builds that are under way share.
-#[derive(Debug)]
-struct Room {
-    chunks: Semaphore,
-    others_wait: AtomicBool,
-}
-
-/// A build's turn. It begins when it is first asked whether it is over, so that every turn brings the build further.
-#[derive(Debug)]
-pub struct Turn {
-    room: Arc<Room>,
-    ends_at: OnceLock<Instant>,
-}
-
-impl Turn {
-    /// For a build that shares with nobody.
-    pub fn alone() -> Self {
-        Self::new(&Arc::new(Room { chunks: Semaphore::new(CHUNKS_AT_ONCE), others_wait: AtomicBool::new(false) }))
-    }
-
-    fn new(room: &Arc<Room>) -> Self {
-        Self { room: Arc::clone(room), ends_at: OnceLock::new() }
-    }
-
-    /// Whether it has lasted long enough, now that others wait.
-    pub fn is_over(&self) -> bool {
-        let now = Instant::now();
-        let ends_at = self.ends_at.get_or_init(|| now + TURN);
-        self.room.others_wait.load(Ordering::Relaxed) && now >= *ends_at
-    }
-
-    /// Waits until it may read a chunk, in the order of asking; it may until what is returned is dropped.
-    pub async fn chunk(&self) -> Option<SemaphorePermit<'_>> {
-        // It is never closed, so this is always some.
-        self.room.chunks.acquire().await.ok()
-    }
-}
 
 /// What is remembered of a generation that waits.
 #[derive(Debug, Default)]
@@ -94,7 +52,7 @@ struct Builds {
 pub async fn run(context: &Context, poll: Duration) {
     let mut builds = Builds {
         context: Arc::new(context.clone()),
-        room: Arc::new(Room { chunks: Semaphore::new(CHUNKS_AT_ONCE), others_wait: AtomicBool::new(false) }),
+        room: Arc::default(),
         under_way: JoinSet::new(),
         named: HashMap::new(),
         waiting: HashMap::new(),
@@ -148,7 +106,7 @@ impl Builds {
                 left += 1;
             }
         }
-        self.room.others_wait.store(left > 0, Ordering::Relaxed);
+        self.room.others_wait(left > 0);
         let under_way = self.under_way.len();
         metrics::gauge!(names::RECOMPUTES, "role" => "cron", "state" => "under_way").set(under_way as f64);
         metrics::gauge!(names::RECOMPUTES, "role" => "cron", "state" => "waiting").set(left as f64);

@@ -6,8 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::context::Context;
 use super::low_water;
-use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::board::Order;
 use crate::domain::clock::Micros;

@@ -8,7 +8,7 @@ use super::marker::MarkerWriter;
 use super::portion::Portion;
 use super::rules::Rules;
 use super::shards;
-use crate::domain::board::{GenerationState, Operator, Order};
+use crate::domain::board::GenerationState;
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
 use crate::domain::fact::Fact;
@@ -17,13 +17,13 @@ use crate::domain::period::Period;
 use crate::store::definitions::Definitions;
 use crate::store::entries::{self, FreshEntry};
 use crate::store::facts::{self, TakenFacts};
-use crate::store::fold_periods::{self, Hold, Place};
+use crate::store::fold_periods::{self, Hold};
 use crate::store::leases::{self, Lease};
 use crate::store::{board_versions, markers};
 
 mod resolve;
 
-use resolve::{Resolved, Resolving, resolve};
+use resolve::{Attempt, Resolved, Resolving, Rule, resolve};
 
 /// Why a fold did not commit. It changed nothing; the facts are still there.
 #[derive(Debug, thiserror::Error)]
@@ -82,16 +82,6 @@ impl Merged<'_> {
 /// How often a fold begins again for what it learns under its locks: once for periods that are missing, once for some whose
 /// generation is retired, once for late facts, and some more.
 const MOST_ATTEMPTS: u32 = 8;
-
-/// How a fold goes about it.
-#[derive(Debug)]
-struct Attempt {
-    /// How firmly it locks its periods, unless facts are late: then alone.
-    hold: Hold,
-    /// Periods that were missing and that somebody was asked to create. Those that are missing still are final by an
-    /// earlier definition, or their generation is retired.
-    created: HashSet<Place>,
-}
 
 /// How an attempt ended.
 enum Ended {
@@ -324,13 +314,4 @@ async fn write(
             Ok(Some(StoredMarker { id, bytes }))
         }
     }
-}
-
-/// How a generation counts.
-#[derive(Debug, Clone, Copy)]
-struct Rule {
-    operator: Operator,
-    order: Order,
-    grace_seconds: u32,
-    state: GenerationState,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::schedule::{Announce, DatabaseClock, QueueLowWater};
+use super::context::{Announce, DatabaseClock, QueueLowWater};
 use crate::directory;
 use crate::queue::Queue;
 use crate::ranking::subscription;

@@ -1,6 +1,6 @@
 //! Removes boards from Redis that Postgres does not know: what is left of a history that was lost (docs/operations/going-back.md).
 
-use super::schedule::Context;
+use super::context::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::ids::BoardGenerationId;
 use crate::store::beacons::{self, Beacon};

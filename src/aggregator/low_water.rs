@@ -3,7 +3,7 @@
 //! A job becomes facts before it leaves the queue, so the queue is asked before the facts; a dead letter may come from
 //! the queue or go back to it, so they are asked before and after.
 
-use super::schedule::Context;
+use super::context::Context;
 use super::tenure::JobError;
 use crate::domain::clock::Micros;
 use crate::domain::ids::GameId;

@@ -7,9 +7,9 @@
 //! * [`bring_back`] brings back what an earlier program put aside; [`refused`] puts aside what no fold can take;
 //! * [`run`] drives them; [`fold_health`] is what it met, for `/readyz`.
 //!
-//! Beside the loop, what happens now and then ([`schedule`] has the table): partitions and [`retention`] with its
-//! [`baseline`], [`close_periods`], [`recompute`] of leaderboards that were created or edited (in the turns of [`builds`]),
-//! and the [`audit`].
+//! Beside the loop, what happens now and then: partitions and [`retention`] with its [`baseline`], [`close_periods`],
+//! [`recompute`] of leaderboards that were created or edited, and the [`audit`]. [`schedule`] has the table, and each
+//! job of it works with a [`context`]. [`builds`] says which recompute is next, and [`turn`] for how long.
 
 pub mod audit;
 pub mod audit_events;
@@ -18,6 +18,7 @@ pub mod baseline;
 pub mod bring_back;
 pub mod builds;
 pub mod close_periods;
+pub mod context;
 pub mod fold;
 pub mod fold_health;
 pub mod history;
@@ -39,5 +40,6 @@ pub mod run;
 pub mod schedule;
 pub mod shards;
 pub mod tenure;
+pub mod turn;
 
 pub use run::{Aggregator, run};

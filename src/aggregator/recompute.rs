@@ -18,12 +18,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::builds::Turn;
-pub use super::builds::{POLL, run};
+use super::context::Context;
 use super::outlook::Outlook;
 use super::rebuild::{RebuildBoardError, rebuild_board};
-use super::schedule::Context;
 use super::tenure::{JobError, Tenure};
+use super::turn::Turn;
 use crate::domain::board::CompiledBoard;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::month::Month;

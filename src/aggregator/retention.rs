@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use super::baseline::{self, Step};
-use super::schedule::Context;
+use super::context::Context;
 use super::tenure::{JobError, Tenure};
 use super::{lost_boards, low_water};
 use crate::domain::clock::Micros;

@@ -8,68 +8,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::pool::Pool;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_cron_scheduler::{Job as Tick, JobScheduler, JobSchedulerError};
-use tokio_util::sync::CancellationToken;
 
+pub use super::context::{Announce, Context, DatabaseClock, QueueLowWater};
 use super::tenure::{JobError, Tenure};
-use super::{audit, close_periods, recompute, retention};
-use crate::config::RetentionConfig;
-use crate::domain::clock::{Clock, Micros};
-use crate::domain::low_water::LowWater;
+use super::{audit, builds, close_periods, retention};
+use crate::domain::clock::Micros;
 use crate::lifecycle::Lifecycle;
-use crate::ranking::Ranking;
 use crate::store::partitions;
 use crate::store::scheduled_runs::{self, ScheduledRun};
 use crate::telemetry::metrics as names;
-
-/// Tells what is under way in the queue of jobs received until a moment, and the queue's own clock, because that is what
-/// stamps `received_at`.
-pub type QueueLowWater = Arc<dyn Fn(Micros) -> BoxFuture<'static, Result<LowWater, String>> + Send + Sync>;
-/// Tells Postgres's time.
-pub type DatabaseClock = Arc<dyn Fn() -> BoxFuture<'static, Result<Micros, sqlx::Error>> + Send + Sync>;
-/// Tells somebody that something happened; must not block.
-pub type Announce = Arc<dyn Fn() + Send + Sync>;
-
-/// What scheduled jobs work with.
-#[derive(Clone)]
-pub struct Context {
-    /// Postgres.
-    pub pool: Pool,
-    /// Leaderboards in Redis.
-    pub ranking: Ranking,
-    /// The time.
-    pub clock: Clock,
-    /// This process, in lease rows.
-    pub holder: String,
-    /// How long things are kept.
-    pub retention: RetentionConfig,
-    /// The oldest event that ingest accepts (`MAX_EVENT_AGE_SECONDS`).
-    pub max_event_age_seconds: u32,
-    /// How far the queue is.
-    pub queue_low_water: QueueLowWater,
-    /// What time Postgres thinks it is.
-    pub database_clock: DatabaseClock,
-    /// Facts were committed: the aggregator should fold.
-    pub announce_facts: Announce,
-    /// Games or leaderboards changed: the directory should be published.
-    pub directory_changed: Announce,
-    /// Notified when a leaderboard was created or edited; without it, it is found a second later
-    /// all the same.
-    pub recompute_wanted: Arc<Notify>,
-    /// Take nothing new.
-    pub stop: CancellationToken,
-}
-
-impl std::fmt::Debug for Context {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("holder", &self.holder).finish_non_exhaustive()
-    }
-}
 
 /// The outcome of a job that did what it had to.
 const DONE: &str = "done";
@@ -182,7 +134,7 @@ pub async fn run(mut context: Context, lifecycle: Lifecycle) {
         nudges.push((job, nudge));
     }
     let recomputing = Arc::clone(&context);
-    loops.spawn(async move { recompute::run(&recomputing, recompute::POLL).await });
+    loops.spawn(async move { builds::run(&recomputing, builds::POLL).await });
     let ticks = match start_ticks(nudges).await {
         Ok(ticks) => Some(ticks),
         Err(error) => {

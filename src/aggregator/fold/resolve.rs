@@ -1,14 +1,34 @@
 //! Which period each fact counts in: found, made beforehand, or nowhere.
 
+use std::collections::HashSet;
+
 use sqlx::PgConnection;
 
-use super::{Attempt, Rule};
-use crate::domain::board::GenerationState;
+use crate::domain::board::{GenerationState, Operator, Order};
 use crate::domain::clock::Micros;
 use crate::domain::fact::Fact;
 use crate::domain::ids::BoardGenerationId;
 use crate::store::definitions::Definitions;
 use crate::store::fold_periods::{self, FoldPeriod, Hold, Of, Place};
+
+/// How a fold goes about it.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    /// How firmly it locks its periods, unless facts are late: then alone.
+    pub(super) hold: Hold,
+    /// Periods that were missing and that somebody was asked to create. Those that are missing still are final by an
+    /// earlier definition, or their generation is retired.
+    pub(super) created: HashSet<Place>,
+}
+
+/// How a generation counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rule {
+    pub(super) operator: Operator,
+    pub(super) order: Order,
+    pub(super) grace_seconds: u32,
+    pub(super) state: GenerationState,
+}
 
 /// One generation and period of a fold.
 #[derive(Debug)]
