@@ -5,25 +5,12 @@ use std::sync::LazyLock;
 use redis::Script;
 
 use super::connection::Ranking;
-use super::gather::{self, Desk, Question};
-use super::read::{
-    BoardPeriod, MAX_PAGE, Page, ReadError, page_of, period_keys, period_name, readable, reading, tie_code,
-};
+use super::error::ReadError;
+use super::gather::{self, Asks, Desk};
+use super::questions::{Around, BoardPeriod, MAX_PAGE, Page};
+use super::read::{page_of, period_keys, period_name, readable, reading, tie_code};
 
 static AROUND: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts/around.lua")));
-
-/// Most players whose neighbours one call reads, and most neighbours: some milliseconds of Redis.
-const MAX_PLAYERS: usize = 100;
-const MAX_TOGETHER: usize = 2_000;
-/// From how many neighbours on everybody asks alone: there is little to share.
-const LARGE: usize = 100;
-
-/// `limit` entries with some player in the middle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Around {
-    board: BoardPeriod,
-    limit: usize,
-}
 
 /// ready, version, total, published, then for each player: before, tied, members
 type AroundReply = (i64, i64, u64, i64, Vec<(u64, u64, Vec<Vec<u8>>)>);
@@ -39,26 +26,20 @@ impl Ranking {
     }
 }
 
-impl Question for Around {
-    type Answer = Page;
-
-    fn desk(ranking: &Ranking) -> &Desk<Self> {
-        ranking.arounds()
+impl Asks<Around> for Ranking {
+    fn desk(&self) -> &Desk<Around> {
+        self.arounds()
     }
 
-    fn most(&self) -> usize {
-        if self.limit < LARGE { (MAX_TOGETHER / self.limit).min(MAX_PLAYERS) } else { 1 }
-    }
-
-    async fn ask(&self, ranking: &Ranking, players: &[&str]) -> Result<Vec<Page>, ReadError> {
-        let Self { board, limit } = self;
-        let base = ranking.base(board.generation);
+    async fn ask(&self, question: &Around, players: &[&str]) -> Result<Vec<Page>, ReadError> {
+        let Around { board, limit } = question;
+        let base = self.base(board.generation);
         let name = period_name(&board.period);
         let (rank, member) = period_keys(&base, &name);
         let mut call = AROUND.prepare_invoke();
         call.key(format!("{base}ready")).key(format!("{base}version")).key(format!("{base}periods"));
         call.key(rank).key(member).arg(name).arg(*limit).arg(tie_code(board.tie_policy)).arg(players);
-        let (ready, version, total, published, parts): AroundReply = ranking.call(&call).await?;
+        let (ready, version, total, published, parts): AroundReply = self.call(&call).await?;
         readable(ready)?;
         let page = |(before, tied, members)| page_of(board, (ready, version, total, published, before, tied, members));
         parts.into_iter().map(page).collect()

@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 use redis::Script;
 use uuid::Uuid;
 
-use super::connection::{Ranking, RankingError};
+use super::connection::Ranking;
+use super::error::RankingError;
 
 static TELL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/beacon.lua")));
 

@@ -7,48 +7,14 @@ use std::time::Duration;
 
 use redis::{ErrorKind, FromRedisValue, ScriptInvocation};
 
-use super::around::Around;
+use super::error::{CALL_TIMEOUT, RankingError};
 use super::gather::Desk;
-use super::read::BoardPeriod;
+use super::questions::{Around, BoardPeriod};
 use crate::domain::ids::BoardGenerationId;
 use crate::redis_connection::{Connection, Timeouts};
 
 /// The slowest script (500 entries into a million) takes a few milliseconds.
 const TIMEOUTS: Timeouts = Timeouts { response: Duration::from_secs(2), connect: Duration::from_secs(1) };
-/// Longest wait for a call in all, reconnecting included.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// The ranking Redis did not do what was asked.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RankingError {
-    /// The URL is unusable.
-    #[error("unusable Redis URL: {0}")]
-    BadUrl(redis::RedisError),
-    /// Refused, failed, or answered in a way this program does not know.
-    #[error("ranking Redis: {0}")]
-    Redis(#[from] redis::RedisError),
-    /// No answer in time. Whether it happened is unknown; every operation is safe to repeat.
-    #[error("ranking Redis did not answer within {CALL_TIMEOUT:?}")]
-    TimedOut,
-    /// The call was given up because this process stops.
-    #[error("the call was given up")]
-    Abandoned,
-}
-
-impl RankingError {
-    /// Whether Redis refused because of what it holds of the one board that was asked for: a key of another type, or a
-    /// value that a script cannot work with. What is the server's own (memory, a replica, loading, no answer) is not.
-    pub fn is_of_one_board(&self) -> bool {
-        let Self::Redis(error) = self else { return false };
-        match error.code() {
-            Some("WRONGTYPE") => true,
-            // Raised by a script, or by a command in one.
-            Some("ERR") => error.detail().is_some_and(|detail| detail.contains("user_script")),
-            _ => false,
-        }
-    }
-}
-
 /// Leaderboards in Redis. Cheap to clone; one multiplexed connection that reconnects by itself, and for large publications
 /// one of their own.
 #[derive(Clone)]
@@ -114,10 +80,12 @@ impl Ranking {
         &self.inner.connection
     }
 
+    /// Where those wait who ask for a standing.
     pub(super) fn standings(&self) -> &Desk<BoardPeriod> {
         &self.inner.standings
     }
 
+    /// Where those wait who ask for neighbours.
     pub(super) fn arounds(&self) -> &Desk<Around> {
         &self.inner.arounds
     }

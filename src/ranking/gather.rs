@@ -9,26 +9,24 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::connection::{Ranking, RankingError};
-use super::read::ReadError;
+use super::error::{RankingError, ReadError};
 
 /// What can be asked for many players in one call.
 pub(super) trait Question: Copy + Eq + Hash + Send + Sync + 'static {
     /// The answer for one player.
     type Answer: Send + 'static;
 
-    /// Where those wait who ask this.
-    fn desk(ranking: &Ranking) -> &Desk<Self>;
-
     /// Most players of one call; with few of them waiting would cost more than it saves, so let it be dozens or 1.
     fn most(&self) -> usize;
+}
+
+/// Who can ask a kind of question in Redis.
+pub(super) trait Asks<Q: Question>: Clone + Send + Sync + 'static {
+    /// Where those wait who ask this.
+    fn desk(&self) -> &Desk<Q>;
 
     /// Asks Redis; the answers are in the players' order.
-    fn ask(
-        &self,
-        ranking: &Ranking,
-        players: &[&str],
-    ) -> impl Future<Output = Result<Vec<Self::Answer>, ReadError>> + Send;
+    fn ask(&self, question: &Q, players: &[&str]) -> impl Future<Output = Result<Vec<Q::Answer>, ReadError>> + Send;
 }
 
 type Answer<Q> = Result<<Q as Question>::Answer, ReadError>;
@@ -74,11 +72,11 @@ impl<Q: Question> Desk<Q> {
 ///
 /// # Errors
 /// What the call says.
-pub(super) async fn ask<Q: Question>(ranking: &Ranking, question: Q, player_id: &str) -> Answer<Q> {
+pub(super) async fn ask<R: Asks<Q>, Q: Question>(ranking: &R, question: Q, player_id: &str) -> Answer<Q> {
     if question.most() == 1 {
         return alone(ranking, question, player_id).await;
     }
-    let answer = match Q::desk(ranking).lock().entry(question) {
+    let answer = match ranking.desk().lock().entry(question) {
         Entry::Occupied(mut waiting) => {
             let (asker, answer) = oneshot::channel();
             waiting.get_mut().push_back((player_id.to_owned(), asker));
@@ -98,21 +96,21 @@ pub(super) async fn ask<Q: Question>(ranking: &Ranking, question: Q, player_id: 
     }
 }
 
-async fn alone<Q: Question>(ranking: &Ranking, question: Q, player_id: &str) -> Answer<Q> {
-    let mut answers = question.ask(ranking, &[player_id]).await?;
+async fn alone<R: Asks<Q>, Q: Question>(ranking: &R, question: Q, player_id: &str) -> Answer<Q> {
+    let mut answers = ranking.ask(&question, &[player_id]).await?;
     answers.pop().ok_or(ReadError::Unavailable(RankingError::Abandoned))
 }
 
 /// The right to call. Whoever has it gives it to those who waited meanwhile, however its own call ended: the request may
 /// have been given up by its client.
-struct Turn<Q: Question> {
-    ranking: Ranking,
+struct Turn<R: Asks<Q>, Q: Question> {
+    ranking: R,
     question: Q,
 }
 
-impl<Q: Question> Drop for Turn<Q> {
+impl<R: Asks<Q>, Q: Question> Drop for Turn<R, Q> {
     fn drop(&mut self) {
-        let askers = Q::desk(&self.ranking).take(&self.question);
+        let askers = self.ranking.desk().take(&self.question);
         if askers.is_empty() {
             return;
         }
@@ -124,11 +122,11 @@ impl<Q: Question> Drop for Turn<Q> {
     }
 }
 
-impl<Q: Question> Turn<Q> {
+impl<R: Asks<Q>, Q: Question> Turn<R, Q> {
     async fn answer(self, askers: Vec<Asker<Q>>) {
         let players: Vec<&str> = askers.iter().map(|(player_id, _)| player_id.as_str()).collect();
         // Who has gone does not want his answer: sending it fails, and that is all.
-        match self.question.ask(&self.ranking, &players).await {
+        match self.ranking.ask(&self.question, &players).await {
             Ok(answers) => {
                 askers.into_iter().zip(answers).for_each(|((_, asker), answer)| drop(asker.send(Ok(answer))))
             }

@@ -4,8 +4,10 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-use super::connection::{Ranking, RankingError};
-use super::read::{BoardPeriod, named_period, period_keys, period_name, reading};
+use super::connection::Ranking;
+use super::error::RankingError;
+use super::questions::BoardPeriod;
+use super::read::{named_period, period_keys, period_name, reading};
 use crate::domain::board::Order;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::period::Period;

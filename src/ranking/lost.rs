@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use redis::{Script, ScriptInvocation};
 
 use super::beacon::ToldBeacon;
-use super::connection::{Ranking, RankingError};
+use super::connection::Ranking;
+use super::error::RankingError;
 use crate::domain::ids::BoardGenerationId;
 
 static REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/remove_board.lua")));

@@ -7,7 +7,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use redis::Script;
 
-use super::connection::{Ranking, RankingError};
+use super::connection::Ranking;
+use super::error::RankingError;
 use super::publish_many::MANY;
 use super::target::{PublishedEntry, Target};
 use crate::domain::board::Order;

@@ -9,7 +9,8 @@
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, Value};
 
-use super::connection::{Ranking, RankingError};
+use super::connection::Ranking;
+use super::error::RankingError;
 use super::target::{PublishedEntry, Target};
 use crate::domain::ranking_key::write_place;
 

@@ -6,12 +6,13 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-use super::connection::{Ranking, RankingError};
-use super::gather::{self, Desk, Question};
+use super::connection::Ranking;
+use super::error::ReadError;
+use super::gather::{self, Asks, Desk};
 use super::key::SortKey;
-use crate::domain::board::{Order, TiePolicy};
+use super::questions::{BoardPeriod, Direction, LookedUp, MAX_LOOKUP, MAX_PAGE, Page, RankedEntry, StandingAnswer};
+use crate::domain::board::TiePolicy;
 use crate::domain::clock::Micros;
-use crate::domain::ids::BoardGenerationId;
 use crate::domain::period::Period;
 use crate::domain::ranking_key::Standing;
 
@@ -21,111 +22,6 @@ static LOOKUP: LazyLock<Script> = LazyLock::new(|| reading(include_str!("scripts
 /// A script that reads: what all of them need stands before it.
 pub(super) fn reading(script: &str) -> Script {
     Script::new(&[include_str!("scripts/reading.lua"), script].concat())
-}
-
-/// Most entries of one page.
-pub const MAX_PAGE: usize = 1_000;
-/// Most players of one lookup.
-pub const MAX_LOOKUP: usize = 500;
-
-/// One period of one board, and how it ranks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct BoardPeriod {
-    /// The live generation.
-    pub generation: BoardGenerationId,
-    /// Which period of it.
-    pub period: Period,
-    /// The definition's order.
-    pub order: Order,
-    /// The leaderboard's tie policy.
-    pub tie_policy: TiePolicy,
-}
-
-/// Which way a page goes from its cursor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// Towards the end of the board: the entries after the cursor.
-    Forward,
-    /// Towards rank 1: the entries before the cursor, still listed best first.
-    Backward,
-}
-
-/// An entry with its rank by the board's tie policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RankedEntry {
-    /// From 1.
-    pub rank: u64,
-    /// Score, subscore and when it was reached.
-    pub standing: Standing,
-    /// Its place in the order; holds the player.
-    pub key: SortKey,
-}
-
-impl RankedEntry {
-    /// Whose entry it is.
-    pub fn player_id(&self) -> &str {
-        self.key.player_id()
-    }
-}
-
-/// A part of a board.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
-    /// The board's version: answers of equal version never disagree.
-    pub version: i64,
-    /// Entries in the period.
-    pub total: u64,
-    /// Whether Redis holds this period. If not, the period has no entries yet, or it was closed so long ago that
-    /// Postgres has to be asked.
-    pub published: bool,
-    /// Best first.
-    pub entries: Vec<RankedEntry>,
-    /// Where the next page begins (going [`Direction::Forward`]), if there is one.
-    pub next: Option<SortKey>,
-    /// Where the previous page begins (going [`Direction::Backward`]), if there is one.
-    pub previous: Option<SortKey>,
-}
-
-/// One player's standing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StandingAnswer {
-    /// As in [`Page`].
-    pub version: i64,
-    /// As in [`Page`].
-    pub total: u64,
-    /// As in [`Page`].
-    pub published: bool,
-    /// `None`: no entry.
-    pub entry: Option<RankedEntry>,
-}
-
-/// Some players, ranked overall and among themselves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LookedUp {
-    /// As in [`Page`].
-    pub version: i64,
-    /// As in [`Page`].
-    pub total: u64,
-    /// As in [`Page`].
-    pub published: bool,
-    /// Best first, each with its rank among those asked for (from 1, by the same tie policy). Players without an
-    /// entry are absent.
-    pub entries: Vec<(u64, RankedEntry)>,
-}
-
-/// Why a board could not be read.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ReadError {
-    /// The board is not in Redis (yet): answer from Postgres or `503 leaderboard_rebuilding`.
-    #[error("the leaderboard is being rebuilt")]
-    Rebuilding,
-    /// Redis has lost a part of the board, so the rest says nothing: to be rebuilt ([`Ranking::mark_damaged`]), and
-    /// until then answered like [`ReadError::Rebuilding`].
-    #[error("Redis has lost a part of the leaderboard")]
-    Damaged,
-    /// Redis is away.
-    #[error(transparent)]
-    Unavailable(#[from] RankingError),
 }
 
 /// Whether a script could read the board.
@@ -210,20 +106,13 @@ impl Ranking {
     }
 }
 
-/// A standing, asked for by many at once.
-impl Question for BoardPeriod {
-    type Answer = StandingAnswer;
-
-    fn desk(ranking: &Ranking) -> &Desk<Self> {
-        ranking.standings()
+impl Asks<BoardPeriod> for Ranking {
+    fn desk(&self) -> &Desk<BoardPeriod> {
+        self.standings()
     }
 
-    fn most(&self) -> usize {
-        MAX_LOOKUP
-    }
-
-    async fn ask(&self, ranking: &Ranking, players: &[&str]) -> Result<Vec<StandingAnswer>, ReadError> {
-        let LookedUp { version, total, published, entries } = ranking.lookup(self, players).await?;
+    async fn ask(&self, board: &BoardPeriod, players: &[&str]) -> Result<Vec<StandingAnswer>, ReadError> {
+        let LookedUp { version, total, published, entries } = self.lookup(board, players).await?;
         let entry_of: HashMap<&str, &RankedEntry> =
             entries.iter().map(|(_, entry)| (entry.player_id(), entry)).collect();
         let standing = |player: &&str| {

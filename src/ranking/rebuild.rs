@@ -9,7 +9,8 @@ use std::time::Duration;
 use redis::Script;
 
 use super::beacon::ToldBeacon;
-use super::connection::{Ranking, RankingError};
+use super::connection::Ranking;
+use super::error::RankingError;
 use super::publish::ENTRIES_PER_CALL;
 use super::read::{period_keys, period_name};
 use super::target::shadow_keys;

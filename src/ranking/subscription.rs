@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Ranking, RankingError};
+use super::connection::Ranking;
+use super::error::RankingError;
 use crate::domain::ids::BoardGenerationId;
 use crate::redis_connection::{Connection, Timeouts};
 
