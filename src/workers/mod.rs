@@ -1,4 +1,4 @@
-//! What workers do. Every job is listed here: a kind that is not is a dead letter.
+//! What workers do. `jobs.rs` lists every kind of job: one that is not there is a dead letter.
 //!
 //! | kind | what it does | file |
 //! |---|---|---|
@@ -8,29 +8,8 @@
 
 pub mod dead_letters;
 pub mod health;
+mod jobs;
 pub mod persist_events;
 pub mod role;
 
-use crate::queue::payload::Kind;
-use crate::queue::{Delivery, JobRunner, Settlement};
-use persist_events::PersistEvents;
-
-/// Every kind of job with its runner.
-#[derive(Debug, Clone)]
-pub struct Jobs {
-    /// `persist-events`.
-    pub persist_events: PersistEvents,
-}
-
-impl JobRunner for Jobs {
-    async fn run(&self, job: Delivery) {
-        match job.kind() {
-            Some(Kind::PersistEvents) => self.persist_events.run(job).await,
-            // The queue hands out only kinds that it can read; a kind without a runner is a defect of this list.
-            None => {
-                let settlement = Settlement::fail("unknown_kind", "no runner for this kind of job");
-                job.settler().settle(vec![(job.id.clone(), settlement)], false).await;
-            }
-        }
-    }
-}
+pub use jobs::Jobs;

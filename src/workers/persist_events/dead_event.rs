@@ -4,10 +4,9 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::group::{Group, Rows};
-use super::narrowing::PATIENCE;
-use super::pieces::Piece;
+use super::pieces::{PATIENCE, Piece};
+use super::shared::{Shared, Stopped};
 use super::transaction::Way;
-use super::writer::{Shared, Stopped};
 use crate::queue::Delivery;
 use crate::queue::payload::{Kind, PersistEventsEncoder, decode_persist_events, describe};
 use crate::store::dead_letter_intake::{self, NewDeadLetter};

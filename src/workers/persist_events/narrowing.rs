@@ -9,16 +9,13 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::dead_event::{self, Kept};
-use super::pieces::Piece;
+use super::pieces::{PATIENCE, Piece};
+use super::shared::Stopped;
 use super::transaction::Way;
-use super::writer::{Stopped, Writer, Writing};
+use super::writer::{Writer, Writing};
 use crate::domain::month::Month;
 use crate::store::failure::{Failure, classify, in_words};
 use crate::store::partitions;
-
-/// Attempts at a piece that are repeated without a question while the error says that it is the server's; then a write of
-/// our own tells.
-pub(super) const PATIENCE: u32 = 3;
 
 impl Writer {
     /// Decides about a piece that was not stored; returns what is left to try, the next one last.

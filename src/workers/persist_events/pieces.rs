@@ -11,6 +11,9 @@ use crate::domain::retry::Backoff;
 /// First and longest pause between repeats: a returning database is used within 5 s.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Attempts at a piece that are repeated without a question while the error says that it is the server's; then a
+/// write of our own tells.
+pub const PATIENCE: u32 = 3;
 /// So many events of one game that fail one by one, and none that succeeds in between, speak for the rest of it.
 const STRIKES: u32 = 8;
 

@@ -1,17 +1,15 @@
 //! Writes groups, piece by piece: each attempt is one transaction, and `narrowing.rs` says what a failed one means.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::copy_rest::CopyRest;
 use super::group::{Group, Rows};
 use super::pieces::{Piece, Strikes, pieces};
-use super::probe::Probe;
-use super::seen::Seen;
+use super::shared::{Shared, Stopped};
 use super::transaction::{self, Attempt, Way};
 use crate::domain::ids::GameId;
 use crate::domain::width::Width;
@@ -19,8 +17,6 @@ use crate::queue::{Delivery, JobId, Settlement};
 use crate::store::definitions::{self, Definitions};
 use crate::store::events::EventRow;
 use crate::store::failure::{Failure, classify, is_read_only};
-use crate::store::pool::Pool;
-use crate::workers::health::WorkHealth;
 
 /// So many times in a row the definitions of a game may change under an attempt before its rows are set aside.
 const MOST_STALE: u32 = 5;
@@ -34,27 +30,6 @@ const WAIT_FOR_HELD: Duration = Duration::from_secs(2);
 /// is set aside comes again within it, so a lock that lasts costs others one wait.
 const HELD_FOR: Duration = Duration::from_secs(90);
 
-/// What the writers of a process share.
-#[derive(Debug)]
-pub struct Shared {
-    /// The worker's connections.
-    pub pool: Pool,
-    /// Definitions as last loaded.
-    pub definitions: arc_swap::ArcSwap<Definitions>,
-    /// Keys stored lately.
-    pub seen: Mutex<Seen>,
-    /// Stops waiting for Postgres: what is in hand goes back to the queue.
-    pub hard: CancellationToken,
-    /// The queue's name, for dead letters.
-    pub queue: String,
-    /// Tells whose fault it is.
-    pub probe: Probe,
-    /// For `/readyz`.
-    pub health: Arc<WorkHealth>,
-    /// Handles of the metrics.
-    pub metrics: super::WriteMetrics,
-}
-
 /// One writer: one transaction at a time.
 #[derive(Debug)]
 pub struct Writer {
@@ -66,10 +41,6 @@ pub struct Writer {
     /// When definitions that could not be read were last looked at again.
     looked_again: Option<Instant>,
 }
-
-/// The process is stopping: the group was not stored.
-#[derive(Debug, Clone, Copy)]
-pub struct Stopped;
 
 /// A group's rows while they are written.
 pub struct Writing<'w, 'a> {
