@@ -14,12 +14,9 @@ use super::delivery::Delivery;
 use super::lease;
 use super::settlement::Settlement;
 use super::wake::listen;
-pub use super::worker_options::{OldestInHand, WorkerOptions};
+pub use super::worker_options::{MOST_JOBS, OldestInHand, WorkerOptions};
 use super::worker_state::WorkerState;
 use crate::lifecycle::Lifecycle;
-
-/// Most jobs that a worker may have in hand.
-pub const MOST_JOBS: usize = 1_000;
 
 /// Runs one job and sees it through to its settlement ([`Delivery::settler`]). Many run at once. It runs in a task of
 /// its own, which nothing cancels but the end of the process. A job whose runner returns or panics without

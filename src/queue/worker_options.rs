@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::payload::Kind;
-use crate::config::MOST_JOBS;
 use crate::domain::retry::RetryPolicy;
+
+/// Most jobs that a worker may have in hand.
+pub const MOST_JOBS: usize = 1_000;
 
 /// How a worker works. The defaults are those of `docs/configuration.md`.
 #[derive(Debug, Clone)]

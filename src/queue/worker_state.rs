@@ -11,8 +11,7 @@ use super::hands::Hands;
 use super::meters::Meters;
 use super::pacing::Pacing;
 use super::wake::Wake;
-use super::worker_options::WorkerOptions;
-use crate::config::MOST_JOBS;
+use super::worker_options::{MOST_JOBS, WorkerOptions};
 
 /// What the parts of one worker share.
 pub struct WorkerState {

@@ -11,12 +11,11 @@ use super::request::{EnqueueError, EnqueueReply, EnqueueRequest, Enqueued, Recei
 use super::script::{OfAddress, Parts};
 use crate::domain::clock::Micros;
 use crate::lifecycle::Lifecycle;
+use crate::queue::keys::QUEUE_NAME;
 use crate::redis_connection::{Connection, Timeouts};
 
 /// The longest waits of a request. Beyond them the outcome is unknown: the client is told to send again.
 const TIMEOUTS: Timeouts = Timeouts { response: Duration::from_millis(1_500), connect: Duration::from_millis(1_000) };
-/// The queue's name; more of them would be shards.
-const QUEUE: &str = "q0";
 
 /// Puts batches into the queue. Clones share their connections.
 #[derive(Debug, Clone)]
@@ -45,7 +44,7 @@ impl Enqueuer {
         let apart = limits_url != queue_url || queue.is_cluster();
         // A connection of its own even to the same cluster: a node that is silent there does not hold up the queue's.
         let limits = if apart { Some(Arc::new(ApartLimits::new(open(limits_url)?))) } else { None };
-        let keys = Keys::new(prefix, QUEUE, if apart { LimitKeys::Apart } else { LimitKeys::WithQueue });
+        let keys = Keys::new(prefix, QUEUE_NAME, if apart { LimitKeys::Apart } else { LimitKeys::WithQueue });
         // Of the queue itself: PING would be answered by any node of a cluster while the queue's own is away.
         redis::cmd("HLEN").arg(&keys.queue[0]).exec_async(&mut queue.clone()).await.map_err(unreachable)?;
         let admission = Arc::new(Admission::new(max_jobs));
