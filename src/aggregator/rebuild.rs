@@ -1,7 +1,8 @@
 //! Keeping boards in Redis: those that it does not hold are rebuilt (fine print 10).
 //!
-//! A few at once, one of each game, small ones beside large ones: nobody's few entries wait for another's millions, and
-//! a board that is slow, or cannot be rebuilt, holds up its own game only. Boards are looked at meanwhile.
+//! A small one and a large one at a time: nobody's few entries wait for another's millions, and folds keep the cores
+//! when every board is to be rebuilt. One that takes long is given company, of another game: a board that is slow, or
+//! cannot be rebuilt, holds up its own game only. Boards are looked at meanwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::rules::Rules;
@@ -26,6 +28,9 @@ const SMALL: i64 = 10_000;
 /// Rebuilds at once: each reads a chunk at a time on one of the few connections that folds need as well.
 const SMALL_AT_ONCE: usize = 3;
 const LARGE_AT_ONCE: usize = 2;
+/// After so long the next one of its size does not wait for it.
+const SMALL_IS_LONG: Duration = Duration::from_secs(1);
+const LARGE_IS_LONG: Duration = Duration::from_secs(10);
 /// Failures in a row after which Redis or Postgres is taken to be away.
 const AWAY: u32 = 10;
 
@@ -74,8 +79,11 @@ pub async fn keep_boards(
 pub async fn check_boards(pool: &Pool, ranking: &Ranking, rules: &Rules) -> Result<(), RebuildBoardError> {
     let mut keeper = Keeper::new(pool, ranking);
     keeper.look(rules).await?;
-    while let Some(ended) = keeper.under_way.join_next().await {
-        keeper.ended(ended);
+    while !keeper.under_way.is_empty() {
+        tokio::select! {
+            Some(ended) = keeper.under_way.join_next() => keeper.ended(ended),
+            () = tokio::time::sleep(CHECK_INTERVAL) => keeper.begin(),
+        }
     }
     keeper.last
 }
@@ -98,8 +106,8 @@ struct Keeper {
     ranking: Ranking,
     under_way: JoinSet<Ended>,
     at_work: HashSet<BoardGenerationId>,
-    /// Games with a rebuild under way, of a small and of a large board.
-    busy: HashSet<(GameId, bool)>,
+    /// Games with a rebuild under way, of a small and of a large board, and when it began.
+    busy: HashMap<(GameId, bool), Instant>,
     line: Vec<Arc<CompiledBoard>>,
     large: HashSet<BoardGenerationId>,
     /// The number of each board's last failure: who failed comes after who did not.
@@ -117,7 +125,7 @@ impl Keeper {
             ranking: ranking.clone(),
             under_way: JoinSet::new(),
             at_work: HashSet::new(),
-            busy: HashSet::new(),
+            busy: HashMap::new(),
             line: Vec::new(),
             large: HashSet::new(),
             failed: HashMap::new(),
@@ -150,16 +158,16 @@ impl Keeper {
         for board in line.by_ref() {
             let (game, generation) = (board.generation.game_id, board.generation.id);
             let large = self.large.contains(&generation);
-            let has_room = |of: bool, most: usize| self.busy.iter().filter(|(_, large)| *large == of).count() < most;
-            let room = [has_room(false, SMALL_AT_ONCE), has_room(true, LARGE_AT_ONCE)];
+            let room = [self.has_room(false), self.has_room(true)];
             if room == [false, false] {
                 self.line.push(board);
                 break;
             }
-            if !room[usize::from(large)] || !self.busy.insert((game, large)) {
+            if !room[usize::from(large)] || self.busy.contains_key(&(game, large)) {
                 self.line.push(board);
                 continue;
             }
+            self.busy.insert((game, large), Instant::now());
             self.at_work.insert(generation);
             let (pool, ranking) = (self.pool.clone(), self.ranking.clone());
             self.under_way.spawn(async move {
@@ -168,6 +176,13 @@ impl Keeper {
             });
         }
         self.line.extend(line);
+    }
+
+    /// Whether one more board of this size may begin.
+    fn has_room(&self, large: bool) -> bool {
+        let (most, long) = if large { (LARGE_AT_ONCE, LARGE_IS_LONG) } else { (SMALL_AT_ONCE, SMALL_IS_LONG) };
+        let mut under_way = self.busy.iter().filter(|((_, of), _)| *of == large);
+        under_way.clone().count() < most && under_way.all(|(_, began)| began.elapsed() >= long)
     }
 
     /// A turn is over: the next board has one. When so many in a row have failed that the others would as well, those wait
