@@ -80,7 +80,9 @@ impl World {
         self.report.restarts += 1;
         self.stack.start_postgres_again().await?;
         let slept = self.sleep(between(random, 0, 12_000)).await;
-        sqlx::query("SELECT pg_promote()").execute(&self.admin).await?;
+        // To wait in the statement would keep a snapshot, for which the rest of the log may end it.
+        sqlx::query("SELECT pg_promote(false)").execute(&self.admin).await?;
+        self.until("the stand-by has taken over", PATIENCE, async |world| Ok(world.has_taken_over().await)).await?;
         self.administer("ALTER SYSTEM RESET primary_conninfo").await?;
         slept?;
         let since = Instant::now();
@@ -120,6 +122,11 @@ impl World {
         let follows = "SELECT EXISTS (SELECT FROM pg_stat_replication
                         WHERE state = 'streaming' AND (sync_state = 'sync' OR NOT $1))";
         sqlx::query_scalar(follows).bind(synchronous).fetch_one(&self.admin).await.unwrap_or(false)
+    }
+
+    async fn has_taken_over(&self) -> bool {
+        let asked = sqlx::query_scalar("SELECT NOT pg_is_in_recovery()").fetch_one(&self.admin).await;
+        asked.unwrap_or(false)
     }
 
     async fn stop_following(&self) -> Result<(), ChaosError> {
