@@ -13,7 +13,7 @@ use crate::domain::ids::GameId;
 use crate::domain::packed_facts::{self, FactPacker, PackedFacts};
 use crate::store::definitions::Definitions;
 use crate::store::facts::TakenFacts;
-use crate::store::failure::is_of_the_rows;
+use crate::store::failure::{Failure, classify, is_of_the_rows};
 use crate::store::leases::{self, Lease};
 use crate::store::pool::Pool;
 use crate::store::{facts, write_probe};
@@ -79,7 +79,8 @@ impl Refused {
         error: &sqlx::Error,
     ) -> Result<bool, sqlx::Error> {
         let &[shard] = shards::numbers(held).as_slice() else { return Ok(false) };
-        if portion.max_facts > 1 || !is_of_the_rows(error) {
+        let takes_too_long = classify(error) == Failure::TooMuch;
+        if portion.max_facts > 1 || !(takes_too_long || is_of_the_rows(error)) {
             self.failing.remove(&shard);
             return Ok(false);
         }
@@ -94,6 +95,10 @@ impl Refused {
         }
         for taken in facts::take(&mut transaction, &[shard], 1, row - 1).await? {
             let single = cut_up(&definitions, &taken);
+            if single.is_empty() && takes_too_long {
+                // There is no less of it, and it is not at fault: the next attempt may be quicker.
+                return Ok(false);
+            }
             if single.is_empty() {
                 self.unfoldable.note(&taken.facts);
                 facts::set_aside(&mut transaction, &taken).await?;

@@ -161,3 +161,29 @@ async fn of_a_row_that_postgres_refuses_only_the_fact_at_fault_is_put_aside() {
         1
     );
 }
+
+/// A row has thousands of facts, and what Postgres does in one statement has a limit of time.
+#[tokio::test]
+async fn a_row_that_takes_too_long_is_cut_into_its_facts() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    let too_long = "CREATE FUNCTION too_long() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF (SELECT count(*) FROM many) > 3 THEN RAISE EXCEPTION 'too long' USING ERRCODE = '57014'; END IF;
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER too_long AFTER INSERT ON leaderboard_entries REFERENCING NEW TABLE AS many
+             FOR EACH STATEMENT EXECUTE FUNCTION too_long()";
+    sqlx::raw_sql(too_long).execute(&mut arena.database.superuser().await).await.unwrap();
+    let in_one_row = |player: &String| shard_of(board, player) == shard_of(board, "p");
+    let players: Vec<String> = (0..).map(|n| format!("p-{n}")).filter(in_one_row).take(10).collect();
+    arena.facts(board, &players.iter().map(|player| play(player, 1, 1)).collect::<Vec<_>>()).await;
+    arena.shards.release().await;
+    let cron = arena.start("cron");
+    eventually("all are folded", Duration::from_secs(60), || async {
+        arena.count("SELECT count(*) FROM leaderboard_entries").await == 10
+    })
+    .await;
+    stop(cron).await;
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0, "none is put aside");
+}
