@@ -1,5 +1,5 @@
-//! Telling Redis that Postgres is still the one that its boards were made from. Whoever makes a board ready does it, and
-//! cron all the time; a database that does not have what Redis was told has gone back, and every board is doubtful.
+//! Telling Redis that Postgres is still the one that its boards were made from. Whoever makes a board ready does it,
+//! and cron all the time; a database that does not have what Redis was told has gone back, and every board is doubtful.
 
 use crate::ranking::{Ranking, RankingError};
 use crate::store::beacons::{self, Beacon};
@@ -19,7 +19,8 @@ pub enum BeaconError {
     Postgres(#[from] sqlx::Error),
 }
 
-/// Writes a beacon and tells Redis of it, if the last one it was told of stands. If not, nothing is told: cron finds out.
+/// Writes a beacon and tells Redis of it, if the last one it was told of stands. If not, nothing is told:
+/// cron finds out.
 ///
 /// # Errors
 /// [`BeaconError`].

@@ -105,8 +105,8 @@ async fn write_and_swap(
     Ok(Rebuilt { periods: periods.len() as u64, entries: written, version })
 }
 
-/// Makes the board ready, under a version that Postgres issues. Redis is told first that it was made from this Postgres:
-/// should it go back, what was read of it is doubtful.
+/// Makes the board ready, under a version that Postgres issues. Redis is told first that it was made from this
+/// Postgres: should it go back, what was read of it is doubtful.
 async fn finish(
     pool: &Pool,
     ranking: &Ranking,

@@ -60,7 +60,8 @@ impl PostgresConfig {
 /// queue unless they are given a place.
 #[derive(Args, Debug, Clone)]
 pub struct RedisConfig {
-    /// Redis, 7 or newer: `redis://…`; for the queue, the limits and the cache also `redis-cluster://host:port,host:port`.
+    /// Redis, 7 or newer: `redis://…`; for the queue, the limits and the cache also
+    /// `redis-cluster://host:port,host:port`.
     #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: SecretString,
     /// The job queue: needs AOF and `noeviction`.
@@ -174,8 +175,8 @@ pub struct HttpConfig {
     /// Longest gap between two pieces of a body, and longest body in all is three times that.
     #[arg(long, env = "HTTP_BODY_TIMEOUT_SECONDS", default_value_t = 10)]
     pub http_body_timeout_seconds: u64,
-    /// Close a connection that was idle this long between two requests (longer than the load balancer's). After a second
-    /// where three quarters of `HTTP_MAX_CONNECTIONS` are open.
+    /// Close a connection that was idle this long between two requests (longer than the load balancer's). After a
+    /// second where three quarters of `HTTP_MAX_CONNECTIONS` are open.
     #[arg(long, env = "HTTP_IDLE_SECONDS", default_value_t = 75)]
     pub http_idle_seconds: u64,
     /// Most open connections.
@@ -207,8 +208,9 @@ pub struct QueueConfig {
     /// Postgres; 1 to 8,000,000); accept again below nine tenths of it.
     #[arg(long, env = "QUEUE_MAX_JOBS", default_value_t = 1_000_000, value_parser = queue_max_jobs())]
     pub queue_max_jobs: u64,
-    /// Most percent of the queue (of its jobs, and of the memory that they may take) that one game may fill alone, where
-    /// there are several games; 100: all of it. Several that send too much share what is there, and leave some free.
+    /// Most percent of the queue (of its jobs, and of the memory that they may take) that one game may fill
+    /// alone, where there are several games; 100: all of it. Several that send too much share what is there, and
+    /// leave some free.
     #[arg(long, env = "QUEUE_GAME_SHARE", default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub queue_game_share: u8,
     /// A worker whose heartbeat did not change for this long is dead (1 to 3,600).
@@ -268,8 +270,8 @@ pub struct RetentionConfig {
     /// How long a closed period stays in Redis.
     #[arg(long, env = "CLOSED_PERIOD_REDIS_TTL", default_value_t = 86_400)]
     pub closed_period_redis_ttl: u64,
-    /// How long a period that is over waits for what only a person can decide, in seconds (undecided dead letters, facts
-    /// that no program could read); 0: for ever. Then it closes, and what is replayed later is counted as late.
+    /// How long a period that is over waits for what only a person can decide, in seconds (undecided dead letters,
+    /// facts that no program could read); 0: for ever. Then it closes, and what is replayed later is counted as late.
     #[arg(long, env = "CLOSE_WAIT_SECONDS", default_value_t = 3_600)]
     pub close_wait_seconds: u64,
     /// How long decided dead letters, revoked keys and the audit log are kept, in days.

@@ -1,5 +1,6 @@
 //! The audit: is what players see what the events say? Redis against entries in [`super::audit_redis`], entries against
-//! events in [`super::audit_events`]. Drift in Redis is repaired; a difference in Postgres is reported and never touched.
+//! events in [`super::audit_events`]. Drift in Redis is repaired; a difference in Postgres is reported and
+//! never touched.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -33,7 +34,8 @@ pub struct BoardAudit {
     pub generation: BoardGenerationId,
     /// Its name.
     pub slug: String,
-    /// An edit, a recompute or a deletion took its place meanwhile: what was compared says nothing about what players see.
+    /// An edit, a recompute or a deletion took its place meanwhile: what was compared says nothing about
+    /// what players see.
     pub replaced: bool,
     /// Redis against entries.
     pub redis: RedisAudit,
@@ -48,9 +50,9 @@ impl BoardAudit {
     }
 }
 
-/// Audits one live leaderboard in full: every entry that belongs in Redis, and, when `events` is asked for, every entry of
-/// an open period against what the stored events say. Memory is bounded whatever the size. After `stop` it ends early and
-/// finds nothing more.
+/// Audits one live leaderboard in full: every entry that belongs in Redis, and, when `events` is asked for, every entry
+/// of an open period against what the stored events say. Memory is bounded whatever the size. After `stop` it ends
+/// early and finds nothing more.
 ///
 /// # Errors
 /// [`JobError`].

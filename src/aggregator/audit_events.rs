@@ -200,8 +200,8 @@ async fn add_waiting(
     }
 }
 
-/// Merges facts but those of final periods: these stay as they are. A period is final by its start and its end; one that
-/// shares only its start with a closed one is counted.
+/// Merges facts but those of final periods: these stay as they are. A period is final by its start and its end; one
+/// that shares only its start with a closed one is counted.
 async fn add_open(
     connection: &mut PgConnection,
     board: &CompiledBoard,

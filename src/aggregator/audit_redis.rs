@@ -1,7 +1,7 @@
 //! Boards in Redis against the entries in Postgres, while scores go on.
 //!
-//! Versions are compared, not moments: what Postgres had when it was asked Redis must have once the markers that waited then
-//! are published, or something newer; and whatever Redis has Postgres had before. So a busy board is no drift, and
+//! Versions are compared, not moments: what Postgres had when it was asked Redis must have once the markers that waited
+//! then are published, or something newer; and whatever Redis has Postgres had before. So a busy board is no drift, and
 //! neither is a backlog: what is not published yet cannot be judged.
 
 use std::collections::{HashMap, HashSet};

@@ -1,9 +1,9 @@
-//! Facts and markers that were put aside, brought back for a program that can read them: when a shard changes its holder,
-//! and when a definition can be read again.
+//! Facts and markers that were put aside, brought back for a program that can read them: when a shard changes its
+//! holder, and when a definition can be read again.
 //!
-//! A portion at a time, beside the folds. What was put aside is older than what waits and so is folded first: what players
-//! did just now waits for one portion at most, and portions take a fraction of the time. What this program cannot read
-//! either stays where it is.
+//! A portion at a time, beside the folds. What was put aside is older than what waits and so is folded first: what
+//! players did just now waits for one portion at most, and portions take a fraction of the time. What this program
+//! cannot read either stays where it is.
 
 use std::time::Duration;
 

@@ -47,8 +47,8 @@ struct Builds {
     turns: u64,
 }
 
-/// Builds what is waiting to be built, until the context stops: at once when `recompute_wanted` says so, and every `poll`
-/// without being told. Returns when what was under way has stopped.
+/// Builds what is waiting to be built, until the context stops: at once when `recompute_wanted` says so, and every
+/// `poll` without being told. Returns when what was under way has stopped.
 pub async fn run(context: &Context, poll: Duration) {
     let mut builds = Builds {
         context: Arc::new(context.clone()),

@@ -27,8 +27,8 @@ pub const FAILING: &str = "failing";
 /// A period with more entries takes so long to rank that others do not wait for it.
 pub const LARGE: i64 = 50_000;
 
-/// Closes what is due; returns how many periods were closed. Large ones are frozen, and ranked by [`rank_large`]. One that
-/// fails does not stop the others.
+/// Closes what is due; returns how many periods were closed. Large ones are frozen, and ranked by [`rank_large`]. One
+/// that fails does not stop the others.
 ///
 /// # Errors
 /// [`JobError`]: the last failure; what was closed stays closed.
@@ -147,9 +147,9 @@ async fn rank(
     Ok(())
 }
 
-/// Ranks large periods that are frozen, one after the other, because each takes a connection for minutes: small closings go
-/// on beside it. It looks anew after each, so a game that closes many waits for the one that closes one. One that fails
-/// does not stop the others.
+/// Ranks large periods that are frozen, one after the other, because each takes a connection for minutes: small
+/// closings go on beside it. It looks anew after each, so a game that closes many waits for the one that closes one.
+/// One that fails does not stop the others.
 ///
 /// # Errors
 /// [`JobError`]: the last failure.

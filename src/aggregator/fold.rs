@@ -79,8 +79,8 @@ impl Merged<'_> {
     }
 }
 
-/// How often a fold begins again for what it learns under its locks: once for periods that are missing, once for some whose
-/// generation is retired, once for late facts, and some more.
+/// How often a fold begins again for what it learns under its locks: once for periods that are missing, once for some
+/// whose generation is retired, once for late facts, and some more.
 const MOST_ATTEMPTS: u32 = 8;
 
 /// How an attempt ended.

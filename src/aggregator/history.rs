@@ -1,6 +1,6 @@
-//! Whether Postgres is still the one that Redis was told of. One that was restored from a backup, or promoted without its
-//! last commits, has gone back in time: every board in Redis is rebuilt, closed periods too, and definitions are loaded
-//! anew, because its counters may reach numbers that they had before, for something else.
+//! Whether Postgres is still the one that Redis was told of. One that was restored from a backup, or promoted without
+//! its last commits, has gone back in time: every board in Redis is rebuilt, closed periods too, and definitions are
+//! loaded anew, because its counters may reach numbers that they had before, for something else.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Removes boards from Redis that Postgres does not know: what is left of a history that was lost (docs/operations/going-back.md).
+//! Removes boards from Redis that Postgres does not know: what is left of a history that was
+//! lost (docs/operations/going-back.md).
 
 use super::context::Context;
 use super::tenure::{JobError, Tenure};
@@ -29,8 +30,9 @@ pub async fn remove(context: &Context, tenure: &Tenure, steps: usize) -> Result<
     Ok(removed)
 }
 
-/// Asked anew once it is known what Redis holds: a board that is made from now on is another one. And only a Postgres that
-/// has what Redis was told of may say that it does not know a board: one that was left behind does not know the newest.
+/// Asked anew once it is known what Redis holds: a board that is made from now on is another one. And only a
+/// Postgres that has what Redis was told of may say that it does not know a board: one that was left behind does not
+/// know the newest.
 async fn remove_if_lost(
     context: &Context,
     tenure: &Tenure,

@@ -67,7 +67,8 @@ impl Outboxes {
     }
 }
 
-/// Periods that are over and wait, and undecided dead letters by game. `told` has the games that were told of last time.
+/// Periods that are over and wait, and undecided dead letters by game. `told` has the games that were
+/// told of last time.
 ///
 /// # Errors
 /// Whatever Postgres says.

@@ -1,7 +1,7 @@
 //! From where an outbox is looked at by those who take nothing from it.
 //!
-//! Rows that were taken leave dead ones, which a look from the beginning walks over for as long as somebody's long snapshot
-//! keeps them. So most looks begin where nothing waited before, and now and then one sees the whole.
+//! Rows that were taken leave dead ones, which a look from the beginning walks over for as long as somebody's long
+//! snapshot keeps them. So most looks begin where nothing waited before, and now and then one sees the whole.
 
 use std::time::Duration;
 

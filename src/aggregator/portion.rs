@@ -1,8 +1,8 @@
 //! How much a fold takes, from where, and of which shards.
 //!
 //! Usually all shards of a lane at once, as much as is allowed, from where the last folds stopped. After a failure each
-//! shard is folded alone and takes half as much as before, so that what makes a fold too long is narrowed down to a row,
-//! and nothing but its own shard waits for it.
+//! shard is folded alone and takes half as much as before, so that what makes a fold too long is narrowed down to a
+//! row, and nothing but its own shard waits for it.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -67,7 +67,8 @@ pub struct Publisher {
     absent: HashSet<BoardGenerationId>,
     /// Boards that refused the last publication for what Redis holds of them: each is told of once.
     refusing: HashSet<BoardGenerationId>,
-    /// The last marker that was read back and published, of these shards: 0 at the end, so that the next sweep sees all.
+    /// The last marker that was read back and published, of these shards: 0 at the end, so that the next
+    /// sweep sees all.
     reached: i64,
     swept: Vec<i16>,
 }
@@ -156,8 +157,8 @@ impl Publisher {
         Ok(markers::delete(&self.pool, &[committed.marker.id]).await?)
     }
 
-    /// Publishes some of the oldest markers of the shards held, from the table. Says whether there may be more: then the
-    /// next call goes on behind them, and does not walk over what these leave behind.
+    /// Publishes some of the oldest markers of the shards held, from the table. Says whether there may be more: then
+    /// the next call goes on behind them, and does not walk over what these leave behind.
     ///
     /// # Errors
     /// [`PublishError`].

@@ -185,8 +185,8 @@ impl Keeper {
         under_way.clone().count() < most && under_way.all(|(_, began)| began.elapsed() >= long)
     }
 
-    /// A turn is over: the next board has one. When so many in a row have failed that the others would as well, those wait
-    /// for the next look.
+    /// A turn is over: the next board has one. When so many in a row have failed that the others would as well, those
+    /// wait for the next look.
     fn ended(&mut self, ended: Result<Ended, JoinError>) {
         let (board, large, turn) = match ended {
             Ok(ended) => ended,

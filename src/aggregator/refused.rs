@@ -1,6 +1,6 @@
-//! Rows of facts whose fold Postgres refuses for what is in them, though each is folded alone and the server takes other
-//! folds: they are put aside, because everything else of their shard waits behind them. A row holds facts of many games, so
-//! it is cut into its facts first, and what is put aside is the one at fault.
+//! Rows of facts whose fold Postgres refuses for what is in them, though each is folded alone and the server takes
+//! other folds: they are put aside, because everything else of their shard waits behind them. A row holds facts of many
+//! games, so it is cut into its facts first, and what is put aside is the one at fault.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -23,8 +23,8 @@ const TIMES: u32 = 3;
 /// Most rows that are remembered: eight bytes each.
 const MOST_KNOWN: usize = 100_000;
 
-/// What this process could not fold. Another one may, of another program; this one need not try again, and would for ever.
-/// Named by what is in it: ids come again in a database that went back in time.
+/// What this process could not fold. Another one may, of another program; this one need not try again, and would for
+/// ever. Named by what is in it: ids come again in a database that went back in time.
 #[derive(Debug, Default)]
 pub struct Unfoldable(Mutex<HashSet<u64>>);
 
@@ -65,8 +65,8 @@ impl Refused {
         Self { failing: HashMap::new(), unfoldable }
     }
 
-    /// A fold of these leases and this portion failed. Cuts the row up or puts it aside that is at fault, if one is known to
-    /// be; says whether it did.
+    /// A fold of these leases and this portion failed. Cuts the row up or puts it aside that is at fault, if one is
+    /// known to be; says whether it did.
     ///
     /// # Errors
     /// Whatever Postgres says: then the server may be at fault.

@@ -56,7 +56,8 @@ pub fn check_settings(retention_days: u32, max_event_age_seconds: u32) -> Result
 /// Folds, detaches and drops months that are wholly older than retention. Returns how many were dropped.
 ///
 /// Nothing that is still on its way may belong to such a month: a job or undecided dead letter received at R holds
-/// events no older than R less the greatest accepted age, so the low-water mark says which months can get no more events.
+/// events no older than R less the greatest accepted age, so the low-water mark says which months can get
+/// no more events.
 ///
 /// # Errors
 /// [`JobError`]; the next run goes on where this one stopped.

@@ -50,8 +50,8 @@ impl Rules {
         Ok(())
     }
 
-    /// Whether a definition that could not be read can be read, or is gone, since this was asked last. Whoever loaded it:
-    /// facts may have been put aside for it between any two looks.
+    /// Whether a definition that could not be read can be read, or is gone, since this was asked last. Whoever loaded
+    /// it: facts may have been put aside for it between any two looks.
     pub fn take_readable_again(&self) -> bool {
         self.readable_again.swap(false, Ordering::AcqRel)
     }
@@ -69,8 +69,8 @@ impl Rules {
         if known == Some(version) { Ok(()) } else { self.reload().await }
     }
 
-    /// The definitions, loaded anew if one of these generations is not among them, readable or not. One that is not among
-    /// them then is retired or gone.
+    /// The definitions, loaded anew if one of these generations is not among them, readable or not. One that is not
+    /// among them then is retired or gone.
     ///
     /// # Errors
     /// Whatever Postgres says.

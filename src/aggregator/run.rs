@@ -30,8 +30,8 @@ use crate::store::leases::Lease;
 use crate::store::outbox::Outbox;
 use crate::telemetry::metrics as names;
 
-/// Folds that may wait for Redis while the next ones run. With more of them folds would run ahead and take the cores from
-/// Redis, players would see scores later, and at the end of a backlog Redis would be busy alone.
+/// Folds that may wait for Redis while the next ones run. With more of them folds would run ahead and take the cores
+/// from Redis, players would see scores later, and at the end of a backlog Redis would be busy alone.
 const IN_FLIGHT: usize = 1;
 /// How long a fold waits for Redis to catch up before the marker is left in Postgres alone.
 const CATCH_UP: Duration = Duration::from_secs(1);

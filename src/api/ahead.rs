@@ -1,6 +1,7 @@
-//! Boards that were answered from Postgres while Redis did not have them, and of which Redis may show less for a moment:
-//! a fold is in Postgres before it is published. Until all that was shown is published Postgres goes on answering, so that
-//! no player sees a leaderboard go back. What others wait for to be published keeps no board waiting.
+//! Boards that were answered from Postgres while Redis did not have them, and of which Redis may show less for
+//! a moment: a fold is in Postgres before it is published. Until all that was shown is published Postgres goes
+//! on answering, so that no player sees a leaderboard go back. What others wait for to be published keeps no
+//! board waiting.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -241,9 +241,9 @@ pub fn entries_answer<'a>(
 /// JSON and the tag of everything in it but `as_of`: two answers with the same tag say the same, read at different
 /// times, hence a weak tag.
 ///
-/// The tag tells apart answers that differ by themselves, for which 128 bits are plenty, and is the same in every process.
-/// It need not withstand somebody who looks for two answers with one tag: who finds them keeps a client, for as long as
-/// the second lasts, on the first, which was true as well. Nothing else is decided by it.
+/// The tag tells apart answers that differ by themselves, for which 128 bits are plenty, and is the same in every
+/// process. It need not withstand somebody who looks for two answers with one tag: who finds them keeps a client, for
+/// as long as the second lasts, on the first, which was true as well. Nothing else is decided by it.
 pub fn encode(answer: &impl Serialize, as_of: Micros) -> (Bytes, HeaderValue) {
     let body = serde_json::to_vec(answer).unwrap_or_default();
     let moment = as_of.rfc3339();

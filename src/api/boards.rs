@@ -65,8 +65,8 @@ impl Boards {
         }
     }
 
-    /// Notices may have been lost, or Postgres has gone back in time: then a period may have another id, and its id may be
-    /// another's.
+    /// Notices may have been lost, or Postgres has gone back in time: then a period may have another id, and its id
+    /// may be another's.
     pub fn all_may_have_changed(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
         for state in self.states.load().values() {

@@ -38,8 +38,8 @@ impl RawBody {
         let invalid =
             |why: &dyn std::fmt::Display| Problem::bad_request("body_invalid", format!("Expected {shape}: {why}."));
         if let Ok(text) = std::str::from_utf8(&self.0) {
-            // Postgres holds no U+0000, for example. What is damaged is left to the parser, which says where; what is no
-            // object is not: it would take an array's items for the members of an object.
+            // Postgres holds no U+0000, for example. What is damaged is left to the parser, which says where; what is
+            // no object is not: it would take an array's items for the members of an object.
             match PayloadChecker::default().check(text) {
                 Ok(()) | Err(PayloadProblem::Damaged) => {}
                 Err(why) => return Err(invalid(&format!("the body {why}"))),

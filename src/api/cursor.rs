@@ -1,8 +1,8 @@
 //! Cursors: opaque to clients, self-describing to us (fine print 15).
 //!
-//! `generation:i32 start:i64 direction:u8 end:i64 sort key`, little-endian, in URL-safe base64; with direction 0 or 1, as
-//! earlier programs wrote it, without the end. There is nothing to forge: a cursor names a place in an order that its
-//! holder may read anyway, and every part is checked.
+//! `generation:i32 start:i64 direction:u8 end:i64 sort key`, little-endian, in URL-safe base64; with direction 0 or 1,
+//! as earlier programs wrote it, without the end. There is nothing to forge: a cursor names a place in an order that
+//! its holder may read anyway, and every part is checked.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

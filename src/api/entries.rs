@@ -106,8 +106,8 @@ async fn place(
         return Ok((period_of(state, reading, board, query.period.unwrap_or_default()).await?, None));
     };
     let cursor = Cursor::decode(text).ok_or_else(cursor::invalid)?;
-    // The cursor says which period it is of; a page that was begun before a reset goes on where it was, and one of final
-    // standings also after an edit.
+    // The cursor says which period it is of; a page that was begun before a reset goes on where it was, and one of
+    // final standings also after an edit.
     if !state.boards.remembers_cursor(board, &cursor) {
         reading.count(state)?;
     }

@@ -1,6 +1,6 @@
 //! Where an answer comes from (fine print 10): Redis; the final standings of a closed period that Redis no longer
-//! has; a small board from Postgres while Redis does not have it or has lost a part of it, and until Redis shows as much
-//! again; otherwise `503`, never an empty `200`.
+//! has; a small board from Postgres while Redis does not have it or has lost a part of it, and until Redis shows as
+//! much again; otherwise `503`, never an empty `200`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,8 +151,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Redis's answer, unless somebody else has to answer: it failed, it does not hold this closed period, it has gone back
-    /// behind what was shown of this board, or Postgres has shown more of the board than is published.
+    /// Redis's answer, unless somebody else has to answer: it failed, it does not hold this closed period, it has gone
+    /// back behind what was shown of this board, or Postgres has shown more of the board than is published.
     async fn ask_redis<T: Answered>(
         self,
         asked: impl Future<Output = Result<T, ReadError>>,

@@ -1,6 +1,6 @@
-//! The limit of folding: as many players as a fold gets facts for are looked up and changed by one `UPDATE` a group on two
-//! connections, and half of them, as many as improve, move in a plain sorted set with their score and nothing else. No
-//! facts to take and to decode, no leases, no markers, no guard against older values, no exact order.
+//! The limit of folding: as many players as a fold gets facts for are looked up and changed by one `UPDATE` a group on
+//! two connections, and half of them, as many as improve, move in a plain sorted set with their score and nothing else.
+//! No facts to take and to decode, no leases, no markers, no guard against older values, no exact order.
 
 use std::sync::Arc;
 

@@ -29,7 +29,8 @@ impl Default for Mix {
     }
 }
 
-/// Writes one batch of about 340 bytes an event, all at `now`, into `body` (cleared first). Returns how many carry a score.
+/// Writes one batch of about 340 bytes an event, all at `now`, into `body` (cleared first). Returns how many
+/// carry a score.
 pub fn write(body: &mut Vec<u8>, mix: &Mix, now: Micros, random: &mut SmallRng) -> u64 {
     body.clear();
     body.push(b'[');

@@ -28,7 +28,8 @@ pub struct LimitProcess {
 }
 
 impl LimitProcess {
-    /// Starts it on the rig's Redis; `rank_key` is the sorted set for rank queries, `page` a file with the page to serve.
+    /// Starts it on the rig's Redis; `rank_key` is the sorted set for rank queries, `page` a file with the
+    /// page to serve.
     ///
     /// # Errors
     /// [`BenchError`].

@@ -152,8 +152,8 @@ pub async fn flood(target: &Target, events: u64, connections: usize) -> io::Resu
     .await
 }
 
-/// Posts at a fixed rate of events a second for a time. Each connection has a schedule that does not wait for answers: a
-/// batch's latency counts from the moment at which it should have been sent, however late the answer before it was.
+/// Posts at a fixed rate of events a second for a time. Each connection has a schedule that does not wait for answers:
+/// a batch's latency counts from the moment at which it should have been sent, however late the answer before it was.
 ///
 /// # Errors
 /// A connection broke.

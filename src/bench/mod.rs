@@ -66,8 +66,8 @@ pub struct Options {
     /// an entry in any case.
     #[arg(long, default_value_t = 0)]
     pub history: u64,
-    /// Compare the CPU seconds of this build with those of the programs in FOLDER (another build's `target/release`), by
-    /// turns on the same services, each build on a database of its own. Exit code 3: a regression; 4: not measured,
+    /// Compare the CPU seconds of this build with those of the programs in FOLDER (another build's `target/release`),
+    /// by turns on the same services, each build on a database of its own. Exit code 3: a regression; 4: not measured,
     /// the machine was too noisy.
     #[arg(long, value_name = "FOLDER")]
     pub against: Option<PathBuf>,

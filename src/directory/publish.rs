@@ -11,11 +11,11 @@ use super::snapshot::Snapshot;
 
 /// Replaces the snapshot, or some games of it, unless somebody has meanwhile written a newer one.
 ///
-/// `KEYS` the hash, and the hash of digests; `ARGV`: version and mark that the caller saw before it read Postgres (empty:
-/// none), the new version and mark, the channel, `all` or `some`, then a game's field, text (empty: it is gone) and digest
-/// by turns. A version that is no higher than the stored one is written only over the very one that the caller saw: then
-/// Postgres was restored from a backup, and not somebody else faster. Answers -1 when `some` do not do: what is stored is
-/// not what they were compared with, or an older program wrote it, which keeps no digests.
+/// `KEYS` the hash, and the hash of digests; `ARGV`: version and mark that the caller saw before it read Postgres
+/// (empty: none), the new version and mark, the channel, `all` or `some`, then a game's field, text (empty: it is gone)
+/// and digest by turns. A version that is no higher than the stored one is written only over the very one that the
+/// caller saw: then Postgres was restored from a backup, and not somebody else faster. Answers -1 when `some` do not
+/// do: what is stored is not what they were compared with, or an older program wrote it, which keeps no digests.
 static REPLACE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"local stored = redis.call('HMGET', KEYS[1], 'version', 'mark')
@@ -60,9 +60,9 @@ pub fn directory_key(prefix: &str) -> String {
     format!("{prefix}:directory")
 }
 
-/// The hash that holds a digest of each game's text, with the version and mark of the directory that they are of, in the
-/// slot of [`directory_key`]. Who follows the directory reads only the games that differ; where it is missing, or of
-/// another version, all of them.
+/// The hash that holds a digest of each game's text, with the version and mark of the directory that they are of, in
+/// the slot of [`directory_key`]. Who follows the directory reads only the games that differ; where it is missing, or
+/// of another version, all of them.
 pub fn digests_key(prefix: &str) -> String {
     format!("{{{}}}:digests", directory_key(prefix))
 }

@@ -1,8 +1,8 @@
 //! The directory as text: one JSON object per game, made by Postgres and carried by Redis.
 //!
-//! Whoever publishes it does not look inside, and whoever reads it reads key by key and board by board: what one version of
-//! the program cannot read, a newer one wrote for those that can. It costs nobody else anything, and above all no
-//! revocation of a key.
+//! Whoever publishes it does not look inside, and whoever reads it reads key by key and board by board: what one
+//! version of the program cannot read, a newer one wrote for those that can. It costs nobody else anything, and above
+//! all no revocation of a key.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -118,8 +118,8 @@ impl Clock {
     }
 }
 
-/// The variable that sets a process's clock ahead (negative: back), in seconds: a chaos run plays at the edge of a month
-/// with it. Only a build with the feature `failpoints` looks at it.
+/// The variable that sets a process's clock ahead (negative: back), in seconds: a chaos run plays at the edge of a
+/// month with it. Only a build with the feature `failpoints` looks at it.
 pub const CLOCK_AHEAD: &str = "SCORELINE_CLOCK_AHEAD_SECONDS";
 
 #[cfg(feature = "failpoints")]

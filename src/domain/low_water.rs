@@ -103,8 +103,8 @@ impl LowWater {
     }
 
     /// Whether a period of the game closes now that counts what is received until `until` and is over since then. What
-    /// is bounded is waited for `wait_seconds` longer, by `now` and by the queue's clock; 0: for ever. What closes stays
-    /// closed, so a clock that is ahead does not decide alone.
+    /// is bounded is waited for `wait_seconds` longer, by `now` and by the queue's clock; 0: for ever. What closes
+    /// stays closed, so a clock that is ahead does not decide alone.
     pub fn closing(&self, game: GameId, until: Micros, now: Micros, wait_seconds: u64) -> Closing {
         let holds = self.holds(game, until);
         let wait = i64::try_from(wait_seconds).unwrap_or(i64::MAX);

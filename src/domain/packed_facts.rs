@@ -14,7 +14,8 @@ use super::period::Period;
 const PACKED_VERSION: u8 = 2;
 /// The version of earlier programs: `generation:i32 start:i64` stands in each fact for its place, and no end.
 const WITHOUT_ENDS: u8 = 1;
-/// Most facts of one row, and so of its places. A fold takes whole rows, so this is the least that it can be made to take.
+/// Most facts of one row, and so of its places. A fold takes whole rows, so this is the least that it can
+/// be made to take.
 pub const MAX_FACTS_PER_ROW: u32 = 5_000;
 /// A row that has reached this size takes no more facts, in bytes.
 pub const MAX_ROW_BYTES: usize = 1 << 20;
@@ -30,10 +31,10 @@ pub struct PackedFacts {
     pub min_received_at: Micros,
     /// The games whose periods must not close before it is folded, each once; empty for a recompute.
     pub games: Vec<GameId>,
-    /// `version:u8`, then per fact `place:u16 score:i64 subscore:i64 occurred:i64 event:16 received:i64 player_len:u8 player
-    /// metadata_len:u16 metadata`, little-endian. A place is a generation and a period. They are numbered as they come; a
-    /// new one follows its number: `generation:i32 start:i64 end:i64`. Postgres stores it without looking inside, which
-    /// costs it a fraction of eight arrays.
+    /// `version:u8`, then per fact `place:u16 score:i64 subscore:i64 occurred:i64 event:16 received:i64 player_len:u8
+    /// player metadata_len:u16 metadata`, little-endian. A place is a generation and a period. They are numbered as
+    /// they come; a new one follows its number: `generation:i32 start:i64 end:i64`. Postgres stores it without looking
+    /// inside, which costs it a fraction of eight arrays.
     pub bytes: Vec<u8>,
 }
 
@@ -147,8 +148,8 @@ pub fn says_ends(bytes: &[u8]) -> bool {
     bytes.first() != Some(&WITHOUT_ENDS)
 }
 
-/// Reads a row of facts back, borrowing from it. Where it does not say when a period ends, `ends` is asked for the end of
-/// the period of this generation that starts then.
+/// Reads a row of facts back, borrowing from it. Where it does not say when a period ends, `ends` is asked for the end
+/// of the period of this generation that starts then.
 ///
 /// # Errors
 /// [`PackedError`] when it was written by a newer program or is damaged.

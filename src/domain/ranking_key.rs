@@ -2,9 +2,9 @@
 //! tuple (score, subscore, `reached_at`, player), for every `i64` (fine print 15).
 //!
 //! Three numbers, then the player id. The numbers alone are the entry's *place*. Each is as short as it can be, because
-//! Redis spends its time on cache misses on the way through a sorted set: one byte that says its sign and length, then its bytes,
-//! the highest first, without those that say nothing. Where the highest ranks first, score and subscore are complemented,
-//! so that the smallest key is rank 1. `src/ranking/scripts/reading.lua` reads the lengths too.
+//! Redis spends its time on cache misses on the way through a sorted set: one byte that says its sign and length, then
+//! its bytes, the highest first, without those that say nothing. Where the highest ranks first, score and subscore are
+//! complemented, so that the smallest key is rank 1. `src/ranking/scripts/reading.lua` reads the lengths too.
 
 use super::board::Order;
 use super::clock::Micros;

@@ -1,5 +1,5 @@
-//! RFC 3339 moments, read and written without allocation in about 20 ns (a general parser takes five times that, for each
-//! event; so does a general printer, for each entry of an answer).
+//! RFC 3339 moments, read and written without allocation in about 20 ns (a general parser takes five times that, for
+//! each event; so does a general printer, for each entry of an answer).
 
 use std::io::Write as _;
 

@@ -143,8 +143,8 @@ pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, 
 }
 
 /// Resolves when the listener is to close, and with it the connections that wait for a request, whenever they were
-/// opened: some time after the soft stop, at once at the hard one. Until then a client that has not heard of the stop is
-/// answered, and told to come elsewhere next time.
+/// opened: some time after the soft stop, at once at the hard one. Until then a client that has not heard of the stop
+/// is answered, and told to come elsewhere next time.
 async fn drained(shared: &Shared) {
     let lifecycle = &shared.lifecycle;
     lifecycle.soft.cancelled().await;

@@ -1,7 +1,7 @@
 //! What a body says, as a hash: an `Idempotency-Key` is used again for the same batch, or for another one.
 //!
-//! Only what an event is made of counts, in the order of the events. When a batch was sent (`sent_at`), white space, the
-//! order of members, the format and other members do not: a client that writes its batch anew has written the same.
+//! Only what an event is made of counts, in the order of the events. When a batch was sent (`sent_at`), white space,
+//! the order of members, the format and other members do not: a client that writes its batch anew has written the same.
 
 use sha2::{Digest, Sha256};
 

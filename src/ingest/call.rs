@@ -87,8 +87,8 @@ impl<'s> Call<'s> {
         self.now.0 / 1_000
     }
 
-    /// What can be refused before anything is read: a blocked address, or a queue that is full, costs neither a body nor a
-    /// call to Redis.
+    /// What can be refused before anything is read: a blocked address, or a queue that is full, costs neither a body
+    /// nor a call to Redis.
     pub fn admit(&mut self) -> Result<Admitted, Problem> {
         let over = self.known_over_limit();
         if self.key.is_err()
@@ -202,7 +202,8 @@ impl<'s> Call<'s> {
         Some(self.blocked(for_ms))
     }
 
-    /// Redis is away, or is not to be filled: the local limiter decides whether this is refused as too much, or as not possible.
+    /// Redis is away, or is not to be filled: the local limiter decides whether this is refused as too much, or
+    /// as not possible.
     pub fn without_redis(&mut self, otherwise: Problem) -> Problem {
         self.over_locally().unwrap_or(otherwise)
     }

@@ -15,8 +15,8 @@ const PENDING: u8 = 4;
 #[derive(Args, Debug, Clone, Default)]
 pub struct SchemaOwnerConfig {
     /// The same database as `DATABASE_URL`, as the role that owns the schema: for `migrate` and `up` only, never for a
-    /// process that serves. `DATABASE_URL` where absent. Not through a transaction-mode pooler: migrations hold a session
-    /// lock.
+    /// process that serves. `DATABASE_URL` where absent. Not through a transaction-mode pooler: migrations hold
+    /// a session lock.
     #[arg(long, env = "DATABASE_MIGRATE_URL", hide_env_values = true, global = true)]
     pub database_migrate_url: Option<SecretString>,
 }

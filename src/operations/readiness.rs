@@ -1,7 +1,7 @@
 //! Whether a process can do its work, and if not, why.
 //!
-//! Three states: *ready*; *degraded*, when something is away that its role can do without for a while; *not ready*, when
-//! something is away that it cannot do without. A load balancer keeps sending to a degraded process.
+//! Three states: *ready*; *degraded*, when something is away that its role can do without for a while; *not ready*,
+//! when something is away that it cannot do without. A load balancer keeps sending to a degraded process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

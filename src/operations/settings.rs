@@ -19,8 +19,8 @@ const MIN_TOKEN: usize = 24;
 
 /// Print the settings in force, and refuse unsafe ones.
 ///
-/// Connects to Postgres and Redis to look for pools larger than the server allows and for a Redis that evicts keys or has
-/// no memory limit.
+/// Connects to Postgres and Redis to look for pools larger than the server allows and for a Redis that evicts keys or
+/// has no memory limit.
 #[derive(Args, Debug, Clone)]
 pub struct SettingsConfig {
     /// Look at the settings only; connect to nothing.
@@ -189,8 +189,8 @@ async fn ask_redis(url: &str, use_: RedisUse) -> Result<Option<String>, String> 
     }
 }
 
-/// What makes a database that answers unfit: its encoding, that it takes no writes, that it allows fewer connections than
-/// a pool of `wanted`.
+/// What makes a database that answers unfit: its encoding, that it takes no writes, that it allows fewer connections
+/// than a pool of `wanted`.
 async fn unfit_database(pool: &Pool, wanted: u32) -> Result<Vec<String>, StoreError> {
     let mut connection = pool.acquire().await?;
     if let Err(encoding) = migrations::check_encoding(&mut connection).await? {

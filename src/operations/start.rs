@@ -315,8 +315,8 @@ pub async fn queue(config: &RedisConfig, operations: &Operations, lifecycle: &Li
         .map_err(|error| StartError::Config(format!("the queue: {error}")))
 }
 
-/// Waits for the first snapshot of the directory and follows it from then on. `truth`: where a role that reaches Postgres
-/// reads the first one while Redis has none.
+/// Waits for the first snapshot of the directory and follows it from then on. `truth`: where a role that reaches
+/// Postgres reads the first one while Redis has none.
 ///
 /// # Errors
 /// A bad URL, or a stop while waiting.

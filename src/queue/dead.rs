@@ -69,8 +69,8 @@ impl Queue {
         Ok(jobs)
     }
 
-    /// Removes dead letters, as they were taken, that are stored elsewhere now. Those that were replayed meanwhile stay, also
-    /// if they have died again: that letter is another one.
+    /// Removes dead letters, as they were taken, that are stored elsewhere now. Those that were replayed meanwhile
+    /// stay, also if they have died again: that letter is another one.
     ///
     /// # Errors
     /// Redis cannot be reached; forgetting again is harmless.

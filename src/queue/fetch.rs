@@ -155,8 +155,8 @@ impl Fetcher {
         (bytes, None)
     }
 
-    /// Takes what came into the hands. A job that cannot be read becomes a dead letter at once, one of a newer program is
-    /// set aside.
+    /// Takes what came into the hands. A job that cannot be read becomes a dead letter at once, one of a newer
+    /// program is set aside.
     fn deliver(
         &self,
         tenure: u32,

@@ -28,8 +28,8 @@ struct Look {
 }
 
 impl Queue {
-    /// What is under way of jobs that were received until `until`, and the stamp that the queue had before it was asked:
-    /// no job passes it any more.
+    /// What is under way of jobs that were received until `until`, and the stamp that the queue had before it was
+    /// asked: no job passes it any more.
     ///
     /// Lanes' heads and jobs in hand move by themselves and hold every game. A job that failed, was rescued or given
     /// back holds its own game, until it is settled or its dead letter is in Postgres.

@@ -61,8 +61,8 @@ impl ServerReport {
         self.evicts("queued jobs").or_else(|| self.too_old())
     }
 
-    /// What makes this server unfit for leaderboards, if anything does: of a board of which a part was evicted nobody can
-    /// tell what is left.
+    /// What makes this server unfit for leaderboards, if anything does: of a board of which a part was evicted nobody
+    /// can tell what is left.
     pub fn unsafe_for_ranking(&self) -> Option<String> {
         self.evicts("parts of leaderboards").or_else(|| self.too_old())
     }
@@ -132,7 +132,8 @@ pub async fn inspect(connection: &Connection) -> RedisResult<ServerReport> {
     worst.ok_or(failure)
 }
 
-/// Likewise, and asks whether a script that writes would be let in, without writing. `key`: any of the slot that is meant.
+/// Likewise, and asks whether a script that writes would be let in, without writing. `key`: any of the slot
+/// that is meant.
 ///
 /// # Errors
 /// Redis cannot be reached, or takes no writes: `READONLY`, `MISCONF`, `NOREPLICAS`, `NOPERM`.

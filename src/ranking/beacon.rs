@@ -1,5 +1,5 @@
-//! What Redis knows of the database that its boards were made from: the last beacon it was told of, and the *era*. A new
-//! era begins when the database has gone back in time: every board of an earlier one is doubtful.
+//! What Redis knows of the database that its boards were made from: the last beacon it was told of, and the *era*. A
+//! new era begins when the database has gone back in time: every board of an earlier one is doubtful.
 
 use std::sync::LazyLock;
 
@@ -59,8 +59,8 @@ impl Ranking {
         self.tell(&known.text(), &told, "").await
     }
 
-    /// Begins a new era with this beacon, unless what Redis knows is not `known` any more: every board becomes doubtful,
-    /// and everybody who listens is told that any may have changed.
+    /// Begins a new era with this beacon, unless what Redis knows is not `known` any more: every board becomes
+    /// doubtful, and everybody who listens is told that any may have changed.
     ///
     /// # Errors
     /// Redis is away.

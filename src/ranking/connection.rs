@@ -15,8 +15,8 @@ use crate::redis_connection::{Connection, Timeouts};
 
 /// The slowest script (500 entries into a million) takes a few milliseconds.
 const TIMEOUTS: Timeouts = Timeouts { response: Duration::from_secs(2), connect: Duration::from_secs(1) };
-/// Leaderboards in Redis. Cheap to clone; one multiplexed connection that reconnects by itself, and for large publications
-/// one of their own.
+/// Leaderboards in Redis. Cheap to clone; one multiplexed connection that reconnects by itself, and for large
+/// publications one of their own.
 #[derive(Clone)]
 pub struct Ranking {
     inner: Arc<Inner>,
@@ -128,8 +128,8 @@ impl Ranking {
         format!("{}{generation}}}:", self.beginning())
     }
 
-    /// How the keys of all boards begin. The number after `b` is that of the layout: whoever knows another one has other
-    /// keys, and neither reads what the other wrote.
+    /// How the keys of all boards begin. The number after `b` is that of the layout: whoever knows another one has
+    /// other keys, and neither reads what the other wrote.
     pub(super) fn beginning(&self) -> String {
         format!("{{{}:b3:", self.inner.prefix)
     }

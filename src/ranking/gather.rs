@@ -1,6 +1,6 @@
-//! Questions about players of one period, gathered: while a call is under way, what is asked meanwhile waits for the next
-//! call, which answers as much of it as one call may. A quiet board is asked at once; a busy one costs Redis and this process
-//! one call for many requests.
+//! Questions about players of one period, gathered: while a call is under way, what is asked meanwhile waits for the
+//! next call, which answers as much of it as one call may. A quiet board is asked at once; a busy one costs Redis and
+//! this process one call for many requests.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -101,8 +101,8 @@ async fn alone<R: Asks<Q>, Q: Question>(ranking: &R, question: Q, player_id: &st
     answers.pop().ok_or(ReadError::Unavailable(RankingError::Abandoned))
 }
 
-/// The right to call. Whoever has it gives it to those who waited meanwhile, however its own call ended: the request may
-/// have been given up by its client.
+/// The right to call. Whoever has it gives it to those who waited meanwhile, however its own call ended: the request
+/// may have been given up by its client.
 struct Turn<R: Asks<Q>, Q: Question> {
     ranking: R,
     question: Q,
@@ -115,7 +115,8 @@ impl<R: Asks<Q>, Q: Question> Drop for Turn<R, Q> {
             return;
         }
         let next = Self { ranking: self.ranking.clone(), question: self.question };
-        // Without a runtime, or on one that stops, both are dropped: whoever waits is told, and the next ones' turn comes.
+        // Without a runtime, or on one that stops, both are dropped: whoever waits is told, and the next
+        // ones' turn comes.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(next.answer(askers));
         }

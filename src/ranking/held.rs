@@ -91,8 +91,9 @@ impl Ranking {
         Ok(players.into_iter().filter_map(|player| String::from_utf8(player).ok()).collect())
     }
 
-    /// Players with an entry in the period, about `most` at once: from where the last call stopped (0: from the beginning) to
-    /// where the next one goes on (0: that was all). Everybody who is there all the while comes once or more often.
+    /// Players with an entry in the period, about `most` at once: from where the last call stopped (0: from the
+    /// beginning) to where the next one goes on (0: that was all). Everybody who is there all the while comes once
+    /// or more often.
     ///
     /// # Errors
     /// Redis is away.

@@ -1,5 +1,5 @@
-//! Removing boards: retired ones, and those that Redis holds and no database knows. The latter are of a history that was
-//! lost when Postgres went back in time.
+//! Removing boards: retired ones, and those that Redis holds and no database knows. The latter are of a history that
+//! was lost when Postgres went back in time.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -35,8 +35,8 @@ impl SeenBoard {
 }
 
 impl Ranking {
-    /// One step of a search through all keys: the boards whose keys it met, with those. The next step goes on behind it,
-    /// and after the last the search begins anew. Says whether this was the last.
+    /// One step of a search through all keys: the boards whose keys it met, with those. The next step goes on behind
+    /// it, and after the last the search begins anew. Says whether this was the last.
     ///
     /// # Errors
     /// Redis is away.
@@ -71,8 +71,8 @@ impl Ranking {
         Ok(beacon.map(|beacon| SeenBoard { generation, beacon, state }))
     }
 
-    /// Removes a lost board, and these keys of it. `false`: it, or what Redis knows of Postgres, is not what was seen, or it
-    /// is being rebuilt. Its number was given out anew, so it is somebody's.
+    /// Removes a lost board, and these keys of it. `false`: it, or what Redis knows of Postgres, is not what was seen,
+    /// or it is being rebuilt. Its number was given out anew, so it is somebody's.
     ///
     /// # Errors
     /// Redis is away.

@@ -2,8 +2,8 @@
 //!
 //! A period is a sorted set in which every score is 0 and the member is the sort key of an entry
 //! (`domain/ranking_key.rs`), so Redis keeps the exact order of the tuple; and a hash from player to
-//! `<entry version>:<place>`. Every answer is one script call, so it is of one moment, and so is every part of a publication. Whoever changes the live
-//! board moves its version: `publish_many` relies on it.
+//! `<entry version>:<place>`. Every answer is one script call, so it is of one moment, and so is every part of a
+//! publication. Whoever changes the live board moves its version: `publish_many` relies on it.
 //!
 //! * [`read`](Ranking::page): pages, standings, around, lookup, for the api;
 //! * [`held`](Ranking::held): entries by version, for whoever compares them with Postgres;

@@ -1,10 +1,11 @@
 //! Publishing what a large fold changed: the guard and the writes of `publish.lua`, but decided here and sent as plain
 //! commands in a `MULTI`, which costs Redis a quarter less than the script (ADR 0003).
 //!
-//! Between reading what Redis holds and writing, anybody else may write: another cron, the swap of a rebuild, a removal. All
-//! of them move the board's version, which is watched: then `EXEC` does nothing, and the script has to do it. A rebuild
-//! that begins in between reads what was committed before this began. A `WATCH` belongs to its connection, so this
-//! has one that nobody else uses and that is never replaced halfway: a `MULTI` on another one would be unguarded.
+//! Between reading what Redis holds and writing, anybody else may write: another cron, the swap of a rebuild, a
+//! removal. All of them move the board's version, which is watched: then `EXEC` does nothing, and the script has to do
+//! it. A rebuild that begins in between reads what was committed before this began. A `WATCH` belongs to its
+//! connection, so this has one that nobody else uses and that is never replaced halfway: a `MULTI` on another one
+//! would be unguarded.
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, Value};
@@ -17,13 +18,14 @@ use crate::domain::ranking_key::write_place;
 /// From how many entries on a connection is worth it: making one costs a few tens of entries. Under faults and tests
 /// both ways shall be taken often.
 pub(super) const MANY: usize = if cfg!(feature = "failpoints") { 50 } else { 500 };
-/// Entries of one `MULTI`: a millisecond in a board of a million. What reading them brought into the processor's cache is
-/// still there when they are written: 9.4 µs an entry with 100, 11.1 with 250.
+/// Entries of one `MULTI`: a millisecond in a board of a million. What reading them brought into the processor's cache
+/// is still there when they are written: 9.4 µs an entry with 100, 11.1 with 250.
 const ENTRIES_PER_EXEC: usize = 100;
 
 impl Ranking {
-    /// Publishes entries from the front of `entries`. Returns how many were written before the script was needed: somebody
-    /// else writes this board, it is not ready or being rebuilt, one is to be removed, or Redis refuses this way.
+    /// Publishes entries from the front of `entries`. Returns how many were written before the script was
+    /// needed: somebody else writes this board, it is not ready or being rebuilt, one is to be removed, or Redis
+    /// refuses this way.
     ///
     /// # Errors
     /// [`RankingError`]: it may have happened in part; repeat it.

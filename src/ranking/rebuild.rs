@@ -121,8 +121,8 @@ impl Ranking {
         Ok(())
     }
 
-    /// Swaps the shadow in, makes the board ready and announces it. Returns the board's version: `version`, or more when
-    /// Redis had more.
+    /// Swaps the shadow in, makes the board ready and announces it. Returns the board's version: `version`, or more
+    /// when Redis had more.
     ///
     /// # Errors
     /// [`RebuildError::Overtaken`], or Redis is away.
@@ -142,8 +142,8 @@ impl Ranking {
         }
     }
 
-    /// Gives a board this version, or more when Redis has more, and announces it. `false`: it is not there, or Redis has lost
-    /// a part of it; a rebuild gives it a later one.
+    /// Gives a board this version, or more when Redis has more, and announces it. `false`: it is not there, or Redis
+    /// has lost a part of it; a rebuild gives it a later one.
     ///
     /// # Errors
     /// Redis is away.
@@ -208,8 +208,8 @@ impl Ranking {
         self.pipe(&pipeline).await
     }
 
-    /// Marks a board of which Redis has lost a part as doubtful, so that it is rebuilt. A rebuild under way goes on: what
-    /// it swaps in is made of Postgres's entries and owes nothing to the lost part.
+    /// Marks a board of which Redis has lost a part as doubtful, so that it is rebuilt. A rebuild under way goes on:
+    /// what it swaps in is made of Postgres's entries and owes nothing to the lost part.
     ///
     /// # Errors
     /// Redis is away.
@@ -292,7 +292,8 @@ impl Ranking {
         Ok((run_id_of(&info), era_of(told)))
     }
 
-    /// The database's era: since when it has not gone back, as far as Redis knows. To be asked before what is decided in it.
+    /// The database's era: since when it has not gone back, as far as Redis knows. To be asked before what is
+    /// decided in it.
     ///
     /// # Errors
     /// Redis is away.

@@ -16,8 +16,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// A subscription that hears nothing is asked for a sign of life this often: a dead peer sends nothing either.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether a new era has begun, should its notice have been lost: nothing comes after it that would
-/// tell.
+/// How often it is looked whether a new era has begun, should its notice have been lost: nothing comes after it
+/// that would tell.
 const ERA_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a subscriber is told.

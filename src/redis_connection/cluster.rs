@@ -1,8 +1,8 @@
 //! What a Redis Cluster needs beside a connection: commands that go to the node of a key, and calls sent again only
 //! where nobody has run them.
 //!
-//! The redis crate sends a command again by itself when its connection breaks. The node may have run it, so a fetch or an
-//! enqueue would run twice. It is told not to, and what a node refused to run is sent again here.
+//! The redis crate sends a command again by itself when its connection breaks. The node may have run it, so a fetch or
+//! an enqueue would run twice. It is told not to, and what a node refused to run is sent again here.
 
 use std::time::Duration;
 

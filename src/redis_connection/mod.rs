@@ -27,9 +27,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Timeouts of one connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// Longest wait for an answer; the connection is replaced after it. The redis crate's default of 500 ms is short for
-    /// a server that rewrites its AOF; with much more, work would not go on within the promised 5 s after a connection
-    /// fell silent.
+    /// Longest wait for an answer; the connection is replaced after it. The redis crate's default of 500 ms is short
+    /// for a server that rewrites its AOF; with much more, work would not go on within the promised 5 s after a
+    /// connection fell silent.
     pub response: Duration,
     /// Longest wait for a connection, handshake included.
     pub connect: Duration,
@@ -122,8 +122,8 @@ impl Connection {
         }
     }
 
-    /// Sends a command that names no key to the server that owns `key`: in a cluster the crate would send it to any node,
-    /// or to all of them, and one that is silent and has nothing to do with `key` would be waited for.
+    /// Sends a command that names no key to the server that owns `key`: in a cluster the crate would send it to any
+    /// node, or to all of them, and one that is silent and has nothing to do with `key` would be waited for.
     ///
     /// # Errors
     /// Redis cannot be reached, or says no.
@@ -163,8 +163,8 @@ impl Connection {
         Ok(subscriber)
     }
 
-    /// A connection of its own, for what one connection has to do (`WATCH`). It is not replaced when it breaks: from then on
-    /// all its calls fail.
+    /// A connection of its own, for what one connection has to do (`WATCH`). It is not replaced when it breaks: from
+    /// then on all its calls fail.
     ///
     /// # Errors
     /// A cluster; or the server cannot be reached in time.
@@ -255,8 +255,8 @@ fn cluster_hosts(rest: &str) -> (&str, impl Iterator<Item = &str>) {
     (credentials, hosts.trim_end_matches('/').split(',').filter(|host| !host.is_empty()))
 }
 
-/// The call of a script by its text, where `call` names it by a hash that the server does not know: it goes where `call`
-/// went, and the server knows the script from then on. `SCRIPT LOAD` would go to every node of a cluster.
+/// The call of a script by its text, where `call` names it by a hash that the server does not know: it goes where
+/// `call` went, and the server knows the script from then on. `SCRIPT LOAD` would go to every node of a cluster.
 pub fn with_source(call: &Cmd, source: &str) -> Cmd {
     let mut command = Cmd::with_capacity(call.args_iter().len(), source.len() + call.get_packed_command().len());
     command.arg("EVAL").arg(source);

@@ -7,9 +7,10 @@ use tokio::net::TcpSocket;
 
 /// A loopback port that stays ours while this value lives: for a server that starts in a moment, and starts again.
 ///
-/// It holds a socket that is bound and never listens. The system then gives the port to no outgoing connection and to no
-/// bind to port 0, but lets a server with `SO_REUSEADDR` (Postgres, Redis, tokio's listeners) bind it by its number. A port that
-/// was merely free a moment ago is, on a busy machine, sometimes somebody's outgoing connection when its server comes.
+/// It holds a socket that is bound and never listens. The system then gives the port to no outgoing connection and to
+/// no bind to port 0, but lets a server with `SO_REUSEADDR` (Postgres, Redis, tokio's listeners) bind it by its
+/// number. A port that was merely free a moment ago is, on a busy machine, sometimes somebody's outgoing connection
+/// when its server comes.
 #[derive(Debug)]
 pub struct ReservedPort {
     address: SocketAddr,

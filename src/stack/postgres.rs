@@ -59,8 +59,8 @@ impl Start {
 }
 
 impl PrivatePostgres {
-    /// As `pg_ctl stop -m immediate`: every connection ends, nothing is written. [`PrivatePostgres::start_again`] brings
-    /// it back.
+    /// As `pg_ctl stop -m immediate`: every connection ends, nothing is written. [`PrivatePostgres::start_again`]
+    /// brings it back.
     pub(super) async fn stop_immediately(&mut self) {
         self.daemon.kill(Signal::QUIT).await;
     }
@@ -150,8 +150,8 @@ fn settings(options: &StackOptions, lz4: bool) -> Vec<(&'static str, String)> {
         // Nothing replicates a private server, but in chaos.
         ("wal_level", if options.replicas { "replica" } else { "minimal" }.to_owned()),
         ("max_wal_senders", if options.replicas { "4" } else { "0" }.to_owned()),
-        // Outbox rows live for milliseconds: look for dead ones more often than each minute. Each look starts a process,
-        // which is what a system at rest spends most on.
+        // Outbox rows live for milliseconds: look for dead ones more often than each minute. Each look starts a
+        // process, which is what a system at rest spends most on.
         ("autovacuum_naptime", "30s".to_owned()),
         // Statements are short; compiling them costs more than it saves.
         ("jit", "off".to_owned()),

@@ -168,8 +168,8 @@ pub async fn waiting_facts(
         .await
 }
 
-/// Freezes what the rest of the transaction sees, and lets its statements and pauses take long: those while the result is
-/// kept.
+/// Freezes what the rest of the transaction sees, and lets its statements and pauses take long: those while the
+/// result is kept.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -194,7 +194,8 @@ pub async fn sample(
     wanted: i64,
 ) -> Result<Vec<(BoardGenerationId, AuditPeriod, String)>, sqlx::Error> {
     // Pages at random: the share that holds about the wanted number, by how many entries a page held when it was last
-    // counted and how many pages there are now. If they hold many more, chance decides which are taken, not their place.
+    // counted and how many pages there are now. If they hold many more, chance decides which are taken,
+    // not their place.
     let rows: Vec<(i32, i64, Micros, Option<Micros>, String)> = sqlx::query_as(
         "SELECT p.generation_id, p.id, p.starts_at, p.ends_at, e.player_id
            FROM leaderboard_entries e TABLESAMPLE SYSTEM (least(100, 100.0 * $1 / greatest(1, (

@@ -89,7 +89,8 @@ pub async fn begin(pool: &Pool, change: &Change<'_>) -> Result<Begun, sqlx::Erro
 }
 
 impl Begun {
-    /// Records how it ended: `done`, or `failed`. Should that not be possible, the row goes on saying that it was begun.
+    /// Records how it ended: `done`, or `failed`. Should that not be possible, the row goes on saying
+    /// that it was begun.
     pub async fn ended<T, E>(self, pool: &Pool, result: &Result<T, E>) {
         let outcome = if result.is_ok() { "done" } else { "failed" };
         let told = sqlx::query(

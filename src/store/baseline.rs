@@ -79,9 +79,9 @@ pub async fn lock_progress(connection: &mut PgConnection, month: Month) -> Resul
     Ok(coverage(connection).await?.remove(&month).unwrap_or(Covered::Nothing))
 }
 
-/// Waits until no chunk is being folded into the baseline, the first of a month included, whose row nobody sees yet; none
-/// begins before the transaction ends. Others who wait for it do so one after the other. With a generation in state `building` committed by then, months that it has still to
-/// read go on standing still (see [`in_the_way`]).
+/// Waits until no chunk is being folded into the baseline, the first of a month included, whose row nobody sees yet;
+/// none begins before the transaction ends. Others who wait for it do so one after the other. With a generation in
+/// state `building` committed by then, months that it has still to read go on standing still (see [`in_the_way`]).
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -139,8 +139,8 @@ pub async fn in_the_way(
     Ok(found.into_iter().find(waits).map(|(game, generation, ..)| (GameId(game), BoardGenerationId(generation))))
 }
 
-/// Generations that are being built and have read the whole month: their entries have its events, so what is dropped of it
-/// belongs into their baseline, as into that of live ones. One that begins later takes the live one's baseline over.
+/// Generations that are being built and have read the whole month: their entries have its events, so what is dropped of
+/// it belongs into their baseline, as into that of live ones. One that begins later takes the live one's baseline over.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -199,8 +199,8 @@ pub(super) fn read_state(row: &sqlx::postgres::PgRow, at: usize) -> Result<Entry
     })
 }
 
-/// The baseline of the named entries, for merging. One writer at a time: whoever has locked the progress, of a month or,
-/// by [`stand_still`], of all.
+/// The baseline of the named entries, for merging. One writer at a time: whoever has locked the progress, of a month
+/// or, by [`stand_still`], of all.
 ///
 /// # Errors
 /// Whatever Postgres says.

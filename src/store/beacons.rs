@@ -1,5 +1,5 @@
-//! Beacons: marks in the history of this database. Redis keeps the last one that it was told of; a database that does not
-//! have it has gone back in time.
+//! Beacons: marks in the history of this database. Redis keeps the last one that it was told of; a database that does
+//! not have it has gone back in time.
 
 use sqlx::Error;
 use uuid::Uuid;
@@ -26,8 +26,8 @@ pub async fn write(pool: &Pool) -> Result<Beacon, Error> {
          VALUES (gen_random_uuid(), left(pg_walfile_name(pg_current_wal_lsn()), 8)) RETURNING sequence, mark",
     );
     let (sequence, mark) = match on_this_timeline.fetch_one(pool).await {
-        // A hosted server that does not show its log: there the mark alone has to do. Not where it fails otherwise: a stand-by
-        // that is just being promoted cannot say its timeline, and would pass for the server that it follows.
+        // A hosted server that does not show its log: there the mark alone has to do. Not where it fails otherwise: a
+        // stand-by that is just being promoted cannot say its timeline, and would pass for the server that it follows.
         Err(error) if is_not_shown(&error) => {
             sqlx::query_as(
                 "INSERT INTO beacons (mark, timeline) VALUES (gen_random_uuid(), '') RETURNING sequence, mark",
@@ -40,9 +40,9 @@ pub async fn write(pool: &Pool) -> Result<Beacon, Error> {
     Ok(Beacon { sequence, mark })
 }
 
-/// Writes a new beacon if this one stands, as [`write`] and [`stands`]. One statement, so that both are of one server: asked
-/// just before a replica takes over, it would stand, and the new one would cover up what the replica lacks. `None`: it does
-/// not stand. A day of beacons is kept.
+/// Writes a new beacon if this one stands, as [`write`] and [`stands`]. One statement, so that both are of one server:
+/// asked just before a replica takes over, it would stand, and the new one would cover up what the replica lacks.
+/// `None`: it does not stand. A day of beacons is kept.
 ///
 /// # Errors
 /// Whatever Postgres says.

@@ -1,14 +1,14 @@
-//! Versions of boards, on one scale for Postgres and Redis: microseconds of the database's clock, and always more than the
-//! one before. Folds carry them to Redis, so that whoever answers, a version never goes back and never comes twice.
+//! Versions of boards, on one scale for Postgres and Redis: microseconds of the database's clock, and always more than
+//! the one before. Folds carry them to Redis, so that whoever answers, a version never goes back and never comes twice.
 
 use sqlx::PgConnection;
 
 use crate::domain::ids::BoardGenerationId;
 use crate::store::pool::Pool;
 
-/// Notes that a fold of this entry version changed these boards. The last statement of its transaction: from here to the
-/// commit no other fold can change them, so versions grow in the order in which folds become visible. Locks by id. A board
-/// that is named twice is noted once: a statement may not change a row twice.
+/// Notes that a fold of this entry version changed these boards. The last statement of its transaction: from here to
+/// the commit no other fold can change them, so versions grow in the order in which folds become visible. Locks by id.
+/// A board that is named twice is noted once: a statement may not change a row twice.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -45,8 +45,8 @@ pub async fn is_behind(pool: &Pool, board: BoardGenerationId) -> Result<bool, sq
     .await
 }
 
-/// Gives a new generation its row, in the transaction that makes it. Without it the first fold would make the row, and wait
-/// for the generation (its foreign key) while a swap has that and waits for the fold's periods.
+/// Gives a new generation its row, in the transaction that makes it. Without it the first fold would make the row, and
+/// wait for the generation (its foreign key) while a swap has that and waits for the fold's periods.
 ///
 /// # Errors
 /// Whatever Postgres says.

@@ -10,7 +10,8 @@ use crate::domain::board::{BoardGeneration, CompiledBoard, GenerationState, Lead
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, GameId};
 
-/// Which definitions of a game: what an event is stamped with, and what tells whether they are still the ones in memory.
+/// Which definitions of a game: what an event is stamped with, and what tells whether they are still the
+/// ones in memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GameDefinitions {
     /// Grows with every change, and goes back with the database: it may come twice.
@@ -44,14 +45,14 @@ pub struct Definitions {
 }
 
 impl Definitions {
-    /// When the period of a generation ends that starts at this moment, by its schedule: for facts and markers of earlier
-    /// programs, which do not say it.
+    /// When the period of a generation ends that starts at this moment, by its schedule: for facts and markers of
+    /// earlier programs, which do not say it.
     pub fn period_end(&self, generation: BoardGenerationId, starts_at: Micros) -> Option<Micros> {
         self.boards.get(&generation).and_then(|board| board.schedule.period_at(starts_at).ends_at)
     }
 
-    /// Logs the generations that cannot be read and that were not among those of `before`, for the same reason. They are
-    /// looked at again each second, so that each time would be too often.
+    /// Logs the generations that cannot be read and that were not among those of `before`, for the same reason. They
+    /// are looked at again each second, so that each time would be too often.
     pub fn tell_unreadable(&self, before: &Self) {
         for (id, board) in self.newly_unreadable(before) {
             let error = &board.why;

@@ -23,9 +23,9 @@ pub async fn changed(transaction: &mut sqlx::PgConnection) -> Result<(), sqlx::E
     sqlx::query("UPDATE directory_version SET version = version + 1").execute(transaction).await.map(drop)
 }
 
-/// Reads all games with their unrevoked keys and their live and building generations, each as the JSON that travels. What
-/// is inside is not looked at: whoever publishes need not be able to read it. What did not change has the same text, in
-/// whichever order Postgres finds rows: its digest says so.
+/// Reads all games with their unrevoked keys and their live and building generations, each as the JSON that travels.
+/// What is inside is not looked at: whoever publishes need not be able to read it. What did not change has the same
+/// text, in whichever order Postgres finds rows: its digest says so.
 ///
 /// # Errors
 /// Whatever Postgres says.

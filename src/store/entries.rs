@@ -170,8 +170,8 @@ const KEEP_LOWEST: &str =
     keep_one!("(e.score, e.subscore, e.reached_at, e.event_id) > (f.score, f.subscore, f.reached_at, f.event_id)");
 const KEEP_LATEST: &str = keep_one!("(f.reached_at, f.event_id) > (e.reached_at, e.event_id)");
 
-/// Whether the fresh facts decide `reached_at`, event and metadata of a sum; as [`EntryState::merge`] has it. Nothing but
-/// zeros so far is a `sum_subscore` of NULL beside a `sum_score`, in the entry and in what is merged into it.
+/// Whether the fresh facts decide `reached_at`, event and metadata of a sum; as [`EntryState::merge`] has it. Nothing
+/// but zeros so far is a `sum_subscore` of NULL beside a `sum_score`, in the entry and in what is merged into it.
 macro_rules! sum_wins {
     () => {
         "CASE WHEN e.sum_score IS NOT NULL AND e.sum_subscore IS NULL
@@ -332,7 +332,8 @@ pub async fn chunk(
     Ok(rows.into_iter().map(entry).collect())
 }
 
-/// A generation's periods that belong in Redis: all that have entries, but those that were removed from it after closing.
+/// A generation's periods that belong in Redis: all that have entries, but those that were removed from it
+/// after closing.
 ///
 /// # Errors
 /// Whatever Postgres says.

@@ -77,8 +77,8 @@ pub struct TakenFacts {
 /// Most rows of one round; with `max_facts` it bounds the round's work and memory.
 pub const MAX_ROWS: i64 = 400;
 
-/// Deletes and returns the oldest rows of these shards with a higher id than `after`, about `max_facts` facts of them (at
-/// least one row).
+/// Deletes and returns the oldest rows of these shards with a higher id than `after`, about `max_facts` facts of them
+/// (at least one row).
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -138,8 +138,8 @@ pub async fn set_aside(transaction: &mut PgConnection, row: &TakenFacts) -> Resu
 const ASIDE_FACTS: i64 = 5_000;
 const ASIDE_BYTES: i64 = 4 << 20;
 
-/// The oldest rows of these shards that were put aside and have a higher id than `after`: about as much as one fold takes,
-/// at least one row.
+/// The oldest rows of these shards that were put aside and have a higher id than `after`: about as much as one fold
+/// takes, at least one row.
 ///
 /// # Errors
 /// Whatever Postgres says.

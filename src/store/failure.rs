@@ -45,8 +45,8 @@ pub fn is_read_only(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|database| database.code()).as_deref() == Some("25006")
 }
 
-/// Whether Postgres says that the rows which it was given are at fault (classes 21, 22 and 23). A right that is withdrawn,
-/// a table that is missing and whatever else fails says nothing of any row, also where other work goes on.
+/// Whether Postgres says that the rows which it was given are at fault (classes 21, 22 and 23). A right that is
+/// withdrawn, a table that is missing and whatever else fails says nothing of any row, also where other work goes on.
 pub fn is_of_the_rows(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|database| database.code());
     code.is_some_and(|code| matches!(code.get(..2), Some("21" | "22" | "23")))
@@ -57,8 +57,8 @@ pub fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|database| database.code()).as_deref() == Some("55P03")
 }
 
-/// Whether the server does not show what was asked for, to this role or to anybody (`42501`, `42883`, `0A000`). It will not
-/// later either; what fails for any other reason may be answered the next time.
+/// Whether the server does not show what was asked for, to this role or to anybody (`42501`, `42883`, `0A000`). It will
+/// not later either; what fails for any other reason may be answered the next time.
 pub fn is_not_shown(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|database| database.code());
     matches!(code.as_deref(), Some("42501" | "42883" | "0A000"))
@@ -73,8 +73,8 @@ pub fn can_never_work(error: &sqlx::Error) -> bool {
     }
 }
 
-/// What is kept and shown of an error: in our words, with the code that Postgres gives it, by which it can be looked up. What
-/// Postgres said itself may quote data and names parts of both sources; it is for the log.
+/// What is kept and shown of an error: in our words, with the code that Postgres gives it, by which it can be looked
+/// up. What Postgres said itself may quote data and names parts of both sources; it is for the log.
 pub fn in_words(error: &sqlx::Error) -> String {
     let words = |code: &str| match (classify(error), code) {
         (_, "22P02" | "22P03") => "a text is no valid JSON, or no valid value of its kind",

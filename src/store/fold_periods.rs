@@ -22,8 +22,8 @@ pub struct FoldPeriod {
     pub own: bool,
 }
 
-/// How firmly a fold's periods are locked: all of them alike, in one statement, in the order of their ids. Two strengths in
-/// one fold, or two statements, would be two orders, and two folds could wait for each other for ever.
+/// How firmly a fold's periods are locked: all of them alike, in one statement, in the order of their ids. Two
+/// strengths in one fold, or two statements, would be two orders, and two folds could wait for each other for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
     /// Against being closed; other folds may hold them too.
@@ -80,9 +80,9 @@ pub(super) fn columns(places: &[Place]) -> (Vec<i32>, Vec<Micros>, Vec<Option<Mi
     (generations, starts, places.iter().map(|(_, period)| period.ends_at).collect())
 }
 
-/// Finds periods by their start and locks them for the transaction: one that is found open stays open until it ends. Each
-/// comes with the index of its place; of generations that are retired none is found. A generation's own is found whenever
-/// it ends, one of another generation only if it ends when it should.
+/// Finds periods by their start and locks them for the transaction: one that is found open stays open until it ends.
+/// Each comes with the index of its place; of generations that are retired none is found. A generation's own is found
+/// whenever it ends, one of another generation only if it ends when it should.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -114,9 +114,9 @@ pub async fn lock(
 /// Creates periods that are missing, unless their generation is retired or gone, or the leaderboard has final standings
 /// of the period already, by an earlier definition.
 ///
-/// It holds the generations against a swap, until the transaction ends: whoever makes a generation live waits for it, and
-/// then sees what it made. A transaction that also locks periods creates them first: a new one may have a lower id than
-/// one that is locked.
+/// It holds the generations against a swap, until the transaction ends: whoever makes a generation live waits for it,
+/// and then sees what it made. A transaction that also locks periods creates them first: a new one may have a lower id
+/// than one that is locked.
 ///
 /// # Errors
 /// Whatever Postgres says.

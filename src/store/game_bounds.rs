@@ -63,8 +63,8 @@ pub async fn holdings(connection: &mut PgConnection, game: GameId, event_type: &
 }
 
 impl Holdings {
-    /// Whether a change from `before` to this is within the bounds. Whoever has more than is allowed now keeps it, but does
-    /// not get more.
+    /// Whether a change from `before` to this is within the bounds. Whoever has more than is allowed now keeps it, but
+    /// does not get more.
     ///
     /// # Errors
     /// [`OverBound`].
@@ -97,8 +97,8 @@ pub async fn check_keys(transaction: &mut PgConnection, game: GameId, bounds: &G
     if keys < i64::from(bounds.max_keys) { Ok(()) } else { Err(OverBound::Keys(bounds.max_keys)) }
 }
 
-/// Refuses a second recompute of a leaderboard while one is under way. Holds the game's row to the end of the transaction,
-/// as [`super::recompute::begin`] does.
+/// Refuses a second recompute of a leaderboard while one is under way. Holds the game's row to the end of the
+/// transaction, as [`super::recompute::begin`] does.
 ///
 /// # Errors
 /// [`OverBound`].
@@ -117,8 +117,8 @@ pub async fn check_not_recomputing(
     if building { Err(OverBound::Recomputing) } else { Ok(()) }
 }
 
-/// Whether a game may change something now, without holding anything: whoever asks too often is refused before a lock is
-/// taken that others wait for.
+/// Whether a game may change something now, without holding anything: whoever asks too often is refused before a lock
+/// is taken that others wait for.
 ///
 /// # Errors
 /// [`OverBound`].

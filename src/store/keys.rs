@@ -85,8 +85,8 @@ pub async fn list(pool: &Pool, game: GameId) -> Result<Vec<ApiKey>, sqlx::Error>
     Ok(rows.into_iter().map(from_row).collect())
 }
 
-/// Revokes a key; of `game` only, where one is given. Again: nothing changes, and nothing is recorded. `None`: there is no
-/// such key.
+/// Revokes a key; of `game` only, where one is given. Again: nothing changes, and nothing is recorded. `None`: there
+/// is no such key.
 ///
 /// # Errors
 /// Whatever Postgres says.

@@ -12,13 +12,13 @@ const CATCH_UP_LOOKS: u32 = 20;
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
 
 /// The version of the entries that a fold changes. Taken once per fold, after its leases are locked, so that it grows
-/// with every fold of a shard. It follows the clock (µs): in a database that has gone back in time it is still more than
-/// what was issued in the lost future, which Redis may have seen.
+/// with every fold of a shard. It follows the clock (µs): in a database that has gone back in time it is still more
+/// than what was issued in the lost future, which Redis may have seen.
 ///
-/// Also settles how the fold's statements are planned: as look-ups by key. Seeing twenty thousand keys the planner would
-/// scan whole tables, and caching look-ups of keys that never repeat costs more than the look-ups. One plan serves all
-/// folds, without the arrays' lengths; but while the table is small, or nobody has counted it, each is planned anew: a
-/// plan that was made for a small table walks all of it, however large it has become.
+/// Also settles how the fold's statements are planned: as look-ups by key. Seeing twenty thousand keys the planner
+/// would scan whole tables, and caching look-ups of keys that never repeat costs more than the look-ups. One plan
+/// serves all folds, without the arrays' lengths; but while the table is small, or nobody has counted it, each is
+/// planned anew: a plan that was made for a small table walks all of it, however large it has become.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -124,9 +124,9 @@ pub async fn set_aside(pool: &Pool, id: i64) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Brings some of the markers that were put aside back, for a program that can read them: of these shards and formats (a
-/// marker's first byte), with a higher id than `after`. Returns the highest id of them. Others stay: each that came back in
-/// vain would have every board rebuilt.
+/// Brings some of the markers that were put aside back, for a program that can read them: of these shards and formats
+/// (a marker's first byte), with a higher id than `after`. Returns the highest id of them. Others stay: each that came
+/// back in vain would have every board rebuilt.
 ///
 /// # Errors
 /// Whatever Postgres says.

@@ -68,8 +68,8 @@ pub enum UpdateError {
     Grant(#[from] GrantError),
 }
 
-/// Migrates as the role of the URL `owner` and, where the role of the URL `processes` is another one, gives it the rights
-/// that processes need.
+/// Migrates as the role of the URL `owner` and, where the role of the URL `processes` is another one, gives it the
+/// rights that processes need.
 ///
 /// # Errors
 /// [`UpdateError`].
@@ -185,8 +185,8 @@ pub async fn status(connection: &mut PgConnection) -> Result<SchemaStatus, Migra
     })
 }
 
-/// What must be true of a database before anything is put into it: events and names are UTF-8, and in any other encoding
-/// some of them could never be stored. `Err`: what is wrong and what to do.
+/// What must be true of a database before anything is put into it: events and names are UTF-8, and in any other
+/// encoding some of them could never be stored. `Err`: what is wrong and what to do.
 ///
 /// # Errors
 /// Whatever Postgres says.

@@ -76,8 +76,8 @@ pub async fn list_detached(connection: &mut PgConnection) -> Result<Vec<Month>, 
 /// The advisory lock under which partitions are made: held to the end of the transaction, so no session state.
 const MAKING: i64 = 0x5c04_0001;
 
-/// Makes one month's partition unless it is there. `Ok(false)`: a table of that name exists but takes no events, because it
-/// is detached or being detached; try again when it is gone.
+/// Makes one month's partition unless it is there. `Ok(false)`: a table of that name exists but takes no events,
+/// because it is detached or being detached; try again when it is gone.
 ///
 /// `LIKE`, `CHECK` and `ATTACH` instead of `CREATE … PARTITION OF`, which queues every insert behind it. The check
 /// spares `ATTACH` its scan and goes again at once: inserts need not pay for it.

@@ -1,8 +1,8 @@
 //! Closing periods (fine print 6): which are due, freezing them, their final standings.
 //!
 //! How closing and folding keep apart: a fold locks the rows of its periods `FOR SHARE` and treats facts of a closed
-//! one as late (`fold_periods`). [`freeze`] updates the row, so it waits for folds in flight, and folds that begin after
-//! it see the period closed. Standings are then written from entries that nobody changes any more.
+//! one as late (`fold_periods`). [`freeze`] updates the row, so it waits for folds in flight, and folds that begin
+//! after it see the period closed. Standings are then written from entries that nobody changes any more.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -40,7 +40,8 @@ const PER_ANSWER: i32 = 5_000;
 type DueRow = (i64, i32, i32, Micros, bool, Option<Vec<String>>);
 
 /// Periods of live generations whose end and grace are past at `now`, and those whose closing was interrupted (of any
-/// generation: what is frozen stays its leaderboard's); first one of each game, then the second of each, so that no game stands in another's way.
+/// generation: what is frozen stays its leaderboard's); first one of each game, then the second of each, so that no
+/// game stands in another's way.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -137,8 +138,8 @@ pub async fn order(connection: &mut PgConnection, generation: BoardGenerationId)
 }
 
 /// Freezes a period: when this commits, no fold changes its entries any more. Waits for folds in flight. `over` is what
-/// it no longer waits for. Says whether it was open, and of the generation that players see: one of a replaced generation means
-/// nothing any more.
+/// it no longer waits for. Says whether it was open, and of the generation that players see: one of a replaced
+/// generation means nothing any more.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -254,8 +255,8 @@ pub async fn write_standings(
     Ok(count)
 }
 
-/// Closed periods that Redis need not hold any longer, closed before `before`, that follow the moment and id of the last
-/// one: each with the moment, at most 1,000.
+/// Closed periods that Redis need not hold any longer, closed before `before`, that follow the moment and id of the
+/// last one: each with the moment, at most 1,000.
 ///
 /// # Errors
 /// Whatever Postgres says.

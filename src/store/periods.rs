@@ -1,5 +1,5 @@
-//! The periods of a leaderboard, as the api reads them: those of the generation that players see, and what was closed by
-//! earlier ones. Final standings outlive edits, so they stay with the generation that counted them.
+//! The periods of a leaderboard, as the api reads them: those of the generation that players see, and what was closed
+//! by earlier ones. Final standings outlive edits, so they stay with the generation that counted them.
 
 use crate::store::pool::Pool;
 

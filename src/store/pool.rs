@@ -19,8 +19,8 @@ use crate::telemetry::metrics as names;
 /// A connection that was idle for longer is asked for a sign of life before it is used; a younger one is not, because
 /// that costs each statement a round trip, also those that a process at rest sends every few seconds.
 const CHECK_AFTER_IDLE: Duration = Duration::from_secs(7);
-/// A healthy server ends a statement at its own limit. One that has not answered so much later does not answer at all: its
-/// process is stuck, or what stands between has lost it.
+/// A healthy server ends a statement at its own limit. One that has not answered so much later does not answer at all:
+/// its process is stuck, or what stands between has lost it.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// How often answers that are overdue are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -283,10 +283,11 @@ async fn inspect(inspection: Arc<Inspection>, connection: &mut PgConnection) -> 
     Ok(fit)
 }
 
-/// Asks Postgres whether a connection is outside of transactions, and, if they are ours, whether its limits are those that
-/// it began with.
+/// Asks Postgres whether a connection is outside of transactions, and, if they are ours, whether its limits are those
+/// that it began with.
 async fn is_as_it_began(connection: &mut PgConnection, limits: bool) -> Result<bool, sqlx::Error> {
-    // As a simple query: outside of a transaction it is one of its own, which begins with it. An aborted one refuses it.
+    // As a simple query: outside of a transaction it is one of its own, which begins with it. An aborted
+    // one refuses it.
     let outside = "SELECT now() = statement_timestamp()";
     let unchanged = "SELECT now() = statement_timestamp() AND NOT EXISTS (
         SELECT FROM pg_settings WHERE source = 'session'
@@ -299,8 +300,9 @@ async fn is_as_it_began(connection: &mut PgConnection, limits: bool) -> Result<b
     }
 }
 
-/// Closes connections of a pool on which an answer is overdue, so that whoever waits for it hears of it. A deadline on each
-/// call would be forgotten at one of them, and a call that is given up leaves its connection in the middle of an answer.
+/// Closes connections of a pool on which an answer is overdue, so that whoever waits for it hears of it. A
+/// deadline on each call would be forgotten at one of them, and a call that is given up leaves its connection in
+/// the middle of an answer.
 ///
 /// A commit that waits for a synchronous stand-by is left alone: the server would go on holding its process, the next
 /// connection's commit would wait like it, and the server's connections would run out.

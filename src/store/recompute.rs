@@ -21,8 +21,8 @@ pub enum ChangeError {
     Postgres(#[from] sqlx::Error),
 }
 
-/// Begins a recompute of a leaderboard as it is defined now: a new generation in state `building`, replacing one that is
-/// being built. The definition is read under the game's lock, so no edit is undone and nothing deleted comes back.
+/// Begins a recompute of a leaderboard as it is defined now: a new generation in state `building`, replacing one that
+/// is being built. The definition is read under the game's lock, so no edit is undone and nothing deleted comes back.
 ///
 /// Holds the game's row `FOR UPDATE` to the end of the transaction and increments its definitions generation: events
 /// stamped before it come through the recompute, later ones through the workers, and none through both.
@@ -133,8 +133,8 @@ pub fn baseline_survives(old: &LeaderboardSpec, new: &LeaderboardSpec) -> bool {
     definition == new.definition && old.server_only == new.server_only
 }
 
-/// Whether a recompute begins with what the live generation has in its baseline, and so leaves out what is there already.
-/// One that does not reads such events as well, as long as their month is not wholly in the baseline.
+/// Whether a recompute begins with what the live generation has in its baseline, and so leaves out what is there
+/// already. One that does not reads such events as well, as long as their month is not wholly in the baseline.
 pub fn starts_from_baseline(live: Option<&LeaderboardSpec>, new: &LeaderboardSpec) -> bool {
     live.is_some_and(|live| baseline_survives(live, new))
 }

@@ -35,7 +35,8 @@ impl Building {
     }
 }
 
-/// What is being built, and of which games: asked several times a second, so it reads two small tables and nothing else.
+/// What is being built, and of which games: asked several times a second, so it reads two small tables
+/// and nothing else.
 ///
 /// # Errors
 /// Whatever Postgres says.

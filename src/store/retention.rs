@@ -52,8 +52,8 @@ pub async fn audit_log(connection: &mut PgConnection, age: Duration, limit: i64)
 /// Most revoked keys of a game that are kept: what studios look at, and what their list of keys is made of.
 pub const MOST_REVOKED_KEYS: i64 = 200;
 
-/// Keys that were revoked `age` ago, and of each game those that are not among its last [`MOST_REVOKED_KEYS`]. A key that
-/// is gone is refused like one that never was.
+/// Keys that were revoked `age` ago, and of each game those that are not among its last [`MOST_REVOKED_KEYS`]. A key
+/// that is gone is refused like one that never was.
 ///
 /// # Errors
 /// Whatever Postgres says.

@@ -1,8 +1,8 @@
 //! Options of the sockets to Postgres that sqlx does not set.
 //!
-//! `TCP_NODELAY`: a COPY ends with a small message of its own; with Nagle's algorithm the kernel holds that back until the
-//! data before it is acknowledged, which the other side delays by 40 ms: measured, each write of a worker took 50 ms
-//! instead of 3.
+//! `TCP_NODELAY`: a COPY ends with a small message of its own; with Nagle's algorithm the kernel holds that back until
+//! the data before it is acknowledged, which the other side delays by 40 ms: measured, each write of a worker took
+//! 50 ms instead of 3.
 //!
 //! Keepalive and a limit on unacknowledged data: a machine that vanishes while it works on a statement ends no
 //! connection, and without them whoever asked waits for an answer for ever (what was sent and not acknowledged is
@@ -34,8 +34,8 @@ const KEEPALIVE_COUNT: u32 = 3;
 /// A connection whose data is not acknowledged for this long is dead.
 const UNACKNOWLEDGED_MILLIS: u32 = 10_000;
 
-/// The kernel counts in ticks of some milliseconds: an answer that came so soon after its question, or so shortly before the
-/// next one, cannot be told from it.
+/// The kernel counts in ticks of some milliseconds: an answer that came so soon after its question, or so shortly
+/// before the next one, cannot be told from it.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Sockets to Postgres by descriptor.
@@ -53,8 +53,8 @@ struct Known {
 /// Numbers those who wait for long.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// Somebody waits for longer than usual on a connection; when this is dropped, the usual deadline holds again. To be kept for
-/// the long statements alone: the next user of the connection is not to wait as long.
+/// Somebody waits for longer than usual on a connection; when this is dropped, the usual deadline holds again. To be
+/// kept for the long statements alone: the next user of the connection is not to wait as long.
 #[derive(Debug)]
 #[must_use = "the longer deadline ends when it is dropped"]
 pub struct Patience(u64);
@@ -91,8 +91,9 @@ fn open_sockets() -> impl Iterator<Item = RawFd> {
 
 #[allow(unsafe_code, reason = "sqlx does not hand out its sockets; see the SAFETY note")]
 fn set_on(number: RawFd, postgres_port: u16) {
-    // SAFETY: the descriptor was open a moment ago and is only borrowed for a few calls that set options. Should another
-    // thread have closed it meanwhile, they fail, or set them on a newer socket of this process, where they do no harm.
+    // SAFETY: the descriptor was open a moment ago and is only borrowed for a few calls that set options. Should
+    // another thread have closed it meanwhile, they fail, or set them on a newer socket of this process, where
+    // they do no harm.
     let socket = unsafe { BorrowedFd::borrow_raw(number) };
     // Fails on sockets that are not TCP, as it should.
     let _ = sockopt::set_tcp_nodelay(socket, true);
@@ -109,9 +110,9 @@ fn set_on(number: RawFd, postgres_port: u16) {
     }
 }
 
-/// Closes the connections to Postgres on `postgres_port` that have been without an answer for `longest`; returns how many.
-/// Whoever waits on one meets an error. A connection that nobody uses cannot always be told from one that waits; closing
-/// it costs a new one.
+/// Closes the connections to Postgres on `postgres_port` that have been without an answer for `longest`; returns how
+/// many. Whoever waits on one meets an error. A connection that nobody uses cannot always be told from one that waits;
+/// closing it costs a new one.
 pub fn close_overdue(postgres_port: u16, longest: Duration) -> u64 {
     let mut closed = 0;
     each_overdue(postgres_port, longest, |socket| {
@@ -140,8 +141,9 @@ fn each_overdue(postgres_port: u16, longest: Duration, mut stays: impl FnMut(Bor
             return true;
         }
         #[allow(unsafe_code, reason = "sqlx does not hand out its sockets; see the SAFETY note")]
-        // SAFETY: borrowed for a few calls. That it still is the socket that was noted is asked first; should another thread
-        // close it in between, the calls fail, or end one newer connection of this process, which is then made anew.
+        // SAFETY: borrowed for a few calls. That it still is the socket that was noted is asked first; should
+        // another thread close it in between, the calls fail, or end one newer connection of this process, which is
+        // then made anew.
         let socket = unsafe { BorrowedFd::borrow_raw(*number) };
         if local_address(socket) != Some(known.local) || peer_port(socket) != Some(postgres_port) {
             return false;
@@ -154,8 +156,8 @@ fn each_overdue(postgres_port: u16, longest: Duration, mut stays: impl FnMut(Bor
     });
 }
 
-/// Gives what runs on a connection `longest` to answer instead of the usual deadline, for as long as the result is kept.
-/// Where a pooler stands between, the connection cannot be told from others, and all get that time.
+/// Gives what runs on a connection `longest` to answer instead of the usual deadline, for as long as the result is
+/// kept. Where a pooler stands between, the connection cannot be told from others, and all get that time.
 ///
 /// # Errors
 /// Whatever Postgres says.
@@ -185,7 +187,8 @@ fn unanswered_for(socket: BorrowedFd<'_>) -> Option<Duration> {
 }
 
 fn tcp_info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {
-    // SAFETY: the kernel writes at most `length` bytes, plain numbers, into a value of that size, which begins as zeros.
+    // SAFETY: the kernel writes at most `length` bytes, plain numbers, into a value of that size, which
+    // begins as zeros.
     #[allow(unsafe_code, reason = "no safe crate reads TCP_INFO; see the SAFETY note")]
     unsafe {
         let mut info: libc::tcp_info = std::mem::zeroed();

@@ -16,9 +16,9 @@ use crate::domain::ids::BoardGenerationId;
 use crate::domain::packed_facts::PackedFacts;
 use crate::domain::period::Period;
 
-/// Writes what a group of events writes, one row into each table, and undoes it: an event of no game at `at`, the lock on
-/// games, facts. It needs the same rights and the same disk, and meets nothing of anybody's data. Then it commits a message
-/// in the log that nobody reads: a server may take every row and commit nothing, as when its stand-by is away.
+/// Writes what a group of events writes, one row into each table, and undoes it: an event of no game at `at`, the lock
+/// on games, facts. It needs the same rights and the same disk, and meets nothing of anybody's data. Then it commits a
+/// message in the log that nobody reads: a server may take every row and commit nothing, as when its stand-by is away.
 ///
 /// # Errors
 /// Whatever Postgres says: the server, or its rights, are at fault.
@@ -54,8 +54,8 @@ pub async fn write_and_undo(pool: &Pool, at: Micros) -> Result<(), sqlx::Error> 
     transaction.commit().await
 }
 
-/// Writes what a fold writes, a period, an entry, a marker and a version, and undoes it: of some leaderboard, another each
-/// time. Says whether that was possible: not where there is no leaderboard.
+/// Writes what a fold writes, a period, an entry, a marker and a version, and undoes it: of some leaderboard, another
+/// each time. Says whether that was possible: not where there is no leaderboard.
 ///
 /// # Errors
 /// Whatever Postgres says: the server, or its rights, are at fault.

@@ -11,7 +11,8 @@ pub const INGEST_VERDICTS: &str = "scoreline_ingest_verdicts_total";
 /// Jobs in the queue, told by every worker and cron. Labels: role, lane (high, low; any where jobs of both are counted
 /// together), state (waiting in a lane; suspect, delayed, held and dead in any).
 pub const QUEUE_DEPTH: &str = "scoreline_queue_depth";
-/// Games with a job that is set aside because it fails while others succeed, told by every worker and cron. Labels: role.
+/// Games with a job that is set aside because it fails while others succeed, told by every worker and
+/// cron. Labels: role.
 pub const QUEUE_BLOCKED_GAMES: &str = "scoreline_queue_blocked_games";
 /// Age of the oldest waiting job in seconds, told by every worker and cron. Labels: role, lane.
 pub const QUEUE_OLDEST_SECONDS: &str = "scoreline_queue_oldest_seconds";
@@ -41,7 +42,8 @@ pub const FACTS_LATE: &str = "scoreline_facts_late_total";
 pub const FACTS_SET_ASIDE: &str = "scoreline_facts_set_aside_total";
 /// Leaderboards that a newer program defined: what counts for them is kept for one that can read them. Labels: role.
 pub const UNREADABLE_LEADERBOARDS: &str = "scoreline_unreadable_leaderboards";
-/// Times that Postgres turned out to have gone back in time (restored, or promoted without its last commits). Labels: role.
+/// Times that Postgres turned out to have gone back in time (restored, or promoted without its last
+/// commits). Labels: role.
 pub const POSTGRES_WENT_BACK: &str = "scoreline_postgres_went_back_total";
 /// Seconds that one fold took, from its begin to its commit. Labels: role.
 pub const FOLD_SECONDS: &str = "scoreline_fold_seconds";
@@ -72,22 +74,22 @@ pub const SCHEDULED_LAST_SUCCESS: &str = "scoreline_scheduled_last_success_secon
 /// Periods that are over for half a minute and not closed, by the first thing that each waits for. Labels: role, reason
 /// (queue, jobs, facts, dead_letters, set_aside_facts, unread_jobs, failing).
 pub const PERIODS_OVER: &str = "scoreline_periods_over";
-/// Leaderboards that are to be recomputed, as this process saw it last. Labels: role, state (under_way: here; waiting: for
-/// their turn).
+/// Leaderboards that are to be recomputed, as this process saw it last. Labels: role, state (under_way: here; waiting:
+/// for their turn).
 pub const RECOMPUTES: &str = "scoreline_recomputes";
-/// Months of events past retention that the last look left, as the process that looked saw it. Labels: role, reason (clock,
-/// jobs, recompute, unreadable).
+/// Months of events past retention that the last look left, as the process that looked saw it. Labels: role, reason
+/// (clock, jobs, recompute, unreadable).
 pub const MONTHS_KEPT: &str = "scoreline_months_kept";
-/// Undecided dead letters, counted up to 10,000 of a game. Labels: role, game (a slug; `unknown` where a letter does not
-/// tell, `others` beyond the hundred games that have the most).
+/// Undecided dead letters, counted up to 10,000 of a game. Labels: role, game (a slug; `unknown` where a letter does
+/// not tell, `others` beyond the hundred games that have the most).
 pub const DEAD_LETTERS_WAITING: &str = "scoreline_dead_letters_waiting";
 /// Entries that an audit found different in Redis from Postgres, and repaired. Labels: role.
 pub const AUDIT_DRIFT: &str = "scoreline_audit_drift_total";
-/// What limits refused. Labels: role, limit (requests, guesses, player, game, share: of the queue, receipts: of a game by
-/// keys of one kind, receipts_of_all), by (redis, cache, local).
+/// What limits refused. Labels: role, limit (requests, guesses, player, game, share: of the queue, receipts: of a game
+/// by keys of one kind, receipts_of_all), by (redis, cache, local).
 pub const INGEST_LIMITED: &str = "scoreline_ingest_limited_total";
-/// What limits of the api refused. Labels: role, limit (public_reads; and of what one game may have or change: leaderboards,
-/// leaderboards_of_type, definition_bytes, keys, changes, recomputes).
+/// What limits of the api refused. Labels: role, limit (public_reads; and of what one game may have or change:
+/// leaderboards, leaderboards_of_type, definition_bytes, keys, changes, recomputes).
 pub const API_LIMITED: &str = "scoreline_api_limited_total";
 /// Reads of history that went to the primary because the replica did not answer. Labels: role.
 pub const READ_REPLICA_FALLBACKS: &str = "scoreline_read_replica_fallbacks_total";

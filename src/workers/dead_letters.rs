@@ -16,8 +16,8 @@ use crate::store::dead_letter_intake::{self, NewDeadLetter};
 use crate::store::failure::{Failure, classify};
 use crate::store::pool::Pool;
 
-/// How often to look: dead letters are rare, and nobody waits for one. A round that moved some is followed by the next at
-/// once.
+/// How often to look: dead letters are rare, and nobody waits for one. A round that moved some is followed by
+/// the next at once.
 const EVERY: Duration = Duration::from_secs(2);
 /// Longest pause while nothing but letters is left that Postgres refuses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
-//! A Redis that answers and takes no writes, because it cannot save: the whole system refuses, says so once, loses nothing
-//! and goes on by itself.
+//! A Redis that answers and takes no writes, because it cannot save: the whole system refuses, says so once, loses
+//! nothing and goes on by itself.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -47,8 +47,8 @@ async fn send(system: &System) -> (u16, String) {
     http::request(system.rig.ingest, &request).await
 }
 
-/// Lines of a role's log but those about single requests, of which there are at most five a second; and of them those that
-/// say this.
+/// Lines of a role's log but those about single requests, of which there are at most five a second; and of them those
+/// that say this.
 fn lines(folder: &std::path::Path, role: Role, text: &str) -> (usize, Vec<String>) {
     let log = std::fs::read_to_string(folder.join(format!("{}.log", role.name()))).unwrap_or_default();
     let lines: Vec<&str> = log.lines().filter(|line| !line.contains("batch not queued")).collect();

@@ -1,5 +1,5 @@
-//! A replica of Redis that lags takes over, a real one: what it does not have is made good, and no version of a board is
-//! used twice.
+//! A replica of Redis that lags takes over, a real one: what it does not have is made good, and no version of a board
+//! is used twice.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -44,8 +44,8 @@ async fn is_in_step(replica: &TestRedis) {
     .await;
 }
 
-/// Whoever reads a board all the time. An answer never has a lower version than an earlier one, and two of one version say
-/// the same.
+/// Whoever reads a board all the time. An answer never has a lower version than an earlier one, and two of one
+/// version say the same.
 struct Reader {
     stop: CancellationToken,
     pages: Arc<AtomicUsize>,
@@ -98,7 +98,8 @@ impl Reader {
     }
 }
 
-/// A batch of one event under an `Idempotency-Key`, and what is answered: the status, and the batch's name or the refusal.
+/// A batch of one event under an `Idempotency-Key`, and what is answered: the status, and the batch's name
+/// or the refusal.
 async fn send(system: &System, event: Uuid, at: &str, key: &str) -> (u16, String) {
     let body = json!([{"event_id": event, "type": "level_progress", "player_id": "p", "occurred_at": at}]).to_string();
     let request = format!(
@@ -156,8 +157,8 @@ async fn a_replica_that_lags_takes_over_and_no_version_of_a_board_goes_back() {
     assert!(behind.iter().zip(&first).all(|(behind, first)| behind < first), "it lags: {behind:?}, {first:?}");
     let pages = readers.iter().map(Reader::pages).collect::<Vec<_>>();
 
-    // The replica takes over, and the first becomes its replica before the address has moved: it is of another history now,
-    // under its old name, and takes no writes.
+    // The replica takes over, and the first becomes its replica before the address has moved: it is of another history
+    // now, under its old name, and takes no writes.
     replicate(&replica, None);
     replicate(&system.redis, Some(replica.port));
     is_in_step(&system.redis).await;

@@ -70,8 +70,8 @@ impl Resolved {
             .is_none_or(|(found, rule)| found.closed || found.period.is_late(received_at, rule.grace_seconds))
     }
 
-    /// Notes a row that may be the one. One of this start and another end stands in only where there is no better one: a
-    /// program with another calendar made it, and a generation has one of a start.
+    /// Notes a row that may be the one. One of this start and another end stands in only where there is no better one:
+    /// a program with another calendar made it, and a generation has one of a start.
     fn note_found(&mut self, found: FoldPeriod) {
         if self.found.is_none_or(|other| other.period != self.place.1) {
             self.found = Some(found);

@@ -11,8 +11,8 @@ use crate::store::{board_versions, final_periods};
 const REMOVED_AT_ONCE: i64 = 5_000;
 
 impl Builder<'_> {
-    /// What players see until the swap goes on counting, and what comes instead may have nothing of it. Its version has to
-    /// follow all that was shown.
+    /// What players see until the swap goes on counting, and what comes instead may have nothing of it. Its version has
+    /// to follow all that was shown.
     async fn follow_what_was_shown(&self) -> Result<(), JobError> {
         let generation = self.building.generation.id;
         if board_versions::is_behind(&self.context.pool, generation).await? {
@@ -51,7 +51,8 @@ impl Builder<'_> {
                     let mut transaction = self.tenure.begin().await?;
                     let periods = swap::make_way(&mut transaction, generation).await?;
                     transaction.commit().await?;
-                    // Nobody reads them; a crash here leaves them to the next rebuild, with which another attempt begins.
+                    // Nobody reads them; a crash here leaves them to the next rebuild, with which another
+                    // attempt begins.
                     for period in &periods {
                         self.context.ranking.remove_period(generation.id, period, Still::InEra(&era)).await?;
                     }

@@ -1,7 +1,7 @@
 //! Stored events, read a partition after the other, in chunks: facts and cursor move in one transaction.
 //!
-//! A month may be half in the baseline of others. A build that starts from their baseline leaves out what is there; one that
-//! does not reads it as well, and writes it to its own baseline, as retention goes on behind it only.
+//! A month may be half in the baseline of others. A build that starts from their baseline leaves out what is there; one
+//! that does not reads it as well, and writes it to its own baseline, as retention goes on behind it only.
 
 use std::collections::BTreeSet;
 
@@ -130,8 +130,8 @@ impl Builder<'_> {
         Ok(Scanned::More(reached))
     }
 
-    /// What the events mean to the board, but to final periods, which stay as they are. No period waits for these facts:
-    /// what players see is the live generation, which has counted their events.
+    /// What the events mean to the board, but to final periods, which stay as they are. No period waits for these
+    /// facts: what players see is the live generation, which has counted their events.
     async fn pack(
         &self,
         connection: &mut sqlx::PgConnection,

@@ -16,8 +16,8 @@ use crate::queue::Lane;
 const MOST_BOARDS: usize = 8;
 /// What no program can read.
 const GARBAGE: &[u8] = &[0xff, 9, 9];
-/// Decided by the clock that the processes have: by Postgres's, which no run sets, cron would find letters of a run that
-/// plays next year too old to keep.
+/// Decided by the clock that the processes have: by Postgres's, which no run sets, cron would find letters of a run
+/// that plays next year too old to keep.
 const DISCARD: &str = "UPDATE dead_letters SET state = 'discarded', decided_at = $1 WHERE state = 'waiting'
                           AND game_id IS DISTINCT FROM (SELECT id FROM games WHERE slug = $2)";
 /// Those of the nuisance wait for ever.
@@ -60,8 +60,8 @@ impl World {
         sqlx::query_scalar(WAITING).bind(NUISANCE).fetch_all(&self.pool).await
     }
 
-    /// Looks at the dead letters that wait, of which there must be `wanted`, and gives them up for good, so that they do
-    /// not hold up the closing of periods.
+    /// Looks at the dead letters that wait, of which there must be `wanted`, and gives them up for good, so that they
+    /// do not hold up the closing of periods.
     pub(super) async fn decide_letters(&mut self, wanted: usize) -> Result<(), ChaosError> {
         let letters = self.waiting_letters().await?;
         if letters.len() != wanted

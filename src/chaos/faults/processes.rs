@@ -56,8 +56,8 @@ impl World {
         Ok(Took::Place)
     }
 
-    /// Kills every worker at once; new ones run what they had. Nobody can before they are there, so the time counts from
-    /// then.
+    /// Kills every worker at once; new ones run what they had. Nobody can before they are there, so the time
+    /// counts from then.
     pub(super) async fn kill_the_workers(&mut self) -> Result<Took, ChaosError> {
         let names = self.named(Role::Worker);
         let kill = async |world: &mut Self| {

@@ -1,8 +1,8 @@
 //! Cron expressions over local time: at which moments one fires, whatever the zone does to its clocks.
 //!
 //! A moment fires when clocks show a time that the expression names. When clocks change, an expression that also fires
-//! within as long a time before, and after, goes by what they show: an hour that comes twice has its resets twice, and one
-//! that is skipped has none. Any other fires once: at the first of two, or when the clocks skip its time.
+//! within as long a time before, and after, goes by what they show: an hour that comes twice has its resets twice, and
+//! one that is skipped has none. Any other fires once: at the first of two, or when the clocks skip its time.
 
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};

@@ -133,7 +133,8 @@ impl Limits {
         self.denied.update(sender, now_ms, |denied| denied.0 = until);
     }
 
-    /// Whether a sender who is over the limit may still ask for a receipt that stands: as often again as the limit says.
+    /// Whether a sender who is over the limit may still ask for a receipt that stands: as often again as
+    /// the limit says.
     pub fn may_ask_for_receipt(&self, sender: Sender, now_ms: i64) -> bool {
         let limit = self.config.rate_limit_requests;
         limit == 0 || self.repeats.update(sender, now_ms, |c| c.count(limit, now_ms)).unwrap_or(false)
@@ -162,8 +163,8 @@ impl Limits {
         }
     }
 
-    /// The local limiter, for when Redis is not asked: counts a request; `Some`: refuse it, for so many milliseconds. A full
-    /// table refuses nobody.
+    /// The local limiter, for when Redis is not asked: counts a request; `Some`: refuse it, for so many milliseconds. A
+    /// full table refuses nobody.
     pub fn refused_locally(&self, sender: Sender, now_ms: i64) -> Option<u64> {
         let limit = self.config.rate_limit_requests;
         if limit == 0 {

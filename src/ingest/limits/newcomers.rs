@@ -12,8 +12,8 @@ const TOO_LATE: u32 = 10;
 pub struct Newcomers(AtomicU64);
 
 impl Newcomers {
-    /// The minute that `now_ms` counts in, and how many came in it. `now_ms` is when a request began: one that ends late
-    /// counts in the newest minute, or an old one would begin anew, again and again, and nothing would be bounded.
+    /// The minute that `now_ms` counts in, and how many came in it. `now_ms` is when a request began: one that ends
+    /// late counts in the newest minute, or an old one would begin anew, again and again, and nothing would be bounded.
     fn at(stored: u64, now_ms: i64) -> (u32, u32) {
         let (newest, count) = ((stored >> 32) as u32, stored as u32);
         let minute = now_ms.div_euclid(WINDOW_MS) as u32;

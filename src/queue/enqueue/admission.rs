@@ -203,8 +203,8 @@ async fn probe_wanted(admission: &Admission, interval: Duration) {
     tokio::time::sleep(PROBE_INTERVAL.min(interval)).await;
 }
 
-/// Looks at the server; `writes`: whether it takes writes, too. One that takes none answers all other questions, so that
-/// batches would be refused and let in by turns.
+/// Looks at the server; `writes`: whether it takes writes, too. One that takes none answers all other questions, so
+/// that batches would be refused and let in by turns.
 async fn look(connection: &Connection, keys: &Keys, writes: bool) -> redis::RedisResult<Seen> {
     let [jobs_key, _, _, _, shares] = &keys.queue;
     if writes {

@@ -64,8 +64,8 @@ impl Enqueuer {
         self.limits.as_ref().is_some_and(|limits| limits.is_away())
     }
 
-    /// The receipt that stands under `name`, for a batch that is not to be queued. It may be asked for while nothing can
-    /// be written.
+    /// The receipt that stands under `name`, for a batch that is not to be queued. It may be asked for while nothing
+    /// can be written.
     ///
     /// # Errors
     /// [`EnqueueError`].
@@ -76,8 +76,8 @@ impl Enqueuer {
     }
 
     /// Finds a receipt; or counts, checks, keeps and pushes what `request` asks for, or nothing of it. With limits on a
-    /// server of their own (or on a cluster) the receipt is looked for and they are counted first, in calls of their own;
-    /// a batch that is then refused has been counted.
+    /// server of their own (or on a cluster) the receipt is looked for and they are counted first, in calls of their
+    /// own; a batch that is then refused has been counted.
     pub async fn enqueue(&self, request: &EnqueueRequest<'_>) -> Enqueued {
         let mut address = OfAddress::default();
         let reply = self.steps(request, &mut address).await;

@@ -60,7 +60,8 @@ pub struct Remember<'a> {
     pub name: ReceiptName<'a>,
     /// What to keep; empty: nothing, only look whether one stands.
     pub receipt: &'a [u8],
-    /// The one that the caller has read, which `receipt` replaces; empty: none. Another one is answered, and nothing done.
+    /// The one that the caller has read, which `receipt` replaces; empty: none. Another one is answered,
+    /// and nothing done.
     pub known: &'a [u8],
     /// For how long from the first one on.
     pub ttl_ms: u64,
@@ -162,8 +163,8 @@ pub enum EnqueueReply {
     Remembered(Vec<u8>),
     /// Nothing but counting the address: so many jobs are stored.
     QueueFull(u64),
-    /// Nothing but counting the address: the game has as many receipts as it may have by keys of this kind; or all games
-    /// together have as many as there may be.
+    /// Nothing but counting the address: the game has as many receipts as it may have by keys of this kind; or all
+    /// games together have as many as there may be.
     ReceiptsFull {
         /// Whether it is the bound of all games together.
         of_all: bool,

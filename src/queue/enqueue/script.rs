@@ -94,8 +94,9 @@ pub fn command(
     command
 }
 
-/// What follows `received_at` in the id of a request's job: whoever settles it takes it off its game's share by that. What
-/// is queued later of the same batch has another name, so that no two jobs ever have one id, whatever Redis's clock does.
+/// What follows `received_at` in the id of a request's job: whoever settles it takes it off its game's share by
+/// that. What is queued later of the same batch has another name, so that no two jobs ever have one id, whatever
+/// Redis's clock does.
 fn id_after_stamp(request: &EnqueueRequest<'_>, bytes: usize, lane: char) -> String {
     let (batch, game) = (request.batch_id.hyphenated(), request.game.0);
     match request.queued_before {

@@ -1,4 +1,5 @@
-//! When COPY rests: a group that meets a stored row is written twice, so while that is frequent the careful way is cheaper.
+//! When COPY rests: a group that meets a stored row is written twice, so while that is frequent the careful
+//! way is cheaper.
 
 use std::time::Duration;
 

@@ -69,11 +69,12 @@ pub async fn keep(
     }
 }
 
-/// Keeps a letter; says whether what is stored under its name afterwards is this event. That no row was written does not
-/// say so.
+/// Keeps a letter; says whether what is stored under its name afterwards is this event. That no row was written
+/// does not say so.
 ///
-/// An earlier version kept it under a name without its moment. That letter goes on being this event's, so that a job that
-/// ran under both versions leaves one. Where both run at once there may be two: a replay of either stores the event once.
+/// An earlier version kept it under a name without its moment. That letter goes on being this event's, so that a
+/// job that ran under both versions leaves one. Where both run at once there may be two: a replay of either stores
+/// the event once.
 async fn keep_once(connection: &mut PgConnection, letter: &NewDeadLetter, earlier: &str) -> Result<bool, sqlx::Error> {
     let stored = dead_letter_intake::payload_of(connection, earlier).await?;
     let letter = match stored.filter(|stored| is_same_event(stored, &letter.payload)) {
@@ -120,8 +121,8 @@ fn letter(shared: &Shared, group: &Group<'_>, rows: &Rows<'_>, index: usize, err
     }
 }
 
-/// The id of the job that carries this one event: `<received_at>-<batch>.<event>.<occurred_at, hexadecimal>-<lane>`. All
-/// of its identity is in it: two events of a batch may differ in their moment alone.
+/// The id of the job that carries this one event: `<received_at>-<batch>.<event>.<occurred_at, hexadecimal>-<lane>`.
+/// All of its identity is in it: two events of a batch may differ in their moment alone.
 fn single_event_job(job: &Delivery, batch: Uuid, row: &EventRow<'_>) -> String {
     let (event, moment) = (row.event.event_id.simple(), row.event.occurred_at.0);
     format!("{}-{}.{event}.{moment:x}-{}", job.received_at.0, batch.simple(), job.lane.suffix())

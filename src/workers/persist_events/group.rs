@@ -142,9 +142,9 @@ impl<'a> Group<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Sorts by month and key and keeps the first of each: two workers that write the same keys in the same order cannot
-    /// deadlock, and no statement meets itself. Months come first because COPY collects rows by partition: of rows of
-    /// two months in turn it writes those of one before those of the other, wherever they stand.
+    /// Sorts by month and key and keeps the first of each: two workers that write the same keys in the same order
+    /// cannot deadlock, and no statement meets itself. Months come first because COPY collects rows by partition: of
+    /// rows of two months in turn it writes those of one before those of the other, wherever they stand.
     fn sorted(mut rows: Vec<(EventRow<'a>, Origin)>) -> Self {
         let before = rows.len();
         rows.sort_by_key(|(row, _)| (row.key(), row.received_at));

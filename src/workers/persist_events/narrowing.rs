@@ -91,9 +91,9 @@ impl Writer {
         }
     }
 
-    /// Keeps the one event of a piece as a dead letter, unless a write of our own fails as well: a trigger that divides by
-    /// zero refuses everybody's events, with a code that means data. Where only the event's month refuses our write, the
-    /// event is set aside: it is not its fault either, and other months need not wait.
+    /// Keeps the one event of a piece as a dead letter, unless a write of our own fails as well: a trigger that divides
+    /// by zero refuses everybody's events, with a code that means data. Where only the event's month refuses our write,
+    /// the event is set aside: it is not its fault either, and other months need not wait.
     async fn bury_if_the_server_is_well(
         &mut self,
         writing: &mut Writing<'_, '_>,
@@ -129,8 +129,9 @@ impl Writer {
         Ok(Vec::new())
     }
 
-    /// Makes the months that a piece falls in. Cron makes them ahead; this is for clocks and replays that outrun it. Rows
-    /// of a month that cannot be had now are set aside, unless the server takes no write of our own either: then all wait.
+    /// Makes the months that a piece falls in. Cron makes them ahead; this is for clocks and replays that outrun it.
+    /// Rows of a month that cannot be had now are set aside, unless the server takes no write of our own either:
+    /// then all wait.
     async fn make_partitions(
         &mut self,
         writing: &mut Writing<'_, '_>,

@@ -17,8 +17,8 @@ const WELL_FOR: Duration = Duration::from_millis(500);
 pub struct Probe(Mutex<Option<Instant>>);
 
 impl Probe {
-    /// Whether the server takes a write of our own that is dated `at`. Asked `anew` where it decides about somebody: what
-    /// was true a moment ago may have changed before the attempt that failed.
+    /// Whether the server takes a write of our own that is dated `at`. Asked `anew` where it decides about somebody:
+    /// what was true a moment ago may have changed before the attempt that failed.
     pub async fn server_is_well(&self, pool: &Pool, at: Micros, anew: bool) -> bool {
         let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !anew && last.is_some_and(|at| at.elapsed() < WELL_FOR) {

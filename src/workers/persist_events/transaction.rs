@@ -44,8 +44,8 @@ pub enum Attempt {
     HeldGames(HashSet<GameId>),
 }
 
-/// Stores `rows` (sorted by month and key, each key once; stamped here with the generations of `definitions`) in one transaction.
-/// Rows of one game may wait for the lock on it, for `patience`.
+/// Stores `rows` (sorted by month and key, each key once; stamped here with the generations of `definitions`) in one
+/// transaction. Rows of one game may wait for the lock on it, for `patience`.
 ///
 /// # Errors
 /// Whatever Postgres says; nothing was written, except that a failure during COMMIT leaves it open whether everything

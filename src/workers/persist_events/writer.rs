@@ -26,8 +26,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// So long a group waits for the locks of games that others hold, all of them together, once all else is written.
 const WAIT_FOR_HELD: Duration = Duration::from_secs(2);
-/// A game that was waited for in vain is not waited for again within this time: its jobs are set aside at once. A job that
-/// is set aside comes again within it, so a lock that lasts costs others one wait.
+/// A game that was waited for in vain is not waited for again within this time: its jobs are set aside at once. A job
+/// that is set aside comes again within it, so a lock that lasts costs others one wait.
 const HELD_FOR: Duration = Duration::from_secs(90);
 
 /// One writer: one transaction at a time.
@@ -122,8 +122,9 @@ impl Writer {
         self.attempt_readable(writing, piece, &definitions).await
     }
 
-    /// Sets rows aside that may count for a leaderboard which only a newer program can read: stored here they would never
-    /// count for it. First the definitions are looked at again, at most once a second: nobody says when they can be read.
+    /// Sets rows aside that may count for a leaderboard which only a newer program can read: stored here they
+    /// would never count for it. First the definitions are looked at again, at most once a second: nobody says
+    /// when they can be read.
     async fn keep_for_newer(&mut self, writing: &mut Writing<'_, '_>, piece: Piece) -> Result<Vec<Piece>, Stopped> {
         let now = Instant::now();
         if self.looked_again.is_none_or(|at| now - at > LOOK_AGAIN) {

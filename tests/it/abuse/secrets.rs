@@ -1,5 +1,5 @@
-//! Secrets planted everywhere a secret is given, and hostile texts everywhere a text is taken: the first appear nowhere,
-//! the others forge nothing.
+//! Secrets planted everywhere a secret is given, and hostile texts everywhere a text is taken: the first appear
+//! nowhere, the others forge nothing.
 
 use std::process::Command;
 

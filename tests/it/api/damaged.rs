@@ -1,4 +1,5 @@
-//! Never an empty board that is not empty: a Redis that has lost a part of one, and periods that are frozen and not ranked.
+//! Never an empty board that is not empty: a Redis that has lost a part of one, and periods that are frozen
+//! and not ranked.
 
 use std::time::Duration;
 

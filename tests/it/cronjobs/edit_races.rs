@@ -90,7 +90,8 @@ async fn a_recompute_waits_for_the_first_chunk_of_a_month() {
     assert_eq!(seen.get(&month), Some(&baseline::Covered::Everything));
 }
 
-/// Its chunk has looked for recomputes before this one was begun, and is not committed when this one looks at the baseline.
+/// Its chunk has looked for recomputes before this one was begun, and is not committed when this one looks
+/// at the baseline.
 #[tokio::test]
 async fn a_recompute_takes_over_the_first_chunk_of_a_month() {
     let stage = Stage::new("2026-11-23T12:00:00Z").await;

@@ -1,6 +1,6 @@
 //! Whatever a studio does to a board, in whatever order, and wherever cron dies: what is not final is what a fresh
-//! installation with the last definition computes from the same rows; what was ever final stays as it was; and what Redis
-//! shows of a period is what Postgres has.
+//! installation with the last definition computes from the same rows; what was ever final stays as it was; and what
+//! Redis shows of a period is what Postgres has.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -51,8 +51,8 @@ pub fn definition() -> impl Strategy<Value = Value> {
         })
 }
 
-/// How some lives begin: resets become longer in the middle of a period whose first part is final. A first definition, and
-/// what happens then.
+/// How some lives begin: resets become longer in the middle of a period whose first part is final. A first definition,
+/// and what happens then.
 pub fn longer_resets() -> impl Strategy<Value = (Value, Vec<Step>)> {
     let resets = prop::sample::select(vec![
         (json!({"cron": "0 */6 * * *"}), json!("daily")),
@@ -69,7 +69,8 @@ pub fn longer_resets() -> impl Strategy<Value = (Value, Vec<Step>)> {
     })
 }
 
-/// How others begin: a studio edits its board for the next season, when of the last one nothing is left but what is final.
+/// How others begin: a studio edits its board for the next season, when of the last one nothing is left but
+/// what is final.
 pub fn next_season() -> impl Strategy<Value = (Value, Vec<Step>)> {
     let scores = prop::collection::vec((0u8..5, -20i64..20, 0i64..60, Just(true)), 1..6);
     let reset = prop::sample::select(vec!["daily", "weekly"]);

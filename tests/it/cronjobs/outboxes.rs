@@ -28,8 +28,8 @@ async fn blocks(connection: &mut PgConnection) -> i64 {
     .unwrap()
 }
 
-/// A stage of which both outboxes were filled and everything was taken from them, and a connection to it. The snapshot is
-/// from before, as one of a backup or a long audit may be: nothing that was there may go as long as it stands.
+/// A stage of which both outboxes were filled and everything was taken from them, and a connection to it. The snapshot
+/// is from before, as one of a backup or a long audit may be: nothing that was there may go as long as it stands.
 async fn worn() -> (Stage, PoolTransaction, PoolConnection<Postgres>) {
     let stage = Stage::new("2026-11-20T12:00:00Z").await;
     let mut snapshot = stage.pool().begin().await.unwrap();

@@ -31,8 +31,8 @@ const GROWING: [&str; 6] = [
     "dirty_entries",
     "entry_baseline",
 ];
-/// Statements that may, by how they begin: they run once for thousands of events that are dropped, or once when a process
-/// goes on with a recompute that another began.
+/// Statements that may, by how they begin: they run once for thousands of events that are dropped, or once when a
+/// process goes on with a recompute that another began.
 const ALLOWED: [&str; 2] = [
     "SELECT p.generation_id, p.starts_at\n           FROM leaderboard_periods p JOIN",
     "SELECT id FROM score_facts WHERE (games = '{}' OR games IS NULL)",

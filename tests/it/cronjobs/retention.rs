@@ -368,7 +368,8 @@ async fn no_clock_alone_drops_a_month() {
     assert_eq!(drop_old_months(&stage.context, &tenure).await.unwrap(), 3);
 }
 
-/// A newer program defined it: what its events mean to it only that one knows, and the baseline is all that would be left.
+/// A newer program defined it: what its events mean to it only that one knows, and the baseline is all that
+/// would be left.
 #[tokio::test]
 async fn a_month_stays_while_a_leaderboard_that_it_may_count_for_cannot_be_read() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;

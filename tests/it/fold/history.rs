@@ -1,5 +1,5 @@
-//! A database that goes back in time: a backup restored, or a replica promoted without the last commits. Boards do not keep
-//! what it lost, and nothing new is taken for old.
+//! A database that goes back in time: a backup restored, or a replica promoted without the last commits. Boards do not
+//! keep what it lost, and nothing new is taken for old.
 
 use scoreline::aggregator::history::History;
 use scoreline::aggregator::rebuild::check_boards;

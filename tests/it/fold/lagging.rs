@@ -1,4 +1,5 @@
-//! A Redis that lags takes over: what it lacks of a board must not look whole under the version of the next publication.
+//! A Redis that lags takes over: what it lacks of a board must not look whole under the version of the
+//! next publication.
 
 use scoreline::aggregator::rebuild::check_boards;
 use scoreline::ranking::BoardStatus;

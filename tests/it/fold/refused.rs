@@ -101,8 +101,8 @@ async fn a_right_that_is_withdrawn_puts_no_row_aside() {
     }
 }
 
-/// A new process tries it once, should it be of a program that can fold it. It would come round for as long as the process
-/// lives, and its lane would be narrowed down to it each time.
+/// A new process tries it once, should it be of a program that can fold it. It would come round for as long as the
+/// process lives, and its lane would be narrowed down to it each time.
 #[tokio::test]
 async fn a_row_that_is_refused_again_does_not_come_round() {
     let arena = Arena::new().await;

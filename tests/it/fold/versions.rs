@@ -1,5 +1,5 @@
-//! Versions of boards in Postgres grow with every fold and every rebuild, also where the clock has gone back: what Postgres
-//! shows, while Redis does not answer, is never older than what was shown before.
+//! Versions of boards in Postgres grow with every fold and every rebuild, also where the clock has gone back: what
+//! Postgres shows, while Redis does not answer, is never older than what was shown before.
 
 use std::time::Duration;
 

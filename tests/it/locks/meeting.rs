@@ -12,9 +12,9 @@ use crate::support::postgres::TestDatabase;
 /// What meets: a transaction of its own, whole.
 pub type Party = BoxFuture<'static, Result<(), sqlx::Error>>;
 
-/// Locks both rows, each by a transaction of its own; begins both parties; lets the first row go, and the second when both
-/// stand where that has brought them. Whoever has the first row then waits for the second behind who came from there.
-/// Returns how they ended.
+/// Locks both rows, each by a transaction of its own; begins both parties; lets the first row go, and the second when
+/// both stand where that has brought them. Whoever has the first row then waits for the second behind who came from
+/// there. Returns how they ended.
 pub async fn meet(pool: &Pool, gates: [&'static str; 2], parties: [Party; 2]) -> Vec<Result<(), sqlx::Error>> {
     let mut held = Vec::new();
     for gate in gates {
@@ -48,8 +48,8 @@ async fn settled(pool: &Pool, tasks: &[JoinHandle<Result<(), sqlx::Error>>; 2], 
     .await;
 }
 
-/// As [`meet`], for rows that are not there yet: whoever inserts two rows into this table stops between them, until each
-/// party stands there or waits for another.
+/// As [`meet`], for rows that are not there yet: whoever inserts two rows into this table stops between them, until
+/// each party stands there or waits for another.
 pub async fn meet_inserting(
     database: &TestDatabase,
     table: &'static str,

@@ -68,8 +68,8 @@ fn folding(arena: &Arena, lane: i16) -> Party {
     })
 }
 
-/// Two boards of one event type at their reset: one lane has late scores of the first and timely ones of the second, the
-/// other lane has it the other way round. `closed`: what is late is so because the period is frozen.
+/// Two boards of one event type at their reset: one lane has late scores of the first and timely ones of the second,
+/// the other lane has it the other way round. `closed`: what is late is so because the period is frozen.
 async fn folds_that_cross(closed: bool) {
     let arena = Arena::new().await;
     let spec = json!({"reset": "daily", "grace_seconds": 0});

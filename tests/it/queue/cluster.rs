@@ -97,7 +97,8 @@ async fn workers_do_not_wait_for_a_silent_node_without_the_queue() {
     }
 }
 
-/// The library would send an announcement to the node that owns the slot of the channel's name: of that of facts another one.
+/// The library would send an announcement to the node that owns the slot of the channel's name: of that of
+/// facts another one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_announced_is_heard_while_all_nodes_without_the_queue_are_silent() {
     let (nodes, url) = cluster().await;

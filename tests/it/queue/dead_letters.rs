@@ -62,8 +62,8 @@ async fn point_12_a_late_forget_does_not_remove_a_letter_that_was_replayed() {
     rig.nothing_stays_behind().await;
 }
 
-/// The mover was frozen between storing a letter and having it forgotten; meanwhile an operator replayed the job, and it
-/// died as it did before, word by word.
+/// The mover was frozen between storing a letter and having it forgotten; meanwhile an operator replayed the job, and
+/// it died as it did before, word by word.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_forget_does_not_remove_the_letter_of_the_next_death() {
     let rig = rig().await;

@@ -290,7 +290,8 @@ async fn a_fetch_that_ran_before_costs_no_tenure_and_no_job() {
     let worker = Worker::start(&rig.queue, long, async |job| settle(&job, Settlement::Done).await);
     rig.queue.push(Lane::High, "first", &payload("")).await.unwrap();
     rig.drained().await;
-    // As if its next fetches had run, brought a job and got no answer: the library of a cluster's client sent them twice.
+    // As if its next fetches had run, brought a job and got no answer: the library of a cluster's client
+    // sent them twice.
     let (key, held) = (rig.queue.keys().fetches(), rig.fill(Lane::Low, 1, &payload("")));
     let mut connection = rig.redis.connection();
     let name: String = redis::cmd("HKEYS").arg(&key).query::<Vec<String>>(&mut connection).unwrap().remove(0);

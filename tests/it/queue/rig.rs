@@ -1,8 +1,8 @@
 //! A queue on a Redis of its own, workers in this process, and worker processes.
 //!
 //! A worker *process*, for tests that kill or freeze one, is this test binary started again with only
-//! `queue::rig::act_as_a_worker_process` selected and `SCORELINE_TEST_WORKER` set to the Redis URL. Without that variable
-//! the test does nothing. What a job does there stands in its payload (see [`obey`]).
+//! `queue::rig::act_as_a_worker_process` selected and `SCORELINE_TEST_WORKER` set to the Redis URL. Without that
+//! variable the test does nothing. What a job does there stands in its payload (see [`obey`]).
 
 use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};

@@ -29,8 +29,8 @@ impl Machine {
         machine
     }
 
-    /// Writes a program of the stand-in machine, and surely of no other: joining an absolute path would leave the folder,
-    /// writing through a link would change what it points to.
+    /// Writes a program of the stand-in machine, and surely of no other: joining an absolute path would leave the
+    /// folder, writing through a link would change what it points to.
     fn program(&self, path: &str, body: &str) {
         let inside = |part: Component| matches!(part, Component::Normal(_));
         assert!(Path::new(path).components().all(inside), "{path} leaves the stand-in machine");

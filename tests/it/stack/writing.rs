@@ -104,7 +104,6 @@ fn columns(line: &str) -> usize {
 }
 
 #[test]
-#[ignore = "pages and comments are brought to the width in the next commit"]
 fn no_line_is_wider_than_a_screen() {
     let mut wide = Vec::new();
     for (path, text) in written(&["rs", "lua", "sql", "md", "script"]) {

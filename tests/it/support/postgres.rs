@@ -1,5 +1,5 @@
-//! A database per test, cloned from a migrated template on the server that `make test` started. The schema is one role's,
-//! tests and processes work as another, as they do elsewhere.
+//! A database per test, cloned from a migrated template on the server that `make test` started. The schema is one
+//! role's, tests and processes work as another, as they do elsewhere.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

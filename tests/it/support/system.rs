@@ -177,7 +177,8 @@ impl System {
     /// The whole board as the api pages it, in its order, equals what plain SQL makes of the stored events.
     pub async fn check_board(&self, slug: &str, aggregate: Aggregate) {
         let moment = "(extract(epoch FROM occurred_at) * 1000000)::bigint";
-        // Of equal scores the first counts; a sum was reached with the last event that moved it, one of zeros with the first.
+        // Of equal scores the first counts; a sum was reached with the last event that moved it, one of zeros
+        // with the first.
         let by_player = match aggregate {
             Aggregate::Best => format!(
                 "SELECT DISTINCT ON (player_id) player_id, score, {moment} AS reached_at FROM scores
