@@ -82,7 +82,7 @@ pub async fn check_boards(pool: &Pool, ranking: &Ranking, rules: &Rules) -> Resu
     while !keeper.under_way.is_empty() {
         tokio::select! {
             Some(ended) = keeper.under_way.join_next() => keeper.ended(ended),
-            () = tokio::time::sleep(CHECK_INTERVAL) => keeper.begin(),
+            () = tokio::time::sleep(CHECK_INTERVAL) => keeper.fill_places(),
         }
     }
     keeper.last
@@ -145,15 +145,15 @@ impl Keeper {
         self.line = missing.map(|(board, _)| board).filter(|b| !self.at_work.contains(&b.generation.id)).collect();
         let waits: HashSet<BoardGenerationId> = self.line.iter().map(|b| b.generation.id).collect();
         self.large.retain(|generation| waits.contains(generation));
-        self.failed.retain(|generation, _| waits.contains(generation));
+        self.failed.retain(|generation, _| waits.contains(generation) || self.at_work.contains(generation));
         self.line.sort_by_key(|b| self.failed.get(&b.generation.id).copied());
         self.in_a_row = 0;
-        self.begin();
+        self.fill_places();
         Ok(())
     }
 
     /// Begins with boards that wait, for as long as there is room.
-    fn begin(&mut self) {
+    fn fill_places(&mut self) {
         let mut line = std::mem::take(&mut self.line).into_iter();
         for board in line.by_ref() {
             let (game, generation) = (board.generation.game_id, board.generation.id);
@@ -204,17 +204,19 @@ impl Keeper {
                 self.line.push(board);
             }
             Err(error) => {
-                tracing::warn!(%generation, %error, "a leaderboard could not be rebuilt");
                 self.failures += 1;
                 self.in_a_row += 1;
-                self.failed.insert(generation, self.failures);
+                // Said once, and not each second for as long as it lasts.
+                if self.failed.insert(generation, self.failures).is_none() {
+                    tracing::warn!(%generation, %error, "a leaderboard cannot be rebuilt; trying again");
+                }
                 self.last = Err(error);
                 if self.in_a_row >= AWAY {
                     self.line.clear();
                 }
             }
         }
-        self.begin();
+        self.fill_places();
     }
 }
 

@@ -31,11 +31,16 @@ const GROWING: [&str; 6] = [
     "dirty_entries",
     "entry_baseline",
 ];
-/// Statements that may, by how they begin: they run once for thousands of events that are dropped, or once when a
-/// process goes on with a recompute that another began.
-const ALLOWED: [&str; 2] = [
+/// Statements that may, by how they begin: they run once for thousands of events that are dropped, once when a process
+/// goes on with a recompute that another began, or when a fold has failed; or they end at a limit that the first rows
+/// fill.
+const ALLOWED: [&str; 6] = [
     "SELECT p.generation_id, p.starts_at\n           FROM leaderboard_periods p JOIN",
     "SELECT id FROM score_facts WHERE (games = '{}' OR games IS NULL)",
+    "SELECT id FROM score_facts WHERE shard = $1 ORDER BY id LIMIT 1",
+    "SELECT coalesce((SELECT id FROM dirty_entries WHERE shard >= 0 ORDER BY id DESC LIMIT 1), 0)",
+    "WITH few AS MATERIALIZED (\n             SELECT min_received_at, games FROM score_facts WHERE shard >= 0",
+    "DELETE FROM entry_baseline b\n        USING (WITH RECURSIVE place AS (",
 ];
 
 /// Years of a large installation: what is over, decided or retired stands beside the few that are not.
