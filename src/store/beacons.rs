@@ -61,7 +61,11 @@ pub async fn write_after(pool: &Pool, known: &Beacon) -> Result<Option<Beacon>, 
         match on_this_timeline.bind(known.sequence).bind(known.mark).fetch_optional(pool).await {
             Err(error) if is_not_shown(&error) => {
                 sqlx::query_as(
-                    "INSERT INTO beacons (mark, timeline) SELECT gen_random_uuid(), ''
+                    "WITH old AS (DELETE FROM beacons b USING
+                                     (SELECT sequence FROM beacons
+                                       WHERE sequence < (SELECT max(sequence) FROM beacons) - 20000
+                                       ORDER BY sequence FOR UPDATE SKIP LOCKED) AS o WHERE b.sequence = o.sequence)
+                     INSERT INTO beacons (mark, timeline) SELECT gen_random_uuid(), ''
                       WHERE EXISTS (SELECT 1 FROM beacons WHERE sequence = $1 AND mark = $2) RETURNING sequence, mark",
                 )
                 .bind(known.sequence)

@@ -51,3 +51,18 @@ async fn a_beacon_is_written_only_where_the_one_before_stands() {
     assert_eq!(beacons::write_after(arena.pool(), &next).await.unwrap(), None, "promoted since");
     assert_eq!(arena.count("SELECT count(*) FROM beacons").await, 2);
 }
+
+/// One is written every four seconds, by a server that shows its log and by one that does not.
+#[tokio::test]
+async fn a_day_of_beacons_is_kept_and_no_more() {
+    let arena = Arena::new().await;
+    let hosted = whose_log_says(&arena, "42501").await;
+    for pool in [arena.pool(), &hosted] {
+        let many = "INSERT INTO beacons (mark, timeline) SELECT gen_random_uuid(), '' FROM generate_series(1, 20050)";
+        sqlx::query(many).execute(arena.pool()).await.unwrap();
+        let told = beacons::write(pool).await.unwrap();
+        beacons::write_after(pool, &told).await.unwrap().unwrap();
+        let kept = arena.count("SELECT count(*) FROM beacons").await;
+        assert!((20_000..20_010).contains(&kept), "{kept}");
+    }
+}
