@@ -182,13 +182,7 @@ async fn shows_what_is_lost_until(world: &World, goes_back: impl AsyncFn()) {
 async fn a_period_that_is_frozen_and_not_ranked_is_read_like_an_open_one() {
     let world = World::new().await;
     let game = world.game("demo").await;
-    let mut weekly = board("global");
-    weekly["reset"] = "weekly".into();
-    let generation = world.board(&game, weekly).await;
-    // Monday, 2026-11-16.
-    let monday = Micros::from_seconds(1_794_787_200);
-    let last = Period { starts_at: monday.plus_seconds(-7 * 86_400), ends_at: Some(monday) };
-    let last = periods::ensure(&world.db.pool, generation, &last).await.unwrap();
+    let (generation, last, _) = world.last_week(&game, board("global")).await;
     world.store(generation, last, &[("p-1", 3), ("p-2", 2), ("p-3", 1)]).await;
     world.make_ready(generation).await;
     let freeze = "UPDATE leaderboard_periods SET state = 'closed' WHERE ends_at IS NOT NULL AND id = $1";

@@ -289,14 +289,8 @@ async fn a_closed_period_is_read_from_its_final_standings_once_redis_has_dropped
     let world = World::new().await;
     let game = world.game("demo").await;
     let mut weekly = board("weekly");
-    weekly["reset"] = "weekly".into();
     weekly["tie_policy"] = "competition".into();
-    let generation = world.board(&game, weekly).await;
-    let week = 7 * 86_400;
-    // Monday, 2026-11-16.
-    let monday = Micros::from_seconds(1_794_787_200);
-    let last = Period { starts_at: monday.plus_seconds(-week), ends_at: Some(monday) };
-    let last = periods::ensure(&world.db.pool, generation, &last).await.unwrap();
+    let (_, last, _) = world.last_week(&game, weekly).await;
     let names = ["a", "b", "c", "d", "e"];
     for (rank, competition, player, score) in
         [(1, 1, "a", 9), (2, 2, "b", 5), (3, 2, "c", 5), (4, 4, "d", 2), (5, 5, "e", 1)]

@@ -225,13 +225,7 @@ async fn an_empty_board_is_not_shown_again_once_it_was_seen_with_entries() {
 async fn a_closed_period_that_leaves_redis_keeps_the_version_it_was_shown_under() {
     let world = World::new().await;
     let game = world.game("demo").await;
-    let mut weekly = board("global");
-    weekly["reset"] = "weekly".into();
-    let generation = world.board(&game, weekly).await;
-    // Monday, 2026-11-16.
-    let monday = Micros::from_seconds(1_794_787_200);
-    let last = Period { starts_at: monday.plus_seconds(-7 * 86_400), ends_at: Some(monday) };
-    let stored = periods::ensure(&world.db.pool, generation, &last).await.unwrap();
+    let (generation, stored, last) = world.last_week(&game, board("global")).await;
     world.store(generation, stored, &[("a", 3)]).await;
     world.make_ready(generation).await;
     let close = async |change: &'static str| {

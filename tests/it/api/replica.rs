@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use scoreline::domain::clock::Micros;
-use scoreline::domain::period::Period;
-use scoreline::store::periods::{self, StoredPeriod};
+use scoreline::store::periods::StoredPeriod;
 
 use super::world::{World, board};
 use crate::support::postgres::TestDatabase;
@@ -41,13 +39,7 @@ async fn history_is_read_from_a_replica_that_has_it_and_else_from_the_primary() 
     let copy = postgres::database().await;
     let world = World::with_replica(copy.pool.clone()).await;
     let game = world.game("demo").await;
-    let mut weekly = board("weekly");
-    weekly["reset"] = "weekly".into();
-    let generation = world.board(&game, weekly).await;
-    // Monday, 2026-11-16.
-    let monday = Micros::from_seconds(1_794_787_200);
-    let last = Period { starts_at: monday.plus_seconds(-7 * 86_400), ends_at: Some(monday) };
-    let last = periods::ensure(&world.db.pool, generation, &last).await.unwrap();
+    let (generation, last, _) = world.last_week(&game, board("weekly")).await;
     close(&world.db, &last, generation.0, "on-primary").await;
     let path = "/v1/leaderboards/weekly/entries?period=previous";
     let players = || async { world.get(path, Some(&game.client)).await.players() };

@@ -255,6 +255,15 @@ impl World {
         self.ranking.publish(generation, &period, Order::Descending, version, &entries).await.unwrap();
     }
 
+    /// A board with this definition, made weekly, and its last week: over since Monday, 2026-11-16.
+    pub async fn last_week(&self, game: &Game, mut json: Value) -> (BoardGenerationId, periods::StoredPeriod, Period) {
+        json["reset"] = "weekly".into();
+        let generation = self.board(game, json).await;
+        let monday = Micros::from_seconds(1_794_787_200);
+        let last = Period { starts_at: monday.plus_seconds(-7 * 86_400), ends_at: Some(monday) };
+        (generation, periods::ensure(&self.db.pool, generation, &last).await.unwrap(), last)
+    }
+
     /// Writes entries of a period to Postgres.
     pub async fn store(&self, generation: BoardGenerationId, period: periods::StoredPeriod, scores: &[(&str, i64)]) {
         assert!(generation.0 > 0);

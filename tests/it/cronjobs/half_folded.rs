@@ -52,7 +52,7 @@ async fn recompute_again(stage: &Stage, slug: &str) -> BoardGenerationId {
 }
 
 #[tokio::test]
-async fn fine_print_4_a_board_that_is_made_meanwhile_counts_all_that_is_stored() {
+async fn a_board_that_is_made_meanwhile_counts_all_that_is_stored() {
     let stage = Stage::new(NOW).await;
     let boards = with_history(&stage).await;
     assert_eq!(fold_some(&stage, 20).await, Step::More);
@@ -80,7 +80,7 @@ async fn fine_print_4_a_board_that_is_made_meanwhile_counts_all_that_is_stored()
 }
 
 #[tokio::test]
-async fn fine_print_4_an_edit_meanwhile_that_the_baseline_does_not_survive_counts_all_that_is_stored() {
+async fn an_edit_meanwhile_that_the_baseline_does_not_survive_counts_all_that_is_stored() {
     let stage = Stage::new(NOW).await;
     let boards = with_history(&stage).await;
     assert_eq!(fold_some(&stage, 20).await, Step::More);

@@ -1,5 +1,5 @@
-//! Places in a period's order: extreme scores that no double tells apart, equal ones, and cursors whose entries are
-//! gone (fine print 15).
+//! Places in a period's order: extreme scores that no double tells apart, equal ones, and cursors, which stay places
+//! when their entries are gone.
 
 use scoreline::domain::board::{Order, TiePolicy};
 use scoreline::domain::clock::Micros;

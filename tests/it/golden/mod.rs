@@ -73,6 +73,30 @@ pub fn answer_text(request: &str, status: u16, headers: &[(String, String)], bod
     format!("## {request}\n{status}\n{}\n\n{body}\n\n", headers.join("\n"))
 }
 
+/// A text without what differs from run to run: `<uuid>` for the UUIDs that `differs`, and for a run of so many digits
+/// what `mark` says, if it says anything.
+pub fn masked(
+    text: &str,
+    differs: impl Fn(&uuid::Uuid) -> bool,
+    is_digit: impl Fn(&u8) -> bool,
+    mark: impl Fn(usize) -> Option<String>,
+) -> String {
+    let mut masked = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let digits = rest.bytes().take_while(|byte| is_digit(byte)).count();
+        let uuid = rest.get(..36).filter(|text| uuid::Uuid::parse_str(text).is_ok_and(|uuid| differs(&uuid)));
+        let (mark, length) = match (uuid, digits) {
+            (Some(_), _) => ("<uuid>".to_owned(), 36),
+            (None, 0) => (first.to_string(), first.len_utf8()),
+            (None, digits) => (mark(digits).unwrap_or_else(|| rest[..digits].to_owned()), digits),
+        };
+        masked += &mark;
+        rest = &rest[length..];
+    }
+    masked
+}
+
 /// Every code of a refusal that `text` has.
 pub fn codes(text: &str) -> std::collections::BTreeSet<String> {
     let after = |part: &str| part.split('"').next().map(str::to_owned);

@@ -12,7 +12,7 @@ use scoreline::queue::{Keys, Lane};
 use scoreline::ranking::{PublishedEntry, Ranking};
 use serde_json::json;
 
-use super::compare;
+use super::{compare, masked};
 use crate::ingest::door::{self, CLIENT, SERVER, event};
 use crate::support::redis::{TestRedis, redis};
 
@@ -94,21 +94,8 @@ pub fn dump(redis: &TestRedis, mask: impl Fn(String) -> String) -> String {
 
 /// Times and random ids: numbers of more than twelve digits become `<n>`, UUIDs of version 7 `<uuid>`.
 fn without_times(text: &str) -> String {
-    let mut masked = String::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let uuid = rest.get(..36).filter(|text| uuid::Uuid::parse_str(text).is_ok_and(|it| it.get_version_num() == 7));
-        let (mark, length) = match (uuid, digits) {
-            (Some(_), _) => ("<uuid>".to_owned(), 36),
-            (None, 13..) => ("<n>".to_owned(), digits),
-            (None, 1..) => (rest[..digits].to_owned(), digits),
-            (None, _) => (first.to_string(), first.len_utf8()),
-        };
-        masked += &mark;
-        rest = &rest[length..];
-    }
-    masked
+    let number = |digits| (digits > 12).then(|| "<n>".to_owned());
+    masked(text, |uuid| uuid.get_version_num() == 7, u8::is_ascii_digit, number)
 }
 
 #[tokio::test]

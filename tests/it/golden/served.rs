@@ -5,7 +5,7 @@ use scoreline::domain::clock::Micros;
 use serde_json::json;
 
 use super::redis::dump;
-use super::{answer_text, compare};
+use super::{answer_text, compare, masked};
 use crate::api::world::{Answer, World, board};
 
 /// A board's version is Postgres's time, and the tag of an answer follows from it.
@@ -48,21 +48,8 @@ async fn boards_and_their_cursors_are_served_the_same() {
 
 /// Long hexadecimal numbers are random, or follow from what is.
 fn without_random(text: &str) -> String {
-    let mut masked = String::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
-        let uuid = rest.get(..36).filter(|text| uuid::Uuid::parse_str(text).is_ok());
-        let (mark, length) = match (uuid, digits) {
-            (Some(_), _) => ("<uuid>".to_owned(), 36),
-            (None, 32..) => (format!("<{digits} digits>"), digits),
-            (None, 1..) => (rest[..digits].to_owned(), digits),
-            (None, _) => (first.to_string(), first.len_utf8()),
-        };
-        masked += &mark;
-        rest = &rest[length..];
-    }
-    masked
+    let number = |digits| (digits > 31).then(|| format!("<{digits} digits>"));
+    masked(text, |_| true, u8::is_ascii_hexdigit, number)
 }
 
 #[tokio::test]

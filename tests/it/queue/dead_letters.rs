@@ -88,7 +88,7 @@ async fn a_late_forget_does_not_remove_the_letter_of_the_next_death() {
 
 /// Asked for in one answer they would not come in time, nor would the heartbeat, whose connection it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_12_large_dead_letters_come_over_a_slow_link() {
+async fn large_dead_letters_come_over_a_slow_link() {
     let rig = rig().await;
     let (mut connection, keys) = (rig.redis.connection(), rig.queue.keys());
     for id in rig.fill(Lane::Low, 60, &payload(&"x".repeat(200_000))) {

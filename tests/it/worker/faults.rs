@@ -151,7 +151,7 @@ async fn point_11_what_a_stopping_worker_could_not_store_goes_back_to_the_queue(
 
 /// Before the worker signs off, so that what they say of the job counts.
 #[tokio::test]
-async fn point_11_writers_that_stop_let_go_of_what_they_could_not_store() {
+async fn writers_that_stop_let_go_of_what_they_could_not_store() {
     let mut bench = Bench::new().await;
     let away = sqlx::postgres::PgPoolOptions::new().connect(&bench.database.url).await.unwrap();
     let writers = Lifecycle::default();

@@ -157,7 +157,7 @@ async fn commits_that_wait_for_a_standby_are_told_and_keep_their_connections() {
 
 /// A disk that is full refuses the missing month and everything else: what needs the month waits like all others.
 #[tokio::test]
-async fn fine_print_12_a_server_that_can_make_no_month_makes_its_events_wait() {
+async fn a_server_that_can_make_no_month_makes_its_events_wait() {
     let bench = Bench::new().await;
     let full = "RAISE EXCEPTION 'the disk is full' USING ERRCODE = 'disk_full'";
     bench
