@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::store::pool::{Pool, PoolTransaction};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::store::failure::{Failure, classify};
 use crate::store::leases::{self, Lease};
+use crate::store::{Pool, StoreError, Transaction};
 
 /// How often a lease is renewed.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
@@ -18,9 +18,9 @@ pub enum JobError {
     /// Somebody else has taken over.
     #[error("the lease was lost to another process")]
     LeaseLost,
-    /// Whatever Postgres says.
+    /// Postgres failed.
     #[error(transparent)]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
     /// A partition could not be made.
     #[error(transparent)]
     Partition(#[from] crate::store::partitions::EnsureError),
@@ -59,10 +59,7 @@ pub struct Tenure {
 
 impl Tenure {
     /// Takes a lease and keeps it; `None` when another process has it.
-    ///
-    /// # Errors
-    /// Whatever Postgres says.
-    pub async fn take(pool: &Pool, name: &str, holder: &str) -> Result<Option<Self>, sqlx::Error> {
+    pub async fn take(pool: &Pool, name: &str, holder: &str) -> Result<Option<Self>, StoreError> {
         let Some(lease) = leases::acquire(pool, name, holder).await? else { return Ok(None) };
         let stop = CancellationToken::new();
         let (keeper, kept, stopped) = (pool.clone(), lease.clone(), stop.clone());
@@ -84,8 +81,8 @@ impl Tenure {
     /// Begins a transaction in which nobody else can hold the lease.
     ///
     /// # Errors
-    /// [`JobError::LeaseLost`], or whatever Postgres says.
-    pub async fn begin(&self) -> Result<PoolTransaction, JobError> {
+    /// [`JobError::LeaseLost`], or a [`StoreError`].
+    pub async fn begin(&self) -> Result<Transaction, JobError> {
         let mut transaction = self.pool.begin().await?;
         if leases::lock_and_check(&mut transaction, std::slice::from_ref(&self.lease)).await? {
             Ok(transaction)

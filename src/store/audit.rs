@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
 
+use super::StoreError;
 use super::baseline::read_state;
 use super::sockets::{self, Patience};
 use crate::domain::clock::Micros;
@@ -22,13 +23,10 @@ pub struct AuditPeriod {
 }
 
 /// A generation's open periods.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn open_periods(
     connection: &mut PgConnection,
     generation: BoardGenerationId,
-) -> Result<Vec<AuditPeriod>, sqlx::Error> {
+) -> Result<Vec<AuditPeriod>, StoreError> {
     let rows: Vec<(i64, Micros, Option<Micros>)> = sqlx::query_as(
         "SELECT id, starts_at, ends_at FROM leaderboard_periods
           WHERE generation_id = $1 AND state = 'open' AND unpublished_at IS NULL ORDER BY starts_at",
@@ -41,13 +39,10 @@ pub async fn open_periods(
 }
 
 /// A generation's periods that belong in Redis: open, frozen, and closed ones until they are removed from it.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn published_periods(
     connection: &mut PgConnection,
     generation: BoardGenerationId,
-) -> Result<Vec<AuditPeriod>, sqlx::Error> {
+) -> Result<Vec<AuditPeriod>, StoreError> {
     let rows: Vec<(i64, Micros, Option<Micros>)> = sqlx::query_as(
         "SELECT id, starts_at, ends_at FROM leaderboard_periods
           WHERE generation_id = $1 AND unpublished_at IS NULL ORDER BY starts_at",
@@ -60,10 +55,7 @@ pub async fn published_periods(
 }
 
 /// Whether a period belongs in Redis.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn is_published(connection: &mut PgConnection, period: i64) -> Result<bool, sqlx::Error> {
+pub async fn is_published(connection: &mut PgConnection, period: i64) -> Result<bool, StoreError> {
     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leaderboard_periods WHERE id = $1 AND unpublished_at IS NULL)")
         .bind(period)
         .fetch_one(connection)
@@ -71,10 +63,7 @@ pub async fn is_published(connection: &mut PgConnection, period: i64) -> Result<
 }
 
 /// Whether a generation is what players see.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn is_live(connection: &mut PgConnection, generation: BoardGenerationId) -> Result<bool, sqlx::Error> {
+pub async fn is_live(connection: &mut PgConnection, generation: BoardGenerationId) -> Result<bool, StoreError> {
     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leaderboard_generations WHERE id = $1 AND state = 'live')")
         .bind(generation.0)
         .fetch_one(connection)
@@ -82,10 +71,7 @@ pub async fn is_live(connection: &mut PgConnection, generation: BoardGenerationI
 }
 
 /// How many entries each of these periods has; those without any are absent.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn counts(connection: &mut PgConnection, period_ids: &[i64]) -> Result<HashMap<i64, u64>, sqlx::Error> {
+pub async fn counts(connection: &mut PgConnection, period_ids: &[i64]) -> Result<HashMap<i64, u64>, StoreError> {
     let rows: Vec<(i64, i64)> = sqlx::query_as(
         "SELECT period_id, count(*) FROM leaderboard_entries WHERE period_id = ANY ($1) GROUP BY period_id",
     )
@@ -99,14 +85,11 @@ pub async fn counts(connection: &mut PgConnection, period_ids: &[i64]) -> Result
 pub type Place = (Period, String);
 
 /// Entries of the open periods for one part (part, parts) of the players, by the hash that the event scan uses.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn entries(
     connection: &mut PgConnection,
     generation: BoardGenerationId,
     players: (i32, i32),
-) -> Result<HashMap<Place, EntryState>, sqlx::Error> {
+) -> Result<HashMap<Place, EntryState>, StoreError> {
     let rows = sqlx::query(
         "SELECT p.starts_at, p.ends_at, e.player_id, coalesce(e.sum_score, e.score), coalesce(e.sum_subscore, e.subscore),
                 e.reached_at, e.event_id, e.plays, e.metadata::text, e.sum_score IS NULL OR e.sum_subscore IS NOT NULL
@@ -122,20 +105,17 @@ pub async fn entries(
     rows.iter().map(place_and_state).collect()
 }
 
-fn place_and_state(row: &sqlx::postgres::PgRow) -> Result<(Place, EntryState), sqlx::Error> {
+fn place_and_state(row: &sqlx::postgres::PgRow) -> Result<(Place, EntryState), StoreError> {
     let period = Period { starts_at: row.try_get(0)?, ends_at: row.try_get(1)? };
     Ok(((period, row.try_get(2)?), read_state(row, 3)?))
 }
 
 /// The baseline of the same players.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn baseline(
     connection: &mut PgConnection,
     generation: BoardGenerationId,
     players: (i32, i32),
-) -> Result<HashMap<Place, EntryState>, sqlx::Error> {
+) -> Result<HashMap<Place, EntryState>, StoreError> {
     let rows = sqlx::query(
         "SELECT p.starts_at, p.ends_at, b.player_id, b.score, b.subscore, b.reached_at, b.event_id, b.plays,
                 b.metadata::text, b.moved
@@ -153,14 +133,11 @@ pub async fn baseline(
 }
 
 /// Facts that wait, packed; those of a consistent snapshot with the entries make up what the events say.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn waiting_facts(
     connection: &mut PgConnection,
     after: i64,
     limit: i64,
-) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
     sqlx::query_as("SELECT id, facts FROM score_facts WHERE id > $1 ORDER BY id LIMIT $2")
         .bind(after)
         .bind(limit)
@@ -170,10 +147,7 @@ pub async fn waiting_facts(
 
 /// Freezes what the rest of the transaction sees, and lets its statements and pauses take long: those while the
 /// result is kept.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn take_snapshot(transaction: &mut PgConnection) -> Result<Patience, sqlx::Error> {
+pub async fn take_snapshot(transaction: &mut PgConnection) -> Result<Patience, StoreError> {
     for statement in [
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
         "SET LOCAL idle_in_transaction_session_timeout = '60s'",
@@ -186,13 +160,10 @@ pub async fn take_snapshot(transaction: &mut PgConnection) -> Result<Patience, s
 
 /// A random sample of about `wanted` entries that belong in Redis, of live generations, spread over all leaderboards by
 /// size.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn sample(
     connection: &mut PgConnection,
     wanted: i64,
-) -> Result<Vec<(BoardGenerationId, AuditPeriod, String)>, sqlx::Error> {
+) -> Result<Vec<(BoardGenerationId, AuditPeriod, String)>, StoreError> {
     // Pages at random: the share that holds about the wanted number, by how many entries a page held when it was last
     // counted and how many pages there are now. If they hold many more, chance decides which are taken,
     // not their place.
@@ -216,14 +187,11 @@ pub async fn sample(
 }
 
 /// Which of these players belong to one part (part, parts) of all.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn of_part(
     connection: &mut PgConnection,
     players: &[&str],
     part: (i32, i32),
-) -> Result<std::collections::HashSet<String>, sqlx::Error> {
+) -> Result<std::collections::HashSet<String>, StoreError> {
     let found: Vec<String> = sqlx::query_scalar(
         "SELECT player FROM unnest($1::text[]) AS player
           WHERE $3 = 1 OR ((hashtext(player) & 2147483647) % $3) = $2",

@@ -1,7 +1,7 @@
 //! Who changed what: one row per change, written in the transaction of that change. What is changed elsewhere (in
 //! Redis) is written as begun before and with its outcome after, so that there is a trace whatever fails in between.
 
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 use sqlx::PgConnection;
 
 use crate::domain::clock::Micros;
@@ -44,10 +44,7 @@ pub struct Change<'a> {
 }
 
 /// Records a change, in its transaction.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn record(transaction: &mut PgConnection, change: &Change<'_>) -> Result<(), sqlx::Error> {
+pub async fn record(transaction: &mut PgConnection, change: &Change<'_>) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO audit_log (actor, action, game_id, subject, detail) VALUES ($1, $2, $3, $4, $5::text::jsonb)",
     )
@@ -72,8 +69,8 @@ pub struct Begun {
 /// keeps it should nobody come to tell more. `detail` must be an object.
 ///
 /// # Errors
-/// Whatever Postgres says; the change must not be made then.
-pub async fn begin(pool: &Pool, change: &Change<'_>) -> Result<Begun, sqlx::Error> {
+/// [`StoreError`]; the change must not be made then.
+pub async fn begin(pool: &Pool, change: &Change<'_>) -> Result<Begun, StoreError> {
     let id = sqlx::query_scalar(
         "INSERT INTO audit_log (actor, action, game_id, subject, detail)
          VALUES ($1, $2, $3, $4, $5::text::jsonb || '{\"outcome\": \"begun\"}') RETURNING id",
@@ -124,15 +121,12 @@ pub struct RecordedChange {
 }
 
 /// The latest changes before `before` (an id), newest first; of one game, or all.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn latest(
     pool: &Pool,
     game: Option<GameId>,
     before: Option<i64>,
     limit: i64,
-) -> Result<Vec<RecordedChange>, sqlx::Error> {
+) -> Result<Vec<RecordedChange>, StoreError> {
     let rows: Vec<(i64, Micros, String, String, String, String)> = sqlx::query_as(
         "SELECT id, at, actor, action, subject, detail::text FROM audit_log
           WHERE ($1::int IS NULL OR game_id = $1) AND ($2::bigint IS NULL OR id < $2)

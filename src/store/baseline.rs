@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use sqlx::{PgConnection, Row};
 
+use super::StoreError;
 use super::event_scan::ScanKey;
 use super::recompute;
 use super::sums::Sum;
@@ -33,10 +34,7 @@ pub enum Covered {
 type ProgressRow = (String, Option<i32>, Option<uuid::Uuid>, Option<Micros>, Option<Micros>);
 
 /// How far each partition's events are in the baseline; partitions that are not listed are not at all.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn coverage(connection: &mut PgConnection) -> Result<HashMap<Month, Covered>, sqlx::Error> {
+pub async fn coverage(connection: &mut PgConnection) -> Result<HashMap<Month, Covered>, StoreError> {
     let rows: Vec<ProgressRow> = sqlx::query_as(
         "SELECT partition_name, cursor_game_id, cursor_event_id, cursor_occurred_at, folded_at FROM baseline_progress",
     )
@@ -58,10 +56,7 @@ pub async fn coverage(connection: &mut PgConnection) -> Result<HashMap<Month, Co
 }
 
 /// Locks one partition's progress for the rest of the transaction, creating it at nothing.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn lock_progress(connection: &mut PgConnection, month: Month) -> Result<Covered, sqlx::Error> {
+pub async fn lock_progress(connection: &mut PgConnection, month: Month) -> Result<Covered, StoreError> {
     let name = month.partition_name();
     sqlx::query(
         "INSERT INTO baseline_progress (partition_name, range_start, range_end) VALUES ($1, $2, $3)
@@ -82,10 +77,7 @@ pub async fn lock_progress(connection: &mut PgConnection, month: Month) -> Resul
 /// Waits until no chunk is being folded into the baseline, the first of a month included, whose row nobody sees yet;
 /// none begins before the transaction ends. Others who wait for it do so one after the other. With a generation in
 /// state `building` committed by then, months that it has still to read go on standing still (see [`in_the_way`]).
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn stand_still(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub async fn stand_still(connection: &mut PgConnection) -> Result<(), StoreError> {
     // Every chunk writes its month's row first, and this lock goes together with no writer's.
     sqlx::query("LOCK TABLE baseline_progress IN SHARE ROW EXCLUSIVE MODE").execute(connection).await.map(|_| ())
 }
@@ -93,14 +85,11 @@ pub async fn stand_still(connection: &mut PgConnection) -> Result<(), sqlx::Erro
 /// A recompute that has still to read events of this month: it must find them, and the baseline without them. One that
 /// starts from a baseline leaves out what is `covered`, and no other is in the month's way. To be asked under
 /// [`lock_progress`], in a transaction that then writes the baseline of [`past`] as well.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn in_the_way(
     connection: &mut PgConnection,
     month: Month,
     covered: Covered,
-) -> Result<Option<(GameId, BoardGenerationId)>, sqlx::Error> {
+) -> Result<Option<(GameId, BoardGenerationId)>, StoreError> {
     let reached = match covered {
         Covered::Everything => return Ok(None),
         Covered::UpTo(key) => key,
@@ -141,10 +130,7 @@ pub async fn in_the_way(
 
 /// Generations that are being built and have read the whole month: their entries have its events, so what is dropped of
 /// it belongs into their baseline, as into that of live ones. One that begins later takes the live one's baseline over.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn past(connection: &mut PgConnection, month: Month) -> Result<HashSet<BoardGenerationId>, sqlx::Error> {
+pub async fn past(connection: &mut PgConnection, month: Month) -> Result<HashSet<BoardGenerationId>, StoreError> {
     let ids: Vec<i32> = sqlx::query_scalar(
         "SELECT id FROM leaderboard_generations
           WHERE state = 'building' AND (scan_finished_at IS NOT NULL OR cursor_partition COLLATE \"C\" > $1)",
@@ -156,15 +142,12 @@ pub async fn past(connection: &mut PgConnection, month: Month) -> Result<HashSet
 }
 
 /// Moves a partition's cursor; `None`: all its events are in the baseline.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn advance(
     connection: &mut PgConnection,
     month: Month,
     to: Option<ScanKey>,
     now: Micros,
-) -> Result<(), sqlx::Error> {
+) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE baseline_progress
             SET cursor_game_id = coalesce($2, cursor_game_id), cursor_event_id = coalesce($3, cursor_event_id),
@@ -187,7 +170,7 @@ pub async fn advance(
 ///
 /// # Errors
 /// A column does not decode.
-pub(super) fn read_state(row: &sqlx::postgres::PgRow, at: usize) -> Result<EntryState, sqlx::Error> {
+pub(super) fn read_state(row: &sqlx::postgres::PgRow, at: usize) -> Result<EntryState, StoreError> {
     Ok(EntryState {
         score: row.try_get::<Sum, _>(at)?.0,
         subscore: row.try_get::<Sum, _>(at + 1)?.0,
@@ -201,13 +184,10 @@ pub(super) fn read_state(row: &sqlx::postgres::PgRow, at: usize) -> Result<Entry
 
 /// The baseline of the named entries, for merging. One writer at a time: whoever has locked the progress, of a month
 /// or, by [`stand_still`], of all.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn read(
     connection: &mut PgConnection,
     keys: &[EntryKey],
-) -> Result<HashMap<EntryKey, EntryState>, sqlx::Error> {
+) -> Result<HashMap<EntryKey, EntryState>, StoreError> {
     let generations: Vec<i32> = keys.iter().map(|key| key.0.0).collect();
     let starts: Vec<Micros> = keys.iter().map(|key| key.1.starts_at).collect();
     let players: Vec<&str> = keys.iter().map(|key| key.2.as_str()).collect();
@@ -225,17 +205,14 @@ pub async fn read(
     .await?;
     let found = |row: &sqlx::postgres::PgRow| {
         let n: i64 = row.try_get(0)?;
-        let key = usize::try_from(n - 1).ok().and_then(|index| keys.get(index)).ok_or(sqlx::Error::RowNotFound)?;
+        let key = usize::try_from(n - 1).ok().and_then(|index| keys.get(index)).ok_or(StoreError::RowNotFound)?;
         Ok((key.clone(), read_state(row, 1)?))
     };
     rows.iter().map(found).collect()
 }
 
 /// Writes the baseline of entries, replacing what was there.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn write(connection: &mut PgConnection, states: &[(EntryKey, EntryState)]) -> Result<(), sqlx::Error> {
+pub async fn write(connection: &mut PgConnection, states: &[(EntryKey, EntryState)]) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO entry_baseline
              (generation_id, period_start, period_end, player_id,

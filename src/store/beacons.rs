@@ -1,11 +1,10 @@
 //! Beacons: marks in the history of this database. Redis keeps the last one that it was told of; a database that does
 //! not have it has gone back in time.
 
-use sqlx::Error;
 use uuid::Uuid;
 
 use crate::store::failure::is_not_shown;
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 /// A mark in the database's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +16,7 @@ pub struct Beacon {
 }
 
 /// Writes a new beacon. It is durable when this returns, like every commit.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn write(pool: &Pool) -> Result<Beacon, Error> {
+pub async fn write(pool: &Pool) -> Result<Beacon, StoreError> {
     let on_this_timeline = sqlx::query_as(
         "INSERT INTO beacons (mark, timeline)
          VALUES (gen_random_uuid(), left(pg_walfile_name(pg_current_wal_lsn()), 8)) RETURNING sequence, mark",
@@ -43,10 +39,7 @@ pub async fn write(pool: &Pool) -> Result<Beacon, Error> {
 /// Writes a new beacon if this one stands, as [`write`] and [`stands`]. One statement, so that both are of one server:
 /// asked just before a replica takes over, it would stand, and the new one would cover up what the replica lacks.
 /// `None`: it does not stand. A day of beacons is kept.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn write_after(pool: &Pool, known: &Beacon) -> Result<Option<Beacon>, Error> {
+pub async fn write_after(pool: &Pool, known: &Beacon) -> Result<Option<Beacon>, StoreError> {
     let on_this_timeline = sqlx::query_as(
         "WITH old AS (DELETE FROM beacons b USING
                          (SELECT sequence FROM beacons WHERE sequence < (SELECT max(sequence) FROM beacons) - 20000
@@ -81,8 +74,8 @@ pub async fn write_after(pool: &Pool, known: &Beacon) -> Result<Option<Beacon>, 
 /// Whether this database has the beacon and was not promoted since: what was committed before it was written is there.
 ///
 /// # Errors
-/// Whatever Postgres says. A replica that has not taken over yet cannot answer.
-pub async fn stands(pool: &Pool, beacon: &Beacon) -> Result<bool, Error> {
+/// [`StoreError`]. A replica that has not taken over yet cannot answer.
+pub async fn stands(pool: &Pool, beacon: &Beacon) -> Result<bool, StoreError> {
     let on_this_timeline = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM beacons WHERE sequence = $1 AND mark = $2
                                                 AND timeline IN (left(pg_walfile_name(pg_current_wal_lsn()), 8), ''))",
@@ -104,10 +97,7 @@ const LEFT_OUT: i64 = 100_000;
 
 /// Leaves ids out that this database may have given in the future that it lost. Redis may still know what they named:
 /// jobs and receipts name games and keys by number, boards their generation. Doing it twice leaves out more.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn leave_out_lost_ids(pool: &Pool) -> Result<(), Error> {
+pub async fn leave_out_lost_ids(pool: &Pool) -> Result<(), StoreError> {
     // Not near the end of what an integer holds: ids that run out would be worse than one that comes twice.
     sqlx::query(
         "SELECT (SELECT setval('games_id_seq', last_value + $1) FROM games_id_seq WHERE last_value < 2000000000),

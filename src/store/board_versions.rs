@@ -4,15 +4,12 @@
 use sqlx::PgConnection;
 
 use crate::domain::ids::BoardGenerationId;
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 /// Notes that a fold of this entry version changed these boards. The last statement of its transaction: from here to
 /// the commit no other fold can change them, so versions grow in the order in which folds become visible. Locks by id.
 /// A board that is named twice is noted once: a statement may not change a row twice.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn note(transaction: &mut PgConnection, boards: &[i32], version: i64) -> Result<(), sqlx::Error> {
+pub async fn note(transaction: &mut PgConnection, boards: &[i32], version: i64) -> Result<(), StoreError> {
     if boards.is_empty() {
         return Ok(());
     }
@@ -29,10 +26,7 @@ pub async fn note(transaction: &mut PgConnection, boards: &[i32], version: i64) 
 }
 
 /// Whether another generation of its leaderboard has been shown under a later version than this one has.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn is_behind(pool: &Pool, board: BoardGenerationId) -> Result<bool, sqlx::Error> {
+pub async fn is_behind(pool: &Pool, board: BoardGenerationId) -> Result<bool, StoreError> {
     sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM leaderboard_generations mine
                           JOIN leaderboard_generations g ON g.leaderboard_id = mine.leaderboard_id AND g.id <> mine.id
@@ -47,10 +41,7 @@ pub async fn is_behind(pool: &Pool, board: BoardGenerationId) -> Result<bool, sq
 
 /// Gives a new generation its row, in the transaction that makes it. Without it the first fold would make the row, and
 /// wait for the generation (its foreign key) while a swap has that and waits for the fold's periods.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn begin(transaction: &mut PgConnection, board: BoardGenerationId) -> Result<(), sqlx::Error> {
+pub async fn begin(transaction: &mut PgConnection, board: BoardGenerationId) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO board_versions (generation_id, version)
          VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)",
@@ -64,8 +55,8 @@ pub async fn begin(transaction: &mut PgConnection, board: BoardGenerationId) -> 
 /// Issues the version of a board that is built anew: more than any generation of its leaderboard ever had.
 ///
 /// # Errors
-/// Whatever Postgres says; a generation that is gone violates a foreign key.
-pub async fn issue(pool: &Pool, board: BoardGenerationId) -> Result<i64, sqlx::Error> {
+/// [`StoreError`]; a generation that is gone violates a foreign key.
+pub async fn issue(pool: &Pool, board: BoardGenerationId) -> Result<i64, StoreError> {
     sqlx::query_scalar(
         "INSERT INTO board_versions AS b (generation_id, version)
          SELECT $1, greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint,

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::domain::clock::Micros;
 use crate::domain::ids::GameId;
+use crate::store::StoreError;
 
 /// A dead letter to be kept.
 #[derive(Debug, Clone)]
@@ -58,18 +59,12 @@ impl NewDeadLetter {
 
 /// Keeps a dead letter; says whether it is new. Keeping it twice changes nothing; one that was replayed and died again
 /// waits again.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn keep(connection: &mut PgConnection, letter: &NewDeadLetter) -> Result<bool, sqlx::Error> {
+pub async fn keep(connection: &mut PgConnection, letter: &NewDeadLetter) -> Result<bool, StoreError> {
     Ok(keep_all(connection, std::slice::from_ref(letter), None).await? > 0)
 }
 
 /// The bytes that are kept under the id of a job, if any are.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn payload_of(connection: &mut PgConnection, job_id: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+pub async fn payload_of(connection: &mut PgConnection, job_id: &str) -> Result<Option<Vec<u8>>, StoreError> {
     sqlx::query_scalar("SELECT payload FROM dead_letters WHERE job_id = $1")
         .bind(job_id)
         .fetch_optional(connection)
@@ -82,12 +77,12 @@ pub async fn payload_of(connection: &mut PgConnection, job_id: &str) -> Result<O
 /// Rows are locked in the order in which decisions lock them: `received_at`, id.
 ///
 /// # Errors
-/// Whatever Postgres says; then none was kept.
+/// [`StoreError`]; then none was kept.
 pub async fn keep_all(
     connection: &mut PgConnection,
     letters: &[NewDeadLetter],
     seen_at: Option<Micros>,
-) -> Result<u64, sqlx::Error> {
+) -> Result<u64, StoreError> {
     let mut letters: Vec<&NewDeadLetter> = letters.iter().collect();
     letters.sort_by_key(|letter| (letter.received_at, letter.id));
     fn column<'l, T>(letters: &[&'l NewDeadLetter], pick: impl Fn(&'l NewDeadLetter) -> T) -> Vec<T> {
@@ -126,10 +121,7 @@ pub async fn keep_all(
 }
 
 /// The jobs of `job_ids` that Postgres keeps and that are not on their way back into the queue: Redis may forget them.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn kept(connection: &mut PgConnection, job_ids: &[&str]) -> Result<Vec<String>, sqlx::Error> {
+pub async fn kept(connection: &mut PgConnection, job_ids: &[&str]) -> Result<Vec<String>, StoreError> {
     sqlx::query_scalar("SELECT job_id FROM dead_letters WHERE job_id = ANY($1) AND state <> 'replayed'")
         .bind(job_ids)
         .fetch_all(connection)
@@ -137,10 +129,7 @@ pub async fn kept(connection: &mut PgConnection, job_ids: &[&str]) -> Result<Vec
 }
 
 /// The time by Postgres's clock, from which decisions about letters are also dated.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn now(connection: &mut PgConnection) -> Result<Micros, sqlx::Error> {
+pub async fn now(connection: &mut PgConnection) -> Result<Micros, StoreError> {
     sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(connection).await
 }
 

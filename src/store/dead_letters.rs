@@ -1,6 +1,6 @@
 //! Jobs that will not be retried by themselves: looking at them and deciding about them.
 
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 use sqlx::{FromRow as _, PgConnection, Row as _};
 use uuid::Uuid;
 
@@ -120,10 +120,7 @@ fn without_internals(error: &str) -> String {
 }
 
 /// Dead letters that pass a filter, the oldest first.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn list(pool: &Pool, filter: &DeadLetterFilter<'_>, limit: i64) -> Result<Vec<DeadLetter>, sqlx::Error> {
+pub async fn list(pool: &Pool, filter: &DeadLetterFilter<'_>, limit: i64) -> Result<Vec<DeadLetter>, StoreError> {
     let rows: Vec<DeadLetterRow> = sqlx::query_as(
         "SELECT id, job_id, queue, lane, kind, game_id, reason, error, attempts, crashes, received_at, died_at,
                 state, decided_at
@@ -147,14 +144,11 @@ pub async fn list(pool: &Pool, filter: &DeadLetterFilter<'_>, limit: i64) -> Res
 
 /// One dead letter and its body for people (JSON text; `None` when it could not be read); of `game` only, where one
 /// is given.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn read(
     pool: &Pool,
     game: Option<GameId>,
     id: Uuid,
-) -> Result<Option<(DeadLetter, Option<String>)>, sqlx::Error> {
+) -> Result<Option<(DeadLetter, Option<String>)>, StoreError> {
     let row = sqlx::query(
         "SELECT id, job_id, queue, lane, kind, game_id, reason, error, attempts, crashes, received_at, died_at,
                 state, decided_at, body::text AS body
@@ -185,14 +179,11 @@ pub struct Replayable {
 from_row!(Replayable { id, job_id, lane, received_at, payload });
 
 /// Locks those of `ids` that still wait (and are of `game`, where one is given) until the transaction ends.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn lock_waiting(
     transaction: &mut PgConnection,
     game: Option<GameId>,
     ids: &[Uuid],
-) -> Result<Vec<Replayable>, sqlx::Error> {
+) -> Result<Vec<Replayable>, StoreError> {
     sqlx::query_as(
         "SELECT id, job_id, lane, received_at, payload FROM dead_letters
           WHERE id = ANY($1) AND state = 'waiting' AND ($2::int IS NULL OR game_id = $2)
@@ -205,15 +196,12 @@ pub async fn lock_waiting(
 }
 
 /// Marks dead letters that wait as `replayed` or `discarded`; returns those it marked.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn decide(
     transaction: &mut PgConnection,
     game: Option<GameId>,
     ids: &[Uuid],
     state: &str,
-) -> Result<Vec<Uuid>, sqlx::Error> {
+) -> Result<Vec<Uuid>, StoreError> {
     sqlx::query_scalar(
         "UPDATE dead_letters d SET state = $3, decided_at = clock_timestamp()
            FROM (SELECT id FROM dead_letters

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::domain::board::{BoardGeneration, CompiledBoard, GenerationState, LeaderboardSpec};
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, GameId};
+use crate::store::StoreError;
 
 /// Which definitions of a game: what an event is stamped with, and what tells whether they are still the
 /// ones in memory.
@@ -79,10 +80,7 @@ type Row = (i32, i32, Uuid, Option<i32>, Option<i32>, Option<i32>, Option<String
 
 /// Loads all definitions. A generation that does not compile is kept among the unreadable ones: it must not stop the
 /// others. Who loads them says so, by [`Definitions::tell_unreadable`].
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn load(connection: &mut PgConnection) -> Result<Definitions, sqlx::Error> {
+pub async fn load(connection: &mut PgConnection) -> Result<Definitions, StoreError> {
     let mut definitions = Definitions::default();
     // One statement, so that generations and boards are of one snapshot.
     let rows: Vec<Row> = sqlx::query_as(
@@ -132,10 +130,7 @@ fn event_type_of(spec: &str) -> Option<String> {
 
 /// Other than before after every change to games, keys or leaderboards: a number that grows, and goes back with the
 /// database, and a mark that never comes twice.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn version(connection: &mut PgConnection) -> Result<(i64, Uuid), sqlx::Error> {
+pub async fn version(connection: &mut PgConnection) -> Result<(i64, Uuid), StoreError> {
     sqlx::query_as("SELECT version, mark FROM directory_version").fetch_one(connection).await
 }
 

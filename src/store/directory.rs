@@ -1,35 +1,26 @@
 //! Reading everything that the directory carries, at one moment.
 
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 use crate::domain::directory::{GameText, Snapshot};
 use crate::domain::ids::GameId;
 
 /// The version of the directory: a number that grows with every change to games, keys or leaderboards, and a mark that
 /// never comes twice, because the number goes back with the database.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn version(pool: &Pool) -> Result<(i64, String), sqlx::Error> {
+pub async fn version(pool: &Pool) -> Result<(i64, String), StoreError> {
     sqlx::query_as("SELECT version, mark::text FROM directory_version").fetch_one(pool).await
 }
 
 /// Announces to the directory's publishers that something it carries changed, in the transaction of that change.
 /// Taken last in a transaction: its row lock orders all such changes.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn changed(transaction: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
+pub async fn changed(transaction: &mut sqlx::PgConnection) -> Result<(), StoreError> {
     sqlx::query("UPDATE directory_version SET version = version + 1").execute(transaction).await.map(drop)
 }
 
 /// Reads all games with their unrevoked keys and their live and building generations, each as the JSON that travels.
 /// What is inside is not looked at: whoever publishes need not be able to read it. What did not change has the same
 /// text, in whichever order Postgres finds rows: its digest says so.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn snapshot(pool: &Pool) -> Result<Snapshot, sqlx::Error> {
+pub async fn snapshot(pool: &Pool) -> Result<Snapshot, StoreError> {
     // One statement, so that everything is of one moment.
     let rows: Vec<(i64, String, Option<i32>, Option<String>)> = sqlx::query_as(
         "SELECT v.version, v.mark::text, g.id, CASE WHEN g.id IS NOT NULL THEN json_build_object(

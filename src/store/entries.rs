@@ -3,7 +3,7 @@
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 use super::sums::Sum;
 use crate::domain::board::{Operator, Order};
@@ -37,14 +37,11 @@ pub struct FreshEntry<'a> {
 }
 
 /// Reads entries by key. Returns the position of each that exists in `players`, with the entry.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn read(
     connection: &mut PgConnection,
     period_ids: &[i64],
     players: &[&str],
-) -> Result<Vec<(usize, StoredEntry)>, sqlx::Error> {
+) -> Result<Vec<(usize, StoredEntry)>, StoreError> {
     // OFFSET 0 keeps the planner from turning the look-ups into a hash join over the whole table.
     let rows = sqlx::query(
         "SELECT wanted.n, e.score, e.subscore, e.reached_at, e.event_id, e.plays, e.version,
@@ -64,7 +61,7 @@ pub async fn read(
     rows.iter().map(stored).collect()
 }
 
-fn stored(row: &PgRow) -> Result<(usize, StoredEntry), sqlx::Error> {
+fn stored(row: &PgRow) -> Result<(usize, StoredEntry), StoreError> {
     let (sum_score, sum_subscore): (Option<Sum>, Option<Sum>) = (row.try_get(7)?, row.try_get(8)?);
     let sum = |sum: &Option<Sum>, clamped: i64| sum.as_ref().map_or(i128::from(clamped), |sum| sum.0);
     let state = EntryState {
@@ -86,12 +83,12 @@ fn stored(row: &PgRow) -> Result<(usize, StoredEntry), sqlx::Error> {
 /// [`markers::next_version`](super::markers::next_version) sees to.
 ///
 /// # Errors
-/// Whatever Postgres says; the transaction must be rolled back.
+/// [`StoreError`]; the transaction must be rolled back.
 pub async fn merge(
     transaction: &mut PgConnection,
     version: i64,
     fresh: &[FreshEntry<'_>],
-) -> Result<Vec<Option<Standing>>, sqlx::Error> {
+) -> Result<Vec<Option<Standing>>, StoreError> {
     let mut changed: Vec<Option<Standing>> = fresh.iter().map(|entry| Some(entry.state.published())).collect();
     let mut unknown = vec![true; fresh.len()];
     for kind in Merging::ALL {
@@ -306,15 +303,7 @@ impl<'a> Columns<'a> {
 }
 
 /// The next entries of a period in the order of players, after `after` (exclusive; empty: from the first).
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn chunk(
-    pool: &Pool,
-    period_id: i64,
-    after: &str,
-    limit: i64,
-) -> Result<Vec<VersionedStanding>, sqlx::Error> {
+pub async fn chunk(pool: &Pool, period_id: i64, after: &str, limit: i64) -> Result<Vec<VersionedStanding>, StoreError> {
     let rows: Vec<(String, i64, i64, Micros, i64)> = sqlx::query_as(
         "SELECT player_id, score, subscore, reached_at, version FROM leaderboard_entries
           WHERE period_id = $1 AND player_id > $2 ORDER BY player_id LIMIT $3",
@@ -334,10 +323,7 @@ pub async fn chunk(
 
 /// A generation's periods that belong in Redis: all that have entries, but those that were removed from it
 /// after closing.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn published_periods(pool: &Pool, generation: i32) -> Result<Vec<(i64, Period)>, sqlx::Error> {
+pub async fn published_periods(pool: &Pool, generation: i32) -> Result<Vec<(i64, Period)>, StoreError> {
     let rows: Vec<(i64, Micros, Option<Micros>)> = sqlx::query_as(
         "SELECT p.id, p.starts_at, p.ends_at FROM leaderboard_periods p
           WHERE p.generation_id = $1 AND p.unpublished_at IS NULL
@@ -350,10 +336,7 @@ pub async fn published_periods(pool: &Pool, generation: i32) -> Result<Vec<(i64,
 }
 
 /// How many entries a generation has that belong in Redis, counting no further than `most`.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn count_published(pool: &Pool, generation: i32, most: i64) -> Result<i64, sqlx::Error> {
+pub async fn count_published(pool: &Pool, generation: i32, most: i64) -> Result<i64, StoreError> {
     sqlx::query_scalar(
         "SELECT count(*) FROM (SELECT 1 FROM leaderboard_periods p JOIN leaderboard_entries e ON e.period_id = p.id
                                 WHERE p.generation_id = $1 AND p.unpublished_at IS NULL LIMIT $2) AS few",
@@ -365,10 +348,7 @@ pub async fn count_published(pool: &Pool, generation: i32, most: i64) -> Result<
 }
 
 /// Whether a generation has any entry, open or closed.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn any(pool: &Pool, generation: i32) -> Result<bool, sqlx::Error> {
+pub async fn any(pool: &Pool, generation: i32) -> Result<bool, StoreError> {
     sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM leaderboard_entries WHERE period_id IN
                           (SELECT id FROM leaderboard_periods WHERE generation_id = $1))",

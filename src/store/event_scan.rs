@@ -6,6 +6,7 @@ use uuid::Uuid;
 use crate::domain::clock::Micros;
 use crate::domain::fact::Occurrence;
 use crate::domain::ids::GameId;
+use crate::store::StoreError;
 
 /// What of a stored event matters to leaderboards.
 #[derive(Debug, Clone)]
@@ -69,7 +70,7 @@ impl ScanKey {
     }
 }
 
-fn read(row: &PgRow) -> Result<StoredEvent, sqlx::Error> {
+fn read(row: &PgRow) -> Result<StoredEvent, StoreError> {
     Ok(StoredEvent {
         game_id: GameId(row.try_get(0)?),
         event_id: row.try_get(1)?,
@@ -166,14 +167,11 @@ pub struct Chunk {
 
 /// The next chunk of one game's events in one partition. Looks at `limit` keys, whatever their type, so that a chunk is
 /// bounded also where the type is rare; at fewer where payloads are large.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn next_of_game(
     connection: &mut PgConnection,
     scan: &GameScan<'_>,
     after: ScanKey,
-) -> Result<Chunk, sqlx::Error> {
+) -> Result<Chunk, StoreError> {
     let rows = sqlx::query(
         "WITH chunk AS MATERIALIZED (
              SELECT game_id, event_id, occurred_at, received_at, from_server, type, player_id,
@@ -222,15 +220,12 @@ pub async fn next_of_game(
 }
 
 /// The next chunk of one partition, of every game: at most `limit` events, fewer where payloads are large.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn next_of_all(
     connection: &mut PgConnection,
     range: (Micros, Micros),
     after: ScanKey,
     limit: i64,
-) -> Result<Vec<StoredEvent>, sqlx::Error> {
+) -> Result<Vec<StoredEvent>, StoreError> {
     let rows = sqlx::query(
         "WITH chunk AS MATERIALIZED (
              SELECT game_id, event_id, occurred_at, received_at, from_server, type, player_id, payload::text AS payload

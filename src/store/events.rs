@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::domain::clock::Micros;
 use crate::domain::event::Event;
 use crate::domain::fact::Occurrence;
 use crate::domain::ids::GameId;
+use crate::store::StoreError;
 use crate::store::definitions::GameDefinitions;
 
 /// One row of `events`, borrowing from the job that carried it.
@@ -54,11 +55,17 @@ const COPY_COLUMNS: i16 = 11;
 /// Bytes of a row beside its texts: column count, 11 lengths, fixed-width values.
 const COPY_FIXED_BYTES: usize = 2 + 11 * 4 + 4 + 16 + 8 + 8 + 4 + 4 + 1;
 
+/// Begins the transaction of a write on a connection that stays its owner's, to be closed after an error. Nothing may
+/// drop this before it has begun; where that can happen, [`super::Pool::begin`] begins.
+pub async fn begin(connection: &mut PgConnection) -> Result<Transaction<'_, Postgres>, StoreError> {
+    connection.begin().await
+}
+
 /// Writes all rows with one COPY, which fails as a whole when any of them is stored already (`23505`).
 ///
 /// # Errors
-/// Whatever Postgres says. After any error but `23505` the connection must be closed: its protocol state is unknown.
-pub async fn copy_new(connection: &mut PgConnection, rows: &[EventRow<'_>]) -> Result<(), sqlx::Error> {
+/// [`StoreError`]. After any error but `23505` the connection must be closed: its protocol state is unknown.
+pub async fn copy_new(connection: &mut PgConnection, rows: &[EventRow<'_>]) -> Result<(), StoreError> {
     let mut copy = connection
         .copy_in_raw(
             "COPY events (game_id, event_id, occurred_at, received_at, definitions_generation, schema_version,
@@ -114,13 +121,10 @@ fn optional_field(out: &mut Vec<u8>, value: Option<&[u8]>) {
 }
 
 /// Writes those rows that are not stored yet; returns the keys that are new.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn insert_missing(
     connection: &mut PgConnection,
     rows: &[EventRow<'_>],
-) -> Result<HashSet<(GameId, Uuid, Micros)>, sqlx::Error> {
+) -> Result<HashSet<(GameId, Uuid, Micros)>, StoreError> {
     fn column<'r, T>(rows: &'r [EventRow<'r>], pick: impl Fn(&'r EventRow<'r>) -> T) -> Vec<T> {
         rows.iter().map(pick).collect()
     }
@@ -155,13 +159,10 @@ pub async fn insert_missing(
 /// Locks the games' rows against changes of definitions until the transaction ends, and returns their definitions
 /// generations as they stand. A game whose row another transaction locks is missing from the answer, and so is one that
 /// does not exist: one game's long transaction stops no other game.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn lock_definitions_generations(
     connection: &mut PgConnection,
     games: &[GameId],
-) -> Result<Vec<(GameId, GameDefinitions)>, sqlx::Error> {
+) -> Result<Vec<(GameId, GameDefinitions)>, StoreError> {
     let rows: Vec<(i32, i32, Uuid)> = sqlx::query_as(
         "SELECT id, definitions_generation, definitions_mark FROM games WHERE id = ANY($1)
           ORDER BY id FOR SHARE SKIP LOCKED",
@@ -175,12 +176,12 @@ pub async fn lock_definitions_generations(
 /// Likewise for one game, waiting for whoever locks its row, at most for `longest`.
 ///
 /// # Errors
-/// Whatever Postgres says; [`super::failure::is_lock_timeout`] when the lock was not had in time.
+/// [`StoreError`]; [`super::failure::is_lock_timeout`] when the lock was not had in time.
 pub async fn wait_for_definitions_generation(
     connection: &mut PgConnection,
     game: GameId,
     longest: Duration,
-) -> Result<Vec<(GameId, GameDefinitions)>, sqlx::Error> {
+) -> Result<Vec<(GameId, GameDefinitions)>, StoreError> {
     // Nought would mean for ever.
     let longest = format!("{}ms", longest.as_millis().max(1));
     sqlx::query("SELECT set_config('lock_timeout', $1, true)").bind(longest).execute(&mut *connection).await?;
@@ -193,10 +194,7 @@ pub async fn wait_for_definitions_generation(
 }
 
 /// Which of these games exist, whoever locks them.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn existing_games(connection: &mut PgConnection, games: &[GameId]) -> Result<HashSet<GameId>, sqlx::Error> {
+pub async fn existing_games(connection: &mut PgConnection, games: &[GameId]) -> Result<HashSet<GameId>, StoreError> {
     let ids: Vec<i32> = sqlx::query_scalar("SELECT id FROM games WHERE id = ANY($1)")
         .bind(numbers(games))
         .fetch_all(connection)

@@ -1,6 +1,6 @@
 //! The outbox of score facts: rows of packed facts that workers insert and the fold consumes.
 
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 use sqlx::PgConnection;
 
 use crate::domain::clock::Micros;
@@ -29,10 +29,7 @@ macro_rules! insert {
 }
 
 /// Puts rows of facts into the outbox.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn insert(transaction: &mut PgConnection, rows: &[PackedFacts]) -> Result<(), sqlx::Error> {
+pub async fn insert(transaction: &mut PgConnection, rows: &[PackedFacts]) -> Result<(), StoreError> {
     for rows in rows.chunks(STATEMENT_BYTES / MAX_ROW_BYTES) {
         insert!(sqlx::query, rows, "").execute(&mut *transaction).await?;
     }
@@ -40,10 +37,7 @@ pub async fn insert(transaction: &mut PgConnection, rows: &[PackedFacts]) -> Res
 }
 
 /// As [`insert`], and says the ids of the rows.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn insert_known(transaction: &mut PgConnection, rows: &[PackedFacts]) -> Result<Vec<i64>, sqlx::Error> {
+pub async fn insert_known(transaction: &mut PgConnection, rows: &[PackedFacts]) -> Result<Vec<i64>, StoreError> {
     let mut ids = Vec::with_capacity(rows.len());
     for rows in rows.chunks(STATEMENT_BYTES / MAX_ROW_BYTES) {
         ids.extend(insert!(sqlx::query_scalar::<_, i64>, rows, " RETURNING id").fetch_all(&mut *transaction).await?);
@@ -79,15 +73,12 @@ pub const MAX_ROWS: i64 = 400;
 
 /// Deletes and returns the oldest rows of these shards with a higher id than `after`, about `max_facts` facts of them
 /// (at least one row).
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn take(
     transaction: &mut PgConnection,
     shards: &[i16],
     max_facts: i64,
     after: i64,
-) -> Result<Vec<TakenFacts>, sqlx::Error> {
+) -> Result<Vec<TakenFacts>, StoreError> {
     // The ids are chosen in a sub-select that becomes an array, so that the delete is always by primary key.
     let rows: Vec<(i64, i16, i32, Micros, Option<Vec<i32>>, Vec<u8>)> = sqlx::query_as(
         "DELETE FROM score_facts WHERE id = ANY (ARRAY(
@@ -117,10 +108,7 @@ pub async fn take(
 
 /// Puts a row that cannot be read aside, under a negative shard: it blocks nothing, is not lost, and still holds back
 /// the closing of periods.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn set_aside(transaction: &mut PgConnection, row: &TakenFacts) -> Result<(), sqlx::Error> {
+pub async fn set_aside(transaction: &mut PgConnection, row: &TakenFacts) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO score_facts (shard, fact_count, min_received_at, games, facts) VALUES ($1, $2, $3, $4, $5)",
     )
@@ -140,10 +128,7 @@ const ASIDE_BYTES: i64 = 4 << 20;
 
 /// The oldest rows of these shards that were put aside and have a higher id than `after`: about as much as one fold
 /// takes, at least one row.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn aside(pool: &Pool, shards: &[i16], after: i64) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+pub async fn aside(pool: &Pool, shards: &[i16], after: i64) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
     sqlx::query_as(
         "SELECT id, facts FROM (
              SELECT id, facts, sum(fact_count) OVER (ORDER BY id) - fact_count AS count_before,
@@ -162,10 +147,7 @@ pub async fn aside(pool: &Pool, shards: &[i16], after: i64) -> Result<Vec<(i64, 
 }
 
 /// Brings rows that were put aside back, for a program that can read them.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn bring_back(pool: &Pool, ids: &[i64]) -> Result<(), sqlx::Error> {
+pub async fn bring_back(pool: &Pool, ids: &[i64]) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE score_facts f SET shard = -1 - f.shard
            FROM (SELECT id FROM score_facts WHERE id = ANY ($1) AND shard < 0 ORDER BY id FOR NO KEY UPDATE) AS aside
@@ -178,10 +160,7 @@ pub async fn bring_back(pool: &Pool, ids: &[i64]) -> Result<(), sqlx::Error> {
 }
 
 /// Whether one of these rows waits to be folded.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn are_waiting(pool: &Pool, ids: &[i64]) -> Result<bool, sqlx::Error> {
+pub async fn are_waiting(pool: &Pool, ids: &[i64]) -> Result<bool, StoreError> {
     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM score_facts WHERE id = ANY ($1) AND shard >= 0)")
         .bind(ids)
         .fetch_one(pool)
@@ -189,10 +168,7 @@ pub async fn are_waiting(pool: &Pool, ids: &[i64]) -> Result<bool, sqlx::Error> 
 }
 
 /// The oldest row of a shard.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn oldest(pool: &Pool, shard: i16) -> Result<Option<i64>, sqlx::Error> {
+pub async fn oldest(pool: &Pool, shard: i16) -> Result<Option<i64>, StoreError> {
     sqlx::query_scalar("SELECT id FROM score_facts WHERE shard = $1 ORDER BY id LIMIT 1")
         .bind(shard)
         .fetch_optional(pool)

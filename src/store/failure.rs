@@ -3,6 +3,16 @@
 //! Only what is *known* to be the data's fault counts against the data. Everything else waits and costs nobody an
 //! attempt: a state of the server or of its rights is nobody's fault, and neither is an error that nobody foresaw.
 
+/// What Postgres answered instead of a result, or what went wrong on the way to it. Every function of the store may
+/// return it; what a caller needs to know beyond this stands under the function's `# Errors`.
+///
+/// [`classify`] says whose fault it is, and with that whether to repeat, to send less or to give up. A transaction in
+/// which it came can only be rolled back. When the connection broke it is open whether the last statement, or the
+/// COMMIT, took effect: so everything that writes must be safe to repeat.
+///
+/// Its own text is for the log: Postgres quotes data. [`in_words`] is what others may read.
+pub type StoreError = sqlx::Error;
+
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -22,60 +32,60 @@ pub enum Failure {
 }
 
 /// Classifies an error by its SQLSTATE.
-pub fn classify(error: &sqlx::Error) -> Failure {
+pub fn classify(error: &StoreError) -> Failure {
     match error {
-        sqlx::Error::Database(database) => {
+        StoreError::Database(database) => {
             of_code(&database.code().unwrap_or_default(), database.constraint().is_some())
         }
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::Configuration(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::BeginFailed => Failure::Server,
+        StoreError::Io(_)
+        | StoreError::Tls(_)
+        | StoreError::Protocol(_)
+        | StoreError::Configuration(_)
+        | StoreError::PoolTimedOut
+        | StoreError::PoolClosed
+        | StoreError::WorkerCrashed
+        | StoreError::BeginFailed => Failure::Server,
         _ => Failure::Unknown,
     }
 }
 
 /// Whether the error means that this server takes no writes now (`25006`): after a fail-over an old connection still
 /// leads to the server that was demoted, so such a connection must not be used again.
-pub fn is_read_only(error: &sqlx::Error) -> bool {
+pub fn is_read_only(error: &StoreError) -> bool {
     error.as_database_error().and_then(|database| database.code()).as_deref() == Some("25006")
 }
 
 /// Whether Postgres says that the rows which it was given are at fault (classes 21, 22 and 23). A right that is
 /// withdrawn, a table that is missing and whatever else fails says nothing of any row, also where other work goes on.
-pub fn is_of_the_rows(error: &sqlx::Error) -> bool {
+pub fn is_of_the_rows(error: &StoreError) -> bool {
     let code = error.as_database_error().and_then(|database| database.code());
     code.is_some_and(|code| matches!(code.get(..2), Some("21" | "22" | "23")))
 }
 
 /// Whether a lock was not had within `lock_timeout` (`55P03`).
-pub fn is_lock_timeout(error: &sqlx::Error) -> bool {
+pub fn is_lock_timeout(error: &StoreError) -> bool {
     error.as_database_error().and_then(|database| database.code()).as_deref() == Some("55P03")
 }
 
 /// Whether the server does not show what was asked for, to this role or to anybody (`42501`, `42883`, `0A000`). It will
 /// not later either; what fails for any other reason may be answered the next time.
-pub fn is_not_shown(error: &sqlx::Error) -> bool {
+pub fn is_not_shown(error: &StoreError) -> bool {
     let code = error.as_database_error().and_then(|database| database.code());
     matches!(code.as_deref(), Some("42501" | "42883" | "0A000"))
 }
 
 /// Whether no wait can mend it: a setting names something that this program cannot do at all.
-pub fn can_never_work(error: &sqlx::Error) -> bool {
+pub fn can_never_work(error: &StoreError) -> bool {
     match error {
-        sqlx::Error::Configuration(_) => true,
-        sqlx::Error::Tls(why) => why.to_string().contains("without TLS support"),
+        StoreError::Configuration(_) => true,
+        StoreError::Tls(why) => why.to_string().contains("without TLS support"),
         _ => false,
     }
 }
 
 /// What is kept and shown of an error: in our words, with the code that Postgres gives it, by which it can be looked
 /// up. What Postgres said itself may quote data and names parts of both sources; it is for the log.
-pub fn in_words(error: &sqlx::Error) -> String {
+pub fn in_words(error: &StoreError) -> String {
     let words = |code: &str| match (classify(error), code) {
         (_, "22P02" | "22P03") => "a text is no valid JSON, or no valid value of its kind",
         (_, "22021" | "22P05") => "a text has a character that the database cannot hold",
@@ -96,6 +106,11 @@ pub fn in_words(error: &sqlx::Error) -> String {
         Some(code) => format!("{} (SQLSTATE {code})", words(&code)),
         None => words("").to_owned(),
     }
+}
+
+/// The server's answers contradict each other, as when rows that were just made are gone: the server's fault.
+pub fn contradiction(what: &str) -> StoreError {
+    StoreError::Protocol(what.to_owned())
 }
 
 fn of_code(code: &str, names_a_constraint: bool) -> Failure {
@@ -142,15 +157,15 @@ mod tests {
 
     #[test]
     fn an_error_is_told_in_our_words() {
-        let strange = sqlx::Error::ColumnNotFound("games.secret".to_owned());
+        let strange = StoreError::ColumnNotFound("games.secret".to_owned());
         assert_eq!(in_words(&strange), "the database refuses it, and not for a fault of the data that is known");
-        assert_eq!(in_words(&sqlx::Error::PoolTimedOut), "the database takes no writes at present");
+        assert_eq!(in_words(&StoreError::PoolTimedOut), "the database takes no writes at present");
     }
 
     #[test]
     fn a_lost_connection_is_the_servers_fault_and_a_strange_answer_nobodys() {
-        assert_eq!(classify(&sqlx::Error::PoolTimedOut), Failure::Server);
-        assert_eq!(classify(&sqlx::Error::WorkerCrashed), Failure::Server);
-        assert_eq!(classify(&sqlx::Error::ColumnNotFound("x".to_owned())), Failure::Unknown);
+        assert_eq!(classify(&StoreError::PoolTimedOut), Failure::Server);
+        assert_eq!(classify(&StoreError::WorkerCrashed), Failure::Server);
+        assert_eq!(classify(&StoreError::ColumnNotFound("x".to_owned())), Failure::Unknown);
     }
 }

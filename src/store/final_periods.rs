@@ -5,16 +5,14 @@ use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
+use super::StoreError;
 use super::fold_periods::{Place, columns};
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::period::Period;
 
 /// Those of the places whose standings are final for the leaderboard, by whichever of its generations.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn among(connection: &mut PgConnection, places: &[Place]) -> Result<HashSet<Place>, sqlx::Error> {
+pub async fn among(connection: &mut PgConnection, places: &[Place]) -> Result<HashSet<Place>, StoreError> {
     if places.is_empty() {
         return Ok(HashSet::new());
     }
@@ -39,13 +37,10 @@ pub async fn among(connection: &mut PgConnection, places: &[Place]) -> Result<Ha
 
 /// The periods of a generation that are final by another one of its leaderboard, locked, with their ids. Who holds the
 /// generation's row as well knows that nobody makes another one meanwhile.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn in_the_way(
     transaction: &mut PgConnection,
     generation: BoardGenerationId,
-) -> Result<Vec<(i64, Period)>, sqlx::Error> {
+) -> Result<Vec<(i64, Period)>, StoreError> {
     let rows: Vec<(i64, Micros, Option<Micros>)> = sqlx::query_as(
         "SELECT p.id, p.starts_at, p.ends_at
            FROM leaderboard_periods p JOIN leaderboard_generations g ON g.id = p.generation_id
@@ -64,14 +59,11 @@ pub async fn in_the_way(
 
 /// Removes some entries of the periods that are in the way, at most `limit`, and returns how many. Only these periods
 /// are locked, so that neither the game's writers nor other closings wait for millions of entries.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn remove_some_entries(
     transaction: &mut PgConnection,
     generation: BoardGenerationId,
     limit: i64,
-) -> Result<u64, sqlx::Error> {
+) -> Result<u64, StoreError> {
     let ids: Vec<i64> = in_the_way(transaction, generation).await?.into_iter().map(|(id, _)| id).collect();
     let removed = sqlx::query(
         "DELETE FROM leaderboard_entries e
@@ -87,10 +79,7 @@ pub async fn remove_some_entries(
 }
 
 /// Removes periods with what is left of their entries; the caller has locked them.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn remove(transaction: &mut PgConnection, ids: &[i64]) -> Result<(), sqlx::Error> {
+pub async fn remove(transaction: &mut PgConnection, ids: &[i64]) -> Result<(), StoreError> {
     for statement in [
         "DELETE FROM leaderboard_entries WHERE period_id = ANY ($1)",
         "DELETE FROM leaderboard_periods WHERE id = ANY ($1)",

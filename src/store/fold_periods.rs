@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::period::Period;
+use crate::store::StoreError;
 
 /// A generation and one of its periods.
 pub type Place = (BoardGenerationId, Period);
@@ -83,15 +84,12 @@ pub(super) fn columns(places: &[Place]) -> (Vec<i32>, Vec<Micros>, Vec<Option<Mi
 /// Finds periods by their start and locks them for the transaction: one that is found open stays open until it ends.
 /// Each comes with the index of its place; of generations that are retired none is found. A generation's own is found
 /// whenever it ends, one of another generation only if it ends when it should.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn lock(
     transaction: &mut PgConnection,
     hold: Hold,
     of: Of,
     places: &[Place],
-) -> Result<Vec<(usize, FoldPeriod)>, sqlx::Error> {
+) -> Result<Vec<(usize, FoldPeriod)>, StoreError> {
     if places.is_empty() {
         return Ok(Vec::new());
     }
@@ -117,10 +115,7 @@ pub async fn lock(
 /// It holds the generations against a swap, until the transaction ends: whoever makes a generation live waits for it,
 /// and then sees what it made. A transaction that also locks periods creates them first: a new one may have a lower id
 /// than one that is locked.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn create(transaction: &mut PgConnection, places: &[Place]) -> Result<(), sqlx::Error> {
+pub async fn create(transaction: &mut PgConnection, places: &[Place]) -> Result<(), StoreError> {
     let (generations, starts, ends) = columns(places);
     // In a statement of its own, so that the next one sees what was committed before the lock was given.
     sqlx::query(
@@ -152,10 +147,7 @@ pub async fn create(transaction: &mut PgConnection, places: &[Place]) -> Result<
 
 /// Counts facts that came too late for their period, which may be named more than once: places of one start may share a
 /// row, and an UPDATE takes one row of those that it joins. The fold has locked them with [`Hold::Alone`].
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn count_late(transaction: &mut PgConnection, ids: &[i64], counts: &[i64]) -> Result<(), sqlx::Error> {
+pub async fn count_late(transaction: &mut PgConnection, ids: &[i64], counts: &[i64]) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE leaderboard_periods p SET late_count = p.late_count + late.count
            FROM (SELECT locked.id, late.count

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 
 use crate::config::GameBounds;
 use crate::domain::ids::GameId;
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 /// Why a game may not have more, or not yet. Roll the transaction back.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +32,9 @@ pub enum OverBound {
     /// The leaderboard is being computed anew already.
     #[error("this leaderboard is being computed anew already")]
     Recomputing,
-    /// Whatever Postgres says.
+    /// [`StoreError`].
     #[error(transparent)]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
 }
 
 /// What a game has of leaderboards.
@@ -46,10 +46,7 @@ pub struct Holdings {
 }
 
 /// What a game has; `event_type`: whose leaderboards are counted apart.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn holdings(connection: &mut PgConnection, game: GameId, event_type: &str) -> Result<Holdings, sqlx::Error> {
+pub async fn holdings(connection: &mut PgConnection, game: GameId, event_type: &str) -> Result<Holdings, StoreError> {
     let (leaderboards, of_event_type, definition_bytes) = sqlx::query_as(
         "SELECT count(*), count(*) FILTER (WHERE spec->>'event_type' = $2),
                 coalesce(sum(octet_length(spec::text)), 0)::bigint

@@ -1,6 +1,6 @@
 //! Tenants.
 
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 use sqlx::PgConnection;
 
 use super::audit_log::{Actor, Change, record};
@@ -31,15 +31,12 @@ fn from_row((id, slug, name, limit_player_events, limit_game_events, created_at)
 }
 
 /// Creates a game; `None`: there is one of that name.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn create(
     transaction: &mut PgConnection,
     slug: &Slug,
     name: &str,
     actor: Actor,
-) -> Result<Option<Game>, sqlx::Error> {
+) -> Result<Option<Game>, StoreError> {
     let row: Option<GameRow> = sqlx::query_as(
         "INSERT INTO games (slug, name) VALUES ($1, $2) ON CONFLICT (slug) DO NOTHING
          RETURNING id, slug, name, limit_player_events, limit_game_events, created_at",
@@ -57,10 +54,7 @@ pub async fn create(
 }
 
 /// A game by its name.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn by_slug(pool: &Pool, slug: &str) -> Result<Option<Game>, sqlx::Error> {
+pub async fn by_slug(pool: &Pool, slug: &str) -> Result<Option<Game>, StoreError> {
     let row: Option<GameRow> = sqlx::query_as(
         "SELECT id, slug, name, limit_player_events, limit_game_events, created_at FROM games WHERE slug = $1",
     )
@@ -71,10 +65,7 @@ pub async fn by_slug(pool: &Pool, slug: &str) -> Result<Option<Game>, sqlx::Erro
 }
 
 /// All games, by name.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn list(pool: &Pool) -> Result<Vec<Game>, sqlx::Error> {
+pub async fn list(pool: &Pool) -> Result<Vec<Game>, StoreError> {
     let rows: Vec<GameRow> = sqlx::query_as(
         "SELECT id, slug, name, limit_player_events, limit_game_events, created_at FROM games ORDER BY slug",
     )
@@ -95,15 +86,12 @@ pub struct GameEdit<'a> {
 }
 
 /// Changes a game; what is `None` stays. `None`: there is no such game.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn edit(
     transaction: &mut PgConnection,
     id: GameId,
     edit: &GameEdit<'_>,
     actor: Actor,
-) -> Result<Option<Game>, sqlx::Error> {
+) -> Result<Option<Game>, StoreError> {
     let row: Option<GameRow> = sqlx::query_as(
         "UPDATE games SET name = coalesce($2, name),
                 limit_player_events = CASE WHEN $3 THEN $4 ELSE limit_player_events END,

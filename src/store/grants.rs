@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sqlx::{Connection, PgConnection, Row};
 
+use super::StoreError;
+
 /// Why rights could not be given.
 #[derive(Debug, thiserror::Error)]
 pub enum GrantError {
@@ -18,9 +20,9 @@ pub enum GrantError {
         /// Who the processes are.
         processes: String,
     },
-    /// Whatever Postgres says.
+    /// [`StoreError`].
     #[error(transparent)]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
 }
 
 /// Who a connection is, and where.
@@ -33,10 +35,7 @@ pub struct Identity {
 }
 
 /// Asks Postgres itself: a pooler may call roles and databases by other names than its URL does.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn identity(connection: &mut PgConnection) -> Result<Identity, sqlx::Error> {
+pub async fn identity(connection: &mut PgConnection) -> Result<Identity, StoreError> {
     let row = sqlx::raw_sql("SELECT current_user::text, current_database()::text").fetch_one(connection).await?;
     Ok(Identity { role: row.try_get(0)?, database: row.try_get(1)? })
 }
@@ -63,7 +62,7 @@ pub async fn grant(connection: &mut PgConnection, processes: &str) -> Result<(),
     loop {
         match grant_once(connection, processes).await {
             // A long statement holds the table, or a deadlock was resolved against us.
-            Err(sqlx::Error::Database(error))
+            Err(StoreError::Database(error))
                 if attempt < ATTEMPTS && matches!(error.code().as_deref(), Some("55P03" | "40P01")) =>
             {
                 tracing::info!(%error, attempt, "waiting to hand over the events");
@@ -75,7 +74,7 @@ pub async fn grant(connection: &mut PgConnection, processes: &str) -> Result<(),
     }
 }
 
-async fn grant_once(connection: &mut PgConnection, processes: &str) -> Result<(), sqlx::Error> {
+async fn grant_once(connection: &mut PgConnection, processes: &str) -> Result<(), StoreError> {
     let mut transaction = connection.begin().await?;
     sqlx::query("SELECT set_config('scoreline.processes', $1, true), set_config('lock_timeout', '1s', true)")
         .bind(processes)

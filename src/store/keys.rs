@@ -1,6 +1,6 @@
 //! API keys: shown once, stored as SHA-256.
 
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 use base64::Engine as _;
 use secrecy::SecretString;
 use sqlx::PgConnection;
@@ -38,9 +38,6 @@ fn from_row((id, kind, hint, label, created_at, revoked_at): KeyRow) -> ApiKey {
 }
 
 /// Makes a key of a game from 192 random bits. The text is returned here and kept nowhere.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn create(
     transaction: &mut PgConnection,
     game: GameId,
@@ -48,7 +45,7 @@ pub async fn create(
     label: Option<&str>,
     actor: Actor,
     random: [u8; 24],
-) -> Result<(ApiKey, SecretString), sqlx::Error> {
+) -> Result<(ApiKey, SecretString), StoreError> {
     let text = format!("sl_{}_{}", kind.name(), base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random));
     let hint = text.get(..HINT_LEN).unwrap_or_default();
     let row: KeyRow = sqlx::query_as(
@@ -72,10 +69,7 @@ pub async fn create(
 }
 
 /// All keys of a game, the newest first.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn list(pool: &Pool, game: GameId) -> Result<Vec<ApiKey>, sqlx::Error> {
+pub async fn list(pool: &Pool, game: GameId) -> Result<Vec<ApiKey>, StoreError> {
     let rows: Vec<KeyRow> = sqlx::query_as(
         "SELECT id, kind, hint, label, created_at, revoked_at FROM api_keys WHERE game_id = $1 ORDER BY id DESC",
     )
@@ -87,15 +81,12 @@ pub async fn list(pool: &Pool, game: GameId) -> Result<Vec<ApiKey>, sqlx::Error>
 
 /// Revokes a key; of `game` only, where one is given. Again: nothing changes, and nothing is recorded. `None`: there
 /// is no such key.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn revoke(
     transaction: &mut PgConnection,
     game: Option<GameId>,
     id: i32,
     actor: Actor,
-) -> Result<Option<ApiKey>, sqlx::Error> {
+) -> Result<Option<ApiKey>, StoreError> {
     let revoked: Option<i32> = sqlx::query_scalar(
         "UPDATE api_keys SET revoked_at = now()
           WHERE id = $1 AND ($2::int IS NULL OR game_id = $2) AND revoked_at IS NULL

@@ -5,7 +5,7 @@
 //! later one must read the new one. So whatever a `SELECT` sees after taking that lock is all that the recompute will
 //! have to read, and where a game has no events at all there is nothing to recompute: the generation is live at once.
 
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 use sqlx::PgConnection;
 
 use super::audit_log::{Actor, Change, record};
@@ -68,9 +68,9 @@ pub enum ApplyError {
     /// The specification does not compile; what [`crate::domain::board_text`] read does.
     #[error(transparent)]
     Spec(#[from] SpecError),
-    /// Whatever Postgres says.
+    /// [`StoreError`].
     #[error(transparent)]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
 }
 
 impl From<ChangeError> for ApplyError {
@@ -143,7 +143,7 @@ async fn existing(
     transaction: &mut PgConnection,
     game: GameId,
     spec: &LeaderboardSpec,
-) -> Result<Option<Existing>, sqlx::Error> {
+) -> Result<Option<Existing>, StoreError> {
     let rows: Vec<(i32, String, Option<i32>, Option<String>, Option<String>)> = sqlx::query_as(
         "SELECT l.id, l.spec::text, b.id, b.state, b.spec::text
            FROM leaderboards l
@@ -155,7 +155,7 @@ async fn existing(
     .bind(spec.slug.as_str())
     .fetch_all(transaction)
     .await?;
-    let decode = |text: &str| serde_json::from_str(text).map_err(|e| sqlx::Error::Decode(Box::new(e)));
+    let decode = |text: &str| serde_json::from_str(text).map_err(|e| StoreError::Decode(Box::new(e)));
     let mut found: Option<Existing> = None;
     for (id, written, generation, state, generation_spec) in rows {
         if found.is_none() {
@@ -170,7 +170,7 @@ async fn existing(
     Ok(found)
 }
 
-async fn insert(transaction: &mut PgConnection, game: GameId, spec: &LeaderboardSpec) -> Result<i32, sqlx::Error> {
+async fn insert(transaction: &mut PgConnection, game: GameId, spec: &LeaderboardSpec) -> Result<i32, StoreError> {
     sqlx::query_scalar("INSERT INTO leaderboards (game_id, slug, spec) VALUES ($1, $2, $3::text::jsonb) RETURNING id")
         .bind(game.0)
         .bind(spec.slug.as_str())
@@ -179,7 +179,7 @@ async fn insert(transaction: &mut PgConnection, game: GameId, spec: &Leaderboard
         .await
 }
 
-async fn update(transaction: &mut PgConnection, id: i32, spec: &LeaderboardSpec) -> Result<(), sqlx::Error> {
+async fn update(transaction: &mut PgConnection, id: i32, spec: &LeaderboardSpec) -> Result<(), StoreError> {
     sqlx::query("UPDATE leaderboards SET spec = $2::text::jsonb, updated_at = now() WHERE id = $1")
         .bind(id)
         .bind(text_of(spec)?)
@@ -188,8 +188,8 @@ async fn update(transaction: &mut PgConnection, id: i32, spec: &LeaderboardSpec)
         .map(drop)
 }
 
-fn text_of(spec: &LeaderboardSpec) -> Result<String, sqlx::Error> {
-    serde_json::to_string(spec).map_err(|e| sqlx::Error::Encode(Box::new(e)))
+fn text_of(spec: &LeaderboardSpec) -> Result<String, StoreError> {
+    serde_json::to_string(spec).map_err(|e| StoreError::Encode(Box::new(e)))
 }
 
 /// Begins a recompute, or replaces what is live where there is nothing to compute.
@@ -240,7 +240,7 @@ async fn new_generation(
 }
 
 /// Whether there is anything to compute from: stored events, or what the baseline keeps of dropped ones.
-async fn has_history(transaction: &mut PgConnection, game: GameId, leaderboard: i32) -> Result<bool, sqlx::Error> {
+async fn has_history(transaction: &mut PgConnection, game: GameId, leaderboard: i32) -> Result<bool, StoreError> {
     sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM events WHERE game_id = $1)
              OR EXISTS (SELECT 1 FROM entry_baseline b JOIN leaderboard_generations g ON g.id = b.generation_id
@@ -252,7 +252,7 @@ async fn has_history(transaction: &mut PgConnection, game: GameId, leaderboard: 
     .await
 }
 
-async fn increment_definitions(transaction: &mut PgConnection, game: GameId) -> Result<i32, sqlx::Error> {
+async fn increment_definitions(transaction: &mut PgConnection, game: GameId) -> Result<i32, StoreError> {
     sqlx::query_scalar(
         "UPDATE games SET definitions_generation = definitions_generation + 1 WHERE id = $1
          RETURNING definitions_generation",
@@ -262,7 +262,7 @@ async fn increment_definitions(transaction: &mut PgConnection, game: GameId) -> 
     .await
 }
 
-async fn retire(transaction: &mut PgConnection, leaderboard: i32, state: &str) -> Result<(), sqlx::Error> {
+async fn retire(transaction: &mut PgConnection, leaderboard: i32, state: &str) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE leaderboard_generations SET state = 'retired', retired_at = now()
           WHERE leaderboard_id = $1 AND state = $2",
@@ -275,10 +275,7 @@ async fn retire(transaction: &mut PgConnection, leaderboard: i32, state: &str) -
 }
 
 /// All leaderboards of a game, by name.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn list(pool: &Pool, game: GameId) -> Result<Vec<StoredLeaderboard>, sqlx::Error> {
+pub async fn list(pool: &Pool, game: GameId) -> Result<Vec<StoredLeaderboard>, StoreError> {
     type Row = (i32, String, Option<i32>, Micros, Micros, Option<i32>, Option<i64>, Option<i64>);
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT l.id, l.spec::text, l.live_generation_id, l.created_at, l.updated_at,
@@ -295,7 +292,7 @@ pub async fn list(pool: &Pool, game: GameId) -> Result<Vec<StoredLeaderboard>, s
         .map(|(id, spec, live, created_at, updated_at, building, scanned, total)| {
             Ok(StoredLeaderboard {
                 id,
-                spec: serde_json::from_str(&spec).map_err(|e| sqlx::Error::Decode(Box::new(e)))?,
+                spec: serde_json::from_str(&spec).map_err(|e| StoreError::Decode(Box::new(e)))?,
                 live: live.map(BoardGenerationId),
                 building: building.map(|id| Building {
                     generation: BoardGenerationId(id),
@@ -311,15 +308,12 @@ pub async fn list(pool: &Pool, game: GameId) -> Result<Vec<StoredLeaderboard>, s
 
 /// Removes a leaderboard: it is gone for readers at once, its rows and keys are removed by cron. Says whether there
 /// was one.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn delete(
     transaction: &mut PgConnection,
     game: GameId,
     slug: &str,
     actor: Actor,
-) -> Result<bool, sqlx::Error> {
+) -> Result<bool, StoreError> {
     // Incremented like an edit, so that no insert goes on making facts for it.
     increment_definitions(transaction, game).await?;
     let id: Option<i32> = sqlx::query_scalar(

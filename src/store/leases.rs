@@ -1,7 +1,7 @@
 //! Leases: who may act alone. A row with a token instead of an advisory lock, because a frozen process keeps its
 //! session but not its lease (fine print 11). Times are the database's, so clocks of processes do not matter.
 
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 use sqlx::PgConnection;
 
 /// How long a lease lasts without renewal. Holders renew each second.
@@ -19,10 +19,7 @@ pub struct Lease {
 
 /// Takes the lease if nobody holds it or its holder let it expire. Waits for nobody: a lease under which a transaction
 /// still acts is not free, however long ago it expired.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn acquire(pool: &Pool, name: &str, holder: &str) -> Result<Option<Lease>, sqlx::Error> {
+pub async fn acquire(pool: &Pool, name: &str, holder: &str) -> Result<Option<Lease>, StoreError> {
     // One that expires later than any renewal says was renewed before the server's clock went back. The sequence alone
     // would go back with the database, and give the token of a holder that still believes in it to the next one.
     let token: Option<i64> = sqlx::query_scalar(
@@ -57,10 +54,7 @@ pub async fn acquire(pool: &Pool, name: &str, holder: &str) -> Result<Option<Lea
 }
 
 /// Which of these leases nobody holds: one look for all that a standby waits for.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn free(pool: &Pool, names: &[String]) -> Result<Vec<String>, sqlx::Error> {
+pub async fn free(pool: &Pool, names: &[String]) -> Result<Vec<String>, StoreError> {
     sqlx::query_scalar(
         "SELECT wanted.name FROM unnest($1::text[]) AS wanted (name)
           WHERE NOT EXISTS (
@@ -76,10 +70,7 @@ pub async fn free(pool: &Pool, names: &[String]) -> Result<Vec<String>, sqlx::Er
 }
 
 /// Renews leases; returns those that are still held. Does not wait for transactions that act under them.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn renew(pool: &Pool, leases: &[Lease]) -> Result<Vec<Lease>, sqlx::Error> {
+pub async fn renew(pool: &Pool, leases: &[Lease]) -> Result<Vec<Lease>, StoreError> {
     let (names, tokens) = columns(leases);
     let held: Vec<(String, i64)> = sqlx::query_as(
         "UPDATE leases l SET expires_at = clock_timestamp() + make_interval(secs => $3)
@@ -98,10 +89,7 @@ pub async fn renew(pool: &Pool, leases: &[Lease]) -> Result<Vec<Lease>, sqlx::Er
 }
 
 /// Signs off, so that a hand-over is immediate.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn release(pool: &Pool, leases: &[Lease]) -> Result<(), sqlx::Error> {
+pub async fn release(pool: &Pool, leases: &[Lease]) -> Result<(), StoreError> {
     let (names, tokens) = columns(leases);
     sqlx::query(
         "UPDATE leases l SET expires_at = '-infinity'
@@ -119,10 +107,7 @@ pub async fn release(pool: &Pool, leases: &[Lease]) -> Result<(), sqlx::Error> {
 
 /// Locks the lease rows for the rest of the transaction and says whether all are still ours. Until it ends, nobody
 /// can take them over; we go on renewing them, however long it takes.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn lock_and_check(transaction: &mut PgConnection, leases: &[Lease]) -> Result<bool, sqlx::Error> {
+pub async fn lock_and_check(transaction: &mut PgConnection, leases: &[Lease]) -> Result<bool, StoreError> {
     let (names, tokens) = columns(leases);
     let held: Vec<(String,)> = sqlx::query_as(
         "SELECT l.name FROM leases l

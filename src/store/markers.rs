@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 use sqlx::{PgConnection, Row};
 
 /// How far the versions of entries may be behind the clock, in µs: a second.
@@ -19,10 +19,7 @@ const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
 /// would scan whole tables, and caching look-ups of keys that never repeat costs more than the look-ups. One plan
 /// serves all folds, without the arrays' lengths; but while the table is small, or nobody has counted it, each is
 /// planned anew: a plan that was made for a small table walks all of it, however large it has become.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn next_version(transaction: &mut PgConnection) -> Result<i64, sqlx::Error> {
+pub async fn next_version(transaction: &mut PgConnection) -> Result<i64, StoreError> {
     let row = sqlx::query(
         "SELECT nextval('entry_version'), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
                 set_config('plan_cache_mode',
@@ -43,7 +40,7 @@ pub async fn next_version(transaction: &mut PgConnection) -> Result<i64, sqlx::E
 ///
 /// Nobody waits for the lock: who has it keeps it to the end of its transaction, however slow, but sets the sequence at
 /// once, and that is seen without a commit. So the others look whether it has been set.
-async fn catch_up(transaction: &mut PgConnection) -> Result<i64, sqlx::Error> {
+async fn catch_up(transaction: &mut PgConnection) -> Result<i64, StoreError> {
     for _ in 0..CATCH_UP_LOOKS {
         let alone: bool =
             sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(7305881)").fetch_one(&mut *transaction).await?;
@@ -72,10 +69,7 @@ async fn catch_up(transaction: &mut PgConnection) -> Result<i64, sqlx::Error> {
 }
 
 /// Stores a marker; returns its id. Whoever holds `shard` sees to its publication.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn insert(transaction: &mut PgConnection, shard: i16, entries: &[u8]) -> Result<i64, sqlx::Error> {
+pub async fn insert(transaction: &mut PgConnection, shard: i16, entries: &[u8]) -> Result<i64, StoreError> {
     sqlx::query_scalar("INSERT INTO dirty_entries (shard, entries) VALUES ($1, $2) RETURNING id")
         .bind(shard)
         .bind(entries)
@@ -84,10 +78,7 @@ pub async fn insert(transaction: &mut PgConnection, shard: i16, entries: &[u8]) 
 }
 
 /// The oldest markers of these shards with a higher id than `after`.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn oldest(pool: &Pool, shards: &[i16], after: i64, limit: i64) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+pub async fn oldest(pool: &Pool, shards: &[i16], after: i64, limit: i64) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
     sqlx::query_as("SELECT id, entries FROM dirty_entries WHERE shard = ANY ($1) AND id > $2 ORDER BY id LIMIT $3")
         .bind(shards)
         .bind(after)
@@ -97,10 +88,7 @@ pub async fn oldest(pool: &Pool, shards: &[i16], after: i64, limit: i64) -> Resu
 }
 
 /// Removes published markers.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn delete(pool: &Pool, ids: &[i64]) -> Result<(), sqlx::Error> {
+pub async fn delete(pool: &Pool, ids: &[i64]) -> Result<(), StoreError> {
     // Not waiting for the disk: a removal that a crash undoes only publishes the same values again.
     sqlx::query(
         "DELETE FROM dirty_entries USING (SELECT set_config('synchronous_commit', 'off', true)) AS no_wait
@@ -113,10 +101,7 @@ pub async fn delete(pool: &Pool, ids: &[i64]) -> Result<(), sqlx::Error> {
 }
 
 /// Puts a marker that cannot be read aside, under a negative shard: it blocks nothing and is not lost.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn set_aside(pool: &Pool, id: i64) -> Result<(), sqlx::Error> {
+pub async fn set_aside(pool: &Pool, id: i64) -> Result<(), StoreError> {
     sqlx::query("UPDATE dirty_entries SET shard = -1 - shard WHERE id = $1 AND shard >= 0")
         .bind(id)
         .execute(pool)
@@ -127,16 +112,13 @@ pub async fn set_aside(pool: &Pool, id: i64) -> Result<(), sqlx::Error> {
 /// Brings some of the markers that were put aside back, for a program that can read them: of these shards and formats
 /// (a marker's first byte), with a higher id than `after`. Returns the highest id of them. Others stay: each that came
 /// back in vain would have every board rebuilt.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn bring_back(
     pool: &Pool,
     shards: &[i16],
     formats: &[u8],
     after: i64,
     limit: i64,
-) -> Result<Option<i64>, sqlx::Error> {
+) -> Result<Option<i64>, StoreError> {
     let formats: Vec<&[u8]> = formats.chunks(1).collect();
     let ids: Vec<i64> = sqlx::query_scalar(
         "UPDATE dirty_entries d SET shard = -1 - d.shard
@@ -164,18 +146,12 @@ pub struct Awaited {
 
 impl Awaited {
     /// Those that wait now.
-    ///
-    /// # Errors
-    /// Whatever Postgres says.
-    pub async fn now(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+    pub async fn now(connection: &mut PgConnection) -> Result<Self, StoreError> {
         Ok(Self { published: 0, newest: newest(connection).await? })
     }
 
     /// Whether one of them still waits.
-    ///
-    /// # Errors
-    /// Whatever Postgres says.
-    pub async fn wait(&mut self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    pub async fn wait(&mut self, connection: &mut PgConnection) -> Result<bool, StoreError> {
         let first = first_waiting(connection, self.published, self.newest).await?;
         if let Some(first) = first {
             self.published = first - 1;
@@ -185,17 +161,14 @@ impl Awaited {
 }
 
 /// The highest id of a marker that waits; 0: none does.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn newest(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+pub async fn newest(connection: &mut PgConnection) -> Result<i64, StoreError> {
     sqlx::query_scalar("SELECT coalesce((SELECT id FROM dirty_entries WHERE shard >= 0 ORDER BY id DESC LIMIT 1), 0)")
         .fetch_one(connection)
         .await
 }
 
 /// The first marker behind `after` and up to `newest` that waits.
-async fn first_waiting(connection: &mut PgConnection, after: i64, newest: i64) -> Result<Option<i64>, sqlx::Error> {
+async fn first_waiting(connection: &mut PgConnection, after: i64, newest: i64) -> Result<Option<i64>, StoreError> {
     sqlx::query_scalar("SELECT id FROM dirty_entries WHERE id > $1 AND id <= $2 AND shard >= 0 ORDER BY id LIMIT 1")
         .bind(after)
         .bind(newest)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Connection, PgConnection, SqlSafeStr as _};
 
+use super::StoreError;
 use super::grants::{self, GrantError};
 
 /// Each file of `migrations/` as its version, what it does and its SQL; `build.rs` writes the list.
@@ -45,10 +46,10 @@ pub struct PendingMigration {
 pub enum UpdateError {
     /// Who owns the schema cannot connect.
     #[error("{0}")]
-    Connect(sqlx::Error),
+    Connect(StoreError),
     /// Who the processes are could not be asked.
     #[error("as the processes, DATABASE_URL: {0}")]
-    Processes(sqlx::Error),
+    Processes(StoreError),
     /// The database cannot hold what will be put into it.
     #[error("{0}")]
     Unfit(String),
@@ -132,8 +133,8 @@ pub async fn migrate(connection: &mut PgConnection) -> Result<(), MigrateError> 
 
 /// Whether somebody else held what a migration needs, or a deadlock was resolved against it. Nothing of it is done.
 fn is_held_up(error: &MigrateError) -> bool {
-    let (MigrateError::Execute(sqlx::Error::Database(error))
-    | MigrateError::ExecuteMigration(sqlx::Error::Database(error), _)) = error
+    let (MigrateError::Execute(StoreError::Database(error))
+    | MigrateError::ExecuteMigration(StoreError::Database(error), _)) = error
     else {
         return false;
     };
@@ -142,7 +143,7 @@ fn is_held_up(error: &MigrateError) -> bool {
 
 /// Who has locked tables of this schema, the longest-running transactions first. When they began only some roles may
 /// see.
-async fn others(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+async fn others(connection: &mut PgConnection) -> Result<String, StoreError> {
     let others: Option<String> = sqlx::query_scalar(
         "SELECT string_agg(who, '; ')
            FROM (SELECT format('pid %s (%s %s) since %s: %s', l.pid, a.usename, a.application_name,
@@ -164,9 +165,6 @@ async fn others(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
 
 /// Reads which migrations a database has. A newer schema than the program's is fine: migrations only expand what
 /// running programs use (`migrations/README.md`).
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn status(connection: &mut PgConnection) -> Result<SchemaStatus, MigrateError> {
     let known: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
@@ -187,10 +185,7 @@ pub async fn status(connection: &mut PgConnection) -> Result<SchemaStatus, Migra
 
 /// What must be true of a database before anything is put into it: events and names are UTF-8, and in any other
 /// encoding some of them could never be stored. `Err`: what is wrong and what to do.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn check_encoding(connection: &mut PgConnection) -> Result<Result<(), String>, sqlx::Error> {
+pub async fn check_encoding(connection: &mut PgConnection) -> Result<Result<(), String>, StoreError> {
     let (database, encoding): (String, String) =
         sqlx::query_as("SELECT current_database()::text, current_setting('server_encoding')")
             .fetch_one(connection)
@@ -207,6 +202,6 @@ pub async fn check_encoding(connection: &mut PgConnection) -> Result<Result<(), 
 ///
 /// # Errors
 /// Postgres cannot be reached or refuses.
-pub async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
+pub async fn connect(url: &str) -> Result<PgConnection, StoreError> {
     PgConnection::connect(url).await
 }

@@ -1,4 +1,7 @@
 //! The only SQL. One file per table or per question; every query is static text.
+//!
+//! The rooms above know a [`Pool`], a [`Connection`], a [`Transaction`] and a [`StoreError`], and not the library
+//! behind them.
 
 pub mod audit;
 pub mod audit_log;
@@ -28,12 +31,9 @@ pub mod migrations;
 pub mod outbox;
 pub mod partitions;
 pub mod period_closing;
+pub mod periods;
 pub mod pool;
 pub mod processes;
-
-/// What Postgres or the way to it answered instead of a result.
-pub use sqlx::Error as StoreError;
-pub mod periods;
 pub mod recompute;
 pub mod recompute_steps;
 pub mod retention;
@@ -45,3 +45,8 @@ mod sums;
 pub mod swap;
 pub mod under_way;
 pub mod write_probe;
+
+pub use failure::StoreError;
+pub use pool::{Pool, Transaction};
+/// What a statement runs on: a connection, or the transaction that is open on it.
+pub use sqlx::PgConnection as Connection;

@@ -3,6 +3,8 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use super::StoreError;
+
 /// What a look has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Glance {
@@ -41,10 +43,7 @@ impl Outbox {
     }
 
     /// Whether rows of these shards wait behind `after`: the count is 1 or 0.
-    ///
-    /// # Errors
-    /// Whatever Postgres says.
-    pub async fn any(self, connection: &mut PgConnection, shards: &[i16], after: i64) -> Result<Glance, sqlx::Error> {
+    pub async fn any(self, connection: &mut PgConnection, shards: &[i16], after: i64) -> Result<Glance, StoreError> {
         let statement = self.fill(
             "SELECT (oldest IS NOT NULL)::int::bigint, oldest, issued
                FROM (SELECT (SELECT id FROM {outbox} WHERE shard = ANY ($1) AND id > $2 ORDER BY id LIMIT 1) AS oldest,
@@ -54,10 +53,7 @@ impl Outbox {
     }
 
     /// How much waits: in at most 10,000 rows behind `after`. What was put aside waits for another program.
-    ///
-    /// # Errors
-    /// Whatever Postgres says.
-    pub async fn waiting(self, connection: &mut PgConnection, after: i64) -> Result<Glance, sqlx::Error> {
+    pub async fn waiting(self, connection: &mut PgConnection, after: i64) -> Result<Glance, StoreError> {
         let statement = self.fill(
             "WITH few AS MATERIALIZED (
                  SELECT id, {held} AS held FROM {outbox} WHERE shard >= 0 AND id > $1 ORDER BY id LIMIT 10000)
@@ -69,10 +65,7 @@ impl Outbox {
     }
 
     /// How much was put aside: in at most 10,000 rows.
-    ///
-    /// # Errors
-    /// Whatever Postgres says.
-    pub async fn aside(self, connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    pub async fn aside(self, connection: &mut PgConnection) -> Result<i64, StoreError> {
         let statement = self.fill(
             "SELECT coalesce(sum(held), 0)::bigint
                FROM (SELECT {held} AS held FROM {outbox} WHERE shard < 0 ORDER BY id LIMIT 10000) AS aside",

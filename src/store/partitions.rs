@@ -3,7 +3,7 @@
 //! DDL takes no parameters, so these statements are built as text, from a [`Month`] only: a fixed prefix, digits and
 //! underscores. That is why they may be asserted safe.
 
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::domain::clock::Micros;
@@ -34,10 +34,7 @@ impl Partition {
 }
 
 /// Partitions attached to `events`, oldest first.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn list(connection: &mut PgConnection) -> Result<Vec<Partition>, sqlx::Error> {
+pub async fn list(connection: &mut PgConnection) -> Result<Vec<Partition>, StoreError> {
     let rows: Vec<(String, bool, i64, i64)> = sqlx::query_as(
         "SELECT c.relname::text, i.inhdetachpending, c.reltuples::bigint, pg_total_relation_size(c.oid)
            FROM pg_inherits i
@@ -58,10 +55,7 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<Partition>, sqlx:
 }
 
 /// Tables that hold a month of events and are not attached: detached and waiting to be dropped, oldest first.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn list_detached(connection: &mut PgConnection) -> Result<Vec<Month>, sqlx::Error> {
+pub async fn list_detached(connection: &mut PgConnection) -> Result<Vec<Month>, StoreError> {
     let names: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname::text FROM pg_class c
           WHERE c.relkind = 'r' AND NOT c.relispartition AND c.relname ~ '^events_[0-9]{4}_[0-9]{2}$'
@@ -83,8 +77,8 @@ const MAKING: i64 = 0x5c04_0001;
 /// spares `ATTACH` its scan and goes again at once: inserts need not pay for it.
 ///
 /// # Errors
-/// Whatever Postgres says; `55P03` when a lock was not free within a second.
-pub async fn create(pool: &Pool, month: Month) -> Result<bool, sqlx::Error> {
+/// [`StoreError`]; `55P03` when a lock was not free within a second.
+pub async fn create(pool: &Pool, month: Month) -> Result<bool, StoreError> {
     let name = month.partition_name();
     let (from, to) = (month.starts_at(), month.ends_at());
     let mut transaction = pool.begin().await?;
@@ -126,10 +120,7 @@ pub async fn create(pool: &Pool, month: Month) -> Result<bool, sqlx::Error> {
 
 /// Detaches a partition without locking inserts out. Runs outside a transaction and waits for those that use the
 /// table; when it gives up, the detach is half done and [`finish_detach`] completes it.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn detach(pool: &Pool, month: Month) -> Result<(), sqlx::Error> {
+pub async fn detach(pool: &Pool, month: Month) -> Result<(), StoreError> {
     let ddl = format!("ALTER TABLE events DETACH PARTITION {} CONCURRENTLY", month.partition_name());
     // A connection of its own: `execute` on the pool would do, but must not share a pipeline with anything.
     pool.acquire().await?.execute(AssertSqlSafe(ddl)).await?;
@@ -137,10 +128,7 @@ pub async fn detach(pool: &Pool, month: Month) -> Result<(), sqlx::Error> {
 }
 
 /// Completes a half-done detach.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn finish_detach(pool: &Pool, month: Month) -> Result<(), sqlx::Error> {
+pub async fn finish_detach(pool: &Pool, month: Month) -> Result<(), StoreError> {
     let ddl = format!("ALTER TABLE events DETACH PARTITION {} FINALIZE", month.partition_name());
     pool.acquire().await?.execute(AssertSqlSafe(ddl)).await?;
     Ok(())
@@ -149,10 +137,7 @@ pub async fn finish_detach(pool: &Pool, month: Month) -> Result<(), sqlx::Error>
 /// Drops a detached month whose events are in the baseline and records it; does nothing to any other table, nor to one
 /// of a month that was dropped before: somebody has restored it.
 /// Returns whether it was dropped.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn drop_detached(connection: &mut PgConnection, month: Month, now: Micros) -> Result<bool, sqlx::Error> {
+pub async fn drop_detached(connection: &mut PgConnection, month: Month, now: Micros) -> Result<bool, StoreError> {
     let name = month.partition_name();
     let mut transaction = connection.begin().await?;
     let recorded = sqlx::query(
@@ -181,9 +166,9 @@ pub enum EnsureError {
     /// The month is past retention, and its old table is about to be dropped.
     #[error("the partition {0} is being dropped; it can be made anew when that is done")]
     BeingDropped(String),
-    /// Whatever Postgres says.
+    /// [`StoreError`].
     #[error(transparent)]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
 }
 
 /// The moments whose months must have partitions before a process is ready: from the oldest event that ingest accepts,
@@ -228,7 +213,7 @@ async fn make(pool: &Pool, month: Month) -> Result<(), EnsureError> {
             Ok(true) => return Ok(()),
             Ok(false) => return Err(EnsureError::BeingDropped(month.partition_name())),
             // A lock was not free, a deadlock was resolved against us, or somebody else made it: look again.
-            Err(sqlx::Error::Database(error))
+            Err(StoreError::Database(error))
                 if attempt < ATTEMPTS
                     && matches!(error.code().as_deref(), Some("55P03" | "40P01" | "42P07" | "23505")) =>
             {

@@ -13,7 +13,7 @@ use crate::domain::board::{LeaderboardSpec, Order};
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::domain::period::Period;
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 /// A period that is over, or whose closing was interrupted.
 #[derive(Debug, Clone)]
@@ -42,10 +42,7 @@ type DueRow = (i64, i32, i32, Micros, bool, Option<Vec<String>>);
 /// Periods of live generations whose end and grace are past at `now`, and those whose closing was interrupted (of any
 /// generation: what is frozen stays its leaderboard's); first one of each game, then the second of each, so that no
 /// game stands in another's way.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn due(connection: &mut PgConnection, now: Micros) -> Result<Vec<DuePeriod>, sqlx::Error> {
+pub async fn due(connection: &mut PgConnection, now: Micros) -> Result<Vec<DuePeriod>, StoreError> {
     let rows: Vec<DueRow> = sqlx::query_as(
         "WITH over AS (
              SELECT p.id, g.id AS generation_id, g.leaderboard_id,
@@ -85,10 +82,7 @@ pub async fn due(connection: &mut PgConnection, now: Micros) -> Result<Vec<DuePe
 const LOOKED_AT: i32 = 100;
 
 /// Whether a period has more entries than `most`.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn is_larger(connection: &mut PgConnection, id: i64, most: i64) -> Result<bool, sqlx::Error> {
+pub async fn is_larger(connection: &mut PgConnection, id: i64, most: i64) -> Result<bool, StoreError> {
     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leaderboard_entries WHERE period_id = $1 OFFSET $2)")
         .bind(id)
         .bind(most)
@@ -98,10 +92,7 @@ pub async fn is_larger(connection: &mut PgConnection, id: i64, most: i64) -> Res
 
 /// Frozen periods that are not ranked and have more entries than `most`: first one of each game, the smaller before the
 /// larger, then the second of each. Entries are counted up to four times `most`.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn large(connection: &mut PgConnection, most: i64) -> Result<Vec<(i64, BoardGenerationId)>, sqlx::Error> {
+pub async fn large(connection: &mut PgConnection, most: i64) -> Result<Vec<(i64, BoardGenerationId)>, StoreError> {
     let rows: Vec<(i64, i32)> = sqlx::query_as(
         "WITH frozen AS MATERIALIZED (
              SELECT p.id, p.generation_id, l.game_id,
@@ -127,23 +118,20 @@ pub async fn large(connection: &mut PgConnection, most: i64) -> Result<Vec<(i64,
 /// How a generation ranks.
 ///
 /// # Errors
-/// Whatever Postgres says; a specification that this program cannot read is a decode error.
-pub async fn order(connection: &mut PgConnection, generation: BoardGenerationId) -> Result<Order, sqlx::Error> {
+/// [`StoreError`]; a specification that this program cannot read is a decode error.
+pub async fn order(connection: &mut PgConnection, generation: BoardGenerationId) -> Result<Order, StoreError> {
     let spec: String = sqlx::query_scalar("SELECT spec::text FROM leaderboard_generations WHERE id = $1")
         .bind(generation.0)
         .fetch_one(connection)
         .await?;
-    let spec: LeaderboardSpec = serde_json::from_str(&spec).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    let spec: LeaderboardSpec = serde_json::from_str(&spec).map_err(|error| StoreError::Decode(Box::new(error)))?;
     Ok(spec.definition.order)
 }
 
 /// Freezes a period: when this commits, no fold changes its entries any more. Waits for folds in flight. `over` is what
 /// it no longer waits for. Says whether it was open, and of the generation that players see: one of a replaced
 /// generation means nothing any more.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn freeze(connection: &mut PgConnection, id: i64, over: &[&str]) -> Result<bool, sqlx::Error> {
+pub async fn freeze(connection: &mut PgConnection, id: i64, over: &[&str]) -> Result<bool, StoreError> {
     // Before the period: whoever makes another generation live locks in this order, too (`swap`).
     let live = sqlx::query(
         "SELECT 1 FROM leaderboard_generations
@@ -167,10 +155,7 @@ pub async fn freeze(connection: &mut PgConnection, id: i64, over: &[&str]) -> Re
 }
 
 /// Records what a period that is over waits for.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn set_waits(connection: &mut PgConnection, id: i64, waits_for: &[&str]) -> Result<(), sqlx::Error> {
+pub async fn set_waits(connection: &mut PgConnection, id: i64, waits_for: &[&str]) -> Result<(), StoreError> {
     sqlx::query("UPDATE leaderboard_periods SET waits_for = $2 WHERE id = $1 AND state = 'open'")
         .bind(id)
         .bind(waits_for)
@@ -180,10 +165,7 @@ pub async fn set_waits(connection: &mut PgConnection, id: i64, waits_for: &[&str
 }
 
 /// How many periods are noted as over and waiting, by the first thing that each waits for; counting at most 10,000.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn waiting(connection: &mut PgConnection) -> Result<Vec<(String, i64)>, sqlx::Error> {
+pub async fn waiting(connection: &mut PgConnection) -> Result<Vec<(String, i64)>, StoreError> {
     sqlx::query_as(
         "SELECT few.reason, count(*)
            FROM (SELECT waits_for[1] AS reason FROM leaderboard_periods
@@ -204,10 +186,7 @@ pub struct ClosingNote {
 }
 
 /// What is to be said of the closing of these periods; the others closed, or are open, as usual.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn notes(pool: &Pool, ids: &[i64]) -> Result<HashMap<i64, ClosingNote>, sqlx::Error> {
+pub async fn notes(pool: &Pool, ids: &[i64]) -> Result<HashMap<i64, ClosingNote>, StoreError> {
     let rows: Vec<(i64, Option<Vec<String>>, Option<Vec<String>>)> = sqlx::query_as(
         "SELECT id, waits_for, closed_over FROM leaderboard_periods
           WHERE id = ANY ($1) AND (waits_for IS NOT NULL OR closed_over IS NOT NULL)",
@@ -230,15 +209,12 @@ const RANK: &str = "INSERT INTO period_standings
 
 /// Writes the final standings of a frozen period and marks it closed, in the caller's transaction. The database sorts,
 /// on disk when it must. Returns how many entries there are.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn write_standings(
     connection: &mut PgConnection,
     id: i64,
     order: Order,
     now: Micros,
-) -> Result<i64, sqlx::Error> {
+) -> Result<i64, StoreError> {
     // Ranking a million entries takes longer than a statement may elsewhere.
     sqlx::query("SET LOCAL statement_timeout = '30min'").execute(&mut *connection).await?;
     let _patience = super::sockets::be_patient(connection, Duration::from_secs(30 * 60)).await?;
@@ -257,14 +233,11 @@ pub async fn write_standings(
 
 /// Closed periods that Redis need not hold any longer, closed before `before`, that follow the moment and id of the
 /// last one: each with the moment, at most 1,000.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn to_unpublish(
     connection: &mut PgConnection,
     before: Micros,
     after: (Micros, i64),
-) -> Result<Vec<(i64, BoardGenerationId, Period, Micros)>, sqlx::Error> {
+) -> Result<Vec<(i64, BoardGenerationId, Period, Micros)>, StoreError> {
     let rows: Vec<(i64, i32, Micros, Option<Micros>, Micros)> = sqlx::query_as(
         "SELECT id, generation_id, starts_at, ends_at, closed_at FROM leaderboard_periods
           WHERE state = 'closed' AND unpublished_at IS NULL AND closed_at < $1 AND (closed_at, id) > ($2, $3)
@@ -283,10 +256,7 @@ pub async fn to_unpublish(
 
 /// Records that Postgres answers for a closed period from now on. To be committed before its keys are removed, so that
 /// no rebuild brings them back.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn mark_unpublished(connection: &mut PgConnection, id: i64, now: Micros) -> Result<(), sqlx::Error> {
+pub async fn mark_unpublished(connection: &mut PgConnection, id: i64, now: Micros) -> Result<(), StoreError> {
     sqlx::query("UPDATE leaderboard_periods SET unpublished_at = $2 WHERE id = $1")
         .bind(id)
         .bind(now)

@@ -1,7 +1,7 @@
 //! The periods of a leaderboard, as the api reads them: those of the generation that players see, and what was closed
 //! by earlier ones. Final standings outlive edits, so they stay with the generation that counted them.
 
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 use crate::domain::board::Order;
 use crate::domain::clock::Micros;
@@ -65,8 +65,8 @@ macro_rules! find {
 /// The row of a period, made if it is not there yet, so that the current period has an id before its first score.
 ///
 /// # Errors
-/// Whatever Postgres says; a generation that was removed meanwhile has no row.
-pub async fn ensure(pool: &Pool, generation: BoardGenerationId, period: &Period) -> Result<StoredPeriod, sqlx::Error> {
+/// [`StoreError`]; a generation that was removed meanwhile has no row.
+pub async fn ensure(pool: &Pool, generation: BoardGenerationId, period: &Period) -> Result<StoredPeriod, StoreError> {
     if let Some(found) = named(pool, generation, period).await? {
         return Ok(found);
     }
@@ -84,14 +84,11 @@ pub async fn ensure(pool: &Pool, generation: BoardGenerationId, period: &Period)
         return Ok(found);
     }
     // A program with another calendar made the one of this start.
-    starting_at(pool, generation, generation, period.starts_at).await?.ok_or(sqlx::Error::RowNotFound)
+    starting_at(pool, generation, generation, period.starts_at).await?.ok_or(StoreError::RowNotFound)
 }
 
 /// A period by its start and its end: the live generation's, else a closed one.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn named(pool: &Pool, live: BoardGenerationId, period: &Period) -> Result<Option<StoredPeriod>, sqlx::Error> {
+pub async fn named(pool: &Pool, live: BoardGenerationId, period: &Period) -> Result<Option<StoredPeriod>, StoreError> {
     let row: Option<PeriodRow> = sqlx::query_as(find!(
         "AND p.starts_at = $2 AND p.ends_at IS NOT DISTINCT FROM $3 ORDER BY p.state, p.id LIMIT 1"
     ))
@@ -104,15 +101,12 @@ pub async fn named(pool: &Pool, live: BoardGenerationId, period: &Period) -> Res
 }
 
 /// A period that starts then, of the live generation or a closed one of `owner`: a generation has one of a start.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn starting_at(
     pool: &Pool,
     live: BoardGenerationId,
     owner: BoardGenerationId,
     starts_at: Micros,
-) -> Result<Option<StoredPeriod>, sqlx::Error> {
+) -> Result<Option<StoredPeriod>, StoreError> {
     let row: Option<PeriodRow> = sqlx::query_as(find!("AND p.generation_id = $2 AND p.starts_at = $3"))
         .bind(live.0)
         .bind(owner.0)
@@ -123,10 +117,7 @@ pub async fn starting_at(
 }
 
 /// A period by its id, if it is one of the leaderboard whose live generation this is.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn by_id(pool: &Pool, live: BoardGenerationId, id: i64) -> Result<Option<StoredPeriod>, sqlx::Error> {
+pub async fn by_id(pool: &Pool, live: BoardGenerationId, id: i64) -> Result<Option<StoredPeriod>, StoreError> {
     let row: Option<PeriodRow> =
         sqlx::query_as(find!("AND p.id = $2")).bind(live.0).bind(id).fetch_optional(pool).await?;
     Ok(row.map(from_row))
@@ -134,15 +125,12 @@ pub async fn by_id(pool: &Pool, live: BoardGenerationId, id: i64) -> Result<Opti
 
 /// The periods that began before `before`, the latest first; of those that began together the one that lasts longest.
 /// At most `limit`, and then whatever began together with the last one, so that a page that begins there misses none.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn began_before(
     pool: &Pool,
     live: BoardGenerationId,
     before: Micros,
     limit: i64,
-) -> Result<Vec<StoredPeriod>, sqlx::Error> {
+) -> Result<Vec<StoredPeriod>, StoreError> {
     // By generation, because each has its own in order.
     let rows: Vec<PeriodRow> = sqlx::query_as(
         "SELECT p.id, p.generation_id, p.starts_at, p.ends_at, coalesce(g.spec->>'order' LIKE 'asc%', false),
@@ -168,10 +156,7 @@ pub async fn began_before(
 }
 
 /// Whether this server has the final standings of a period: they are written in the transaction that sets `closed_at`.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn is_closed(pool: &Pool, id: i64) -> Result<bool, sqlx::Error> {
+pub async fn is_closed(pool: &Pool, id: i64) -> Result<bool, StoreError> {
     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leaderboard_periods WHERE id = $1 AND closed_at IS NOT NULL)")
         .bind(id)
         .fetch_one(pool)

@@ -9,10 +9,10 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
-use sqlx::{Connection, Either, Execute, Executor, PgConnection, Postgres, SqlStr, Transaction};
+use sqlx::{Connection, Either, Execute, Executor, PgConnection, Postgres, SqlStr};
 use tokio::time::Instant;
 
-use super::{processes, sockets};
+use super::{StoreError, processes, sockets};
 use crate::config::PostgresConfig;
 use crate::telemetry::metrics as names;
 
@@ -103,7 +103,7 @@ impl Pool {
     ///
     /// # Errors
     /// The URL does not parse.
-    pub fn lazy(config: &PostgresConfig, role: &str) -> Result<Self, sqlx::Error> {
+    pub fn lazy(config: &PostgresConfig, role: &str) -> Result<Self, StoreError> {
         Self::lazy_to(&config.database_url, config, role)
     }
 
@@ -111,11 +111,11 @@ impl Pool {
     ///
     /// # Errors
     /// The URL does not parse.
-    pub fn lazy_read(config: &PostgresConfig, role: &str) -> Result<Option<Self>, sqlx::Error> {
+    pub fn lazy_read(config: &PostgresConfig, role: &str) -> Result<Option<Self>, StoreError> {
         config.database_read_url.as_ref().map(|url| Self::lazy_to(url, config, role)).transpose()
     }
 
-    fn lazy_to(url: &SecretString, config: &PostgresConfig, role: &str) -> Result<Self, sqlx::Error> {
+    fn lazy_to(url: &SecretString, config: &PostgresConfig, role: &str) -> Result<Self, StoreError> {
         let max = config.db_pool_max.unwrap_or(default_max(role)).max(1);
         let options = options(url, config, role)?;
         let port = options.get_port();
@@ -178,7 +178,7 @@ impl Pool {
     ///
     /// # Errors
     /// None came free in time, or Postgres cannot be reached.
-    pub async fn acquire(&self) -> Result<sqlx::pool::PoolConnection<Postgres>, sqlx::Error> {
+    pub async fn acquire(&self) -> Result<sqlx::pool::PoolConnection<Postgres>, StoreError> {
         let _waiting = Waiting::new(&self.waiting);
         self.inner.acquire().await
     }
@@ -188,10 +188,10 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Pool::acquire`].
-    pub async fn begin(&self) -> Result<PoolTransaction, sqlx::Error> {
+    pub async fn begin(&self) -> Result<Transaction, StoreError> {
         let connection = self.acquire().await?;
-        let begun = tokio::spawn(Transaction::begin(connection, None)).await;
-        begun.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+        let begun = tokio::spawn(sqlx::Transaction::begin(connection, None)).await;
+        begun.unwrap_or(Err(StoreError::WorkerCrashed))
     }
 
     /// How full it is.
@@ -270,7 +270,7 @@ impl Inspection {
 /// Whether the next user may have a connection. One inside of a transaction would make its statements part of that; one
 /// with other limits could wait for longer than a frozen process may. What sqlx counts is free to look at; now and then
 /// Postgres says what nobody counted.
-async fn inspect(inspection: Arc<Inspection>, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+async fn inspect(inspection: Arc<Inspection>, connection: &mut PgConnection) -> Result<bool, StoreError> {
     let mut fit = !connection.is_in_transaction();
     if fit && inspection.is_due() {
         fit = is_as_it_began(connection, inspection.limits).await?;
@@ -285,7 +285,7 @@ async fn inspect(inspection: Arc<Inspection>, connection: &mut PgConnection) -> 
 
 /// Asks Postgres whether a connection is outside of transactions, and, if they are ours, whether its limits are those
 /// that it began with.
-async fn is_as_it_began(connection: &mut PgConnection, limits: bool) -> Result<bool, sqlx::Error> {
+async fn is_as_it_began(connection: &mut PgConnection, limits: bool) -> Result<bool, StoreError> {
     // As a simple query: outside of a transaction it is one of its own, which begins with it. An aborted
     // one refuses it.
     let outside = "SELECT now() = statement_timestamp()";
@@ -295,7 +295,7 @@ async fn is_as_it_began(connection: &mut PgConnection, limits: bool) -> Result<b
     let row = sqlx::raw_sql(if limits { unchanged } else { outside }).fetch_one(connection).await;
     match row {
         Ok(row) => sqlx::Row::try_get(&row, 0),
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("25P02") => Ok(false),
+        Err(StoreError::Database(error)) if error.code().as_deref() == Some("25P02") => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -329,8 +329,8 @@ async fn watch(pool: Weak<Watched>, port: u16, longest: Duration, role: String, 
     }
 }
 
-/// A transaction on a connection of a pool.
-pub type PoolTransaction = Transaction<'static, Postgres>;
+/// A transaction on a connection of a pool; without a commit it is rolled back.
+pub type Transaction = sqlx::Transaction<'static, Postgres>;
 
 impl From<sqlx::PgPool> for Pool {
     fn from(inner: sqlx::PgPool) -> Self {
@@ -340,7 +340,7 @@ impl From<sqlx::PgPool> for Pool {
 
 /// How a connection is made: limits that a frozen process cannot outstay (fine print 11), as start-up options and
 /// not as `SET`, so that nothing depends on session state behind a transaction-mode pooler.
-fn options(url: &SecretString, config: &PostgresConfig, role: &str) -> Result<PgConnectOptions, sqlx::Error> {
+fn options(url: &SecretString, config: &PostgresConfig, role: &str) -> Result<PgConnectOptions, StoreError> {
     let options: PgConnectOptions = url.expose_secret().parse()?;
     let options =
         options.application_name(&format!("scoreline {role}")).statement_cache_capacity(config.db_statement_cache);
@@ -362,7 +362,7 @@ fn options(url: &SecretString, config: &PostgresConfig, role: &str) -> Result<Pg
 impl<'p> Executor<'p> for &Pool {
     type Database = Postgres;
 
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, StoreError>>
     where
         E: 'q + Execute<'q, Postgres>,
     {
@@ -375,7 +375,7 @@ impl<'p> Executor<'p> for &Pool {
         all.map_ok(|rows| stream::iter(rows.into_iter().map(Ok))).try_flatten_stream().boxed()
     }
 
-    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, StoreError>>
     where
         E: 'q + Execute<'q, Postgres>,
     {
@@ -387,7 +387,7 @@ impl<'p> Executor<'p> for &Pool {
         self,
         sql: SqlStr,
         parameters: &'e [PgTypeInfo],
-    ) -> BoxFuture<'e, Result<PgStatement, sqlx::Error>>
+    ) -> BoxFuture<'e, Result<PgStatement, StoreError>>
     where
         'p: 'e,
     {

@@ -2,6 +2,7 @@
 
 use sqlx::{Executor, Postgres};
 
+use super::StoreError;
 use super::rows::from_row;
 
 /// A process is counted while it was seen within this many seconds.
@@ -17,15 +18,12 @@ pub struct ConnectionBudget {
 }
 
 /// Says that this process is alive and may open `pool_max` connections.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn register<'e>(
     on: impl Executor<'e, Database = Postgres>,
     id: &str,
     role: &str,
     pool_max: u32,
-) -> Result<(), sqlx::Error> {
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO processes (id, role, pool_max, seen_at) VALUES ($1, $2, $3, clock_timestamp())
          ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, pool_max = excluded.pool_max",
@@ -39,10 +37,7 @@ pub async fn register<'e>(
 }
 
 /// Signs off, and forgets processes that have not been seen for a day.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn unregister<'e>(on: impl Executor<'e, Database = Postgres>, id: &str) -> Result<(), sqlx::Error> {
+pub async fn unregister<'e>(on: impl Executor<'e, Database = Postgres>, id: &str) -> Result<(), StoreError> {
     sqlx::query(
         "DELETE FROM processes WHERE id IN (
              SELECT id FROM processes WHERE id = $1 OR seen_at < clock_timestamp() - interval '1 day'
@@ -55,12 +50,7 @@ pub async fn unregister<'e>(on: impl Executor<'e, Database = Postgres>, id: &str
 }
 
 /// Compares what the server allows with what the registered processes may take.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn connection_budget<'e>(
-    on: impl Executor<'e, Database = Postgres>,
-) -> Result<ConnectionBudget, sqlx::Error> {
+pub async fn connection_budget<'e>(on: impl Executor<'e, Database = Postgres>) -> Result<ConnectionBudget, StoreError> {
     let (allowed, claimed) = sqlx::query_as(
         "SELECT current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint,
                 (SELECT coalesce(sum(pool_max), 0)::bigint FROM processes
@@ -88,13 +78,10 @@ pub struct ServerState {
 from_row!(ServerState { version, in_recovery, read_only, missing_rights });
 
 /// Asks for a sign of life, and whether we may write: `rights` are tables and what is done to them.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn ask<'e>(
     on: impl Executor<'e, Database = Postgres>,
     rights: &[(&str, &str)],
-) -> Result<ServerState, sqlx::Error> {
+) -> Result<ServerState, StoreError> {
     sqlx::query_as(
         "SELECT current_setting('server_version_num')::integer AS version,
                 pg_is_in_recovery() AS in_recovery,
@@ -109,10 +96,7 @@ pub async fn ask<'e>(
 }
 
 /// Whether a commit of this role has waited for a synchronous stand-by for over a second.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn commits_wait<'e>(on: impl Executor<'e, Database = Postgres>) -> Result<bool, sqlx::Error> {
+pub async fn commits_wait<'e>(on: impl Executor<'e, Database = Postgres>) -> Result<bool, StoreError> {
     sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM pg_stat_activity
                          WHERE usename = current_user AND datname = current_database() AND state = 'active'
@@ -123,10 +107,7 @@ pub async fn commits_wait<'e>(on: impl Executor<'e, Database = Postgres>) -> Res
 }
 
 /// Whether a process of this role was seen within the last minute.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn is_running<'e>(on: impl Executor<'e, Database = Postgres>, role: &str) -> Result<bool, sqlx::Error> {
+pub async fn is_running<'e>(on: impl Executor<'e, Database = Postgres>, role: &str) -> Result<bool, StoreError> {
     sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM processes WHERE role = $1 AND seen_at > clock_timestamp() - interval '1 minute')",
     )

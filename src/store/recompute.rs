@@ -6,6 +6,7 @@ use crate::domain::board::{BoardGeneration, CompiledBoard, GenerationState, Lead
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::domain::period::Schedule;
+use crate::store::StoreError;
 
 /// Why no recompute was begun or swapped in. Roll the transaction back.
 #[derive(Debug, thiserror::Error)]
@@ -16,9 +17,9 @@ pub enum ChangeError {
     /// No such game or leaderboard.
     #[error("no such game or leaderboard")]
     NotFound,
-    /// Whatever Postgres says.
+    /// [`StoreError`].
     #[error(transparent)]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
 }
 
 /// Begins a recompute of a leaderboard as it is defined now: a new generation in state `building`, replacing one that
@@ -37,7 +38,7 @@ pub async fn begin(transaction: &mut PgConnection, leaderboard_id: i32) -> Resul
             .fetch_optional(&mut *transaction)
             .await?;
     let spec: LeaderboardSpec = serde_json::from_str(&written.ok_or(ChangeError::NotFound)?)
-        .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        .map_err(|error| StoreError::Decode(Box::new(error)))?;
     let since_generation: i32 = sqlx::query_scalar(
         "UPDATE games SET definitions_generation = definitions_generation + 1 WHERE id = $1
          RETURNING definitions_generation",
@@ -77,12 +78,12 @@ pub async fn begin(transaction: &mut PgConnection, leaderboard_id: i32) -> Resul
 /// complete is as good as dropped; one that is half in the baseline is read whole ([`starts_from_baseline`]).
 ///
 /// # Errors
-/// Whatever Postgres says; a schedule that does not compile is told elsewhere, and has no such period.
+/// [`StoreError`]; a schedule that does not compile is told elsewhere, and has no such period.
 pub async fn history_is_complete(
     connection: &mut PgConnection,
     leaderboard_id: i32,
     new: &LeaderboardSpec,
-) -> Result<bool, sqlx::Error> {
+) -> Result<bool, StoreError> {
     super::baseline::stand_still(connection).await?;
     let (kept_from, open): (Option<Micros>, bool) = sqlx::query_as(
         "SELECT max(b.range_end),
@@ -155,13 +156,10 @@ pub struct Progress {
 }
 
 /// How far the recompute of a generation is; `None`: no such generation.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn progress(
     connection: &mut PgConnection,
     generation: BoardGenerationId,
-) -> Result<Option<Progress>, sqlx::Error> {
+) -> Result<Option<Progress>, StoreError> {
     let row: Option<(String, i64, Option<i64>, bool)> = sqlx::query_as(
         "SELECT state, events_scanned, events_total, scan_finished_at IS NOT NULL
            FROM leaderboard_generations WHERE id = $1",

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::{PgConnection, Row};
 
+use super::StoreError;
 use super::baseline::read_state;
 use super::event_scan::ScanKey;
 use super::fold_periods::{Place, columns};
@@ -37,10 +38,7 @@ impl Building {
 
 /// What is being built, and of which games: asked several times a second, so it reads two small tables
 /// and nothing else.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn waiting(connection: &mut PgConnection) -> Result<Vec<(GameId, BoardGenerationId)>, sqlx::Error> {
+pub async fn waiting(connection: &mut PgConnection) -> Result<Vec<(GameId, BoardGenerationId)>, StoreError> {
     let rows: Vec<(i32, i32)> = sqlx::query_as(
         "SELECT l.game_id, g.id FROM leaderboard_generations g JOIN leaderboards l ON l.id = g.leaderboard_id
           WHERE g.state = 'building' ORDER BY g.id",
@@ -56,8 +54,8 @@ type BuildingRow =
 /// Loads a generation that is being built; `None` when it no longer is.
 ///
 /// # Errors
-/// Whatever Postgres says; a specification that cannot be read is a decode error.
-pub async fn load(connection: &mut PgConnection, id: BoardGenerationId) -> Result<Option<Building>, sqlx::Error> {
+/// [`StoreError`]; a specification that cannot be read is a decode error.
+pub async fn load(connection: &mut PgConnection, id: BoardGenerationId) -> Result<Option<Building>, StoreError> {
     let row: Option<BuildingRow> = sqlx::query_as(
         "SELECT g.leaderboard_id, l.game_id, g.since_generation, g.spec::text, l.live_generation_id, live.spec::text,
                 g.cursor_partition, g.cursor_event_id, g.cursor_occurred_at, g.scan_finished_at IS NOT NULL
@@ -74,7 +72,7 @@ pub async fn load(connection: &mut PgConnection, id: BoardGenerationId) -> Resul
     else {
         return Ok(None);
     };
-    let parse = |text: &str| serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(Box::new(error)));
+    let parse = |text: &str| serde_json::from_str(text).map_err(|error| StoreError::Decode(Box::new(error)));
     let game_id = GameId(game);
     let key = event_id.zip(occurred_at).map(|(event_id, occurred_at)| ScanKey { game_id, event_id, occurred_at });
     let spec = parse(&spec)?;
@@ -97,9 +95,6 @@ pub async fn load(connection: &mut PgConnection, id: BoardGenerationId) -> Resul
 }
 
 /// Moves the cursor; `false` when the generation is no longer being built, and the transaction must be rolled back.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn save_cursor(
     transaction: &mut PgConnection,
     id: BoardGenerationId,
@@ -107,7 +102,7 @@ pub async fn save_cursor(
     key: Option<ScanKey>,
     looked_at: i64,
     total: i64,
-) -> Result<bool, sqlx::Error> {
+) -> Result<bool, StoreError> {
     let saved = sqlx::query(
         "UPDATE leaderboard_generations
             SET cursor_partition = $2, cursor_event_id = $3, cursor_occurred_at = $4,
@@ -126,10 +121,7 @@ pub async fn save_cursor(
 }
 
 /// Records that all events were looked at.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn finish_scan(connection: &mut PgConnection, id: BoardGenerationId, now: Micros) -> Result<(), sqlx::Error> {
+pub async fn finish_scan(connection: &mut PgConnection, id: BoardGenerationId, now: Micros) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE leaderboard_generations
             SET scan_finished_at = coalesce(scan_finished_at, $2), events_total = events_scanned WHERE id = $1",
@@ -143,10 +135,7 @@ pub async fn finish_scan(connection: &mut PgConnection, id: BoardGenerationId, n
 
 /// Waiting rows of facts that any recompute made, and those that do not say whose they are. Asked after a scan's last
 /// commit, all that the scan wrote and nobody folded is among them, also by a process that died before.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn rows_of_recomputes(connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+pub async fn rows_of_recomputes(connection: &mut PgConnection) -> Result<Vec<i64>, StoreError> {
     sqlx::query_scalar("SELECT id FROM score_facts WHERE (games = '{}' OR games IS NULL) AND shard >= 0")
         .fetch_all(connection)
         .await
@@ -154,10 +143,7 @@ pub async fn rows_of_recomputes(connection: &mut PgConnection) -> Result<Vec<i64
 
 /// Those of these rows of facts that are not folded. A row that was put aside as unreadable (negative shard) counts as
 /// waiting for nobody.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn not_folded(connection: &mut PgConnection, rows: &[i64]) -> Result<Vec<i64>, sqlx::Error> {
+pub async fn not_folded(connection: &mut PgConnection, rows: &[i64]) -> Result<Vec<i64>, StoreError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
@@ -169,15 +155,12 @@ pub async fn not_folded(connection: &mut PgConnection, rows: &[i64]) -> Result<V
 
 /// Up to `limit` rows of a generation's baseline behind `after` (start of the period, player), in that order; with
 /// the period's end where the row says it (`None`: never).
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn baseline_after(
     transaction: &mut PgConnection,
     generation: BoardGenerationId,
     after: Option<&(Micros, String)>,
     limit: i64,
-) -> Result<Vec<BaselineRow>, sqlx::Error> {
+) -> Result<Vec<BaselineRow>, StoreError> {
     let rows = sqlx::query(
         "SELECT period_start, period_end IS NOT NULL, nullif(period_end, 'infinity'), player_id,
                 score, subscore, reached_at, event_id, plays, metadata::text, moved
@@ -218,13 +201,10 @@ pub struct BaselineRow {
 }
 
 /// The last row of a generation's baseline: start of the period, player.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn last_of_baseline(
     connection: &mut PgConnection,
     generation: BoardGenerationId,
-) -> Result<Option<(Micros, String)>, sqlx::Error> {
+) -> Result<Option<(Micros, String)>, StoreError> {
     sqlx::query_as(
         "SELECT period_start, player_id FROM entry_baseline
           WHERE generation_id = $1 ORDER BY period_start DESC, player_id DESC LIMIT 1",
@@ -235,13 +215,7 @@ pub async fn last_of_baseline(
 }
 
 /// Locks open periods of a generation against folds to the end of the transaction and returns their ids.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn lock_periods(
-    transaction: &mut PgConnection,
-    places: &[Place],
-) -> Result<HashMap<Place, i64>, sqlx::Error> {
+pub async fn lock_periods(transaction: &mut PgConnection, places: &[Place]) -> Result<HashMap<Place, i64>, StoreError> {
     let (generations, starts, ends) = columns(places);
     let rows: Vec<(i32, Micros, Option<Micros>, i64)> = sqlx::query_as(
         "SELECT p.generation_id, p.starts_at, p.ends_at, p.id

@@ -8,13 +8,10 @@ use sqlx::PgConnection;
 
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 /// Postgres's clock.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn now(pool: &Pool) -> Result<Micros, sqlx::Error> {
+pub async fn now(pool: &Pool) -> Result<Micros, StoreError> {
     sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(pool).await
 }
 
@@ -23,15 +20,12 @@ async fn delete(
     statement: &'static str,
     age: Duration,
     limit: i64,
-) -> Result<u64, sqlx::Error> {
+) -> Result<u64, StoreError> {
     Ok(sqlx::query(statement).bind(age.as_secs_f64()).bind(limit).execute(connection).await?.rows_affected())
 }
 
 /// Dead letters that were decided `age` ago. Undecided ones stay for ever.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn dead_letters(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
+pub async fn dead_letters(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, StoreError> {
     const SQL: &str = "DELETE FROM dead_letters WHERE id = ANY (ARRAY(
         SELECT id FROM dead_letters WHERE state <> 'waiting' AND decided_at < now() - make_interval(secs => $1)
          ORDER BY received_at, id LIMIT $2 FOR UPDATE SKIP LOCKED))";
@@ -39,10 +33,7 @@ pub async fn dead_letters(connection: &mut PgConnection, age: Duration, limit: i
 }
 
 /// Audit log entries older than `age`.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn audit_log(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
+pub async fn audit_log(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, StoreError> {
     const SQL: &str = "DELETE FROM audit_log WHERE id IN (
         SELECT id FROM audit_log WHERE at < now() - make_interval(secs => $1)
          ORDER BY at, id LIMIT $2 FOR UPDATE SKIP LOCKED)";
@@ -54,10 +45,7 @@ pub const MOST_REVOKED_KEYS: i64 = 200;
 
 /// Keys that were revoked `age` ago, and of each game those that are not among its last [`MOST_REVOKED_KEYS`]. A key
 /// that is gone is refused like one that never was.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn revoked_keys(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
+pub async fn revoked_keys(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, StoreError> {
     let removed = sqlx::query(
         "DELETE FROM api_keys WHERE id = ANY (ARRAY(
              SELECT id FROM api_keys
@@ -77,10 +65,7 @@ pub async fn revoked_keys(connection: &mut PgConnection, age: Duration, limit: i
 }
 
 /// Processes that were last seen `age` ago: they died without signing off.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn processes(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
+pub async fn processes(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, StoreError> {
     const SQL: &str = "DELETE FROM processes WHERE id IN (
         SELECT id FROM processes WHERE seen_at < now() - make_interval(secs => $1)
          ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
@@ -88,10 +73,7 @@ pub async fn processes(connection: &mut PgConnection, age: Duration, limit: i64)
 }
 
 /// Leases that ended `age` ago and are made for one purpose only: those of recomputes.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn recompute_leases(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, sqlx::Error> {
+pub async fn recompute_leases(connection: &mut PgConnection, age: Duration, limit: i64) -> Result<u64, StoreError> {
     const SQL: &str = "DELETE FROM leases WHERE name IN (
         SELECT name FROM leases WHERE name LIKE 'recompute-%' AND expires_at < now() - make_interval(secs => $1)
          ORDER BY name LIMIT $2 FOR UPDATE SKIP LOCKED)";
@@ -99,14 +81,11 @@ pub async fn recompute_leases(connection: &mut PgConnection, age: Duration, limi
 }
 
 /// Generations after `after` that were retired `age` ago and may still have something to remove; at most 100.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn retired_generations(
     connection: &mut PgConnection,
     age: Duration,
     after: BoardGenerationId,
-) -> Result<Vec<BoardGenerationId>, sqlx::Error> {
+) -> Result<Vec<BoardGenerationId>, StoreError> {
     let ids: Vec<i32> = sqlx::query_scalar(
         "SELECT id FROM leaderboard_generations
           WHERE state = 'retired' AND cleaned_at IS NULL AND retired_at < now() - make_interval(secs => $1) AND id > $2
@@ -120,13 +99,10 @@ pub async fn retired_generations(
 }
 
 /// Those of these generations that there are not.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn unknown_generations(
     connection: &mut PgConnection,
     generations: &[BoardGenerationId],
-) -> Result<Vec<BoardGenerationId>, sqlx::Error> {
+) -> Result<Vec<BoardGenerationId>, StoreError> {
     let ids: Vec<i32> = generations.iter().map(|generation| generation.0).collect();
     let unknown: Vec<i32> = sqlx::query_scalar(
         "SELECT o.id FROM unnest($1::int[]) AS o (id)
@@ -140,14 +116,11 @@ pub async fn unknown_generations(
 
 /// Removes some of what a retired generation has left: entries, then periods, baseline and the generation itself. Its
 /// closed periods are its leaderboard's for good and stay, with their generation, which is not looked at again.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn retired_generation(
     connection: &mut PgConnection,
     generation: BoardGenerationId,
     limit: i64,
-) -> Result<u64, sqlx::Error> {
+) -> Result<u64, StoreError> {
     const ENTRIES: &str = "DELETE FROM leaderboard_entries e
         USING (SELECT e.period_id, e.player_id FROM leaderboard_periods p
                  JOIN leaderboard_entries e ON e.period_id = p.id
@@ -183,10 +156,7 @@ pub async fn retired_generation(
 
 /// Baseline of periods that were closed before `before` (cron's time, as `closed_at` is): frozen standings need none.
 /// Goes from one period of the baseline to the next by index, because closed periods only become more.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn closed_baseline(connection: &mut PgConnection, before: Micros, limit: i64) -> Result<u64, sqlx::Error> {
+pub async fn closed_baseline(connection: &mut PgConnection, before: Micros, limit: i64) -> Result<u64, StoreError> {
     const SQL: &str = "DELETE FROM entry_baseline b
         USING (WITH RECURSIVE place AS (
                    (SELECT generation_id, period_start FROM entry_baseline ORDER BY 1, 2 LIMIT 1)

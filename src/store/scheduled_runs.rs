@@ -1,6 +1,6 @@
 //! How each scheduled job of cron last ended.
 
-use super::pool::Pool;
+use super::{Pool, StoreError};
 use crate::domain::clock::Micros;
 
 /// The last run of a job.
@@ -15,10 +15,7 @@ pub struct ScheduledRun {
 }
 
 /// Records the end of a run.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn record(pool: &Pool, job: &str, run: &ScheduledRun) -> Result<(), sqlx::Error> {
+pub async fn record(pool: &Pool, job: &str, run: &ScheduledRun) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO scheduled_runs (job, ended_at, outcome, did) VALUES ($1, $2, $3, $4)
          ON CONFLICT (job) DO UPDATE SET ended_at = excluded.ended_at, outcome = excluded.outcome, did = excluded.did",
@@ -33,10 +30,7 @@ pub async fn record(pool: &Pool, job: &str, run: &ScheduledRun) -> Result<(), sq
 }
 
 /// The last run of a job; `None`: it has not run yet.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn last(pool: &Pool, job: &str) -> Result<Option<ScheduledRun>, sqlx::Error> {
+pub async fn last(pool: &Pool, job: &str) -> Result<Option<ScheduledRun>, StoreError> {
     let row: Option<(Micros, String, i64)> =
         sqlx::query_as("SELECT ended_at, outcome, did FROM scheduled_runs WHERE job = $1")
             .bind(job)

@@ -25,6 +25,8 @@ use rustix::net::{Shutdown, getpeername, getsockname, shutdown, sockopt};
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
+use super::StoreError;
+
 /// A silent connection is asked for a sign of life after this long …
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 /// … this often …
@@ -158,10 +160,7 @@ fn each_overdue(postgres_port: u16, longest: Duration, mut stays: impl FnMut(Bor
 
 /// Gives what runs on a connection `longest` to answer instead of the usual deadline, for as long as the result is
 /// kept. Where a pooler stands between, the connection cannot be told from others, and all get that time.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn be_patient(connection: &mut PgConnection, longest: Duration) -> Result<Patience, sqlx::Error> {
+pub async fn be_patient(connection: &mut PgConnection, longest: Duration) -> Result<Patience, StoreError> {
     let port: Option<i32> = sqlx::query_scalar("SELECT inet_client_port()").fetch_one(connection).await?;
     Ok(patient_on(port, longest))
 }

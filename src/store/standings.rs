@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 use crate::domain::clock::Micros;
 use crate::domain::ranking_key::Standing;
@@ -30,10 +30,7 @@ pub struct SmallBoard {
 type SmallRow = (i64, Option<String>, Option<i64>, Option<i64>, Option<Micros>, Option<i64>);
 
 /// All entries of a period that has at most `most`; `None`: it has more, or there is no such period (any more).
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn small_board(pool: &Pool, period: i64, most: i64) -> Result<Option<SmallBoard>, sqlx::Error> {
+pub async fn small_board(pool: &Pool, period: i64, most: i64) -> Result<Option<SmallBoard>, StoreError> {
     // One statement, so that entries and version are of one moment; a period without entries has a version too.
     let rows: Vec<SmallRow> = sqlx::query_as(
         "SELECT coalesce(v.version, 0), e.player_id, e.score, e.subscore, e.reached_at, e.version
@@ -86,10 +83,7 @@ fn from_row((rank, competition_rank, player_id, score, subscore, reached_at): Fi
 }
 
 /// The final standings with ranks from `first` to `last` (inclusive), best first.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn final_ranks(pool: &Pool, period: i64, first: i64, last: i64) -> Result<Vec<FinalStanding>, sqlx::Error> {
+pub async fn final_ranks(pool: &Pool, period: i64, first: i64, last: i64) -> Result<Vec<FinalStanding>, StoreError> {
     let rows: Vec<FinalRow> = sqlx::query_as(
         "SELECT rank, competition_rank, player_id, score, subscore, reached_at
            FROM period_standings WHERE period_id = $1 AND rank BETWEEN $2 AND $3 ORDER BY rank",
@@ -103,10 +97,7 @@ pub async fn final_ranks(pool: &Pool, period: i64, first: i64, last: i64) -> Res
 }
 
 /// The final standings of some players, best first.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn final_of_players(pool: &Pool, period: i64, players: &[&str]) -> Result<Vec<FinalStanding>, sqlx::Error> {
+pub async fn final_of_players(pool: &Pool, period: i64, players: &[&str]) -> Result<Vec<FinalStanding>, StoreError> {
     let rows: Vec<FinalRow> = sqlx::query_as(
         "SELECT rank, competition_rank, player_id, score, subscore, reached_at
            FROM period_standings WHERE period_id = $1 AND player_id = ANY($2) ORDER BY rank",
@@ -128,15 +119,12 @@ pub struct Extras {
 }
 
 /// Plays and metadata of some players, of a closed period from its final standings.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn extras(
     pool: &Pool,
     period: i64,
     closed: bool,
     players: &[&str],
-) -> Result<HashMap<String, Extras>, sqlx::Error> {
+) -> Result<HashMap<String, Extras>, StoreError> {
     let rows: Vec<(String, i64, Option<String>)> = if closed {
         sqlx::query_as(
             "SELECT player_id, plays, metadata::text FROM period_standings

@@ -2,7 +2,7 @@
 
 use crate::domain::clock::Micros;
 use crate::domain::ids::GameId;
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 /// Whose something is (`None`: it does not say, or it may be any game's), and when the oldest of it was received.
 pub type Waiting = (Option<GameId>, Micros);
@@ -13,10 +13,7 @@ fn waiting((game, received_at): (Option<i32>, Micros)) -> Waiting {
 
 /// The oldest undecided dead letter of each of these games, and of those that do not tell their game. `without_events`
 /// are the kinds of jobs that carry none.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn dead_letters(pool: &Pool, games: &[i32], without_events: &[&str]) -> Result<Vec<Waiting>, sqlx::Error> {
+pub async fn dead_letters(pool: &Pool, games: &[i32], without_events: &[&str]) -> Result<Vec<Waiting>, StoreError> {
     let rows: Vec<(Option<i32>, Micros)> = sqlx::query_as(
         "SELECT g.id, d.received_at
            FROM unnest($1::int[]) AS g (id)
@@ -35,10 +32,7 @@ pub async fn dead_letters(pool: &Pool, games: &[i32], without_events: &[&str]) -
 }
 
 /// The oldest undecided dead letter of all.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn oldest_dead_letter(pool: &Pool, without_events: &[&str]) -> Result<Option<Micros>, sqlx::Error> {
+pub async fn oldest_dead_letter(pool: &Pool, without_events: &[&str]) -> Result<Option<Micros>, StoreError> {
     sqlx::query_scalar(
         "SELECT received_at FROM dead_letters WHERE state = 'waiting' AND kind <> ALL ($1) ORDER BY received_at LIMIT 1",
     )
@@ -49,10 +43,7 @@ pub async fn oldest_dead_letter(pool: &Pool, without_events: &[&str]) -> Result<
 
 /// How many undecided dead letters each game has, counting at most `most` of each; those that do not tell their game
 /// under `None`.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn count_dead_letters(pool: &Pool, most: i64) -> Result<Vec<(Option<String>, i64)>, sqlx::Error> {
+pub async fn count_dead_letters(pool: &Pool, most: i64) -> Result<Vec<(Option<String>, i64)>, StoreError> {
     // From one game with letters to the next, by the index: most games have none.
     sqlx::query_as(
         "WITH RECURSIVE game (id) AS (
@@ -89,10 +80,7 @@ pub struct WaitingFacts {
 /// The oldest of the facts that are not folded, of each game. Where more rows wait than are looked at, the rest may be
 /// anybody's and of any age; of those that were set aside every row is looked at, since they stay, and one game's must
 /// not become everybody's. A recompute's are nobody's. One statement: a row changes its side at any moment.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn facts(pool: &Pool) -> Result<Vec<WaitingFacts>, sqlx::Error> {
+pub async fn facts(pool: &Pool) -> Result<Vec<WaitingFacts>, StoreError> {
     let rows: Vec<(bool, Option<i32>, Micros)> = sqlx::query_as(
         "WITH few AS MATERIALIZED (
              SELECT min_received_at, games FROM score_facts WHERE shard >= 0 ORDER BY id LIMIT $1),

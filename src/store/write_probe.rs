@@ -6,8 +6,7 @@ use uuid::Uuid;
 use super::entries::{self, FreshEntry};
 use super::failure::{Failure, classify};
 use super::fold_periods::{self, Hold, Of};
-use super::pool::Pool;
-use super::{board_versions, events, facts, markers};
+use super::{Pool, StoreError, board_versions, events, facts, markers};
 use crate::domain::board::{Operator, Order};
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
@@ -21,8 +20,8 @@ use crate::domain::period::Period;
 /// message in the log that nobody reads: a server may take every row and commit nothing, as when its stand-by is away.
 ///
 /// # Errors
-/// Whatever Postgres says: the server, or its rights, are at fault.
-pub async fn write_and_undo(pool: &Pool, at: Micros) -> Result<(), sqlx::Error> {
+/// [`StoreError`]: the server, or its rights, are at fault.
+pub async fn write_and_undo(pool: &Pool, at: Micros) -> Result<(), StoreError> {
     let mut transaction = pool.begin().await?;
     let mut undone = transaction.begin().await?;
     let written = sqlx::query(
@@ -58,8 +57,8 @@ pub async fn write_and_undo(pool: &Pool, at: Micros) -> Result<(), sqlx::Error> 
 /// each time. Says whether that was possible: not where there is no leaderboard.
 ///
 /// # Errors
-/// Whatever Postgres says: the server, or its rights, are at fault.
-pub async fn fold_and_undo(pool: &Pool) -> Result<bool, sqlx::Error> {
+/// [`StoreError`]: the server, or its rights, are at fault.
+pub async fn fold_and_undo(pool: &Pool) -> Result<bool, StoreError> {
     let mut transaction = pool.begin().await?;
     let some = "SELECT id FROM leaderboard_generations WHERE state <> 'retired' ORDER BY random() LIMIT 1";
     let Some(generation) = sqlx::query_scalar::<_, i32>(some).fetch_optional(&mut *transaction).await? else {

@@ -7,7 +7,7 @@ use scoreline::aggregator::audit::audit_all_samples;
 use scoreline::aggregator::rebuild::{check_boards, keep_boards};
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::ranking::BoardStatus;
-use scoreline::store::pool::PoolTransaction;
+use scoreline::store::Transaction;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ async fn two_boards(stage: &Stage) -> [BoardGenerationId; 2] {
 }
 
 /// Keeps every rebuild of a board from ending: it gets no version.
-async fn hold(stage: &Stage, board: BoardGenerationId) -> PoolTransaction {
+async fn hold(stage: &Stage, board: BoardGenerationId) -> Transaction {
     let mut held = stage.pool().begin().await.unwrap();
     sqlx::query("SELECT 1 FROM board_versions WHERE generation_id = $1 FOR UPDATE")
         .bind(board.0)

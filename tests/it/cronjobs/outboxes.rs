@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use scoreline::aggregator::outlook::Outlook;
+use scoreline::store::Transaction;
 use scoreline::store::markers::Awaited;
 use scoreline::store::outbox::{Glance, Outbox};
-use scoreline::store::pool::PoolTransaction;
 use sqlx::pool::PoolConnection;
 use sqlx::{Acquire, PgConnection, Postgres};
 use tokio::time::Instant;
@@ -30,7 +30,7 @@ async fn blocks(connection: &mut PgConnection) -> i64 {
 
 /// A stage of which both outboxes were filled and everything was taken from them, and a connection to it. The snapshot
 /// is from before, as one of a backup or a long audit may be: nothing that was there may go as long as it stands.
-async fn worn() -> (Stage, PoolTransaction, PoolConnection<Postgres>) {
+async fn worn() -> (Stage, Transaction, PoolConnection<Postgres>) {
     let stage = Stage::new("2026-11-20T12:00:00Z").await;
     let mut snapshot = stage.pool().begin().await.unwrap();
     sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM games")

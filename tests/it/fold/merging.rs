@@ -13,7 +13,7 @@ use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::period::Period;
 use scoreline::store::entries::{FreshEntry, StoredEntry, merge, read};
 use scoreline::store::markers::next_version;
-use scoreline::store::pool::{Pool, PoolTransaction};
+use scoreline::store::{Pool, Transaction};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -254,7 +254,7 @@ async fn a_fold_looks_entries_up_however_small_the_table_was_when_it_was_planned
 }
 
 /// An open transaction that has made an entry of b's.
-async fn make_entry(pool: &Pool, period_id: i64) -> Result<PoolTransaction, sqlx::Error> {
+async fn make_entry(pool: &Pool, period_id: i64) -> Result<Transaction, sqlx::Error> {
     let state = &state(&(0, 5, 0, 9, 1, None), Operator::Best);
     let (operator, order) = (Operator::Best, Order::Descending);
     let mut transaction = pool.begin().await?;
