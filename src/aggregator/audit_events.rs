@@ -3,9 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::store::pool::Pool;
-use sqlx::PgConnection;
-
 use super::tenure::JobError;
 use crate::domain::board::CompiledBoard;
 use crate::domain::clock::Micros;
@@ -17,7 +14,7 @@ use crate::domain::period::Period;
 use crate::store::audit::{self, Place};
 use crate::store::baseline::{self, Covered};
 use crate::store::event_scan::{self, GameScan, ScanKey};
-use crate::store::{final_periods, partitions};
+use crate::store::{Connection, Pool, final_periods, partitions};
 
 /// Entries of one pass: about 50 MB.
 const ENTRIES_PER_PASS: u64 = 100_000;
@@ -138,7 +135,7 @@ fn report(computed: &States, stored: &States, found: &mut EntriesAudit) {
 
 /// What the events say of one part of the players, and what entries and waiting facts say.
 async fn pass(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     board: &CompiledBoard,
     players: (i32, i32),
 ) -> Result<(States, States), JobError> {
@@ -177,7 +174,7 @@ async fn pass(
 
 /// Merges facts that wait into what is stored.
 async fn add_waiting(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     board: &CompiledBoard,
     players: (i32, i32),
     stored: &mut States,
@@ -203,7 +200,7 @@ async fn add_waiting(
 /// Merges facts but those of final periods: these stay as they are. A period is final by its start and its end; one
 /// that shares only its start with a closed one is counted.
 async fn add_open(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     board: &CompiledBoard,
     facts: Vec<Fact<'_>>,
     states: &mut States,

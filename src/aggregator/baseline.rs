@@ -3,8 +3,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use sqlx::PgConnection;
-
 use super::context::Context;
 use super::tenure::{JobError, Tenure};
 use crate::domain::board::{BoardGeneration, CompiledBoard, GenerationState};
@@ -17,6 +15,7 @@ use crate::store::definitions::{self, Definitions};
 use crate::store::event_scan::{self, Pace, ScanKey, StoredEvent};
 use crate::store::final_periods;
 use crate::store::fold_periods::Place;
+use crate::store::{Connection, StoreError};
 
 /// Events of one chunk, and of one transaction.
 const CHUNK: i64 = 5_000;
@@ -92,13 +91,7 @@ pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month, pace: 
 }
 
 /// Merges facts into the baseline of their boards. Nobody else may write it meanwhile ([`baseline::read`]).
-///
-/// # Errors
-/// Whatever Postgres says.
-pub(super) async fn add(
-    connection: &mut PgConnection,
-    facts: Vec<(&CompiledBoard, Fact<'_>)>,
-) -> Result<(), sqlx::Error> {
+pub(super) async fn add(connection: &mut Connection, facts: Vec<(&CompiledBoard, Fact<'_>)>) -> Result<(), StoreError> {
     // Frozen standings need no baseline.
     let places: BTreeSet<Place> = facts.iter().map(|(_, fact)| (fact.generation, fact.period)).collect();
     let places: Vec<Place> = places.into_iter().collect();

@@ -17,8 +17,7 @@ use super::rules::Rules;
 use super::shards::{self, Shards};
 use crate::domain::packed_facts;
 use crate::store::definitions::Definitions;
-use crate::store::pool::Pool;
-use crate::store::{facts, markers};
+use crate::store::{Pool, StoreError, facts, markers};
 
 /// How often it is looked whether there is something to do.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -94,7 +93,7 @@ impl BringBack<'_> {
     }
 
     /// One step of a walk. Says after which pause the next one follows; `None`: it has ended.
-    async fn step(&self, walk: &mut Walk, held: &[i16]) -> Result<Option<Duration>, sqlx::Error> {
+    async fn step(&self, walk: &mut Walk, held: &[i16]) -> Result<Option<Duration>, StoreError> {
         if !walk.portion.is_empty() {
             if facts::are_waiting(self.pool, &walk.portion).await? {
                 return Ok(Some(PORTION_INTERVAL));

@@ -16,6 +16,7 @@ use super::recompute::{self, Memory, Outcome};
 use super::tenure::JobError;
 use super::turn::{Room, Turn};
 use crate::domain::ids::{BoardGenerationId, GameId};
+use crate::store::StoreError;
 use crate::store::recompute_steps as steps;
 use crate::telemetry::metrics as names;
 
@@ -84,7 +85,7 @@ pub async fn run(context: &Context, poll: Duration) {
 
 impl Builds {
     /// Looks for what waits, and begins with as much of it as there is room for.
-    async fn look(&mut self) -> Result<(), sqlx::Error> {
+    async fn look(&mut self) -> Result<(), StoreError> {
         let found = {
             let mut connection = self.context.pool.acquire().await?;
             steps::waiting(&mut connection).await?

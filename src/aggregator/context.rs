@@ -10,13 +10,13 @@ use crate::config::RetentionConfig;
 use crate::domain::clock::{Clock, Micros};
 use crate::domain::low_water::LowWater;
 use crate::ranking::Ranking;
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 /// Tells what is under way in the queue of jobs received until a moment, and the queue's own clock, because that is
 /// what stamps `received_at`.
 pub type QueueLowWater = Arc<dyn Fn(Micros) -> BoxFuture<'static, Result<LowWater, String>> + Send + Sync>;
 /// Tells Postgres's time.
-pub type DatabaseClock = Arc<dyn Fn() -> BoxFuture<'static, Result<Micros, sqlx::Error>> + Send + Sync>;
+pub type DatabaseClock = Arc<dyn Fn() -> BoxFuture<'static, Result<Micros, StoreError>> + Send + Sync>;
 /// Tells somebody that something happened; must not block.
 pub type Announce = Arc<dyn Fn() + Send + Sync>;
 

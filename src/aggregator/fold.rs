@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 
-use crate::store::pool::Pool;
-
 use super::marker::MarkerWriter;
 use super::portion::Portion;
 use super::rules::Rules;
@@ -17,9 +15,10 @@ use crate::domain::period::Period;
 use crate::store::definitions::Definitions;
 use crate::store::entries::{self, FreshEntry};
 use crate::store::facts::{self, TakenFacts};
+use crate::store::failure::contradiction;
 use crate::store::fold_periods::{self, Hold};
 use crate::store::leases::{self, Lease};
-use crate::store::{board_versions, markers};
+use crate::store::{Connection, Pool, StoreError, board_versions, markers};
 
 mod resolve;
 
@@ -31,9 +30,9 @@ pub enum FoldError {
     /// A lease was lost: somebody else folds that shard.
     #[error("a lease of a fold shard was lost")]
     LeaseLost,
-    /// Whatever Postgres says.
+    /// Postgres failed.
     #[error(transparent)]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
 }
 
 /// What a fold committed.
@@ -125,11 +124,11 @@ pub async fn fold_once(
         }
     }
     // Nobody removes what counts; if somebody does, the facts wait and a connection is not kept busy with them.
-    Err(FoldError::Postgres(sqlx::Error::Protocol("the periods of a fold were gone each time it looked".to_owned())))
+    Err(contradiction("the periods of a fold were gone each time it looked").into())
 }
 
 async fn fold_in(
-    transaction: &mut sqlx::PgConnection,
+    transaction: &mut Connection,
     rules: &Rules,
     held: &[Lease],
     portion: Portion,
@@ -180,11 +179,7 @@ async fn fold_in(
     Ok(Ended::Folded(folded))
 }
 
-async fn set_aside(
-    transaction: &mut sqlx::PgConnection,
-    row: &TakenFacts,
-    error: PackedError,
-) -> Result<(), sqlx::Error> {
+async fn set_aside(transaction: &mut Connection, row: &TakenFacts, error: PackedError) -> Result<(), StoreError> {
     tracing::error!(shard = row.shard, facts = row.count, %error, "a row of facts cannot be read; put aside");
     metrics::counter!(crate::telemetry::metrics::FACTS_SET_ASIDE, "role" => "cron").increment(1);
     facts::set_aside(transaction, row).await
@@ -204,7 +199,7 @@ fn take_unreadable(definitions: &Definitions, facts: &mut Vec<Fact<'_>>) -> Vec<
 }
 
 /// Puts facts aside for a program that can read their leaderboard.
-async fn keep(transaction: &mut sqlx::PgConnection, rows: Vec<PackedFacts>) -> Result<(), sqlx::Error> {
+async fn keep(transaction: &mut Connection, rows: Vec<PackedFacts>) -> Result<(), StoreError> {
     for PackedFacts { shard, count, min_received_at, games, bytes } in rows {
         tracing::warn!(shard, facts = count, "facts of a leaderboard that this program cannot read; put aside");
         metrics::counter!(crate::telemetry::metrics::FACTS_SET_ASIDE, "role" => "cron").increment(1);
@@ -267,10 +262,10 @@ fn unite(mut merged: Vec<Merged<'_>>) -> Vec<Merged<'_>> {
 }
 
 async fn count_late(
-    transaction: &mut sqlx::PgConnection,
+    transaction: &mut Connection,
     resolved: &[Resolved],
     folded: &mut Folded,
-) -> Result<(), sqlx::Error> {
+) -> Result<(), StoreError> {
     let (ids, counts): (Vec<i64>, Vec<i64>) =
         resolved.iter().filter(|r| r.late > 0).filter_map(|r| Some((r.found?.id, r.late))).unzip();
     folded.late = counts.iter().sum::<i64>() as u64;
@@ -279,7 +274,7 @@ async fn count_late(
 
 /// Merges with what is stored, stores what changed, and marks the standings that changed.
 async fn write(
-    transaction: &mut sqlx::PgConnection,
+    transaction: &mut Connection,
     lead: i16,
     resolved: &[Resolved],
     merged: Vec<Merged<'_>>,

@@ -12,7 +12,7 @@ use super::shards::Shards;
 use crate::beacon::{self, BeaconError};
 use crate::ranking::Ranking;
 use crate::store::beacons::{self, Beacon};
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 use crate::telemetry::metrics as names;
 
 /// How often it is looked.
@@ -106,7 +106,7 @@ impl<'a> History<'a> {
 
     /// Definitions that cannot be read are looked at again, since nobody may say when they can; what was put aside for
     /// them is then brought back (`bring_back.rs`).
-    async fn look_at_unreadable(&self) -> Result<(), sqlx::Error> {
+    async fn look_at_unreadable(&self) -> Result<(), StoreError> {
         if !self.rules.current().unreadable.is_empty() {
             self.rules.reload().await?;
         }

@@ -11,8 +11,7 @@ use super::outlook::Outlook;
 use super::shards::Shards;
 use crate::domain::low_water::Hold;
 use crate::store::outbox::Outbox;
-use crate::store::pool::Pool;
-use crate::store::{period_closing, under_way};
+use crate::store::{Pool, StoreError, period_closing, under_way};
 use crate::telemetry::metrics as names;
 
 /// How often the outboxes are measured.
@@ -51,7 +50,7 @@ pub async fn run(pool: &Pool, shards: &Shards, stop: &CancellationToken) {
 struct Outboxes([Outlook; 2]);
 
 impl Outboxes {
-    async fn measure(&mut self, pool: &Pool) -> Result<(), sqlx::Error> {
+    async fn measure(&mut self, pool: &Pool) -> Result<(), StoreError> {
         let mut connection = pool.acquire().await?;
         for (outbox, outlook) in Outbox::ALL.into_iter().zip(&mut self.0) {
             let waiting = outbox.waiting(&mut connection, outlook.after(Instant::now())).await?;
@@ -69,10 +68,7 @@ impl Outboxes {
 
 /// Periods that are over and wait, and undecided dead letters by game. `told` has the games that were
 /// told of last time.
-///
-/// # Errors
-/// Whatever Postgres says.
-pub async fn what_holds_periods(pool: &Pool, told: &mut HashSet<String>) -> Result<(), sqlx::Error> {
+pub async fn what_holds_periods(pool: &Pool, told: &mut HashSet<String>) -> Result<(), StoreError> {
     let mut connection = pool.acquire().await?;
     let over: BTreeMap<String, i64> = period_closing::waiting(&mut connection).await?.into_iter().collect();
     for reason in Hold::ALL.map(Hold::code).into_iter().chain([FAILING]) {

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::pool::Pool;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -20,6 +19,7 @@ use crate::lifecycle::crash_point;
 use crate::ranking::{PublishOutcome, PublishedEntry, Ranking, RankingError};
 use crate::store::markers;
 use crate::store::outbox::Outbox;
+use crate::store::{Pool, StoreError};
 use crate::telemetry::metrics as names;
 
 /// Markers read from the table at once: a few megabytes at most.
@@ -36,7 +36,7 @@ pub enum PublishError {
     Ranking(#[from] RankingError),
     /// Postgres is away.
     #[error(transparent)]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
     /// A newer program wrote it. All boards will be rebuilt, so nothing that it says is missing.
     #[error("the marker is of a newer program")]
     Unknown,

@@ -15,8 +15,7 @@ use crate::store::definitions::Definitions;
 use crate::store::facts::TakenFacts;
 use crate::store::failure::{Failure, classify, is_of_the_rows};
 use crate::store::leases::{self, Lease};
-use crate::store::pool::Pool;
-use crate::store::{facts, write_probe};
+use crate::store::{Pool, StoreError, facts, write_probe};
 
 /// How often a row must fail alone.
 const TIMES: u32 = 3;
@@ -69,15 +68,15 @@ impl Refused {
     /// known to be; says whether it did.
     ///
     /// # Errors
-    /// Whatever Postgres says: then the server may be at fault.
+    /// [`StoreError`]: then the server may be at fault.
     pub async fn met(
         &mut self,
         pool: &Pool,
         rules: &Rules,
         held: &[Lease],
         portion: Portion,
-        error: &sqlx::Error,
-    ) -> Result<bool, sqlx::Error> {
+        error: &StoreError,
+    ) -> Result<bool, StoreError> {
         let &[shard] = shards::numbers(held).as_slice() else { return Ok(false) };
         let takes_too_long = classify(error) == Failure::TooMuch;
         if portion.max_facts > 1 || !(takes_too_long || is_of_the_rows(error)) {

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::PgConnection;
-
 use super::baseline::{self, Step};
 use super::context::Context;
 use super::tenure::{JobError, Tenure};
@@ -13,7 +11,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::month::Month;
 use crate::lifecycle::crash_point;
-use crate::store::{partitions, retention};
+use crate::store::{Connection, StoreError, partitions, retention};
 use crate::telemetry::metrics as names;
 
 /// Rows of one clean-up transaction.
@@ -233,13 +231,13 @@ async fn clean_generation(context: &Context, tenure: &Tenure, generation: BoardG
     all(context, tenure, |c| Box::pin(retention::retired_generation(c, generation, CHUNK))).await
 }
 
-type Removed<'c> = futures_util::future::BoxFuture<'c, Result<u64, sqlx::Error>>;
+type Removed<'c> = futures_util::future::BoxFuture<'c, Result<u64, StoreError>>;
 
 /// Repeats a bounded clean-up, a transaction each, until it finds nothing.
 async fn all(
     context: &Context,
     tenure: &Tenure,
-    remove: impl for<'c> Fn(&'c mut PgConnection) -> Removed<'c>,
+    remove: impl for<'c> Fn(&'c mut Connection) -> Removed<'c>,
 ) -> Result<u64, JobError> {
     let mut removed = 0;
     while !context.stop.is_cancelled() {

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::store::pool::Pool;
 use arc_swap::ArcSwap;
 use uuid::Uuid;
 
 use crate::domain::board::{CompiledBoard, GenerationState};
 use crate::domain::ids::BoardGenerationId;
 use crate::store::definitions::{self, Definitions};
+use crate::store::{Pool, StoreError};
 
 /// The definitions in memory, shared by the aggregator's tasks. What a generation counts never changes, so a stale
 /// copy can only lack one (then it is reloaded) or hold one too many (the fold's transaction asks the database).
@@ -33,10 +33,7 @@ impl Rules {
     }
 
     /// Loads everything anew.
-    ///
-    /// # Errors
-    /// Whatever Postgres says.
-    pub async fn reload(&self) -> Result<(), sqlx::Error> {
+    pub async fn reload(&self) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
         // Read before the definitions, so that a change between the two is noticed next time.
         let version = definitions::version(&mut connection).await?;
@@ -57,10 +54,7 @@ impl Rules {
     }
 
     /// Loads everything anew if anything changed.
-    ///
-    /// # Errors
-    /// Whatever Postgres says.
-    pub async fn refresh(&self) -> Result<(), sqlx::Error> {
+    pub async fn refresh(&self) -> Result<(), StoreError> {
         let version = {
             let mut connection = self.pool.acquire().await?;
             definitions::version(&mut connection).await?
@@ -71,10 +65,7 @@ impl Rules {
 
     /// The definitions, loaded anew if one of these generations is not among them, readable or not. One that is not
     /// among them then is retired or gone.
-    ///
-    /// # Errors
-    /// Whatever Postgres says.
-    pub async fn covering(&self, generations: &[BoardGenerationId]) -> Result<Arc<Definitions>, sqlx::Error> {
+    pub async fn covering(&self, generations: &[BoardGenerationId]) -> Result<Arc<Definitions>, StoreError> {
         let current = self.current();
         let is_known = |id| current.boards.contains_key(id) || current.unreadable.contains_key(id);
         if generations.iter().all(is_known) {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::store::pool::Pool;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::fact::FOLD_SHARDS;
 use crate::store::leases::{self, Lease};
+use crate::store::{Pool, StoreError};
 
 /// How often leases are renewed and free ones looked for.
 pub const RENEW_INTERVAL: Duration = Duration::from_secs(1);
@@ -57,8 +57,8 @@ impl Shards {
     /// Renews what is held, forgets what was lost, takes what is free.
     ///
     /// # Errors
-    /// Whatever Postgres says; what is held is then unknown, and each fold finds out for itself.
-    pub async fn renew(&self) -> Result<(), sqlx::Error> {
+    /// [`StoreError`]; what is held is then unknown, and each fold finds out for itself.
+    pub async fn renew(&self) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
         let before = self.held();
         let mut now = if before.is_empty() { Vec::new() } else { leases::renew(&self.pool, &before).await? };

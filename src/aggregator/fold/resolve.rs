@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 
-use sqlx::PgConnection;
-
 use crate::domain::board::{GenerationState, Operator, Order};
 use crate::domain::clock::Micros;
 use crate::domain::fact::Fact;
 use crate::domain::ids::BoardGenerationId;
 use crate::store::definitions::Definitions;
 use crate::store::fold_periods::{self, FoldPeriod, Hold, Of, Place};
+use crate::store::{Connection, StoreError};
 
 /// How a fold goes about it.
 #[derive(Debug)]
@@ -100,11 +99,11 @@ pub(super) enum Resolving {
 
 /// The periods of `facts` (sorted by generation and period), in the same order, each locked against being closed.
 pub(super) async fn resolve(
-    transaction: &mut PgConnection,
+    transaction: &mut Connection,
     definitions: &Definitions,
     facts: &[Fact<'_>],
     attempt: &Attempt,
-) -> Result<Resolving, sqlx::Error> {
+) -> Result<Resolving, StoreError> {
     let mut resolved = places(definitions, facts);
     let hold = if resolved.iter().any(has_late) { Hold::Alone } else { attempt.hold };
     let at: Vec<usize> = (0..resolved.len()).filter(|at| resolved[*at].rule.is_some()).collect();

@@ -16,7 +16,7 @@ use crate::store::baseline::{self, Covered};
 use crate::store::event_scan::{self, GameScan, ScanKey, StoredEvent};
 use crate::store::fold_periods::Place;
 use crate::store::recompute_steps as steps;
-use crate::store::{facts, final_periods, partitions};
+use crate::store::{Connection, facts, final_periods, partitions};
 
 /// What of one month is read.
 #[derive(Debug, Clone, Copy)]
@@ -132,11 +132,7 @@ impl Builder<'_> {
 
     /// What the events mean to the board, but to final periods, which stay as they are. No period waits for these
     /// facts: what players see is the live generation, which has counted their events.
-    async fn pack(
-        &self,
-        connection: &mut sqlx::PgConnection,
-        events: &[StoredEvent],
-    ) -> Result<Vec<PackedFacts>, JobError> {
+    async fn pack(&self, connection: &mut Connection, events: &[StoredEvent]) -> Result<Vec<PackedFacts>, JobError> {
         let facts: Vec<Fact<'_>> =
             events.iter().filter_map(|event| fact_of(&self.board, &event.occurrence())).collect();
         let places: BTreeSet<Place> = facts.iter().map(|fact| (fact.generation, fact.period)).collect();

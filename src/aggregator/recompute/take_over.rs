@@ -14,7 +14,7 @@ use crate::store::entries::{self, FreshEntry};
 use crate::store::event_scan::Pace;
 use crate::store::fold_periods::{self, Place};
 use crate::store::recompute_steps::{self as steps, BaselineRow};
-use crate::store::{final_periods, markers};
+use crate::store::{Connection, final_periods, markers};
 
 /// A row of the baseline: start of its period, player.
 type RowKey = (Micros, String);
@@ -68,7 +68,7 @@ impl Builder<'_> {
 
     /// Takes rows of the live generation's baseline over, but those of final periods: baseline and entries of the new
     /// one. No marker: Redis gets the whole board later.
-    async fn take_over(&self, transaction: &mut sqlx::PgConnection, rows: Vec<BaselineRow>) -> Result<(), JobError> {
+    async fn take_over(&self, transaction: &mut Connection, rows: Vec<BaselineRow>) -> Result<(), JobError> {
         let id = self.building.generation.id;
         let named = |row: &BaselineRow| {
             let ends_at = row.ends_at.unwrap_or_else(|| self.board.schedule.period_at(row.starts_at).ends_at);
