@@ -19,7 +19,7 @@ use crate::domain::ids::BoardGenerationId;
 use crate::domain::period::Period;
 use crate::ranking::BoardPeriod;
 use crate::store::periods::{self, StoredPeriod};
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 /// Most boards that are remembered; when there are more, those that are no longer live are forgotten.
 const MAX_BOARDS: usize = 4_096;
@@ -183,20 +183,19 @@ impl Boards {
     async fn archived(&self, board: &CompiledBoard, name: PeriodName) -> Result<Option<StoredPeriod>, ApiError> {
         let generation = board.generation.id;
         let read = async {
-            match name {
+            let found = match name {
                 PeriodName::Which(WhichPeriod::Id(id)) => periods::by_id(&self.pool, generation, id).await,
                 PeriodName::Starting(owner, start) => periods::starting_at(&self.pool, generation, owner, start).await,
                 PeriodName::Which(_) => self.previous(board).await,
-            }
+            };
+            found.map_err(ApiError::from)
         };
-        self.periods.try_get_with((generation, name), read).await.map_err(|error| match &*error {
-            sqlx::Error::RowNotFound => ApiError::from(sqlx::Error::RowNotFound),
-            other => ApiError::from(sqlx::Error::Protocol(other.to_string())),
-        })
+        // Whoever waits for the same answer gets the same refusal; it is logged once.
+        self.periods.try_get_with((generation, name), read).await.map_err(Arc::unwrap_or_clone)
     }
 
     /// The period before the current one by the schedule, if there is such a row; else the latest that began before it.
-    async fn previous(&self, board: &CompiledBoard) -> Result<Option<StoredPeriod>, sqlx::Error> {
+    async fn previous(&self, board: &CompiledBoard) -> Result<Option<StoredPeriod>, StoreError> {
         let (pool, live) = (&self.pool, board.generation.id);
         let current = board.schedule.period_at(self.clock.now());
         let before = board.schedule.period_at(Micros(current.starts_at.0.saturating_sub(1)));

@@ -11,6 +11,7 @@ use super::replay::ReplayError;
 use crate::domain::board_text::SpecProblem;
 use crate::domain::clock::Clock;
 use crate::queue::QueueError;
+use crate::store::StoreError;
 use crate::store::failure::{Failure, classify};
 use crate::store::leaderboards::ApplyError;
 use crate::telemetry::log_budget::LogBudget;
@@ -31,10 +32,10 @@ impl From<Problem> for ApiError {
     }
 }
 
-impl From<sqlx::Error> for ApiError {
+impl From<StoreError> for ApiError {
     /// Logged here, where it is handled; the client learns that the database is away, not what it said. What the
     /// database will never take is a defect of ours: the same request again would meet the same.
-    fn from(error: sqlx::Error) -> Self {
+    fn from(error: StoreError) -> Self {
         if classify(&error) == Failure::Data {
             tracing::error!(%error, "Postgres refused what a request brought");
             return Problem::internal_error().into();

@@ -5,6 +5,7 @@ use super::sorted_board::{among_themselves, page_of};
 use crate::domain::board::TiePolicy;
 use crate::domain::clock::Micros;
 use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, SortKey, StandingAnswer};
+use crate::store::StoreError;
 use crate::store::periods::StoredPeriod;
 use crate::store::standings::{FinalStanding, final_of_players, final_ranks};
 
@@ -33,7 +34,7 @@ impl<'a> FinalBoard<'a> {
     }
 
     /// As [`crate::ranking::Ranking::page`].
-    pub async fn page(&self, limit: usize, from: Option<&SortKey>, direction: Direction) -> Result<Page, sqlx::Error> {
+    pub async fn page(&self, limit: usize, from: Option<&SortKey>, direction: Direction) -> Result<Page, StoreError> {
         let limit = limit as i64;
         let (first, last) = match (direction, from) {
             (Direction::Forward, None) => (1, limit),
@@ -50,7 +51,7 @@ impl<'a> FinalBoard<'a> {
         self.ranks(first.max(1), last).await
     }
 
-    async fn ranks(&self, first: i64, last: i64) -> Result<Page, sqlx::Error> {
+    async fn ranks(&self, first: i64, last: i64) -> Result<Page, StoreError> {
         let rows = if last < first { Vec::new() } else { self.final_ranks(first, last).await? };
         let before = rows.first().map_or(first - 1, |row| row.rank - 1).unsigned_abs();
         let entries = rows.into_iter().map(|row| self.ranked(row)).collect();
@@ -58,7 +59,7 @@ impl<'a> FinalBoard<'a> {
     }
 
     /// How many entries stand before `key` (`inclusive`: or at it).
-    async fn standing_before(&self, key: &SortKey, inclusive: bool) -> Result<i64, sqlx::Error> {
+    async fn standing_before(&self, key: &SortKey, inclusive: bool) -> Result<i64, StoreError> {
         let own = self.final_of_players(&[key.player_id()]).await?;
         if let Some(row) = own.first()
             && self.key(row) == *key
@@ -79,7 +80,7 @@ impl<'a> FinalBoard<'a> {
     }
 
     /// As [`crate::ranking::Ranking::around`].
-    pub async fn around(&self, player: &str, limit: usize) -> Result<Page, sqlx::Error> {
+    pub async fn around(&self, player: &str, limit: usize) -> Result<Page, StoreError> {
         let own = self.final_of_players(&[player]).await?;
         let Some(own) = own.first() else { return self.ranks(1, 0).await };
         let limit = limit as i64;
@@ -88,14 +89,14 @@ impl<'a> FinalBoard<'a> {
     }
 
     /// As [`crate::ranking::Ranking::standing`].
-    pub async fn standing(&self, player: &str) -> Result<StandingAnswer, sqlx::Error> {
+    pub async fn standing(&self, player: &str) -> Result<StandingAnswer, StoreError> {
         let found = self.lookup(&[player]).await?;
         let entry = found.entries.into_iter().next().map(|(_, entry)| entry);
         Ok(StandingAnswer { version: found.version, total: found.total, published: true, entry })
     }
 
     /// As [`crate::ranking::Ranking::lookup`].
-    pub async fn lookup(&self, players: &[&str]) -> Result<LookedUp, sqlx::Error> {
+    pub async fn lookup(&self, players: &[&str]) -> Result<LookedUp, StoreError> {
         let rows = self.final_of_players(players).await?;
         let entries = rows.into_iter().map(|row| self.ranked(row)).collect();
         Ok(LookedUp {
@@ -106,13 +107,13 @@ impl<'a> FinalBoard<'a> {
         })
     }
 
-    async fn final_ranks(&self, first: i64, last: i64) -> Result<Vec<FinalStanding>, sqlx::Error> {
+    async fn final_ranks(&self, first: i64, last: i64) -> Result<Vec<FinalStanding>, StoreError> {
         let (history, id) = (self.history, self.period.id);
         let replica = history.replica_for(self.period).await.map(|replica| final_ranks(replica, id, first, last));
         history.either(replica, final_ranks(history.primary(), id, first, last)).await
     }
 
-    async fn final_of_players(&self, players: &[&str]) -> Result<Vec<FinalStanding>, sqlx::Error> {
+    async fn final_of_players(&self, players: &[&str]) -> Result<Vec<FinalStanding>, StoreError> {
         let (history, id) = (self.history, self.period.id);
         let replica = history.replica_for(self.period).await.map(|replica| final_of_players(replica, id, players));
         history.either(replica, final_of_players(history.primary(), id, players)).await

@@ -11,7 +11,7 @@ use moka::future::Cache;
 
 use crate::domain::clock::Clock;
 use crate::store::periods::{StoredPeriod, is_closed};
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 use crate::telemetry::metrics::READ_REPLICA_FALLBACKS;
 
 /// A replica that failed is left alone for this long.
@@ -71,9 +71,9 @@ impl History {
     /// What the replica answers, else what the primary does. Futures do nothing until they are awaited.
     pub async fn either<T>(
         &self,
-        replica: Option<impl Future<Output = Result<T, sqlx::Error>>>,
-        primary: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, sqlx::Error> {
+        replica: Option<impl Future<Output = Result<T, StoreError>>>,
+        primary: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         if let Some(replica) = replica {
             match replica.await {
                 Ok(answer) => return Ok(answer),
@@ -83,7 +83,7 @@ impl History {
         primary.await
     }
 
-    fn failed(&self, error: &sqlx::Error) {
+    fn failed(&self, error: &StoreError) {
         self.fallbacks.increment(1);
         let now = self.clock.now();
         let before = self.resting_until.swap(now.plus_seconds(REST_SECONDS).0, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use crate::domain::ids::GameId;
 use crate::queue::{Lane, Queue, QueueError};
 use crate::store::audit_log::{Actor, Change, record};
 use crate::store::dead_letters::{decide, lock_waiting};
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 /// Why dead letters were not replayed. Replaying again is safe: a job that waits or runs is not queued twice, and one
 /// that ran twice changes nothing.
@@ -17,7 +17,7 @@ pub enum ReplayError {
     Queue(#[from] QueueError),
     /// Postgres is away.
     #[error(transparent)]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
 }
 
 /// Letters of one transaction. It is idle towards Postgres while Redis is asked letter by letter, and Postgres ends it

@@ -19,8 +19,8 @@ use crate::domain::clock::Clock;
 use crate::domain::ids::BoardGenerationId;
 use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, Ranking, ReadError, SortKey, StandingAnswer};
 use crate::store::periods::StoredPeriod;
-use crate::store::pool::Pool;
 use crate::store::standings::small_board;
+use crate::store::{Pool, StoreError};
 use crate::telemetry::log_budget::LogBudget;
 
 /// Boards of at most this many entries are answered from Postgres while Redis does not have them.
@@ -206,7 +206,7 @@ impl<'a> Source<'a> {
     }
 
     /// The whole board from Postgres; `None`: it is too large for that, or no longer there.
-    async fn small_board(self) -> Result<Option<Arc<SortedBoard>>, Arc<sqlx::Error>> {
+    async fn small_board(self) -> Result<Option<Arc<SortedBoard>>, Arc<StoreError>> {
         let key = BoardKey::from(self.board);
         let latest = self.sources.boards.latest(self.board.generation);
         if let Some(Some(kept)) = self.sources.small_boards.0.get(&key).await

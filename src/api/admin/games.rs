@@ -20,6 +20,7 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::{GameId, Slug};
 use crate::domain::name::check_name;
 use crate::store::games::{self, Game, GameEdit};
+use crate::store::{Pool, StoreError};
 
 /// A game.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -99,11 +100,7 @@ fn usable_name(name: Option<&str>) -> Result<Option<&str>, Problem> {
     }
 }
 
-async fn create_with_keys(
-    pool: &crate::store::pool::Pool,
-    slug: &Slug,
-    name: &str,
-) -> Result<Option<CreatedGame>, sqlx::Error> {
+async fn create_with_keys(pool: &Pool, slug: &Slug, name: &str) -> Result<Option<CreatedGame>, StoreError> {
     let mut transaction = pool.begin().await?;
     let Some(game) = games::create(&mut transaction, slug, name, Operator::ACTOR).await? else { return Ok(None) };
     let mut keys = Vec::with_capacity(2);
