@@ -11,10 +11,9 @@ use crate::domain::retry::Backoff;
 use crate::lifecycle::{Lifecycle, crash_point};
 use crate::queue::payload::{decode_persist_events, describe, kind_of};
 use crate::queue::{DeadJob, Queue};
-use crate::store::StoreError;
 use crate::store::dead_letter_intake::{self, NewDeadLetter};
 use crate::store::failure::{Failure, classify};
-use crate::store::pool::Pool;
+use crate::store::{Connection, Pool, StoreError};
 
 /// How often to look: dead letters are rare, and nobody waits for one. A round that moved some is followed by
 /// the next at once.
@@ -91,7 +90,7 @@ async fn move_some(queue: &Queue, pool: &Pool, queue_name: &str) -> Result<Round
 /// # Errors
 /// Postgres is away.
 async fn keep(
-    connection: &mut sqlx::PgConnection,
+    connection: &mut Connection,
     letters: &[NewDeadLetter],
     seen_at: Micros,
 ) -> Result<Option<(usize, String)>, StoreError> {

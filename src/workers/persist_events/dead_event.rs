@@ -1,6 +1,5 @@
 //! The one event of a group that Postgres will not take: kept as a dead letter of its own, while the rest commits.
 
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::group::{Group, Rows};
@@ -12,6 +11,7 @@ use crate::queue::payload::{Kind, PersistEventsEncoder, decode_persist_events, d
 use crate::store::dead_letter_intake::{self, NewDeadLetter};
 use crate::store::events::EventRow;
 use crate::store::failure::{Failure, classify, in_words};
+use crate::store::{Connection, StoreError};
 
 /// What became of the letter.
 pub enum Kept {
@@ -31,7 +31,7 @@ pub async fn keep(
     group: &Group<'_>,
     rows: &Rows<'_>,
     index: usize,
-    error: &sqlx::Error,
+    error: &StoreError,
 ) -> Result<Kept, Stopped> {
     let mut letter = letter(shared, group, rows, index, &in_words(error));
     let earlier = earlier_name(group.job(rows.origins[index]), group.batch_of(rows.origins[index]), &rows.rows[index]);
@@ -75,7 +75,7 @@ pub async fn keep(
 /// An earlier version kept it under a name without its moment. That letter goes on being this event's, so that a
 /// job that ran under both versions leaves one. Where both run at once there may be two: a replay of either stores
 /// the event once.
-async fn keep_once(connection: &mut PgConnection, letter: &NewDeadLetter, earlier: &str) -> Result<bool, sqlx::Error> {
+async fn keep_once(connection: &mut Connection, letter: &NewDeadLetter, earlier: &str) -> Result<bool, StoreError> {
     let stored = dead_letter_intake::payload_of(connection, earlier).await?;
     let letter = match stored.filter(|stored| is_same_event(stored, &letter.payload)) {
         Some(_) => &NewDeadLetter { job_id: earlier.to_owned(), ..letter.clone() },

@@ -14,6 +14,7 @@ use super::shared::Stopped;
 use super::transaction::Way;
 use super::writer::{Writer, Writing};
 use crate::domain::month::Month;
+use crate::store::StoreError;
 use crate::store::failure::{Failure, classify, in_words};
 use crate::store::partitions;
 
@@ -23,7 +24,7 @@ impl Writer {
         &mut self,
         writing: &mut Writing<'_, '_>,
         mut piece: Piece,
-        error: &sqlx::Error,
+        error: &StoreError,
     ) -> Result<Vec<Piece>, Stopped> {
         let failure = classify(error);
         match failure {
@@ -59,7 +60,7 @@ impl Writer {
     }
 
     /// The server takes our own write and not this piece.
-    fn narrow(&mut self, writing: &mut Writing<'_, '_>, mut piece: Piece, error: &sqlx::Error) -> Vec<Piece> {
+    fn narrow(&mut self, writing: &mut Writing<'_, '_>, mut piece: Piece, error: &StoreError) -> Vec<Piece> {
         if piece.way == Way::Copy {
             // It may be COPY that is refused.
             self.copy.note(true, Instant::now());
@@ -98,7 +99,7 @@ impl Writer {
         &mut self,
         writing: &mut Writing<'_, '_>,
         mut piece: Piece,
-        error: &sqlx::Error,
+        error: &StoreError,
     ) -> Result<Vec<Piece>, Stopped> {
         let row = &writing.rows.rows[piece.rows[0]];
         let (received_at, occurred_at) = (row.received_at, row.event.occurred_at);
@@ -120,7 +121,7 @@ impl Writer {
         &mut self,
         writing: &mut Writing<'_, '_>,
         piece: Piece,
-        error: &sqlx::Error,
+        error: &StoreError,
     ) -> Result<Vec<Piece>, Stopped> {
         match dead_event::keep(&self.shared, writing.group, writing.rows, piece.rows[0], error).await? {
             Kept::Kept => {}

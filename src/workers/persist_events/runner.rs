@@ -14,7 +14,7 @@ use crate::config::WorkerConfig;
 use crate::lifecycle::{Lifecycle, crash_point};
 use crate::queue::{Delivery, JobId, Settlement};
 use crate::store::definitions::{self, Definitions};
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 use crate::telemetry::metrics as names;
 use crate::workers::health::WorkHealth;
 
@@ -54,7 +54,7 @@ impl PersistEvents {
         queue: &str,
         health: Arc<WorkHealth>,
         lifecycle: &Lifecycle,
-    ) -> Result<Self, sqlx::Error> {
+    ) -> Result<Self, StoreError> {
         let definitions = definitions::load(&mut *pool.acquire().await?).await?;
         definitions.tell_unreadable(&Definitions::default());
         let shared = Arc::new(Shared {

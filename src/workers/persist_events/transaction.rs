@@ -3,8 +3,6 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::store::pool::Pool;
-use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use crate::domain::clock::Micros;
@@ -16,6 +14,7 @@ use crate::store::definitions::{Definitions, GameDefinitions};
 use crate::store::events::{self, EventRow};
 use crate::store::facts;
 use crate::store::failure::{Failure, classify, is_lock_timeout};
+use crate::store::{Connection, Pool, StoreError};
 
 /// How to write a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,15 +47,15 @@ pub enum Attempt {
 /// transaction. Rows of one game may wait for the lock on it, for `patience`.
 ///
 /// # Errors
-/// Whatever Postgres says; nothing was written, except that a failure during COMMIT leaves it open whether everything
-/// was: repeating is always safe.
+/// [`StoreError`]; nothing was written, except that a failure during COMMIT leaves it open whether everything was:
+/// repeating is always safe.
 pub async fn store(
     pool: &Pool,
     rows: &mut [EventRow<'_>],
     way: Way,
     definitions: &Definitions,
     patience: Option<Duration>,
-) -> Result<Attempt, sqlx::Error> {
+) -> Result<Attempt, StoreError> {
     let games = stamp(rows, definitions);
     let mut connection = pool.acquire().await?;
     let result = attempt(&mut connection, rows, &games, way, definitions, patience).await;
@@ -86,14 +85,14 @@ fn stamp(rows: &mut [EventRow<'_>], definitions: &Definitions) -> Vec<GameId> {
 }
 
 async fn attempt(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     rows: &[EventRow<'_>],
     games: &[GameId],
     way: Way,
     definitions: &Definitions,
     patience: Option<Duration>,
-) -> Result<Attempt, sqlx::Error> {
-    let mut transaction = connection.begin().await?;
+) -> Result<Attempt, StoreError> {
+    let mut transaction = events::begin(connection).await?;
     // COPY comes first: locking before it would hold the games' rows for the whole of a write that may fail.
     let new: Option<HashSet<(GameId, Uuid, Micros)>> = match way {
         Way::Copy => {

@@ -14,6 +14,7 @@ use super::transaction::{self, Attempt, Way};
 use crate::domain::ids::GameId;
 use crate::domain::width::Width;
 use crate::queue::{Delivery, JobId, Settlement};
+use crate::store::StoreError;
 use crate::store::definitions::{self, Definitions};
 use crate::store::events::EventRow;
 use crate::store::failure::{Failure, classify, is_read_only};
@@ -235,7 +236,7 @@ impl Writer {
     }
 
     /// Waits before a piece is tried again, longer each time.
-    pub(super) async fn wait_out(&self, error: &sqlx::Error, piece: &mut Piece) -> Result<(), Stopped> {
+    pub(super) async fn wait_out(&self, error: &StoreError, piece: &mut Piece) -> Result<(), Stopped> {
         tracing::warn!(%error, attempt = piece.pause.repeats(), "Postgres refused a write; repeating");
         if is_read_only(error) {
             // After a fail-over old connections still lead to the server that was demoted.
