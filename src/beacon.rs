@@ -3,7 +3,7 @@
 
 use crate::ranking::{Ranking, RankingError};
 use crate::store::beacons::{self, Beacon};
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 /// How often it is tried again when somebody else told of a beacon at the same time.
 const ATTEMPTS: usize = 3;
@@ -16,7 +16,7 @@ pub enum BeaconError {
     Ranking(#[from] RankingError),
     /// Postgres is away.
     #[error(transparent)]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
 }
 
 /// Writes a beacon and tells Redis of it, if the last one it was told of stands. If not, nothing is told:

@@ -5,8 +5,7 @@ use crate::beacon::{self, BeaconError};
 use crate::domain::board::Order;
 use crate::domain::ids::BoardGenerationId;
 use crate::ranking::{Ranking, RankingError, RebuildError, RebuildToken, Still};
-use crate::store::pool::Pool;
-use crate::store::{board_versions, entries};
+use crate::store::{Pool, StoreError, board_versions, entries};
 use crate::telemetry::metrics as names;
 
 /// Entries read at once: what bounds the memory of a rebuild.
@@ -20,7 +19,7 @@ pub enum RebuildBoardError {
     Rebuild(#[from] RebuildError),
     /// Postgres is away.
     #[error(transparent)]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
 }
 
 impl From<RankingError> for RebuildBoardError {

@@ -10,7 +10,7 @@ use crate::queue::{Queue, QueueError};
 use crate::ranking::{Ranking, RankingError};
 use crate::redis_connection::{Connection, Timeouts};
 use crate::store::games::{self, Game};
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 /// Where Postgres and Redis are.
 #[derive(Args, Debug, Clone)]
@@ -98,7 +98,7 @@ pub enum Failure {
     Failed(String),
     /// Postgres.
     #[error("Postgres: {0}")]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
     /// The queue's Redis.
     #[error(transparent)]
     Queue(#[from] QueueError),

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use crate::store::pool::Pool;
 use redis::Script;
 use redis::aio::ConnectionLike;
 
 use super::snapshot::Snapshot;
+use crate::store::{Pool, StoreError};
 
 /// Replaces the snapshot, or some games of it, unless somebody has meanwhile written a newer one.
 ///
@@ -52,7 +52,7 @@ pub enum DirectoryError {
     Redis(#[from] redis::RedisError),
     /// Postgres did not answer.
     #[error("reading the directory from Postgres: {0}")]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
 }
 
 /// The hash that holds the directory; also the channel that announces a new version.

@@ -11,7 +11,7 @@ use crate::domain::event::Event;
 use crate::domain::ids::GameId;
 use crate::store::events::{EventRow, copy_new};
 use crate::store::partitions::{self, EnsureError};
-use crate::store::pool::Pool;
+use crate::store::{Pool, StoreError};
 
 /// Events of one transaction.
 const GROUP: u64 = 5_000;
@@ -38,9 +38,9 @@ pub struct Backfill {
 /// Why a history was not written, or not all of it.
 #[derive(Debug, thiserror::Error)]
 pub enum BackfillError {
-    /// Whatever Postgres says; `23505` when the very same history was written before.
+    /// Postgres failed; `23505` when the very same history was written before.
     #[error("Postgres: {0}")]
-    Postgres(#[from] sqlx::Error),
+    Postgres(#[from] StoreError),
     /// The partitions of these months could not be made.
     #[error(transparent)]
     Partitions(#[from] EnsureError),
@@ -60,7 +60,7 @@ pub async fn backfill(pool: &Pool, wanted: Backfill, progress: impl Fn(u64)) -> 
     let from = Micros(wanted.until.0.saturating_sub(micros));
     partitions::ensure(pool, from, wanted.until).await?;
     let mut players = Players::new(wanted.players, wanted.seed);
-    let mut writing: Option<JoinHandle<Result<u64, sqlx::Error>>> = None;
+    let mut writing: Option<JoinHandle<Result<u64, StoreError>>> = None;
     let (mut made, mut stored) = (0, 0);
     while made < wanted.events {
         let count = GROUP.min(wanted.events - made);
@@ -80,7 +80,7 @@ pub async fn backfill(pool: &Pool, wanted: Backfill, progress: impl Fn(u64)) -> 
     Ok(())
 }
 
-async fn write(pool: Pool, game_id: GameId, events: Vec<SimulatedEvent>) -> Result<u64, sqlx::Error> {
+async fn write(pool: Pool, game_id: GameId, events: Vec<SimulatedEvent>) -> Result<u64, StoreError> {
     let payloads: Vec<String> = events.iter().map(|e| e.payload.to_string()).collect();
     let mut rows: Vec<EventRow<'_>> = events
         .iter()
