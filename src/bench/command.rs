@@ -282,7 +282,7 @@ const LIVE_WITHIN: Duration = Duration::from_secs(30);
 /// Waits until the one leaderboard is live.
 ///
 /// # Errors
-/// [`BenchError::NotSettled`], or whatever Postgres says.
+/// [`BenchError::NotSettled`], or Postgres failed.
 pub async fn wait_for_live_board(pool: &Pool) -> Result<(), BenchError> {
     let started = tokio::time::Instant::now();
     while started.elapsed() < LIVE_WITHIN {

@@ -177,9 +177,6 @@ async fn settle(pool: &Pool, queue: &Queue) -> Result<(), BenchError> {
 }
 
 /// Whether facts wait to be folded or markers to be published.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn folding(pool: &Pool) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT EXISTS (SELECT FROM score_facts) OR EXISTS (SELECT FROM dirty_entries)")
         .fetch_one(pool)

@@ -162,9 +162,6 @@ impl World {
     }
 
     /// Whether an event is stored.
-    ///
-    /// # Errors
-    /// Whatever Postgres says.
     pub async fn is_stored(&self, id: Uuid) -> Result<bool, sqlx::Error> {
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM events WHERE event_id = $1)")
             .bind(id)

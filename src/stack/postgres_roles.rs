@@ -55,9 +55,6 @@ pub fn is_unknown(error: &sqlx::Error) -> bool {
 }
 
 /// Makes roles and database what they must be, also in a home that had one role for everything.
-///
-/// # Errors
-/// Whatever Postgres says.
 pub async fn prepare(admin: &PgConnectOptions, passwords: &Passwords) -> Result<(), sqlx::Error> {
     let mut connection = match PgConnection::connect_with(admin).await {
         Err(error) if is_unknown(&error) => {
