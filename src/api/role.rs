@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{ApiSettings, ApiState, router};
-use crate::config::{ApiConfig, HttpConfig, PostgresConfig, RedisUse, RoleConfig};
+use crate::config::{ApiConfig, HttpConfig, RedisUse, RoleConfig};
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
@@ -13,6 +13,7 @@ use crate::operations::process;
 use crate::operations::start::{self, QUEUE_NAME, RunningRole, StartError};
 use crate::ranking::Ranking;
 use crate::redis_connection::{Connection, Timeouts};
+use crate::store::settings::PostgresConfig;
 
 const ROLE: &str = "api";
 

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use super::listener::Operations;
 use super::readiness::Readiness;
 use super::watch::{self, WatchedRedis};
-use crate::config::{HttpConfig, PostgresConfig, RedisConfig, RedisUse, ShutdownConfig};
+use crate::config::{HttpConfig, RedisConfig, RedisUse, ShutdownConfig};
 use crate::directory::{DirectorySource, SharedDirectory};
 use crate::domain::clock::Clock;
 use crate::domain::retry::Backoff;
@@ -20,6 +20,7 @@ use crate::redis_connection::{Connection, Timeouts};
 use crate::store::failure::can_never_work;
 use crate::store::migrations::{self, SchemaStatus};
 use crate::store::pool::Pool;
+use crate::store::settings::PostgresConfig;
 use crate::store::{StoreError, partitions, processes};
 
 pub use crate::queue::keys::QUEUE_NAME;

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::backfill::{Backfill, backfill};
 use super::client::{Play, play};
 use crate::cli::progress::bar;
-use crate::config::PostgresConfig;
 use crate::domain::clock::Clock;
 use crate::store::games;
 use crate::store::pool::Pool;
+use crate::store::settings::PostgresConfig;
 use crate::telemetry::redaction::redact;
 
 /// Play a simulated game against an ingest, or store a past in which it was played.

@@ -39,6 +39,7 @@ pub mod recompute_steps;
 pub mod retention;
 mod rows;
 pub mod scheduled_runs;
+pub mod settings;
 mod sockets;
 pub mod standings;
 mod sums;

@@ -12,8 +12,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgSt
 use sqlx::{Connection, Either, Execute, Executor, PgConnection, Postgres, SqlStr};
 use tokio::time::Instant;
 
+use super::settings::PostgresConfig;
 use super::{StoreError, processes, sockets};
-use crate::config::PostgresConfig;
 use crate::telemetry::metrics as names;
 
 /// A connection that was idle for longer is asked for a sign of life before it is used; a younger one is not, because

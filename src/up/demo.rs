@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::{PostgresConfig, RedisConfig, RedisUse};
+use crate::config::{RedisConfig, RedisUse};
 use crate::directory::{self, Directory, KeyKind};
 use crate::domain::board::LeaderboardSpec;
 use crate::domain::ids::{GameId, Slug};
@@ -12,6 +12,7 @@ use crate::redis_connection::{Connection, Timeouts};
 use crate::stack::Home;
 use crate::store::audit_log::Actor;
 use crate::store::pool::Pool;
+use crate::store::settings::PostgresConfig;
 use crate::store::{games, keys, leaderboards};
 
 /// Where the keys are kept, as JSON.

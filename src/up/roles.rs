@@ -8,11 +8,12 @@ use futures_util::TryFutureExt as _;
 use super::command::UpConfig;
 use crate::aggregator::role::{self as cron, CronSettings};
 use crate::api::role::{self as api, ApiRoleSettings};
-use crate::config::{EventAgeConfig, OperationsConfig, RoleConfig};
+use crate::config::{OperationsConfig, RoleConfig};
 use crate::domain::clock::Clock;
 use crate::ingest::role::{self as ingest, IngestRoleSettings};
 use crate::lifecycle::Lifecycle;
 use crate::operations::start::{RunningRole, StartError};
+use crate::store::settings::EventAgeConfig;
 use crate::workers::role::{self as worker, WorkerSettings};
 
 /// Operations listeners by role.

@@ -10,7 +10,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("domain", ""),
     ("lifecycle", ""),
     ("redis_connection", ""),
-    ("config", "queue"),
+    ("config", "queue store"),
     ("telemetry", "config domain"),
     ("store", "config domain telemetry"),
     ("directory", "domain redis_connection store"),
@@ -28,7 +28,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("api", "board_rebuild config directory domain http queue ranking redis_connection store telemetry"),
     ("stack", "domain"),
     ("cli", "aggregator api board_rebuild config directory domain queue ranking redis_connection store telemetry"),
-    ("simulate", "cli config domain store telemetry"),
+    ("simulate", "cli domain store telemetry"),
     ("operations", "config directory domain http lifecycle queue redis_connection store telemetry"),
     (
         "up",

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use clap::Parser;
-use scoreline::config::{PostgresConfig, RedisConfig, RedisUse};
+use scoreline::config::{RedisConfig, RedisUse};
 use scoreline::domain::clock::Clock;
 use scoreline::lifecycle::Lifecycle;
 use scoreline::operations::listener::Operations;
 use scoreline::operations::start::{self, StartError};
 use scoreline::store::pool::Pool;
+use scoreline::store::settings::PostgresConfig;
 
 use crate::support::{self, eventually};
 

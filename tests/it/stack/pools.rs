@@ -1,8 +1,8 @@
 //! What a pool hands from one user to the next.
 
 use clap::Parser;
-use scoreline::config::PostgresConfig;
 use scoreline::store::pool::Pool;
+use scoreline::store::settings::PostgresConfig;
 use sqlx::Connection;
 
 use crate::support;

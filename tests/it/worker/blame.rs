@@ -1,12 +1,12 @@
 //! Whose fault it is: what is not known to be the data's costs no attempt, and what fails alone holds nobody up.
 
 use rustix::process::{Pid, Signal, kill_process};
-use scoreline::config::PostgresConfig;
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::event::Event;
 use scoreline::domain::month::Month;
 use scoreline::store::partitions;
 use scoreline::store::pool::Pool;
+use scoreline::store::settings::PostgresConfig;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
