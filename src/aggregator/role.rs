@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::fold_health::FoldHealth;
 use super::schedule::{self, Context};
 use super::{Aggregator, hooks, retention};
-use crate::config::{AggregatorConfig, QueueConfig, RedisUse, RetentionConfig, RoleConfig};
+use crate::config::{AggregatorConfig, QueueConfig, RetentionConfig, RoleConfig};
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
@@ -19,6 +19,7 @@ use crate::operations::start::{self, RunningRole, StartError};
 use crate::operations::watch;
 use crate::queue::observe::observe;
 use crate::ranking::Ranking;
+use crate::redis_connection::settings::RedisUse;
 use crate::store::settings::{EventAgeConfig, PostgresConfig};
 
 const ROLE: &str = "cron";

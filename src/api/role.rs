@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{ApiSettings, ApiState, router};
-use crate::config::{ApiConfig, HttpConfig, RedisUse, RoleConfig};
+use crate::config::{ApiConfig, HttpConfig, RoleConfig};
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::process;
 use crate::operations::start::{self, QUEUE_NAME, RunningRole, StartError};
 use crate::ranking::Ranking;
+use crate::redis_connection::settings::RedisUse;
 use crate::redis_connection::{Connection, Timeouts};
 use crate::store::settings::PostgresConfig;
 

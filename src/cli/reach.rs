@@ -3,11 +3,11 @@
 use clap::Args;
 use serde_json::Value;
 
-use crate::config::{RedisConfig, RedisUse};
 use crate::directory::publish_if_stale;
 pub use crate::queue::keys::QUEUE_NAME as QUEUE;
 use crate::queue::{Queue, QueueError};
 use crate::ranking::{Ranking, RankingError};
+use crate::redis_connection::settings::{RedisConfig, RedisUse};
 use crate::redis_connection::{Connection, Timeouts};
 use crate::store::games::{self, Game};
 use crate::store::settings::PostgresConfig;

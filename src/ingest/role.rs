@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::config::{HttpConfig, IngestConfig, LimitsConfig, QueueConfig, RedisUse, RoleConfig};
+use crate::config::{HttpConfig, IngestConfig, LimitsConfig, QueueConfig, RoleConfig};
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::process;
 use crate::operations::readiness::Readiness;
 use crate::operations::start::{self, RunningRole, StartError};
+use crate::redis_connection::settings::RedisUse;
 
 const ROLE: &str = "ingest";
 /// How often `/readyz` hears whether batches are taken.

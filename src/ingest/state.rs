@@ -8,12 +8,13 @@ use secrecy::ExposeSecret;
 
 use super::limits::Limits;
 use super::measure::Measures;
-use crate::config::{HttpConfig, IngestConfig, LimitsConfig, QueueConfig, RedisConfig};
+use crate::config::{HttpConfig, IngestConfig, LimitsConfig, QueueConfig};
 use crate::directory::Directory;
 use crate::domain::clock::Clock;
 use crate::http::failed_guesses::FailedGuesses;
 use crate::lifecycle::Lifecycle;
 use crate::queue::enqueue::{Admission, EnqueueError, Enqueuer};
+use crate::redis_connection::settings::RedisConfig;
 use crate::telemetry::log_budget::LogBudget;
 
 /// The longest pause between two attempts to reach Redis at start.

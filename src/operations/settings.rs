@@ -7,8 +7,9 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::migrate::SchemaOwnerConfig;
-use crate::config::{AllRolesConfig, OperationsConfig, RedisUse};
+use crate::config::{AllRolesConfig, OperationsConfig};
 use crate::queue::server;
+use crate::redis_connection::settings::RedisUse;
 use crate::redis_connection::{Connection, Timeouts};
 use crate::store::pool::{Pool, default_max};
 use crate::store::{StoreError, migrations, processes};

@@ -5,6 +5,7 @@
 //! hole it waits for TCP's retransmissions (up to two minutes). Here a timeout counts as a broken connection.
 
 mod cluster;
+pub mod settings;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,10 +4,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::{RedisConfig, RedisUse};
 use crate::directory::{self, Directory, KeyKind};
 use crate::domain::board::LeaderboardSpec;
 use crate::domain::ids::{GameId, Slug};
+use crate::redis_connection::settings::{RedisConfig, RedisUse};
 use crate::redis_connection::{Connection, Timeouts};
 use crate::stack::Home;
 use crate::store::audit_log::Actor;

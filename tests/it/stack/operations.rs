@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use clap::Parser;
-use scoreline::config::{RedisConfig, RedisUse};
 use scoreline::domain::clock::Clock;
 use scoreline::lifecycle::Lifecycle;
 use scoreline::operations::listener::Operations;
 use scoreline::operations::start::{self, StartError};
+use scoreline::redis_connection::settings::{RedisConfig, RedisUse};
 use scoreline::store::pool::Pool;
 use scoreline::store::settings::PostgresConfig;
 

@@ -1,11 +1,11 @@
 //! What `/readyz` tells of services that answer and still do not do what is asked of them, and who waits at a start.
 
 use clap::Parser;
-use scoreline::config::{RedisConfig, RedisUse};
 use scoreline::domain::clock::Clock;
 use scoreline::lifecycle::Lifecycle;
 use scoreline::operations::listener::Operations;
 use scoreline::operations::start::{self, StartError};
+use scoreline::redis_connection::settings::{RedisConfig, RedisUse};
 use scoreline::store::settings::PostgresConfig;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
