@@ -11,6 +11,7 @@ use secrecy::SecretString;
 use crate::queue::worker::MOST_JOBS;
 use crate::redis_connection::settings::RedisConfig;
 use crate::store::settings::PostgresConfig;
+use crate::telemetry::settings::TelemetryConfig;
 
 pub use limits::{GameBounds, IngestConfig, LimitsConfig};
 
@@ -27,26 +28,6 @@ impl OperationsConfig {
     pub fn address(&self, port: u16) -> SocketAddr {
         self.ops_listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], port)))
     }
-}
-
-/// Logs.
-#[derive(Args, Debug, Clone)]
-pub struct TelemetryConfig {
-    /// Which logs to write, as `tracing` filter directives.
-    #[arg(long, env = "LOG", default_value = "info")]
-    pub log: String,
-    /// `json` for machines, `text` for people.
-    #[arg(long, env = "LOG_FORMAT", default_value = "json")]
-    pub log_format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object per line.
-    Json,
-    /// For people.
-    Text,
 }
 
 /// Stopping.

@@ -12,7 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::log_writer::LogWriter;
 use super::redaction::redact;
-use crate::config::{LogFormat, TelemetryConfig};
+use super::settings::{LogFormat, TelemetryConfig};
 use crate::domain::clock::Clock;
 
 /// How long a process that ends waits for whoever reads its last lines.

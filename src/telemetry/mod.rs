@@ -7,3 +7,4 @@ pub mod metrics;
 pub mod process;
 pub mod recorder;
 pub mod redaction;
+pub mod settings;
