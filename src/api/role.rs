@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{ApiSettings, ApiState, router};
-use crate::config::{ApiConfig, HttpConfig, RoleConfig};
+use crate::config::{ApiConfig, RoleConfig};
 use crate::domain::clock::Clock;
+use crate::http::settings::HttpConfig;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::process;

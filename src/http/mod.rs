@@ -9,4 +9,5 @@ pub mod credentials;
 pub mod failed_guesses;
 pub mod problem;
 pub mod server;
+pub mod settings;
 pub mod unread;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::config::{HttpConfig, IngestConfig, LimitsConfig, QueueConfig, RoleConfig};
+use crate::config::{IngestConfig, LimitsConfig, QueueConfig, RoleConfig};
 use crate::domain::clock::Clock;
+use crate::http::settings::HttpConfig;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::process;
