@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::config::{IngestConfig, LimitsConfig, QueueConfig, RoleConfig};
+use crate::config::{IngestConfig, LimitsConfig, RoleConfig};
 use crate::domain::clock::Clock;
 use crate::http::settings::HttpConfig;
 use crate::lifecycle::Lifecycle;
@@ -13,6 +13,7 @@ use crate::operations::listener::Operations;
 use crate::operations::process;
 use crate::operations::readiness::Readiness;
 use crate::operations::start::{self, RunningRole, StartError};
+use crate::queue::settings::QueueConfig;
 use crate::redis_connection::settings::RedisUse;
 
 const ROLE: &str = "ingest";

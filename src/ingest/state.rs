@@ -8,13 +8,14 @@ use secrecy::ExposeSecret;
 
 use super::limits::Limits;
 use super::measure::Measures;
-use crate::config::{IngestConfig, LimitsConfig, QueueConfig};
+use crate::config::{IngestConfig, LimitsConfig};
 use crate::directory::Directory;
 use crate::domain::clock::Clock;
 use crate::http::failed_guesses::FailedGuesses;
 use crate::http::settings::HttpConfig;
 use crate::lifecycle::Lifecycle;
 use crate::queue::enqueue::{Admission, EnqueueError, Enqueuer};
+use crate::queue::settings::QueueConfig;
 use crate::redis_connection::settings::RedisConfig;
 use crate::telemetry::log_budget::LogBudget;
 

@@ -22,6 +22,7 @@ mod pacing;
 pub mod payload;
 mod scripts;
 pub mod server;
+pub mod settings;
 pub mod settle;
 mod settlement;
 pub mod status;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::health::WorkHealth;
 use super::persist_events::PersistEvents;
 use super::{Jobs, dead_letters};
-use crate::config::{QueueConfig, RoleConfig, WorkerConfig};
+use crate::config::{RoleConfig, WorkerConfig};
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
@@ -18,6 +18,7 @@ use crate::operations::process;
 use crate::operations::readiness::Readiness;
 use crate::operations::start::{self, QUEUE_NAME, RunningRole, StartError};
 use crate::queue::observe::observe;
+use crate::queue::settings::QueueConfig;
 use crate::queue::worker::{OldestInHand, WorkerOptions, run_worker};
 use crate::store::settings::{EventAgeConfig, PostgresConfig};
 
