@@ -9,13 +9,14 @@ use clap::Args;
 use secrecy::SecretString;
 
 use crate::http::settings::HttpConfig;
+use crate::ingest::settings::{IngestConfig, LimitsConfig};
 use crate::queue::settings::QueueConfig;
 use crate::queue::worker::MOST_JOBS;
 use crate::redis_connection::settings::RedisConfig;
 use crate::store::settings::PostgresConfig;
 use crate::telemetry::settings::TelemetryConfig;
 
-pub use limits::{GameBounds, IngestConfig, LimitsConfig};
+pub use limits::GameBounds;
 
 /// The operations listener: health, metrics. Never the public port.
 #[derive(Args, Debug, Clone)]

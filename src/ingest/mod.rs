@@ -17,6 +17,7 @@ mod measure;
 pub mod receipt;
 mod refuse;
 pub mod role;
+pub mod settings;
 mod state;
 pub mod validate;
 pub mod wire_event;

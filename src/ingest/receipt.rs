@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::batch::{Batch, Counts, count};
 use super::body_hash::{BodyHash, hash_bytes, hash_events};
+use super::settings::IngestConfig;
 use super::validate::assigned_id;
 use super::wire_event::{Field, WireEvent};
-use crate::config::IngestConfig;
 use crate::domain::clock::Micros;
 use crate::domain::ids::check_identifier;
 use crate::domain::verdict::{Outcome, Refusal, Verdict};

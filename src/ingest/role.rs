@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::config::{IngestConfig, LimitsConfig, RoleConfig};
+use super::settings::{IngestConfig, LimitsConfig};
+use crate::config::RoleConfig;
 use crate::domain::clock::Clock;
 use crate::http::settings::HttpConfig;
 use crate::lifecycle::Lifecycle;

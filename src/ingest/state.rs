@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 
 use super::limits::Limits;
 use super::measure::Measures;
-use crate::config::{IngestConfig, LimitsConfig};
+use super::settings::{IngestConfig, LimitsConfig};
 use crate::directory::Directory;
 use crate::domain::clock::Clock;
 use crate::http::failed_guesses::FailedGuesses;

@@ -4,12 +4,12 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::newcomers::Newcomers;
 use super::sieve::Sieve;
-use crate::config::LimitsConfig;
 use crate::directory::GameEntry;
 use crate::domain::ids::GameId;
 use crate::domain::rate::{HeldCount, WindowCount};
 use crate::http::bounded_table::{BoundedTable, Expires};
 use crate::http::client_address::ClientAddress;
+use crate::ingest::settings::LimitsConfig;
 
 /// Addresses, and players, that a replica remembers something of.
 const MAX_ADDRESSES: usize = 100_000;

@@ -1,11 +1,11 @@
 //! What a client reads of its batch: every verdict with its reason, and the whole answers.
 
 use http_body_util::BodyExt as _;
-use scoreline::config::IngestConfig;
 use scoreline::domain::verdict::Outcome;
 use scoreline::ingest::formats::Format;
 use scoreline::ingest::formats::native::{Bounds, read};
 use scoreline::ingest::receipt::Receipt;
+use scoreline::ingest::settings::IngestConfig;
 use scoreline::ingest::wire_event::WireEvent;
 
 use super::stored::{BATCH, NOW};
