@@ -11,10 +11,10 @@ use secrecy::SecretString;
 use crate::http::settings::HttpConfig;
 use crate::ingest::settings::{IngestConfig, LimitsConfig};
 use crate::queue::settings::QueueConfig;
-use crate::queue::worker::MOST_JOBS;
 use crate::redis_connection::settings::RedisConfig;
 use crate::store::settings::PostgresConfig;
 use crate::telemetry::settings::TelemetryConfig;
+use crate::workers::settings::WorkerConfig;
 
 pub use limits::GameBounds;
 
@@ -42,24 +42,6 @@ pub struct ShutdownConfig {
     /// How long listeners stay open after readiness turned off, for load balancers that need time to notice.
     #[arg(long, env = "SHUTDOWN_DRAIN_SECONDS", default_value_t = 0)]
     pub shutdown_drain_seconds: u64,
-}
-
-fn worker_max_jobs() -> clap::builder::RangedU64ValueParser<usize> {
-    clap::builder::RangedU64ValueParser::new().range(1..=MOST_JOBS as u64)
-}
-
-/// The worker's writes.
-#[derive(Args, Debug, Clone)]
-pub struct WorkerConfig {
-    /// Jobs in hand at most (1 to 1,000).
-    #[arg(long, env = "WORKER_MAX_JOBS", default_value_t = MOST_JOBS, value_parser = worker_max_jobs())]
-    pub worker_max_jobs: usize,
-    /// Database transactions at once.
-    #[arg(long, env = "WORKER_WRITERS", default_value_t = 2)]
-    pub worker_writers: usize,
-    /// Most events of one transaction.
-    #[arg(long, env = "WORKER_GROUP_EVENTS", default_value_t = 5_000)]
-    pub worker_group_events: usize,
 }
 
 /// The aggregator's folds.

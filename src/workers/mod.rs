@@ -11,5 +11,6 @@ pub mod health;
 mod jobs;
 pub mod persist_events;
 pub mod role;
+pub mod settings;
 
 pub use jobs::Jobs;

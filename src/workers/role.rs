@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::health::WorkHealth;
 use super::persist_events::PersistEvents;
+use super::settings::WorkerConfig;
 use super::{Jobs, dead_letters};
-use crate::config::{RoleConfig, WorkerConfig};
+use crate::config::RoleConfig;
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use scoreline::config::WorkerConfig;
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::event::Event;
 use scoreline::domain::ids::GameId;
@@ -22,6 +21,7 @@ use scoreline::queue::{Lane, Queue, Timeouts, WorkerOptions, run_worker};
 use scoreline::store::pool::Pool;
 use scoreline::workers::health::WorkHealth;
 use scoreline::workers::persist_events::PersistEvents;
+use scoreline::workers::settings::WorkerConfig;
 use scoreline::workers::{Jobs, dead_letters};
 use uuid::Uuid;
 

@@ -10,13 +10,13 @@ use tokio::time::Instant;
 use super::probe::Probe;
 use super::shared::{Shared, WriteMetrics};
 use super::writer::Writer;
-use crate::config::WorkerConfig;
 use crate::lifecycle::{Lifecycle, crash_point};
 use crate::queue::{Delivery, JobId, Settlement};
 use crate::store::definitions::{self, Definitions};
 use crate::store::{Pool, StoreError};
 use crate::telemetry::metrics as names;
 use crate::workers::health::WorkHealth;
+use crate::workers::settings::WorkerConfig;
 
 /// While busy, groups begin at most this often unless one is full: fewer, larger transactions at moderate load.
 const PACE: Duration = Duration::from_millis(50);
