@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::RetentionConfig;
+use super::settings::RetentionConfig;
 use crate::domain::clock::{Clock, Micros};
 use crate::domain::low_water::LowWater;
 use crate::ranking::Ranking;

@@ -38,6 +38,7 @@ pub mod role;
 pub mod rules;
 pub mod run;
 pub mod schedule;
+pub mod settings;
 pub mod shards;
 pub mod tenure;
 pub mod turn;

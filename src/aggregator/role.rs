@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::fold_health::FoldHealth;
 use super::schedule::{self, Context};
+use super::settings::{AggregatorConfig, RetentionConfig};
 use super::{Aggregator, hooks, retention};
-use crate::config::{AggregatorConfig, RetentionConfig, RoleConfig};
+use crate::config::RoleConfig;
 use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use scoreline::aggregator::fold::{FoldError, fold_once};
 use scoreline::aggregator::refused::Refused;
-use scoreline::config::AggregatorConfig;
+use scoreline::aggregator::settings::AggregatorConfig;
 use scoreline::domain::fact::shard_of;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::store::leases::Lease;

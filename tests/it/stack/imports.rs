@@ -10,7 +10,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("domain", ""),
     ("lifecycle", ""),
     ("redis_connection", ""),
-    ("config", "http ingest queue redis_connection store telemetry workers"),
+    ("config", "aggregator http ingest queue redis_connection store telemetry workers"),
     ("telemetry", "domain"),
     ("store", "config domain telemetry"),
     ("directory", "domain redis_connection store"),
