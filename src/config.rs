@@ -1,14 +1,12 @@
 //! Configuration: flag > environment > default, the same names everywhere. One struct per concern, flattened into
 //! each binary's own.
 
-mod limits;
-
 use std::net::SocketAddr;
 
 use clap::Args;
-use secrecy::SecretString;
 
 use crate::aggregator::settings::{AggregatorConfig, RetentionConfig};
+use crate::api::settings::ApiConfig;
 use crate::http::settings::HttpConfig;
 use crate::ingest::settings::{IngestConfig, LimitsConfig};
 use crate::queue::settings::QueueConfig;
@@ -16,8 +14,6 @@ use crate::redis_connection::settings::RedisConfig;
 use crate::store::settings::PostgresConfig;
 use crate::telemetry::settings::TelemetryConfig;
 use crate::workers::settings::WorkerConfig;
-
-pub use limits::GameBounds;
 
 /// The operations listener: health, metrics. Never the public port.
 #[derive(Args, Debug, Clone)]
@@ -43,27 +39,6 @@ pub struct ShutdownConfig {
     /// How long listeners stay open after readiness turned off, for load balancers that need time to notice.
     #[arg(long, env = "SHUTDOWN_DRAIN_SECONDS", default_value_t = 0)]
     pub shutdown_drain_seconds: u64,
-}
-
-/// The api.
-#[derive(Args, Debug, Clone)]
-pub struct ApiConfig {
-    /// Public address of the api.
-    #[arg(long = "api-listen", env = "API_LISTEN", default_value = "127.0.0.1:8081")]
-    pub api_listen: SocketAddr,
-    /// The operators' token, at least 24 characters. Without it the admin routes take server keys only.
-    #[arg(long, env = "ADMIN_TOKEN", hide_env_values = true)]
-    pub admin_token: Option<SecretString>,
-    /// `max-age` of public answers, in seconds.
-    #[arg(long, env = "PUBLIC_MAX_AGE", default_value_t = 1)]
-    pub public_max_age: u32,
-    /// Reads without a key of one address within a minute that ask Postgres (archived periods, `include=`, lists of
-    /// periods); 0: any number.
-    #[arg(long, env = "RATE_LIMIT_PUBLIC_READS", default_value_t = 1_200)]
-    pub rate_limit_public_reads: u32,
-    /// What one game may have.
-    #[command(flatten)]
-    pub bounds: GameBounds,
 }
 
 /// What every role is given.

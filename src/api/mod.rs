@@ -30,6 +30,7 @@ mod reading;
 pub mod replay;
 pub mod role;
 mod routes;
+pub mod settings;
 mod sorted_board;
 mod source;
 mod state;

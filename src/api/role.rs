@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::settings::ApiConfig;
 use super::{ApiSettings, ApiState, router};
-use crate::config::{ApiConfig, RoleConfig};
+use crate::config::RoleConfig;
 use crate::domain::clock::Clock;
 use crate::http::settings::HttpConfig;
 use crate::lifecycle::Lifecycle;

@@ -10,10 +10,11 @@ use super::boards::Boards;
 use super::cache::PageCache;
 use super::history::History;
 use super::public_reads::PublicReads;
+use super::settings::ApiConfig;
 use super::source::Sources;
-use crate::config::{ApiConfig, GameBounds};
 use crate::directory::{KeyHash, SharedDirectory, hash_key};
 use crate::domain::clock::Clock;
+use crate::domain::game_bounds::GameBounds;
 use crate::http::failed_guesses::FailedGuesses;
 use crate::http::settings::HttpConfig;
 use crate::queue::Queue;
@@ -127,7 +128,7 @@ impl ApiState {
             public_cache_control: axum::http::HeaderValue::try_from(public)
                 .unwrap_or(axum::http::HeaderValue::from_static("public, max-age=1")),
             http: settings.http,
-            bounds: settings.config.bounds,
+            bounds: settings.config.bounds.into(),
         })))
     }
 

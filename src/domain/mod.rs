@@ -10,6 +10,7 @@ pub mod directory;
 pub mod entry;
 pub mod event;
 pub mod fact;
+pub mod game_bounds;
 pub mod ids;
 pub mod json;
 pub mod json_words;

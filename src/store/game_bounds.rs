@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use crate::config::GameBounds;
+use crate::domain::game_bounds::GameBounds;
 use crate::domain::ids::GameId;
 use crate::store::{Pool, StoreError};
 

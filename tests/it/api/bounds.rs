@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
-use scoreline::config::GameBounds;
+use scoreline::domain::game_bounds::GameBounds;
 use serde_json::{Value, json};
 
 use super::world::{Answer, Game, World, board};

@@ -12,11 +12,12 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use scoreline::aggregator::rebuild::rebuild_board;
+use scoreline::api::settings::{ApiConfig, GameBoundsConfig};
 use scoreline::api::{ApiSettings, ApiState};
-use scoreline::config::{ApiConfig, GameBounds};
 use scoreline::directory::{DirectorySource, KeyKind, publish_if_stale};
 use scoreline::domain::board::Order;
 use scoreline::domain::clock::{Clock, Micros};
+use scoreline::domain::game_bounds::GameBounds;
 use scoreline::domain::ids::{BoardGenerationId, GameId, Slug};
 use scoreline::domain::period::Period;
 use scoreline::domain::ranking_key::Standing;
@@ -145,6 +146,13 @@ impl World {
             cors_origins: Vec::new(),
         };
         change(&mut http);
+        let GameBounds {
+            max_leaderboards,
+            max_leaderboards_per_event_type,
+            max_definition_bytes,
+            max_keys,
+            max_changes_per_minute,
+        } = bounds;
         let state = ApiState::new(ApiSettings {
             replica,
             directory,
@@ -160,7 +168,13 @@ impl World {
                 admin_token: Some(ADMIN.to_owned().into()),
                 public_max_age: 1,
                 rate_limit_public_reads: PUBLIC_READS,
-                bounds,
+                bounds: GameBoundsConfig {
+                    max_leaderboards,
+                    max_leaderboards_per_event_type,
+                    max_definition_bytes,
+                    max_keys,
+                    max_changes_per_minute,
+                },
             },
             http: http.clone(),
         })

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use hyper::{Method, StatusCode};
-use scoreline::config::GameBounds;
 use scoreline::domain::clock::Micros;
+use scoreline::domain::game_bounds::GameBounds;
 use serde_json::{Value, json};
 
 use super::{answer_text, codes, compare};
