@@ -6,13 +6,13 @@ use clap::Args;
 
 use super::settings::ApiConfig;
 use super::{ApiSettings, ApiState, router};
-use crate::config::RoleConfig;
 use crate::domain::clock::Clock;
 use crate::http::settings::HttpConfig;
 use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::process;
 use crate::operations::start::{self, QUEUE_NAME, RunningRole, StartError};
+use crate::process::settings::RoleConfig;
 use crate::ranking::Ranking;
 use crate::redis_connection::settings::RedisUse;
 use crate::redis_connection::{Connection, Timeouts};

@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::Args;
 
 use super::settings::{IngestConfig, LimitsConfig};
-use crate::config::RoleConfig;
 use crate::domain::clock::Clock;
 use crate::http::settings::HttpConfig;
 use crate::lifecycle::Lifecycle;
@@ -14,6 +13,7 @@ use crate::operations::listener::Operations;
 use crate::operations::process;
 use crate::operations::readiness::Readiness;
 use crate::operations::start::{self, RunningRole, StartError};
+use crate::process::settings::RoleConfig;
 use crate::queue::settings::QueueConfig;
 use crate::redis_connection::settings::RedisUse;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::start::{RunningRole, StartError};
-use crate::config::RoleConfig;
 use crate::lifecycle::Lifecycle;
+use crate::process::settings::RoleConfig;
 use crate::telemetry::{logs, recorder};
 
 /// Exit code when a role did not start.

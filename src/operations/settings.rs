@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::migrate::SchemaOwnerConfig;
-use crate::config::{AllRolesConfig, OperationsConfig};
+use crate::process::settings::{AllRolesConfig, OperationsConfig};
 use crate::queue::server;
 use crate::redis_connection::settings::RedisUse;
 use crate::redis_connection::{Connection, Timeouts};

@@ -8,11 +8,11 @@ use futures_util::TryFutureExt as _;
 use super::command::UpConfig;
 use crate::aggregator::role::{self as cron, CronSettings};
 use crate::api::role::{self as api, ApiRoleSettings};
-use crate::config::{OperationsConfig, RoleConfig};
 use crate::domain::clock::Clock;
 use crate::ingest::role::{self as ingest, IngestRoleSettings};
 use crate::lifecycle::Lifecycle;
 use crate::operations::start::{RunningRole, StartError};
+use crate::process::settings::{OperationsConfig, RoleConfig};
 use crate::store::settings::EventAgeConfig;
 use crate::workers::role::{self as worker, WorkerSettings};
 

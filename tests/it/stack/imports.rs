@@ -10,29 +10,26 @@ const ROOMS: &[(&str, &str)] = &[
     ("domain", ""),
     ("lifecycle", ""),
     ("redis_connection", ""),
-    ("config", "aggregator api http ingest queue redis_connection store telemetry workers"),
     ("telemetry", "domain"),
     ("store", "domain telemetry"),
     ("directory", "domain redis_connection store"),
     ("ranking", "domain redis_connection"),
     ("queue", "domain lifecycle redis_connection telemetry"),
     ("http", "domain lifecycle telemetry"),
-    ("ingest", "config directory domain http lifecycle queue redis_connection telemetry"),
-    ("workers", "config domain lifecycle queue store telemetry"),
+    ("ingest", "directory domain http lifecycle queue redis_connection telemetry"),
+    ("workers", "domain lifecycle queue store telemetry"),
     ("beacon", "ranking store"),
     ("board_rebuild", "beacon domain ranking store telemetry"),
-    (
-        "aggregator",
-        "beacon board_rebuild config directory domain lifecycle queue ranking redis_connection store telemetry",
-    ),
-    ("api", "board_rebuild config directory domain http queue ranking redis_connection store telemetry"),
+    ("aggregator", "beacon board_rebuild directory domain lifecycle queue ranking redis_connection store telemetry"),
+    ("api", "board_rebuild directory domain http queue ranking redis_connection store telemetry"),
     ("stack", "domain"),
     ("cli", "aggregator api board_rebuild directory domain queue ranking redis_connection store telemetry"),
     ("simulate", "cli domain store telemetry"),
-    ("operations", "config directory domain http lifecycle queue redis_connection store telemetry"),
+    ("process", "aggregator api http ingest queue redis_connection store telemetry workers"),
+    ("operations", "directory domain http lifecycle process queue redis_connection store telemetry"),
     (
         "up",
-        "aggregator api config directory domain ingest lifecycle operations redis_connection simulate stack store \
+        "aggregator api directory domain ingest lifecycle operations process redis_connection simulate stack store \
          telemetry workers",
     ),
     ("bench", "directory domain lifecycle queue simulate stack store"),
@@ -45,7 +42,7 @@ const ROOMS: &[(&str, &str)] = &[
 const ROLES: &[&str] = &["src/aggregator/role.rs", "src/api/role.rs", "src/ingest/role.rs", "src/workers/role.rs"];
 
 /// What the wiring may import beside what its room may.
-const OF_ROLES: [&str; 2] = ["lifecycle", "operations"];
+const OF_ROLES: [&str; 3] = ["lifecycle", "operations", "process"];
 
 /// What a file imports of the other rooms.
 fn imports(path: &Path, room: &str, text: &str) -> BTreeSet<String> {
@@ -104,7 +101,7 @@ fn branches(tree: &str) -> Vec<&str> {
 #[test]
 fn imports_are_seen_in_every_form() {
     let text = "
-        use crate::config;
+        use crate::process;
         use crate::{api::{self, state::{ApiState, Shared}}, domain::ids::GameId,
             http, {store::pool::Pool}};
         // use crate::chaos;
@@ -112,8 +109,8 @@ fn imports_are_seen_in_every_form() {
         use super::super::workers::{run, cli};
     ";
     let names = |path| imports(Path::new(path), "ingest", text).into_iter().collect::<Vec<_>>().join(" ");
-    assert_eq!(names("src/ingest/call.rs"), "api config domain http queue ranking store workers");
-    assert_eq!(names("src/ingest/formats/native.rs"), "api config domain http queue ranking store");
+    assert_eq!(names("src/ingest/call.rs"), "api domain http process queue ranking store workers");
+    assert_eq!(names("src/ingest/formats/native.rs"), "api domain http process queue ranking store");
 }
 
 #[test]
@@ -146,10 +143,9 @@ fn imports_point_downwards_only() {
     assert!(wrong.is_empty(), "imports against ARCHITECTURE.md:\n{}", wrong.join("\n"));
 }
 
-/// The settings of all rooms stand in one until each has its own: it imports a bound of the queue, above it.
 #[test]
 fn every_room_stands_below_those_that_import_it() {
-    for (at, (room, others)) in ROOMS.iter().enumerate().filter(|(_, (room, _))| *room != "config") {
+    for (at, (room, others)) in ROOMS.iter().enumerate() {
         for other in others.split_whitespace() {
             assert!(ROOMS[..at].iter().any(|(below, _)| *below == other), "{room} imports {other}");
         }

@@ -27,7 +27,7 @@ pub fn sources() -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The module under `src` that a file belongs to: `ingest` for `src/ingest/body.rs`, `config` for `src/config.rs`.
+/// The module under `src` that a file belongs to: `ingest` for `src/ingest/body.rs`, `beacon` for `src/beacon.rs`.
 pub fn module_of(path: &Path) -> Option<String> {
     let rest = path.strip_prefix("src").ok()?;
     let first = rest.components().next()?.as_os_str().to_str()?.to_owned();

@@ -12,7 +12,7 @@ use crate::support;
 fn page() -> String {
     let mut page = String::from(
         "# Configuration\n\nFlag > environment > default; the same names in every process. `scoreline config` prints what is in \
-         force.\nMade from the program's own `--help`: change `src/config.rs`, then run `UPDATE_DOCS=1 make test`.\n\n\
+         force.\nMade from the program's own `--help`: change the `settings.rs` of its room, then run `UPDATE_DOCS=1 make test`.\n\n\
          | environment | flag | default | what it is |\n|---|---|---|---|\n",
     );
     let command = all_settings_command();

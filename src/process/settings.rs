@@ -1,5 +1,5 @@
-//! Configuration: flag > environment > default, the same names everywhere. One struct per concern, flattened into
-//! each binary's own.
+//! What every process is given, and everything that any process is given: flag > environment > default, the same names
+//! everywhere. Each room has a struct of its own (`settings.rs`), which is flattened into those of the roles.
 
 use std::net::SocketAddr;
 

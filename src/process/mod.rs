@@ -1,0 +1,3 @@
+//! What makes a process of a role.
+
+pub mod settings;
