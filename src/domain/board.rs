@@ -168,7 +168,7 @@ pub struct BoardGeneration {
     /// Whose it is.
     pub game_id: GameId,
     /// The game's definitions generation that created it. Events stamped with this or a later one reach it as
-    /// facts from the worker; earlier ones through the recompute (fine print 5).
+    /// facts from the worker; earlier ones through the recompute (docs/rules.md#definitions-change-while-workers-run).
     pub since_generation: i32,
     /// Building, live or retired.
     pub state: GenerationState,

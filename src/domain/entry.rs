@@ -1,4 +1,5 @@
-//! An entry: one player's standing in one period, and how facts and entries merge (fine print 14).
+//! An entry: one player's standing in one period, and how facts and entries merge
+//! (docs/rules.md#score-operators-are-exact).
 //!
 //! Merging is associative and commutative for every operator, so the order and grouping in which facts are folded
 //! never shows, and a recompute equals what folding as they came would have given.

@@ -20,7 +20,7 @@ pub const MAX_METADATA_BYTES: usize = 1024;
 pub struct Fact<'a> {
     /// The leaderboard generation it counts for.
     pub generation: BoardGenerationId,
-    /// The period it falls in, by `occurred_at` (invariant 6).
+    /// The period it falls in, by `occurred_at`: event time decides (ARCHITECTURE.md#invariants).
     pub period: Period,
     /// Who scored.
     pub player_id: &'a str,

@@ -1,4 +1,4 @@
-//! Identifiers from outside, checked once at the edge (invariant 9).
+//! Identifiers from outside, checked once at the edge: only parsed values go inward (ARCHITECTURE.md#invariants).
 //!
 //! An identifier is 1 to 128 characters of ASCII letters, digits and `- _ . : @ + = / ~ |`; the
 //! values that broken clients send in place of one (`null`, `undefined`, `[object Object]`, the nil UUID, …) are

@@ -1,6 +1,6 @@
 //! The rules of Scoreline, without I/O: identities, events, definitions, scores, periods, ranking keys, limits
 //! and retries. Nothing here reads a clock, a random source, a socket or a file; time and randomness are
-//! parameters (invariant 10), so every rule can be tested by example and by property.
+//! parameters (ARCHITECTURE.md#invariants), so every rule can be tested by example and by property.
 
 pub mod board;
 pub mod board_text;

@@ -1,4 +1,4 @@
-//! Names for people, checked once at the edge (invariant 9).
+//! Names for people, checked once at the edge: only parsed values go inward (ARCHITECTURE.md#invariants).
 
 /// The longest name, in characters.
 pub const MAX_NAME: usize = 200;

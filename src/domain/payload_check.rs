@@ -1,4 +1,4 @@
-//! What valid JSON a payload may not hold (fine print 13), found without building a tree.
+//! What valid JSON a payload may not hold, found without building a tree (docs/rules.md#payloads-stay-byte-for-byte).
 //!
 //! Postgres `json` keeps the client's bytes, so everything that Postgres or a later reader would choke on is refused
 //! here, for that event alone: U+0000, lone surrogates, duplicate keys, nesting over 64, numbers over 64 characters or

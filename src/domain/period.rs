@@ -1,4 +1,5 @@
-//! Periods: the runs of a leaderboard between two resets. Event time decides the period (invariant 6).
+//! Periods: the runs of a leaderboard between two resets. Event time decides the period
+//! (ARCHITECTURE.md#invariants).
 
 use std::sync::Arc;
 
@@ -62,7 +63,7 @@ impl Period {
     }
 
     /// Whether an event that was received at `received_at` is late for it: a pure function of stored columns, so
-    /// a recompute agrees with what happened (fine print 6).
+    /// a recompute agrees with what happened (docs/rules.md#stored-columns-decide-lateness).
     pub fn is_late(&self, received_at: Micros, grace_seconds: u32) -> bool {
         self.ends_at.is_some_and(|end| received_at > end.plus_seconds(i64::from(grace_seconds)))
     }

@@ -1,5 +1,5 @@
 //! The sort key of an entry in a Redis leaderboard: bytes whose lexicographic order is the exact order of the
-//! tuple (score, subscore, `reached_at`, player), for every `i64` (fine print 15).
+//! tuple (score, subscore, `reached_at`, player), for every `i64` (docs/rules.md#sort-keys-order-standings).
 //!
 //! Three numbers, then the player id. The numbers alone are the entry's *place*. Each is as short as it can be, because
 //! Redis spends its time on cache misses on the way through a sorted set: one byte that says its sign and length, then

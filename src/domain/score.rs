@@ -1,6 +1,7 @@
 //! From an event to what it means to a leaderboard: matching, extraction and bounds.
 //!
-//! The same code serves the worker, the recompute and the audit; SQL never reads a payload (fine print 13).
+//! The same code serves the worker, the recompute and the audit; SQL never reads a payload
+//! (docs/rules.md#payloads-stay-byte-for-byte).
 
 use super::board::{BoardGeneration, ScoreSource};
 use super::fact::MAX_METADATA_BYTES;
