@@ -1,7 +1,7 @@
 //! The door in: authenticates, limits, validates, enqueues and answers with a receipt.
 //!
-//! An answer of 2xx is given only after Redis acknowledged every event it calls accepted (invariant 1). Overload is
-//! refused, never absorbed (invariant 11): bodies, batches, tables and the queue all have a bound and an answer.
+//! An answer of 2xx is given only after Redis acknowledged every event it calls accepted. Overload is refused, never
+//! absorbed: bodies, batches, tables and the queue all have a bound and an answer (ARCHITECTURE.md#invariants).
 
 mod authentication;
 pub mod batch;

@@ -1,4 +1,5 @@
-//! The answer to a batch, and what of it is remembered under an `Idempotency-Key` (fine print 16).
+//! The answer to a batch, and what of it is remembered under an `Idempotency-Key`
+//! (docs/rules.md#a-repeat-keeps-its-receipt).
 //!
 //! A receipt follows from the body, the batch id, the time it came and one byte per event, so that little is stored.
 
@@ -302,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fine_print_16_a_receipt_is_remembered_in_few_bytes() {
+    fn a_receipt_is_remembered_in_few_bytes() {
         let receipt = Receipt {
             batch_id: Uuid::from_u128(7),
             now: Micros(8),

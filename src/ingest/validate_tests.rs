@@ -39,7 +39,7 @@ fn a_whole_event_is_taken_as_written() {
 }
 
 #[test]
-fn fine_print_3_occurred_at_comes_from_a_uuid_v7_and_is_required_beside_another_id() {
+fn occurred_at_is_required_unless_the_id_tells_it() {
     let millis = (NOW.0 / 1_000) as u128 - 5_000;
     let v7 = Uuid::from_u128(millis << 80 | 0x7 << 76 | 0x8 << 60 | 5);
     judge(&format!(r#"{{"event_id":"{v7}","type":"t","player_id":"p"}}"#), |valid| {
@@ -56,7 +56,7 @@ fn fine_print_3_occurred_at_comes_from_a_uuid_v7_and_is_required_beside_another_
 }
 
 #[test]
-fn fine_print_3_the_server_assigns_what_is_absent() {
+fn the_server_assigns_what_is_absent() {
     judge(r#"{"type":"t","player_id":"p","event_id":null}"#, |valid| {
         let valid = valid.unwrap();
         assert!(valid.assigned);

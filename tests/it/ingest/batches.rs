@@ -129,7 +129,7 @@ async fn a_repeat_within_the_batch_is_a_duplicate_and_a_repeated_batch_is_accept
 }
 
 #[tokio::test]
-async fn fine_print_3_an_event_without_identity_gets_one_and_the_receipt_says_so() {
+async fn an_event_without_identity_is_named_in_its_receipt() {
     let redis = redis();
     let door = door::open(door::settings(&redis)).await;
     let batch = json!([{"type": "t", "player_id": "p"}, event(1, "t", "p")]);
@@ -202,7 +202,7 @@ async fn an_event_that_does_not_score_is_accepted_with_a_warning() {
 }
 
 #[tokio::test]
-async fn fine_print_16_a_repeat_with_the_same_key_returns_the_first_receipt() {
+async fn a_repeat_with_the_same_key_returns_the_first_receipt() {
     let redis = redis();
     let door = door::open(door::settings(&redis)).await;
     let keyed = [("idempotency-key", "0123456789abcdef")];
@@ -232,7 +232,7 @@ async fn fine_print_16_a_repeat_with_the_same_key_returns_the_first_receipt() {
 }
 
 #[tokio::test]
-async fn fine_print_16_receipts_are_bounded_per_game_and_expire() {
+async fn receipts_are_bounded_per_game_and_expire() {
     let redis = redis();
     let mut settings = door::settings(&redis);
     settings.ingest.max_idempotency_keys = 2;

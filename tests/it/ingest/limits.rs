@@ -1,4 +1,4 @@
-//! Limits per address, player and game (fine print 8).
+//! Limits per address, player and game (docs/rules.md#limits-pass-all-or-nothing).
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ fn calls(redis: &TestRedis) -> u64 {
 }
 
 #[tokio::test]
-async fn fine_print_8_the_201st_request_within_a_minute_is_refused_and_blocks() {
+async fn the_201st_request_within_a_minute_is_refused_and_blocks() {
     let redis = redis();
     let door = door::open(door::settings(&redis)).await;
     for number in 0..200 {
@@ -118,7 +118,7 @@ async fn limited(player: u32, game: u32) -> (TestRedis, Door) {
 }
 
 #[tokio::test]
-async fn fine_print_8_exactly_the_limit_of_a_player_passes_and_the_rest_is_told_to_retry() {
+async fn exactly_a_players_limit_passes_and_the_rest_may_retry() {
     for (limit, size) in [(10, 15), (10, 4), (250, 60), (400, 100), (400, 1)] {
         let (redis, door) = limited(limit, 0).await;
         let mut accepted = 0;
@@ -142,7 +142,7 @@ async fn fine_print_8_exactly_the_limit_of_a_player_passes_and_the_rest_is_told_
 
 /// Times in Redis are moved instead of waited for.
 #[tokio::test]
-async fn fine_print_8_windows_slide() {
+async fn windows_slide() {
     let redis = redis();
     let mut settings = door::settings(&redis);
     settings.limits.rate_limit_requests = 10;
@@ -185,7 +185,7 @@ async fn what_a_replica_holds_back_is_not_forgotten_when_redis_takes_nothing() {
 }
 
 #[tokio::test]
-async fn fine_print_8_the_tightest_limit_is_told() {
+async fn the_tightest_limit_is_told() {
     let redis = redis();
     let door =
         door::open_with(door::settings(&redis), door::directory(door::game(1, "demo", Some(10), Some(1_000)))).await;
@@ -214,7 +214,7 @@ async fn one_players_limit_does_not_cost_another_player() {
 }
 
 #[tokio::test]
-async fn fine_print_8_a_games_quota_holds_for_server_keys_too() {
+async fn a_games_quota_holds_for_server_keys_too() {
     let (redis, door) = limited(0, 50).await;
     for player in 0..5 {
         door.post(SERVER, &batch(9, &format!("p-{player}"))).await.counts(9, 0, 0, 0);

@@ -1,4 +1,5 @@
-//! Receipts under an `Idempotency-Key` where they meet limits (fine print 8 and 16), and what a job says of its batch.
+//! Receipts under an `Idempotency-Key` where they meet limits (docs/rules.md#a-repeat-keeps-its-receipt), and what a
+//! job says of its batch.
 
 use serde_json::json;
 
@@ -14,7 +15,7 @@ async fn limited(redis: &TestRedis, requests: u32, player: u32) -> door::Door {
 }
 
 #[tokio::test]
-async fn fine_print_16_a_batch_that_was_only_over_a_limit_is_not_remembered() {
+async fn a_batch_wholly_over_a_limit_is_not_remembered() {
     let redis = redis();
     let door = limited(&redis, 0, 10).await;
     door.post(SERVER, &batch(10, "p")).await.counts(10, 0, 0, 0);
@@ -37,7 +38,7 @@ async fn fine_print_16_a_batch_that_was_only_over_a_limit_is_not_remembered() {
 }
 
 #[tokio::test]
-async fn fine_print_16_the_receipt_of_a_batch_that_was_partly_over_a_limit_says_what_was_queued() {
+async fn a_batch_partly_over_a_limit_remembers_what_was_queued() {
     let redis = redis();
     let door = limited(&redis, 0, 10).await;
     let keyed = [("idempotency-key", "partly-over-the-limit")];
@@ -50,7 +51,7 @@ async fn fine_print_16_the_receipt_of_a_batch_that_was_partly_over_a_limit_says_
 }
 
 #[tokio::test]
-async fn fine_print_16_a_repeat_counts_against_its_address_like_any_request() {
+async fn a_repeat_counts_against_its_address_like_any_request() {
     let redis = redis();
     let door = limited(&redis, 3, 0).await;
     let keyed = [("idempotency-key", "the-same-again-and-again")];
@@ -69,7 +70,7 @@ async fn fine_print_16_a_repeat_counts_against_its_address_like_any_request() {
 
 /// The door's clock judges events; when a batch was received is Redis's word, because late is decided by it.
 #[tokio::test]
-async fn fine_print_6_a_batch_is_received_at_the_time_of_redis() {
+async fn a_batch_is_received_at_the_time_of_redis() {
     let redis = redis();
     let door = door::open(door::settings(&redis)).await;
     let now = || -> i64 {
@@ -88,7 +89,7 @@ async fn fine_print_6_a_batch_is_received_at_the_time_of_redis() {
 }
 
 #[tokio::test]
-async fn fine_print_13_a_payload_is_queued_byte_for_byte() {
+async fn a_payload_is_queued_byte_for_byte() {
     let redis = redis();
     let door = door::open(door::settings(&redis)).await;
     let payload = r#"{ "b":1.50, "a": [1e3,-0.0 ,18446744073709551616] , "\u00e9":"\/" }"#;

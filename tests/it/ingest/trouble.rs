@@ -1,4 +1,4 @@
-//! Back-pressure and a Redis that is full, slow or gone (invariants 1 and 11, fine print 17).
+//! Back-pressure and a Redis that is full, slow or gone (docs/rules.md#a-full-redis-still-drains).
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -44,7 +44,7 @@ async fn a_full_queue_refuses_and_reopens_below_nine_tenths() {
 }
 
 #[tokio::test]
-async fn fine_print_17_admission_closes_before_redis_is_full_and_reopens() {
+async fn admission_closes_before_redis_is_full_and_reopens() {
     let redis = redis_with(&["--maxmemory", "8mb"]);
     let door = door::open(door::settings(&redis)).await;
     let mut connection = redis.connection();
@@ -104,7 +104,7 @@ async fn readiness_says_that_nothing_is_taken_and_why() {
 }
 
 #[tokio::test]
-async fn fine_print_17_a_redis_out_of_memory_takes_nothing_of_a_batch() {
+async fn a_redis_out_of_memory_takes_nothing_of_a_batch() {
     let redis = redis();
     let door = door::open(door::settings(&redis)).await;
     let mut connection = redis.connection();
