@@ -1,9 +1,10 @@
 //! The apalis backend: hands out jobs and does nothing else.
 //!
-//! What apalis-core 1.0's `Persisted` does with a [`Persistence`] decides the shape (fine print 1, docs/adr/0001): any
-//! `Err` ends the worker with every handler in flight, so no method fails; while a fetch is pending or a worker drains,
-//! neither heartbeats nor acknowledgements run, so the lease and settlement live elsewhere; after an empty fetch nobody
-//! polls again by itself, so this backend keeps the waker and its own timer.
+//! What apalis-core 1.0's `Persisted` does with a [`Persistence`] decides the shape
+//! (docs/rules.md#apalis-only-hands-out-jobs). Any `Err` ends the worker with every handler in flight, so no method
+//! fails. While a fetch is pending or a worker drains, neither heartbeats nor acknowledgements run, so the lease and
+//! settlement live elsewhere. After an empty fetch nobody polls again by itself, so this backend keeps the waker and
+//! its own timer.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn fine_print_2_a_gap_in_contact_begins_the_observation_anew() {
+    fn a_gap_in_contact_begins_the_observation_anew() {
         assert_eq!(found_stale(Some(9)), Some(19));
     }
 

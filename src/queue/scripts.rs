@@ -1,7 +1,7 @@
 //! The Lua scripts, and how they are called. Each file's head says keys, arguments, result and cost.
 //!
 //! Those that only give memory back (fetch, settle, renew, rescue, sign-off) declare `allow-oom`: a full Redis must
-//! still drain (fine print 17).
+//! still drain (docs/rules.md#a-full-redis-still-drains).
 
 use std::sync::LazyLock;
 

@@ -18,7 +18,7 @@ use crate::redis_connection::Connection;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often an unreachable Redis is tried.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
-/// Admission closes at this share of `maxmemory` in percent (fine print 17) …
+/// Admission closes at this share of `maxmemory` in percent (docs/rules.md#a-full-redis-still-drains) …
 const MEMORY_CLOSE_PERCENT: u64 = 80;
 /// … and opens again below this one: close to it, because what else lives on that server may not shrink.
 const MEMORY_REOPEN_PERCENT: u64 = 78;
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn fine_print_17_admission_closes_at_eighty_percent_of_maxmemory() {
+    fn admission_closes_at_eighty_percent_of_maxmemory() {
         let admission = Admission::new(100);
         for (used_memory, closed) in [(79, false), (80, true), (78, true), (77, false)] {
             admission.observe(Seen { used_memory, max_memory: 100, ..Seen::default() });

@@ -1,4 +1,5 @@
-//! Points 4 and 8: attempts, delays, what a handler says; payloads that nobody can read.
+//! Attempts, delays, what a handler says (docs/rules.md#retries-wait-ever-longer); payloads that nobody can read
+//! (docs/rules.md#unreadable-jobs-become-dead-letters).
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::rig::{SOON, Worker, options, payload, rig, settle, text_of};
 use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_4_three_attempts_with_growing_delays_make_a_dead_letter() {
+async fn three_attempts_with_growing_delays_make_a_dead_letter() {
     let rig = rig().await;
     rig.queue.push(Lane::High, "stubborn", &payload("")).await.unwrap();
     let worker = Worker::start(&rig.queue, options(), async |job| {
@@ -28,7 +29,7 @@ async fn point_4_three_attempts_with_growing_delays_make_a_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_4_attempts_are_kept_in_redis_and_survive_the_worker() {
+async fn attempts_are_kept_in_redis_and_survive_the_worker() {
     let rig = rig().await;
     rig.queue.push(Lane::Low, "unlucky", &payload("")).await.unwrap();
     let slow = WorkerOptions {
@@ -49,7 +50,7 @@ async fn point_4_attempts_are_kept_in_redis_and_survive_the_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_4_a_dependency_that_is_down_costs_no_attempt_and_slows_the_worker() {
+async fn a_failing_dependency_costs_no_attempt_and_slows_the_worker() {
     let rig = rig().await;
     rig.fill(Lane::High, 40, &payload(""));
     let down = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
@@ -78,7 +79,7 @@ async fn point_4_a_dependency_that_is_down_costs_no_attempt_and_slows_the_worker
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_4_one_script_settles_many_jobs_each_on_its_own() {
+async fn one_script_settles_many_jobs_each_on_its_own() {
     let rig = rig().await;
     let ids = rig.fill(Lane::High, 4, &payload(""));
     let all = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -136,7 +137,7 @@ async fn a_job_that_its_runner_forgets_or_panics_on_is_retried() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_8_a_payload_that_nobody_can_read_is_a_dead_letter_and_the_worker_goes_on() {
+async fn an_unreadable_payload_becomes_a_dead_letter() {
     let rig = rig().await;
     for (name, bytes) in [("empty", &[][..]), ("text", b"nonsense"), ("unknown", &[1, 200, 7])] {
         rig.queue.push(Lane::High, name, bytes).await.unwrap();

@@ -1,4 +1,4 @@
-//! Points 1, 2, 3 and 10: any backlog drains, at once, lanes, nothing stays behind.
+//! Any backlog drains (docs/rules.md#any-backlog-drains), at once, by lanes, and nothing stays behind.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::rig::{Rig, SOON, Worker, options, payload, rig, settle, text_of};
 use crate::support::{eventually, lasts};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_1_a_backlog_of_any_length_drains_and_point_10_leaves_nothing_behind() {
+async fn a_long_backlog_drains_and_leaves_nothing_behind() {
     let rig = rig().await;
     rig.queue.push(Lane::High, "settle-7", &payload("named")).await.unwrap();
     rig.fill(Lane::Low, 15_000, &payload("low"));
@@ -27,7 +27,7 @@ async fn point_1_a_backlog_of_any_length_drains_and_point_10_leaves_nothing_behi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_2_a_job_pushed_to_an_idle_queue_starts_at_once() {
+async fn a_job_pushed_to_an_idle_queue_starts_at_once() {
     let rig = rig().await;
     let patient = WorkerOptions { poll: SOON, poll_unsubscribed: SOON, ..options() };
     let worker = Worker::start(&rig.queue, patient, async |job| settle(&job, Settlement::Done).await);
@@ -47,7 +47,7 @@ async fn point_2_a_job_pushed_to_an_idle_queue_starts_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_3_a_high_job_starts_at_once_before_100_000_low_ones() {
+async fn a_high_job_starts_before_a_hundred_thousand_low_ones() {
     let rig = rig().await;
     rig.fill(Lane::Low, 100_000, &payload("low"));
     let few = WorkerOptions { max_in_hand: 20, ..options() };
@@ -67,7 +67,7 @@ async fn point_3_a_high_job_starts_at_once_before_100_000_low_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_3_low_gets_a_tenth_of_the_fetches_under_a_high_backlog() {
+async fn low_gets_a_tenth_of_fetches_under_high_backlog() {
     let rig = rig().await;
     rig.fill(Lane::Low, 2_000, &payload("low"));
     rig.fill(Lane::High, 2_000, &payload("high"));

@@ -1,4 +1,4 @@
-//! Point 14: one hash tag per queue, so that it lives in one slot of a Redis Cluster.
+//! One hash tag per queue, so that it lives in one slot of a Redis Cluster (docs/rules.md#a-queue-has-one-slot).
 
 use std::process::Command;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub async fn cluster() -> (Vec<TestRedis>, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_14_queues_work_on_a_redis_cluster_and_spread_over_it() {
+async fn queues_work_on_a_redis_cluster_and_spread_over_it() {
     let (nodes, url) = cluster().await;
     let hosts: Vec<String> = nodes.iter().map(|n| n.url.clone()).collect();
     let mut cluster = redis::cluster::ClusterClient::new(hosts).unwrap().get_connection().unwrap();

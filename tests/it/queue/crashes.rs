@@ -1,4 +1,4 @@
-//! Points 5, 6 and 7, fine print 2: workers that are killed, frozen, and the jobs they had in hand.
+//! Workers that are killed or frozen, and the jobs they had in hand (docs/rules.md#only-lone-jobs-are-charged).
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ fn count(rig: &Rig, key: &str) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_6_the_jobs_of_a_killed_worker_run_again_and_none_is_charged() {
+async fn the_jobs_of_a_killed_worker_rerun_uncharged() {
     let rig = rig().await;
     rig.fill(Lane::High, 600, &payload("hang"));
     let doomed = WorkerProcess::start(&rig.redis, LEASE);
@@ -41,7 +41,7 @@ async fn point_6_the_jobs_of_a_killed_worker_run_again_and_none_is_charged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_5_a_crash_is_charged_to_the_job_that_ran_alone_and_the_third_is_the_last() {
+async fn the_third_crash_of_a_lone_job_is_the_last() {
     let rig = rig().await;
     rig.fill(Lane::High, 5, &payload("ok"));
     rig.fill(Lane::High, 1, &payload("crash"));
@@ -186,7 +186,7 @@ async fn a_worker_with_a_longer_lease_than_others_is_not_taken_for_dead() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_7_the_late_hands_of_a_frozen_worker_do_nothing() {
+async fn a_frozen_worker_that_wakes_late_changes_nothing() {
     let rig = rig().await;
     let ids = rig.fill(Lane::High, 1, &payload("slow"));
     let frozen = WorkerProcess::start(&rig.redis, LEASE);

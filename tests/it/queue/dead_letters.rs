@@ -1,4 +1,5 @@
-//! Point 12: dead letters leave Redis once they are stored, and come back when they are replayed.
+//! Dead letters leave Redis once they are stored, and come back when they are replayed
+//! (docs/rules.md#dead-letters-can-be-replayed).
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::rig::{SOON, Worker, options, payload, rig, settle};
 use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_12_dead_letters_are_taken_forgotten_and_replayed_any_number_of_times() {
+async fn dead_letters_are_taken_and_replayed_many_times() {
     let rig = rig().await;
     rig.queue.push(Lane::Low, "bad", &payload("bad")).await.unwrap();
     let worker = Worker::start(&rig.queue, options(), async |job| {
@@ -45,7 +46,7 @@ async fn point_12_dead_letters_are_taken_forgotten_and_replayed_any_number_of_ti
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_12_a_late_forget_does_not_remove_a_letter_that_was_replayed() {
+async fn a_late_forget_does_not_remove_a_replayed_letter() {
     let rig = rig().await;
     rig.queue.push(Lane::High, "bad", &[]).await.unwrap();
     let worker = Worker::start(&rig.queue, options(), async |job| settle(&job, Settlement::Done).await);

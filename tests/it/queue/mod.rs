@@ -1,4 +1,4 @@
-//! The job queue against a real Redis: the fifteen points of docs/rules.md, each by name, and fine print 1, 2 and 17.
+//! The job queue against a real Redis: each rule under docs/rules.md#the-job-queue has a test.
 
 mod attempts;
 mod backlog;

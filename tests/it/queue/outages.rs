@@ -1,4 +1,5 @@
-//! Point 9, fine print 1, 2 and 17: Redis away and back, slow, full.
+//! Redis away and back, slow (docs/rules.md#workers-survive-a-redis-outage), full
+//! (docs/rules.md#a-full-redis-still-drains).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::support::proxy::Proxy;
 use crate::support::{eventually, lasts, nothing_happens_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_9_a_killed_redis_comes_back_and_workers_go_on_and_lose_nothing_it_kept() {
+async fn workers_go_on_when_a_killed_redis_returns() {
     let mut rig = rig_with(&["--appendfsync", "always"]).await;
     let worker = Worker::coalescing(&rig.queue, options());
     rig.fill(Lane::High, 2_000, &payload(""));
@@ -32,7 +33,7 @@ async fn point_9_a_killed_redis_comes_back_and_workers_go_on_and_lose_nothing_it
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fine_print_2_a_pause_of_redis_beyond_the_lease_makes_nobody_dead() {
+async fn a_pause_of_redis_beyond_the_lease_makes_nobody_dead() {
     let rig = rig().await;
     rig.fill(Lane::High, 10, &payload(""));
     let hold = async |job| {
@@ -56,7 +57,7 @@ async fn fine_print_2_a_pause_of_redis_beyond_the_lease_makes_nobody_dead() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fine_print_1_jobs_of_a_fetch_whose_answer_was_lost_are_given_back_and_run() {
+async fn jobs_of_a_fetch_whose_answer_was_lost_run() {
     let rig = rig().await;
     let proxy = Proxy::before(rig.redis.port).await;
     let timeouts = Timeouts { response: Duration::from_millis(300), connect: Duration::from_millis(300) };
@@ -249,7 +250,7 @@ async fn what_a_redis_that_went_back_lists_as_held_does_not_stay_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fine_print_17_a_full_redis_drains_and_opens_again() {
+async fn a_full_redis_drains_and_opens_again() {
     let rig = rig().await;
     rig.fill(Lane::Low, 300, &payload(&"x".repeat(10_000)));
     let mut connection = rig.redis.connection();
@@ -270,7 +271,7 @@ async fn fine_print_17_a_full_redis_drains_and_opens_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fine_print_17_a_full_redis_lets_a_dead_workers_jobs_be_rescued() {
+async fn a_full_redis_lets_a_dead_workers_jobs_be_rescued() {
     let rig = rig().await;
     rig.fill(Lane::Low, 200, &payload("hang"));
     let doomed = super::rig::WorkerProcess::start(&rig.redis, Duration::from_millis(500));

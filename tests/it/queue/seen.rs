@@ -1,4 +1,4 @@
-//! Points 13 and 15, fine print 6: what is to be seen from outside; what the server must be.
+//! What is to be seen from outside (docs/rules.md#a-queue-shows-its-state); what the server must be.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::rig::{SOON, Worker, options, payload, rig, rig_with, settle, text_of}
 use crate::support::{eventually, nothing_happens_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_13_depth_age_hands_workers_and_totals_are_seen_from_outside() {
+async fn depth_age_hands_workers_and_totals_are_seen_from_outside() {
     let rig = rig().await;
     rig.fill(Lane::High, 3, &payload("keep"));
     rig.queue.push(Lane::High, "fails", &payload("fail")).await.unwrap();
@@ -107,7 +107,7 @@ async fn the_low_water_mark_sees_jobs_in_every_state() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_15_a_redis_that_evicts_is_refused_and_persistence_is_reported() {
+async fn a_redis_that_evicts_is_refused_and_persistence_is_reported() {
     let good = rig().await;
     let report = server::inspect(good.queue.connection()).await.unwrap();
     assert_eq!((report.unsafe_for_queue(), report.persistence), (None, Persistence::AofEverySecond));

@@ -1,4 +1,4 @@
-//! Point 11, fine print 1: a worker stops cleanly.
+//! A worker stops cleanly (docs/rules.md#a-stop-loses-no-job).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::rig::{SOON, Worker, options, payload, rig, settle};
 use crate::support::{eventually, lasts, nothing_happens_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_11_a_stopping_worker_takes_nothing_new_and_finishes_what_it_has() {
+async fn a_stopping_worker_only_finishes_what_it_has() {
     let rig = rig().await;
     rig.fill(Lane::High, 10, &payload(""));
     let few = WorkerOptions { max_in_hand: 4, ..options() };
@@ -36,7 +36,7 @@ async fn point_11_a_stopping_worker_takes_nothing_new_and_finishes_what_it_has()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_11_after_the_grace_the_rest_goes_back_unconsumed() {
+async fn after_the_grace_the_rest_goes_back_unconsumed() {
     let rig = rig().await;
     rig.fill(Lane::High, 3, &payload(""));
     rig.fill(Lane::Low, 2, &payload(""));
@@ -55,7 +55,7 @@ async fn point_11_after_the_grace_the_rest_goes_back_unconsumed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn point_11_a_second_signal_ends_it_at_once() {
+async fn a_second_signal_ends_a_worker_at_once() {
     let rig = rig().await;
     rig.fill(Lane::High, 3, &payload(""));
     let patient = WorkerOptions { grace: Duration::from_secs(60), ..options() };
@@ -70,7 +70,7 @@ async fn point_11_a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fine_print_1_the_lease_is_renewed_while_the_worker_drains() {
+async fn the_lease_is_renewed_while_the_worker_drains() {
     let rig = rig().await;
     rig.fill(Lane::High, 1, &payload(""));
     let slow = WorkerOptions { grace: SOON, ..options() };
