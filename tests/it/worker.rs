@@ -215,7 +215,7 @@ async fn a_batch_sent_twice_is_stored_once_and_makes_its_facts_once() {
 }
 
 #[tokio::test]
-async fn fine_print_9_and_12_many_waiting_jobs_share_a_transaction_and_facts_are_packed() {
+async fn waiting_jobs_share_a_transaction_and_pack_their_facts() {
     let bench = Bench::new().await;
     for i in 0..200u128 {
         let player = format!("p-{i}");
@@ -230,7 +230,7 @@ async fn fine_print_9_and_12_many_waiting_jobs_share_a_transaction_and_facts_are
 }
 
 #[tokio::test]
-async fn fine_print_12_an_event_that_postgres_refuses_suffers_alone() {
+async fn an_event_that_postgres_refuses_suffers_alone() {
     let bench = Bench::new().await;
     for i in 0..20u128 {
         // No JSON: the door would have refused it; here it stands for whatever the database will not take.
@@ -274,7 +274,7 @@ async fn undecodable_jobs_and_unknown_games_become_dead_letters_and_others_flow_
     assert_eq!(reasons, ["undecodable", "unknown_game", "unknown_version"]);
 }
 
-/// Fine print 5: a definition that changes under a running worker is noticed in the transaction.
+/// A definition that changes under a running worker is noticed in the transaction.
 #[tokio::test]
 async fn facts_follow_a_changed_definition_at_once() {
     let bench = Bench::new().await;
@@ -304,9 +304,9 @@ async fn facts_follow_a_changed_definition_at_once() {
     assert_eq!(bench.facts().await, [("p-1".to_owned(), 1), ("p-2".to_owned(), 42)]);
 }
 
-/// Fine print 18: a missing partition is made, never taken for faulty data.
+/// It is never taken for faulty data (docs/rules.md#partitions-are-made-ahead).
 #[tokio::test]
-async fn fine_print_18_a_missing_partition_is_made() {
+async fn a_missing_partition_is_made() {
     let bench = Bench::new().await;
     bench.start_worker().await;
     let far = Event { occurred_at: Micros::from_seconds(2_000_000_000), ..event(1, "p-1", "{}") };
@@ -316,9 +316,10 @@ async fn fine_print_18_a_missing_partition_is_made() {
     assert_eq!(bench.count("SELECT count(*) FROM dead_letters").await, 0);
 }
 
-/// Fine print 12: a lost connection is nobody's fault; the work is repeated in place and counts once.
+/// A lost connection is nobody's fault (docs/rules.md#faulty-events-suffer-alone): the work is repeated in place and
+/// counts once.
 #[tokio::test]
-async fn fine_print_12_terminated_connections_cost_nothing() {
+async fn terminated_connections_cost_nothing() {
     let bench = Bench::new().await;
     bench.start_worker().await;
     for i in 0..300u128 {

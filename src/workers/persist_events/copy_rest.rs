@@ -9,7 +9,7 @@ use super::transaction::Way;
 
 /// How long COPY rests after too many groups held a stored row.
 const REST: Duration = Duration::from_secs(5);
-/// COPY rests when more than one group in this many met a stored row (fine print 12).
+/// COPY rests when more than one group in this many met a stored row (docs/rules.md#jobs-are-written-together).
 const TOLERANCE: u32 = 5;
 
 /// What one writer's groups met lately.
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fine_print_12_above_one_violation_in_five_groups_copy_rests_for_a_while() {
+    fn copy_rests_above_one_violation_in_five_groups() {
         let (mut copy, now) = (CopyRest::default(), Instant::now());
         for met_stored in [true, false, false, false, false, true, false, false, false, false] {
             copy.note(met_stored, now);

@@ -86,7 +86,7 @@ async fn keep_once(connection: &mut Connection, letter: &NewDeadLetter, earlier:
     Ok(stored.is_some_and(|stored| is_same_event(&stored, &letter.payload)))
 }
 
-/// Whether two jobs carry the same one event, by its identity (invariant 2).
+/// Whether two jobs carry the same one event, by its identity.
 fn is_same_event(one: &[u8], other: &[u8]) -> bool {
     let identity = |bytes| {
         let job = decode_persist_events(bytes).ok()?;

@@ -1,4 +1,4 @@
-//! One attempt to store a group of rows: events and facts in one transaction (invariant 3).
+//! One attempt to store a group of rows: events and facts in one transaction (ARCHITECTURE.md#invariants).
 
 use std::collections::HashSet;
 use std::time::Duration;

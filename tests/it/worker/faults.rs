@@ -32,7 +32,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn fine_print_12_a_stored_row_that_no_worker_remembers_is_no_fault_of_its_job() {
+async fn a_stored_row_is_not_its_jobs_fault() {
     let mut bench = Bench::new().await;
     let bytes = job(1, &[event(1, "p-1", r#"{"score":5}"#)]);
     bench.push("one", &bytes).await;
@@ -47,7 +47,7 @@ async fn fine_print_12_a_stored_row_that_no_worker_remembers_is_no_fault_of_its_
 }
 
 #[tokio::test]
-async fn fine_print_12_a_connection_that_ends_within_a_transaction_is_nobodys_fault() {
+async fn a_connection_that_ends_within_a_transaction_is_nobodys_fault() {
     let bench = Bench::new().await;
     bench.start_worker().await;
     let mut held = bench.pool().begin().await.unwrap();
@@ -63,7 +63,7 @@ async fn fine_print_12_a_connection_that_ends_within_a_transaction_is_nobodys_fa
 }
 
 #[tokio::test]
-async fn fine_print_12_a_refused_event_is_kept_once_however_often_its_job_runs() {
+async fn a_refused_event_is_kept_once_over_many_runs() {
     let bench = Bench::new().await;
     bench.start_worker().await;
     // No JSON: what the door would have refused.
@@ -134,7 +134,7 @@ async fn a_letter_that_an_earlier_version_kept_is_its_events_and_no_others() {
 }
 
 #[tokio::test]
-async fn point_11_what_a_stopping_worker_could_not_store_goes_back_to_the_queue() {
+async fn a_stopping_worker_gives_back_what_it_cannot_store() {
     let mut bench = Bench::new().await;
     let away = sqlx::postgres::PgPoolOptions::new().connect(&bench.database.url).await.unwrap();
     bench.start_worker_on(away.clone().into()).await;
@@ -204,7 +204,7 @@ async fn facts_are_announced_when_they_are_committed() {
 
 /// By COPY, and by INSERT where a repeat is likely.
 #[tokio::test]
-async fn fine_print_13_a_payload_is_stored_byte_for_byte_either_way() {
+async fn a_payload_is_stored_byte_for_byte_either_way() {
     let bench = Bench::new().await;
     bench.start_worker().await;
     let payload = r#"{ "b":1.50, "a": [1e3,-0.0 ,1e307] , "a ":"\u00e9\/" }"#;
