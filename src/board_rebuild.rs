@@ -1,5 +1,6 @@
-//! Making a board in Redis from the entries in Postgres (invariant 5; fine print 10). Whoever may write boards does it
-//! this way: the aggregator when a board is missing or drifted, the api and the command line when somebody asks.
+//! Making a board in Redis from the entries in Postgres (docs/rules.md#boards-are-swapped-whole). Whoever may write
+//! boards does it this way: the aggregator when a board is missing or drifted, the api and the command line when
+//! somebody asks.
 
 use crate::beacon::{self, BeaconError};
 use crate::domain::board::Order;

@@ -1,4 +1,5 @@
-//! One fold: facts in, entries and a marker out, in one transaction (invariant 4; fine print 9 and 14).
+//! One fold: facts in, entries and a marker out, in one transaction (ARCHITECTURE.md#invariants). It takes a bounded
+//! number of packed facts (docs/rules.md#facts-are-packed).
 
 use std::collections::HashSet;
 
@@ -289,7 +290,7 @@ async fn write(
     let mut marked_period = None;
     let mut boards = Vec::new();
     for (entry, standing) in merged.iter().zip(&changed) {
-        // A play that improves nothing is counted but is no change that anyone must be told of (fine print 15).
+        // A play that improves nothing is counted and not published (docs/rules.md#no-change-no-publication).
         let Some(standing) = standing else { continue };
         if marked_period.replace(entry.period) != Some(entry.period) {
             let (generation, period) = resolved[entry.period].written();

@@ -1,4 +1,5 @@
-//! A marker: the absolute new values of the entries that one fold changed, packed into one row (fine print 9 and 10).
+//! A marker: the absolute new values of the entries that one fold changed, packed into one row
+//! (docs/rules.md#publications-can-be-repeated).
 //!
 //! `format:u8 version:i64 length:u32` (of the whole marker, so that a cut is noticed wherever it falls), then groups of
 //! one period: `generation:i32 start:i64 end:i64 order:u8 count:u32`, then per entry `player_len:u8 player kind:u8`,

@@ -1,9 +1,9 @@
 //! The cron role's main work: score facts become entries, entries become leaderboards in Redis.
 //!
 //! * [`shards`] holds the leases: which shards this process folds;
-//! * [`fold`] consumes facts, updates entries and writes a marker, in one transaction (invariant 4);
+//! * [`fold`] consumes facts, updates entries and writes a marker, in one transaction;
 //! * [`publish`] tells Redis what the marker says, then removes it;
-//! * [`rebuild`] makes a whole board in Redis from the entries (invariant 5);
+//! * [`rebuild`] makes a whole board in Redis from the entries, for those are disposable;
 //! * [`bring_back`] brings back what an earlier program put aside; [`refused`] puts aside what no fold can take;
 //! * [`run`] drives them; [`fold_health`] is what it met, for `/readyz`.
 //!

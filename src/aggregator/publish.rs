@@ -1,5 +1,5 @@
 //! Telling Redis what folds committed. The truth is the marker row: the copy in memory only saves reading it back, and
-//! the row goes only after Redis acknowledged (invariant 4; fine print 10).
+//! the row goes only after Redis acknowledged (docs/rules.md#publications-can-be-repeated).
 
 use std::collections::HashSet;
 use std::sync::Arc;

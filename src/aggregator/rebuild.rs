@@ -1,4 +1,4 @@
-//! Keeping boards in Redis: those that it does not hold are rebuilt (fine print 10).
+//! Keeping boards in Redis: those that it does not hold are rebuilt (docs/rules.md#boards-are-swapped-whole).
 //!
 //! A small one and a large one at a time: nobody's few entries wait for another's millions, and folds keep the cores
 //! when every board is to be rebuilt. One that takes long is given company, of another game: a board that is slow, or

@@ -1,4 +1,5 @@
-//! Which shards this process folds: one lease per shard, renewed each second (fine print 11).
+//! Which shards this process folds: one lease per shard, renewed each second
+//! (docs/rules.md#frozen-processes-keep-no-lock).
 
 use std::time::Duration;
 

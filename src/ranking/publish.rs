@@ -1,5 +1,5 @@
 //! Publishing what a fold changed: absolute values, guarded by entry version, so that repeating or reordering
-//! publications never shows (fine print 10).
+//! publications never shows (docs/rules.md#publications-can-be-repeated).
 
 use std::sync::LazyLock;
 

@@ -1,7 +1,7 @@
 //! Writing a whole board aside and swapping it in; removing what is closed.
 //!
 //! A rebuild holds a token that expires; every write and the swap check it, so a rebuild that was frozen and
-//! overtaken changes nothing (fine print 10 and 11).
+//! overtaken changes nothing (docs/rules.md#boards-are-swapped-whole).
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -62,7 +62,8 @@ impl Resolved {
         Some((self.found?.id, self.rule?))
     }
 
-    /// Late by the pure rule (fine print 6), or frozen: nothing may change standings that were settled.
+    /// Late by its columns (docs/rules.md#stored-columns-decide-lateness), or frozen: nothing may change standings that
+    /// were settled.
     pub(super) fn is_late(&self, received_at: Micros) -> bool {
         self.found
             .zip(self.rule)

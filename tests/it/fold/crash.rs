@@ -1,5 +1,5 @@
-//! A crash at any line repeats publication and never loses it (invariant 4). A step that a crash cut off is a step
-//! that is not called.
+//! A crash at any line repeats publication and never loses it (ARCHITECTURE.md#invariants). A step that a crash cut off
+//! is a step that is not called.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::arena::{Arena, play, stop};
 use crate::support::eventually;
 
 #[tokio::test]
-async fn invariant_4_a_crash_between_commit_and_publish_loses_nothing() {
+async fn a_crash_between_commit_and_publish_loses_nothing() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     arena.rebuild(board).await;
@@ -27,7 +27,7 @@ async fn invariant_4_a_crash_between_commit_and_publish_loses_nothing() {
 }
 
 #[tokio::test]
-async fn invariant_4_a_crash_between_publish_and_clear_shows_nothing_twice() {
+async fn a_crash_between_publish_and_clear_shows_nothing_twice() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({"operator": "incr"})).await;
     arena.rebuild(board).await;
@@ -117,7 +117,7 @@ async fn what_an_earlier_process_left_behind_is_published_at_the_start() {
 /// A connection that breaks during COMMIT leaves it open whether the fold took effect: its marker may be there though
 /// nobody was told.
 #[tokio::test]
-async fn invariant_4_a_marker_that_nobody_announced_is_published_all_the_same() {
+async fn a_marker_that_nobody_announced_is_still_published() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     arena.rebuild(board).await;

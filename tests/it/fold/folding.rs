@@ -11,7 +11,7 @@ use super::arena::{Arena, Play, play, seconds};
 const DAY: i64 = 86_400;
 
 #[tokio::test]
-async fn fine_print_14_best_keeps_the_better_score_and_counts_every_play() {
+async fn best_keeps_the_better_score_and_counts_every_play() {
     let arena = Arena::new().await;
     let high = arena.board("high", json!({})).await;
     let low = arena.board("low", json!({"order": "ascending"})).await;
@@ -30,7 +30,7 @@ async fn fine_print_14_best_keeps_the_better_score_and_counts_every_play() {
 }
 
 #[tokio::test]
-async fn fine_print_14_set_keeps_the_latest_whatever_came_last() {
+async fn set_keeps_the_latest_whatever_came_last() {
     let arena = Arena::new().await;
     let board = arena.board("set", json!({"operator": "set"})).await;
     arena.rebuild(board).await;
@@ -48,7 +48,7 @@ async fn fine_print_14_set_keeps_the_latest_whatever_came_last() {
 }
 
 #[tokio::test]
-async fn fine_print_14_sums_are_exact_beyond_i64_and_clamped_only_when_published() {
+async fn sums_beyond_i64_are_exact_and_clamped_when_published() {
     let arena = Arena::new().await;
     let incr = arena.board("incr", json!({"operator": "incr"})).await;
     let decr = arena.board("decr", json!({"operator": "decr"})).await;
@@ -78,7 +78,7 @@ async fn best_and_set_store_no_sums() {
 }
 
 #[tokio::test]
-async fn fine_print_15_scores_beyond_2_to_the_53_and_subscores_rank_exactly() {
+async fn scores_beyond_doubles_and_subscores_rank_exactly() {
     let arena = Arena::new().await;
     let board = arena.board("exact", json!({"subscore": "/sub"})).await;
     arena.rebuild(board).await;
@@ -118,7 +118,7 @@ async fn metadata_comes_from_the_fact_that_decided_the_standing() {
 }
 
 #[tokio::test]
-async fn fine_print_15_a_play_that_improves_nothing_publishes_nothing() {
+async fn a_play_that_improves_nothing_publishes_nothing() {
     let arena = Arena::new().await;
     let board = arena.board("quiet", json!({})).await;
     arena.rebuild(board).await;
@@ -131,7 +131,7 @@ async fn fine_print_15_a_play_that_improves_nothing_publishes_nothing() {
 }
 
 #[tokio::test]
-async fn invariant_6_a_late_score_lands_in_the_season_in_which_it_was_played() {
+async fn a_late_score_lands_in_the_season_it_was_played() {
     let arena = Arena::new().await;
     let board = arena.board("daily", json!({"reset": "daily", "grace_seconds": 600})).await;
     arena.rebuild(board).await;
@@ -155,7 +155,7 @@ async fn invariant_6_a_late_score_lands_in_the_season_in_which_it_was_played() {
 }
 
 #[tokio::test]
-async fn fine_print_6_facts_of_a_closed_period_are_late_and_change_nothing() {
+async fn facts_of_a_closed_period_are_late_and_change_nothing() {
     let arena = Arena::new().await;
     let board = arena.board("daily", json!({"reset": "daily"})).await;
     arena.rebuild(board).await;
@@ -252,7 +252,7 @@ async fn a_row_that_cannot_be_read_is_put_aside_and_blocks_nothing() {
 }
 
 #[tokio::test]
-async fn fine_print_9_a_fold_takes_a_bounded_number_of_facts() {
+async fn a_fold_takes_a_bounded_number_of_facts() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     for n in 0..10 {

@@ -127,7 +127,7 @@ async fn many_entries_for_a_board_that_is_not_there_or_being_rebuilt_go_where_fe
 }
 
 #[tokio::test]
-async fn fine_print_10_writers_of_many_entries_and_rebuilds_beside_each_other_leave_a_whole_board() {
+async fn writers_and_rebuilds_beside_each_other_leave_a_whole_board() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     arena.rebuild(board).await;

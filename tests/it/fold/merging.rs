@@ -70,7 +70,7 @@ async fn periods(arena: &Arena) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn fine_print_14_the_database_merges_entries_as_the_domain_does() {
+async fn the_database_merges_entries_as_the_domain_does() {
     let arena = Arena::new().await;
     let periods = periods(&arena).await;
     let mut runner = TestRunner::deterministic();

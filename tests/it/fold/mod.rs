@@ -1,4 +1,4 @@
-//! Facts become entries, entries become boards in Redis (invariants 4 to 6; fine print 9, 10, 14, 15).
+//! Facts become entries, entries become boards in Redis (docs/rules.md#standings, docs/rules.md#boards-in-redis).
 
 pub mod arena;
 mod audited;

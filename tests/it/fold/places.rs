@@ -56,7 +56,7 @@ fn members(page: &Page) -> Vec<&[u8]> {
 }
 
 #[tokio::test]
-async fn fine_print_15_places_and_ranks_are_exact_beyond_doubles() {
+async fn places_and_ranks_are_exact_beyond_doubles() {
     let arena = Arena::new().await;
     for (slug, order) in [("high", Order::Descending), ("low", Order::Ascending)] {
         let board = arena.board(slug, json!({"order": if order == Order::Ascending { "asc" } else { "desc" }})).await;

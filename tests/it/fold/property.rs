@@ -1,4 +1,4 @@
-//! Folding does not depend on how facts are grouped and ordered; publishing and rebuilding agree (invariant 5).
+//! Folding does not depend on how facts are grouped and ordered; publishing and rebuilding agree.
 
 use std::collections::BTreeMap;
 
@@ -126,7 +126,7 @@ async fn check(arena: &Arena, case: usize, operator: &str, order: &str, plays: &
 }
 
 #[tokio::test]
-async fn invariant_5_incremental_rebuilt_and_recomputed_boards_are_the_same() {
+async fn incremental_rebuilt_and_recomputed_boards_are_the_same() {
     let arena = Arena::new().await;
     let mut runner = TestRunner::deterministic();
     for case in 0..4 {

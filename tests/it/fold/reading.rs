@@ -27,7 +27,7 @@ fn competition_rank(all: &[(u64, String, i64)], score: i64) -> u64 {
 }
 
 #[tokio::test]
-async fn fine_print_15_equal_scores_share_a_rank_and_the_next_one_counts_them() {
+async fn equal_scores_share_a_rank_and_the_next_counts_them() {
     let arena = Arena::new().await;
     let board = tied(&arena).await;
     let all = arena.top_of(&board).await;
@@ -124,7 +124,7 @@ async fn who_has_no_entry_is_told_so_and_an_empty_period_is_not_a_missing_board(
     let board = arena.board("b", json!({})).await;
     let whole = arena.whole(board);
     let missing = arena.ranking.standing(&whole, "a").await;
-    assert!(matches!(missing, Err(ReadError::Rebuilding)), "fine print 10: never an empty 200");
+    assert!(matches!(missing, Err(ReadError::Rebuilding)), "a missing board is never an empty 200");
     assert!(matches!(arena.ranking.page(&whole, 5, None, Direction::Forward).await, Err(ReadError::Rebuilding)));
     assert!(matches!(arena.ranking.around(&whole, "a", 5).await, Err(ReadError::Rebuilding)));
     assert_eq!(arena.ranking.version(board).await.unwrap(), None);

@@ -1,4 +1,5 @@
-//! Boards in Redis are disposable (invariant 5) and publications are never lost (fine print 10).
+//! Boards in Redis are disposable (ARCHITECTURE.md#invariants), and publications are never lost
+//! (docs/rules.md#publications-can-be-repeated).
 
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ async fn a_publication_of_many_calls_arrives_whole() {
 }
 
 #[tokio::test]
-async fn invariant_5_a_rebuild_gives_what_publishing_gave_byte_for_byte() {
+async fn a_rebuild_gives_byte_for_byte_what_publishing_gave() {
     let arena = Arena::new().await;
     let board = arena.board("daily", json!({"reset": "daily", "operator": "incr"})).await;
     arena.rebuild(board).await;
@@ -64,7 +65,7 @@ async fn invariant_5_a_rebuild_gives_what_publishing_gave_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn fine_print_10_publications_during_a_rebuild_are_in_the_board_that_it_makes() {
+async fn publications_during_a_rebuild_are_in_the_new_board() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     arena.rebuild(board).await;
@@ -90,7 +91,7 @@ async fn fine_print_10_publications_during_a_rebuild_are_in_the_board_that_it_ma
 }
 
 #[tokio::test]
-async fn fine_print_10_a_removal_during_a_rebuild_leaves_a_tombstone_until_the_swap() {
+async fn a_removal_during_a_rebuild_leaves_a_tombstone() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     arena.rebuild(board).await;
@@ -124,7 +125,7 @@ async fn fine_print_10_a_removal_during_a_rebuild_leaves_a_tombstone_until_the_s
 }
 
 #[tokio::test]
-async fn fine_print_10_an_older_version_never_overwrites_a_newer_one() {
+async fn an_older_version_never_overwrites_a_newer_one() {
     let arena = Arena::new().await;
     // By the script, and as plain commands.
     for publication in [1, 60] {
@@ -150,7 +151,7 @@ async fn fine_print_10_an_older_version_never_overwrites_a_newer_one() {
 }
 
 #[tokio::test]
-async fn fine_print_10_the_swap_is_fenced_by_the_rebuilds_token() {
+async fn the_swap_is_fenced_by_the_rebuilds_token() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     arena.score(board, &[play("a", 1, 0)]).await;
@@ -184,7 +185,7 @@ async fn a_rebuild_that_is_under_way_when_its_board_is_doubted_makes_nothing_rea
 }
 
 #[tokio::test]
-async fn fine_print_10_a_board_that_is_not_there_drops_the_marker_and_asks_for_a_rebuild() {
+async fn a_missing_board_drops_its_marker_and_is_rebuilt() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     arena.score(board, &[play("a", 1, 0)]).await;
@@ -288,7 +289,7 @@ async fn a_redis_that_lost_everything_is_rebuilt_while_the_aggregator_runs() {
 }
 
 #[tokio::test]
-async fn fine_print_10_another_run_of_redis_is_doubted_and_rebuilt() {
+async fn another_run_of_redis_is_doubted_and_rebuilt() {
     let mut arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     arena.rebuild(board).await;

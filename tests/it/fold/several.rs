@@ -1,4 +1,4 @@
-//! Several crons: one acts per shard, another takes over (fine print 11).
+//! Several crons: one acts per shard, another takes over (docs/rules.md#frozen-processes-keep-no-lock).
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::arena::{Arena, Play, play, stop};
 use crate::support::eventually;
 
 #[tokio::test]
-async fn fine_print_11_a_shard_has_one_holder_and_a_frozen_one_can_do_nothing() {
+async fn a_frozen_holder_of_a_shard_can_do_nothing() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     let frozen = arena.shards.held();
