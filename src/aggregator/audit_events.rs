@@ -1,5 +1,6 @@
-//! Entries against what the baseline and the stored events say (invariant 3 of the promises: leaderboards equal what
-//! is computed). One part of the players at a time, so that memory is bounded; the events are read once per part.
+//! Entries against what the baseline and the stored events say: leaderboards equal what is computed from what was
+//! stored (README.md#what-is-promised). One part of the players at a time, so that memory is bounded; the events are
+//! read once per part.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -1,4 +1,4 @@
-//! Folding a month's events into the baseline before it is dropped (fine print 4).
+//! Folding a month's events into the baseline before it is dropped (docs/rules.md#counted-before-it-is-dropped).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

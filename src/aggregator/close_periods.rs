@@ -1,4 +1,4 @@
-//! Closing periods that are over (fine print 6).
+//! Closing periods that are over (docs/rules.md#closing-waits-for-stragglers).
 //!
 //! A period closes when now is past its end and grace, and so is everything that is still on its way to its game: then
 //! whatever is folded later is late by the pure rule, and freezing it changes nobody's rank. What nobody decides is

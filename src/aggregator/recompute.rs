@@ -1,4 +1,5 @@
-//! Recomputing a leaderboard from stored events, beside the running system (fine print 5).
+//! Recomputing a leaderboard from stored events, beside the running system
+//! (docs/rules.md#definitions-change-while-workers-run).
 //!
 //! A generation in state `building` is its durable order. Workers make facts for it from events stamped with its
 //! definitions generation or a later one; this loop makes them from events stamped before. In order:

@@ -37,8 +37,8 @@ pub struct UnsafeRetention {
     pub needed_days: u32,
 }
 
-/// Refuses settings in which an accepted event could be older than retention (fine print 4). For every process's start
-/// that knows both settings.
+/// Refuses settings in which an accepted event could be older than retention: it would be dropped before it is counted
+/// (docs/rules.md#counted-before-it-is-dropped). For every process's start that knows both settings.
 ///
 /// # Errors
 /// [`UnsafeRetention`].

@@ -1,4 +1,4 @@
-//! Acting alone: a lease that is renewed for as long as the work takes (fine print 11).
+//! Acting alone: a lease that is renewed for as long as the work takes (docs/rules.md#frozen-processes-keep-no-lock).
 
 use std::time::Duration;
 

@@ -15,7 +15,8 @@ use crate::store::{Pool, StoreError};
 
 /// Events of one transaction.
 const GROUP: u64 = 5_000;
-/// The definitions generation of all of them: older than any, so that each recompute counts them (fine print 5).
+/// The definitions generation of all of them: older than any, so that each recompute counts them
+/// (docs/rules.md#definitions-change-while-workers-run).
 const BEFORE_ALL: i32 = 0;
 
 /// What to write.

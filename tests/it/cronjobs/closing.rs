@@ -1,4 +1,4 @@
-//! Fine print 6: late, closed, frozen.
+//! Periods that are over: late, closed, frozen (docs/rules.md#closing-waits-for-stragglers).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn row(rank: i64, competition: i64, player: &str, score: i64) -> Standing {
 const DAY: &str = "2026-11-20T00:00:00Z";
 
 #[tokio::test]
-async fn fine_print_6_closing_writes_final_ranks_of_both_tie_policies() {
+async fn closing_writes_final_ranks_of_both_tie_policies() {
     for (order, expected) in [
         (
             "descending",
@@ -70,7 +70,7 @@ async fn fine_print_6_closing_writes_final_ranks_of_both_tie_policies() {
 }
 
 #[tokio::test]
-async fn fine_print_6_a_period_stays_open_while_a_score_for_it_is_on_its_way() {
+async fn a_period_stays_open_while_its_scores_are_queued() {
     let stage = Stage::new("2026-11-20T12:00:00Z").await;
     stage.live("daily", json!({"reset": "daily"})).await;
     stage.accept(&[stage.event("a", 1, "2026-11-20T01:00:00Z")]).await;
@@ -123,7 +123,7 @@ async fn facts_are_seen_whichever_side_they_are_on() {
 }
 
 #[tokio::test]
-async fn fine_print_6_frozen_standings_never_change_and_an_outage_makes_nobody_late() {
+async fn frozen_standings_stay_and_an_outage_makes_nobody_late() {
     let stage = Stage::new("2026-11-20T12:00:00Z").await;
     let board = stage.live("daily", json!({"reset": "daily", "operator": "incr"})).await;
     // Received in time, stored long after: an outage over the end.
@@ -148,7 +148,7 @@ async fn fine_print_6_frozen_standings_never_change_and_an_outage_makes_nobody_l
 }
 
 #[tokio::test]
-async fn fine_print_6_missed_closings_are_caught_up_after_downtime() {
+async fn missed_closings_are_caught_up_after_downtime() {
     let stage = Stage::new("2026-11-10T12:00:00Z").await;
     stage.live("daily", json!({"reset": "daily"})).await;
     for day in 11..=15 {
@@ -167,7 +167,7 @@ async fn fine_print_6_missed_closings_are_caught_up_after_downtime() {
 }
 
 #[tokio::test]
-async fn fine_print_6_a_crash_between_freezing_and_ranking_is_finished_by_the_next_run() {
+async fn a_period_that_is_frozen_and_not_ranked_is_finished() {
     let stage = Stage::new("2026-11-20T12:00:00Z").await;
     stage.live("daily", json!({"reset": "daily"})).await;
     stage.accept(&[stage.event("a", 1, "2026-11-20T01:00:00Z")]).await;
@@ -182,7 +182,7 @@ async fn fine_print_6_a_crash_between_freezing_and_ranking_is_finished_by_the_ne
 }
 
 #[tokio::test]
-async fn fine_print_6_closing_waits_for_a_fold_in_flight() {
+async fn closing_waits_for_a_fold_in_flight() {
     let stage = Stage::new("2026-11-20T12:00:00Z").await;
     stage.live("daily", json!({"reset": "daily"})).await;
     stage.accept(&[stage.event("a", 1, "2026-11-20T01:00:00Z")]).await;
@@ -216,7 +216,7 @@ async fn fine_print_6_closing_waits_for_a_fold_in_flight() {
 }
 
 #[tokio::test]
-async fn fine_print_6_a_closed_period_leaves_redis_after_its_time_and_no_rebuild_brings_it_back() {
+async fn a_closed_period_leaves_redis_and_stays_away() {
     let stage = Stage::new("2026-11-20T12:00:00Z").await;
     let board = stage.live("daily", json!({"reset": "daily"})).await;
     stage.accept(&[stage.event("a", 1, "2026-11-20T01:00:00Z"), stage.event("a", 1, "2026-11-21T01:00:00Z")]).await;

@@ -1,4 +1,4 @@
-//! Fine print 4: what counts while a month is half in the baseline.
+//! What counts while a month is half in the baseline (docs/rules.md#counted-before-it-is-dropped).
 
 use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::baseline::{Step, fold_chunk};

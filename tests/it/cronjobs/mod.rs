@@ -1,5 +1,4 @@
-//! What cron does beside folding: partitions, retention, recomputes, closing, audits and the schedule
-//! (fine print 4, 5, 6, 11 and 18).
+//! What cron does beside folding: partitions, retention, recomputes, closing, audits and the schedule.
 
 mod audit;
 mod beside;

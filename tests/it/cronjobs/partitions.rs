@@ -1,4 +1,4 @@
-//! Fine print 18.
+//! Partitions are there before an event needs them (docs/rules.md#partitions-are-made-ahead).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ async fn names(stage: &Stage) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn fine_print_18_partitions_reach_from_the_oldest_accepted_event_to_two_months_ahead() {
+async fn partitions_cover_each_acceptable_event_and_two_months_ahead() {
     // A week and a day before 5 March is still February.
     let stage = Stage::new("2028-03-05T10:00:00Z").await;
     assert_eq!(names(&stage).await, ["events_2028_02", "events_2028_03", "events_2028_04", "events_2028_05"]);
@@ -30,7 +30,7 @@ async fn fine_print_18_partitions_reach_from_the_oldest_accepted_event_to_two_mo
 }
 
 #[tokio::test]
-async fn fine_print_18_an_event_at_each_edge_of_a_month_finds_its_partition() {
+async fn an_event_at_a_months_edge_finds_its_partition() {
     let stage = Stage::new("2028-02-20T00:00:00Z").await;
     for edge in ["2028-02-01T00:00:00Z", "2028-02-29T23:59:59.999999Z", "2028-03-01T00:00:00Z"] {
         stage.accept(&[stage.event("p", 1, edge)]).await;
@@ -44,7 +44,7 @@ async fn fine_print_18_an_event_at_each_edge_of_a_month_finds_its_partition() {
 }
 
 #[tokio::test]
-async fn fine_print_18_a_backfill_makes_its_own_partitions_and_several_processes_may() {
+async fn several_processes_may_make_a_backfills_partitions() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let ensure = || partitions::ensure(stage.pool(), at("2024-01-15T00:00:00Z"), at("2024-06-15T00:00:00Z"));
     let all = tokio::join!(ensure(), ensure(), ensure(), ensure());
@@ -58,7 +58,7 @@ async fn fine_print_18_a_backfill_makes_its_own_partitions_and_several_processes
 }
 
 #[tokio::test]
-async fn fine_print_18_inserts_go_on_while_partitions_come_and_go() {
+async fn inserts_go_on_while_partitions_come_and_go() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     partitions::ensure_for(stage.pool(), at("2026-01-15T00:00:00Z")).await.unwrap();
     let (done, longest) = (AtomicBool::new(false), AtomicU64::new(0));

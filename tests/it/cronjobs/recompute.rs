@@ -1,5 +1,5 @@
-//! Fine print 5: definitions change while workers run, and a recompute equals what folding as they came would have
-//! given.
+//! Definitions change while workers run, and a recompute equals what folding as they came would have given
+//! (docs/rules.md#definitions-change-while-workers-run).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -90,7 +90,7 @@ async fn the_publication_of_a_new_leaderboard_wakes_who_builds_it() {
 }
 
 #[tokio::test]
-async fn fine_print_5_events_before_and_after_the_change_count_once_each() {
+async fn events_before_and_after_the_change_count_once_each() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     stage.accept(&[stage.event("a", 10, "2026-11-20T00:00:00Z"), stage.event("b", 5, "2026-11-20T01:00:00Z")]).await;
     let board = stage.create("sum", json!({"operator": "incr"})).await;
@@ -117,7 +117,7 @@ async fn facts_that_were_set_aside_keep_no_recompute_waiting() {
 }
 
 #[tokio::test]
-async fn fine_print_5_scores_that_come_during_a_recompute_are_neither_lost_nor_doubled() {
+async fn scores_during_a_recompute_are_neither_lost_nor_doubled() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let live = stage.live("sum", json!({"operator": "incr"})).await;
     for n in 0..20 {
@@ -205,7 +205,7 @@ async fn a_crash_in_the_middle_of_a_recompute_resumes() {
 }
 
 #[tokio::test]
-async fn fine_print_11_a_process_that_lost_its_lease_moves_nothing() {
+async fn a_process_that_lost_its_lease_moves_nothing() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     stage.accept(&[stage.event("a", 10, "2026-11-20T00:00:00Z")]).await;
     let tenure = stage.tenure("recompute-1").await;

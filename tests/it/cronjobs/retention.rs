@@ -1,4 +1,4 @@
-//! Fine print 4: what is dropped has been counted.
+//! What is dropped has been counted (docs/rules.md#counted-before-it-is-dropped).
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub async fn with_history(stage: &Stage) -> Vec<scoreline::domain::board::Compil
 }
 
 #[tokio::test]
-async fn fine_print_4_a_month_past_retention_is_folded_into_the_baseline_before_it_is_dropped() {
+async fn a_month_is_in_the_baseline_before_it_is_dropped() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let boards = with_history(&stage).await;
     let tenure = stage.tenure("job-drop-old-months").await;
@@ -63,7 +63,7 @@ async fn fine_print_4_a_month_past_retention_is_folded_into_the_baseline_before_
 }
 
 #[tokio::test]
-async fn fine_print_4_truth_holds_while_a_month_is_half_folded_and_after_a_crash_there() {
+async fn standings_hold_while_a_month_is_half_in_the_baseline() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let boards = with_history(&stage).await;
     let january = Month::of(at("2026-01-15T00:00:00Z"));
@@ -86,7 +86,7 @@ async fn fine_print_4_truth_holds_while_a_month_is_half_folded_and_after_a_crash
 }
 
 #[tokio::test]
-async fn fine_print_4_a_recompute_of_an_unchanged_definition_starts_from_the_baseline() {
+async fn a_recompute_of_an_unchanged_definition_starts_from_the_baseline() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let boards = with_history(&stage).await;
     let tenure = stage.tenure("job-drop-old-months").await;
@@ -103,7 +103,7 @@ async fn fine_print_4_a_recompute_of_an_unchanged_definition_starts_from_the_bas
 }
 
 #[tokio::test]
-async fn fine_print_4_an_edit_that_needs_dropped_events_is_refused_unless_accepted() {
+async fn an_edit_that_needs_dropped_events_is_refused_unless_accepted() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     with_history(&stage).await;
     let other = Stage::spec("sum", json!({"operator": "best"}));
@@ -128,7 +128,7 @@ async fn fine_print_4_an_edit_that_needs_dropped_events_is_refused_unless_accept
 }
 
 #[tokio::test]
-async fn fine_print_4_nothing_is_dropped_while_something_on_its_way_may_belong_there() {
+async fn nothing_is_dropped_while_an_event_may_still_arrive() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     with_history(&stage).await;
     let tenure = stage.tenure("job-drop-old-months").await;
@@ -197,7 +197,7 @@ async fn a_recompute_holds_a_month_until_it_has_read_it_and_then_has_it_in_its_b
 }
 
 #[tokio::test]
-async fn fine_print_18_a_half_done_detach_is_finished_at_the_next_start() {
+async fn a_half_done_detach_is_finished_at_the_next_start() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let boards = with_history(&stage).await;
     let january = Month::of(at("2026-01-15T00:00:00Z"));
@@ -223,7 +223,7 @@ async fn fine_print_18_a_half_done_detach_is_finished_at_the_next_start() {
 }
 
 #[tokio::test]
-async fn fine_print_4_a_month_that_somebody_detached_is_not_dropped_before_it_was_counted() {
+async fn a_detached_month_is_counted_before_it_is_dropped() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     with_history(&stage).await;
     sqlx::query("ALTER TABLE events DETACH PARTITION events_2026_01").execute(stage.pool()).await.unwrap();

@@ -1,4 +1,4 @@
-//! The schedule table (fine print 11: several crons, one acts).
+//! The schedule table: of several crons one acts (docs/rules.md#frozen-processes-keep-no-lock).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ async fn every_job_runs_at_start_and_the_schedule_stops_when_told() {
 }
 
 #[tokio::test]
-async fn fine_print_11_a_job_runs_in_one_process_at_a_time() {
+async fn a_job_runs_in_one_process_at_a_time() {
     let stage = Stage::new("2026-11-20T12:00:00Z").await;
     let job = JOBS.iter().find(|job| job.name == "ensure-periods").unwrap();
     let held = stage.tenure("job-ensure-periods").await;
