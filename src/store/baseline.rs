@@ -1,4 +1,5 @@
-//! The baseline: what dropped events have left behind in periods that are still counted (fine print 4).
+//! The baseline: what dropped events have left behind in periods that are still counted
+//! (docs/rules.md#counted-before-it-is-dropped).
 //!
 //! What is true of an entry is its baseline merged with its stored events. A stored event is *in the baseline already*
 //! when its partition is folded, or it stands at or before the cursor of a partition that is being folded.

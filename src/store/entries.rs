@@ -79,7 +79,8 @@ fn stored(row: &PgRow) -> Result<(usize, StoredEntry), StoreError> {
 
 /// Merges fresh states into entries, those that do not exist yet are made; says for each whether its standing changed,
 /// and to what. One that changed gets `version`, one that was only played again keeps its own. No key may occur
-/// twice, and the transaction must keep others from making the same entries (fine print 11). To be planned as
+/// twice, and the transaction must keep others from making the same entries, by its lease
+/// (docs/rules.md#frozen-processes-keep-no-lock). To be planned as
 /// [`markers::next_version`](super::markers::next_version) sees to.
 ///
 /// # Errors

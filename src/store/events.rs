@@ -1,4 +1,5 @@
-//! Writing events: by COPY when all are expected to be new, the careful way otherwise (fine print 12).
+//! Writing events: by COPY when all are expected to be new, the careful way otherwise
+//! (docs/rules.md#jobs-are-written-together).
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -29,7 +30,7 @@ pub struct EventRow<'a> {
 }
 
 impl<'a> EventRow<'a> {
-    /// The primary key: the event's identity (invariant 2).
+    /// The primary key: the event's identity.
     pub fn key(&self) -> (GameId, Uuid, Micros) {
         (self.game_id, self.event.event_id, self.event.occurred_at)
     }

@@ -1,4 +1,4 @@
-//! Writing leaderboard definitions (fine print 4 and 5).
+//! Writing leaderboard definitions (docs/rules.md#definitions-change-while-workers-run).
 //!
 //! A change of what counts makes a new generation, stamped with the game's definitions generation, which it
 //! increments under `FOR UPDATE`: every insert of events that has read the old one has committed by then, and every

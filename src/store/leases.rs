@@ -1,5 +1,6 @@
 //! Leases: who may act alone. A row with a token instead of an advisory lock, because a frozen process keeps its
-//! session but not its lease (fine print 11). Times are the database's, so clocks of processes do not matter.
+//! session but not its lease (docs/rules.md#frozen-processes-keep-no-lock). Times are the database's, so clocks of
+//! processes do not matter.
 
 use crate::store::{Pool, StoreError};
 use sqlx::PgConnection;

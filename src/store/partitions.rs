@@ -1,4 +1,4 @@
-//! Monthly partitions of `events` (fine print 18).
+//! Monthly partitions of `events` (docs/rules.md#partitions-are-made-ahead).
 //!
 //! DDL takes no parameters, so these statements are built as text, from a [`Month`] only: a fixed prefix, digits and
 //! underscores. That is why they may be asserted safe.

@@ -1,4 +1,4 @@
-//! Closing periods (fine print 6): which are due, freezing them, their final standings.
+//! Closing periods: which are due, freezing them, their final standings (docs/rules.md#closing-waits-for-stragglers).
 //!
 //! How closing and folding keep apart: a fold locks the rows of its periods `FOR SHARE` and treats facts of a closed
 //! one as late (`fold_periods`). [`freeze`] updates the row, so it waits for folds in flight, and folds that begin

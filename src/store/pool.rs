@@ -34,7 +34,8 @@ const ASK_WITHIN: Duration = Duration::from_secs(3);
 /// Commits that wait for less are not told.
 const TELL_AFTER: Duration = Duration::from_secs(2);
 
-/// Connections of a process by role (fine print 19). Two nearly saturate a writer; the server's default is 100 in all.
+/// Connections of a process by role (docs/rules.md#pools-fit-the-server). Two nearly saturate a writer; the server's
+/// default is 100 in all.
 pub const fn default_max(role: &str) -> u32 {
     match role.as_bytes() {
         b"api" => 10,
@@ -338,8 +339,8 @@ impl From<sqlx::PgPool> for Pool {
     }
 }
 
-/// How a connection is made: limits that a frozen process cannot outstay (fine print 11), as start-up options and
-/// not as `SET`, so that nothing depends on session state behind a transaction-mode pooler.
+/// How a connection is made: with limits that a frozen process cannot outstay. They are start-up options and not `SET`,
+/// so that nothing depends on session state behind a transaction-mode pooler.
 fn options(url: &SecretString, config: &PostgresConfig, role: &str) -> Result<PgConnectOptions, StoreError> {
     let options: PgConnectOptions = url.expose_secret().parse()?;
     let options =

@@ -1,4 +1,5 @@
-//! Running processes and the connections each may take (fine print 19), and questions about the server itself.
+//! Running processes and the connections each may take (docs/rules.md#pools-fit-the-server), and questions about the
+//! server itself.
 
 use sqlx::{Executor, Postgres};
 

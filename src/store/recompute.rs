@@ -1,4 +1,5 @@
-//! Beginning a recompute: a generation in state `building`, which cron fills and swaps in (fine print 5).
+//! Beginning a recompute: a generation in state `building`, which cron fills and swaps in
+//! (docs/rules.md#definitions-change-while-workers-run).
 
 use sqlx::PgConnection;
 
