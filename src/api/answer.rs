@@ -268,7 +268,7 @@ pub struct Caching {
 }
 
 impl Caching {
-    /// Of a reading route. Only answers of public routes are for shared caches (fine print 7).
+    /// Of a reading route. Shared caches may keep public ones alone (docs/rules.md#only-public-pages-are-shared).
     pub fn new(state: &ApiState, public: bool) -> Self {
         if public {
             let vary = HeaderValue::from_static("accept-encoding");

@@ -1,4 +1,4 @@
-//! Encoded pages, made once per change of their board (fine print 7).
+//! Encoded pages, made once per change of their board (docs/rules.md#notices-drop-cached-pages).
 //!
 //! A page is kept under the version of its board that this process was last told of, so a notice makes it
 //! unfindable at once; one second is only the upper bound should notices fail. Many requests for a page that is not

@@ -1,4 +1,4 @@
-//! Cursors: opaque to clients, self-describing to us (fine print 15).
+//! Cursors: opaque to clients, self-describing to us (docs/rules.md#cursors-outlive-their-entries).
 //!
 //! `generation:i32 start:i64 direction:u8 end:i64 sort key`, little-endian, in URL-safe base64; with direction 0 or 1,
 //! as earlier programs wrote it, without the end. There is nothing to forge: a cursor names a place in an order that

@@ -54,7 +54,7 @@ pub enum WhichPeriod {
     Id(i64),
 }
 
-/// What is added to entries, from Postgres (fine print 15).
+/// What is added to entries, from Postgres (docs/rules.md#no-change-no-publication).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Include {
     /// How many events counted.

@@ -1,6 +1,6 @@
-//! Where an answer comes from (fine print 10): Redis; the final standings of a closed period that Redis no longer
-//! has; a small board from Postgres while Redis does not have it or has lost a part of it, and until Redis shows as
-//! much again; otherwise `503`, never an empty `200`.
+//! Where an answer comes from: Redis; the final standings of a closed period that Redis no longer has; a small board
+//! from Postgres while Redis does not have it or has lost a part of it, and until Redis shows as much again; otherwise
+//! `503`, never an empty `200` (docs/rules.md#missing-boards-are-never-empty).
 
 use std::sync::Arc;
 use std::time::Duration;

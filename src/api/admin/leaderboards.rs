@@ -1,4 +1,5 @@
-//! Leaderboards: created, edited and deleted by the game's studio (fine print 4 and 5).
+//! Leaderboards: created, edited and deleted by the game's studio
+//! (docs/rules.md#definitions-change-while-workers-run).
 
 use axum::Json;
 use axum::extract::{RawQuery, State};

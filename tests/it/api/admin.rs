@@ -108,7 +108,7 @@ async fn a_leaderboard_of_a_game_without_events_is_live_at_once() {
 }
 
 #[tokio::test]
-async fn fine_print_5_an_edit_of_what_counts_is_built_beside_the_live_board() {
+async fn an_edit_is_built_beside_the_live_board() {
     let world = World::new().await;
     let game = world.game("demo").await;
     let live = world.board(&game, board("global")).await;
@@ -165,7 +165,7 @@ async fn a_change_of_how_a_board_is_shown_applies_at_once() {
 }
 
 #[tokio::test]
-async fn fine_print_4_an_edit_that_would_lose_dropped_history_is_refused_unless_accepted() {
+async fn an_edit_that_loses_history_is_refused_unless_accepted() {
     let world = World::new().await;
     let game = world.game("demo").await;
     let live = world.board(&game, board("global")).await;
@@ -354,7 +354,7 @@ async fn a_new_board_without_history_is_readable_before_its_creation_is_answered
 }
 
 #[tokio::test]
-async fn fine_print_10_a_board_with_entries_is_not_opened_as_an_empty_one() {
+async fn a_board_with_entries_is_not_opened_as_empty() {
     let world = World::new().await;
     let game = world.game("demo").await;
     put(&world, &game, &board("global")).await;

@@ -97,7 +97,7 @@ async fn pages_go_there_and_back_while_entries_move() {
 }
 
 #[tokio::test]
-async fn fine_print_15_a_cursor_of_another_board_or_damaged_is_refused() {
+async fn a_damaged_or_foreign_cursor_is_refused() {
     let world = World::new().await;
     let game = world.game("demo").await;
     let one = world.board(&game, board("one")).await;
@@ -130,7 +130,7 @@ async fn fine_print_15_a_cursor_of_another_board_or_damaged_is_refused() {
 }
 
 #[tokio::test]
-async fn fine_print_7_a_publication_drops_the_cached_page_at_once() {
+async fn a_publication_drops_the_cached_page_at_once() {
     let world = World::new().await;
     let game = world.game("demo").await;
     let generation = world.board(&game, board("global")).await;
@@ -151,7 +151,7 @@ async fn fine_print_7_a_publication_drops_the_cached_page_at_once() {
 }
 
 #[tokio::test]
-async fn fine_print_7_without_notices_a_page_is_made_anew_all_the_same() {
+async fn without_notices_a_page_is_still_made_anew() {
     let world = World::deaf().await;
     let game = world.game("demo").await;
     let generation = world.board(&game, board("global")).await;
@@ -166,7 +166,7 @@ async fn fine_print_7_without_notices_a_page_is_made_anew_all_the_same() {
 }
 
 #[tokio::test]
-async fn fine_print_7_many_who_want_a_page_at_once_cost_redis_few_calls() {
+async fn many_readers_of_a_page_cost_redis_few_calls() {
     let world = World::new().await;
     let game = world.game("demo").await;
     let generation = world.board(&game, board("global")).await;
@@ -189,7 +189,7 @@ async fn fine_print_7_many_who_want_a_page_at_once_cost_redis_few_calls() {
 }
 
 #[tokio::test]
-async fn fine_print_7_keyed_answers_are_private_and_public_ones_are_not() {
+async fn keyed_answers_are_private_and_public_ones_are_not() {
     let world = World::new().await;
     let game = world.game("demo").await;
     let mut public = board("open");
@@ -241,7 +241,7 @@ async fn fine_print_7_keyed_answers_are_private_and_public_ones_are_not() {
 }
 
 #[tokio::test]
-async fn fine_print_10_a_board_that_redis_lost_is_answered_from_postgres_or_refused_never_empty() {
+async fn a_board_that_redis_lost_is_never_answered_as_empty() {
     let world = World::new().await;
     let game = world.game("demo").await;
     let generation = world.board(&game, board("global")).await;

@@ -41,7 +41,7 @@ async fn friends_are_ranked_among_themselves_and_overall() {
 }
 
 #[tokio::test]
-async fn fine_print_15_plays_and_metadata_come_only_when_asked_for() {
+async fn plays_and_metadata_come_only_when_asked_for() {
     let world = World::new().await;
     let game = world.game("demo").await;
     let generation = world.board(&game, board("global")).await;
@@ -107,7 +107,7 @@ async fn what_include_adds_has_a_version_that_moves_with_it() {
 }
 
 #[tokio::test]
-async fn fine_print_5_an_unknown_or_hostile_name_costs_its_own_request_only() {
+async fn a_hostile_name_costs_its_own_request_only() {
     let world = World::new().await;
     let game = world.game("demo").await;
     let generation = world.board(&game, board("global")).await;

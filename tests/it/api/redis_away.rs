@@ -35,7 +35,7 @@ async fn version_of(world: &World, player: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn fine_print_10_what_postgres_showed_while_redis_was_away_does_not_go_back_when_redis_returns() {
+async fn a_standing_never_goes_back_when_redis_returns() {
     let mut world = World::new().await;
     let game = world.game("demo").await;
     let generation = world.board(&game, board("global")).await;
