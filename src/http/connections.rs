@@ -1,4 +1,4 @@
-//! Counting open connections, in all and per address (invariant 11).
+//! Counting open connections, in all and per address: overload is refused (ARCHITECTURE.md#invariants).
 
 use std::collections::HashMap;
 use std::net::IpAddr;

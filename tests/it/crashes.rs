@@ -1,5 +1,5 @@
 //! Real processes that die between two steps that must not come apart, and what is left when they are started again
-//! (invariants 1, 3, 4 and 5). Only a build with the feature `failpoints` can die at its crash points.
+//! (ARCHITECTURE.md#invariants). Only a build with the feature `failpoints` can die at its crash points.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -164,7 +164,7 @@ async fn post_keyed(address: SocketAddr, key: &str, body: &str) -> Option<(u16, 
 
 /// The events have no identity of their own: only the receipt that Redis remembers keeps them from counting twice.
 #[tokio::test]
-async fn fine_print_16_a_batch_whose_answer_was_lost_with_ingest_gets_its_receipt_from_the_next_one() {
+async fn a_lost_receipt_is_given_by_the_next_ingest() {
     let mut system = system().await;
     system.start_all().await;
     system.rig.stop("ingest").await.unwrap();

@@ -67,7 +67,7 @@ async fn progress_or_end(system: &System) {
 }
 
 #[tokio::test]
-async fn point_14_queue_limits_and_directory_work_on_a_redis_cluster() {
+async fn queue_limits_and_directory_work_on_a_redis_cluster() {
     let (nodes, url) = crate::queue::cluster::cluster().await;
     let mut system = system().await;
     for name in ["REDIS_QUEUE_URL", "REDIS_LIMITS_URL", "REDIS_CACHE_URL"] {

@@ -137,7 +137,7 @@ async fn an_older_schema_is_refused_with_the_command_to_run() {
 }
 
 #[tokio::test]
-async fn fine_print_19_a_pool_larger_than_the_server_allows_is_refused() {
+async fn a_pool_larger_than_the_server_allows_is_refused() {
     let database = support::postgres::database().await;
     let settings = settings(&database.url, "redis://127.0.0.1:1", &["--db-pool-max", "100000"]);
     let lifecycle = Lifecycle::default();
@@ -177,7 +177,7 @@ async fn the_pool_tells_who_waits_and_each_role_shows_its_own_metrics() {
 }
 
 #[tokio::test]
-async fn fine_print_11_every_connection_carries_its_limits() {
+async fn every_connection_carries_its_limits() {
     let database = support::postgres::database().await;
     let settings = settings(&database.url, "redis://127.0.0.1:1", &[]);
     let pool = Pool::lazy(&settings.postgres, "worker").unwrap();
