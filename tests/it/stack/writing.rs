@@ -83,6 +83,11 @@ const MOST_COLUMNS: usize = 120;
 /// Migrations of before this are as they were released: sqlx compares checksums.
 const FIRST_HELD_MIGRATION: &str = "20261128";
 
+/// Whether a file may not be changed any more.
+fn is_released(path: &Path) -> bool {
+    kind(path) == "sql" && path.file_name().unwrap().to_str().unwrap() < FIRST_HELD_MIGRATION
+}
+
 /// Whether a line is held to the width.
 fn is_held(path: &Path, line: &str) -> bool {
     let begins = |with: &str| line.trim_start().starts_with(with);
@@ -91,7 +96,7 @@ fn is_held(path: &Path, line: &str) -> bool {
         "rs" => begins("//"),
         // A row of a table is one line.
         "md" => !begins("|"),
-        "sql" => path.file_name().unwrap().to_str().unwrap() >= FIRST_HELD_MIGRATION,
+        "sql" => !is_released(path),
         _ => true,
     }
 }
@@ -114,4 +119,60 @@ fn no_line_is_wider_than_a_screen() {
         }
     }
     assert!(wide.is_empty(), "more than {MOST_COLUMNS} columns:\n{}", wide.join("\n"));
+}
+
+/// What stands between two stops or brackets, as words. A name in snake case is several, and a line's end is no stop.
+fn clauses(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    text.split(['.', ',', ';', ':', '(', ')', '[', ']', '"'])
+        .map(|clause| clause.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect())
+}
+
+/// Who meets a number has to look up what the rule says; who meets a heading has read it.
+#[test]
+fn rules_are_named_and_not_numbered() {
+    const NUMBERED: [&str; 7] = ["print", "point", "points", "invariant", "invariants", "rule", "rules"];
+    let is_number = |word: &str| word.bytes().all(|b| b.is_ascii_digit());
+    let mut found = Vec::new();
+    for (path, text) in written(&["rs", "lua", "sql", "md"]).into_iter().filter(|(path, _)| !is_released(path)) {
+        let lower = text.to_lowercase();
+        let is_numbered = |pair: &[&str]| NUMBERED.contains(&pair[0]) && is_number(pair[1]);
+        let numbered = clauses(&lower).any(|words| words.windows(2).any(is_numbered));
+        found.extend(numbered.then_some(path));
+    }
+    assert_eq!(found, Vec::<PathBuf>::new(), "name a rule by its heading in docs/rules.md");
+}
+
+/// Headings of a page as links name them: lower case, words joined by dashes.
+fn anchors(page: &str) -> Vec<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
+    let slug = |line: &str| line.trim_start_matches('#').trim().to_lowercase().chars().filter(kept).collect::<String>();
+    headings.map(|line| slug(line).replace(' ', "-")).collect()
+}
+
+/// Links to a heading, as a page and its heading: `docs/rules.md#facts-are-packed` in a comment or a page.
+fn links_to_headings(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let in_path = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    let links = text.match_indices(".md#").map(move |(at, _)| {
+        let page = text[..at + 3].rsplit(|c: char| !in_path(c)).next().unwrap();
+        (page, text[at + 4..].split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap())
+    });
+    links.filter(|(page, _)| *page != ".md")
+}
+
+#[test]
+fn links_lead_to_headings() {
+    let mut followed = 0;
+    for (path, text) in written(&["rs", "lua", "sql", "md"]) {
+        // A comment names a page from the root, and a page does so from where it stands.
+        let from = if kind(&path) == "md" { path.parent().unwrap() } else { Path::new("") };
+        for (page, heading) in links_to_headings(&text) {
+            let there = std::fs::read_to_string(root().join(from).join(page));
+            let there = there.unwrap_or_else(|error| panic!("{} links {page}: {error}", path.display()));
+            let is_there = anchors(&there).iter().any(|anchor| anchor == heading);
+            assert!(is_there, "{}: {page} has no heading {heading}", path.display());
+            followed += 1;
+        }
+    }
+    assert!(followed > 60, "only {followed} were found");
 }
