@@ -5,11 +5,11 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
 
 use super::problem::{Problem, no_such_game};
 use super::replay::ReplayError;
 use crate::domain::board_text::SpecProblem;
-use crate::domain::clock::Clock;
 use crate::queue::QueueError;
 use crate::store::StoreError;
 use crate::store::failure::{Failure, classify};
@@ -41,7 +41,7 @@ impl From<StoreError> for ApiError {
             return Problem::internal_error().into();
         }
         static LINES: LogBudget = LogBudget::new();
-        if let Some(left_out) = LINES.admit(Clock::system().now()) {
+        if let Some(left_out) = LINES.admit(Instant::now()) {
             tracing::warn!(%error, left_out, "Postgres did not answer a request");
         }
         Problem::unavailable("database_unavailable", "The database does not answer; try again shortly.", 1).into()
@@ -51,7 +51,7 @@ impl From<StoreError> for ApiError {
 impl From<QueueError> for ApiError {
     fn from(error: QueueError) -> Self {
         static LINES: LogBudget = LogBudget::new();
-        if let Some(left_out) = LINES.admit(Clock::system().now()) {
+        if let Some(left_out) = LINES.admit(Instant::now()) {
             tracing::warn!(%error, code = error.code(), left_out, "the queue did not answer a request");
         }
         Problem::unavailable("queue_unreachable", "The queue does not answer; try again shortly.", 1).into()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
+use tokio::time::Instant;
 
 use super::ahead::Ahead;
 use super::boards::Boards;
@@ -15,7 +16,6 @@ use super::final_board::FinalBoard;
 use super::history::History;
 use super::problem::rebuilding;
 use super::sorted_board::SortedBoard;
-use crate::domain::clock::Clock;
 use crate::domain::ids::BoardGenerationId;
 use crate::ranking::{BoardPeriod, Direction, LookedUp, Page, Ranking, ReadError, SortKey, StandingAnswer};
 use crate::store::periods::StoredPeriod;
@@ -60,7 +60,6 @@ impl Damaged {
 pub struct Sources {
     ranking: Ranking,
     pool: Pool,
-    clock: Clock,
     boards: Arc<Boards>,
     history: Arc<History>,
     small_boards: SmallBoards,
@@ -70,9 +69,9 @@ pub struct Sources {
 
 impl Sources {
     /// Reads from `ranking`, and from `pool` and `history` in its stead; tells `boards` what it shows.
-    pub fn new(ranking: Ranking, pool: Pool, clock: Clock, boards: Arc<Boards>, history: Arc<History>) -> Self {
+    pub fn new(ranking: Ranking, pool: Pool, boards: Arc<Boards>, history: Arc<History>) -> Self {
         let (small_boards, damaged, ahead) = (SmallBoards::default(), Damaged::default(), Ahead::default());
-        Self { ranking, pool, clock, boards, history, small_boards, damaged, ahead }
+        Self { ranking, pool, boards, history, small_boards, damaged, ahead }
     }
 
     /// One period of one board: its name in Redis, and its row in Postgres.
@@ -196,7 +195,7 @@ impl<'a> Source<'a> {
             Ok(None) => Err(rebuilding().into()),
             Err(postgres) => {
                 static LINES: LogBudget = LogBudget::new();
-                if let Some(left_out) = LINES.admit(self.sources.clock.now()) {
+                if let Some(left_out) = LINES.admit(Instant::now()) {
                     let message = "neither Redis nor Postgres answers for a leaderboard";
                     tracing::warn!(redis = ?error, %postgres, left_out, message);
                 }

@@ -108,7 +108,7 @@ impl ApiState {
         let history = Arc::new(History::new(pool.clone(), settings.replica, clock.clone()));
         let boards = Arc::new(Boards::new(Arc::clone(&directory), pool.clone(), clock.clone()));
         let (shown_to, read_from) = (Arc::clone(&boards), Arc::clone(&history));
-        let sources = Sources::new(ranking.clone(), pool.clone(), clock.clone(), shown_to, read_from);
+        let sources = Sources::new(ranking.clone(), pool.clone(), shown_to, read_from);
         Ok(Self(Arc::new(Shared {
             directory,
             history,

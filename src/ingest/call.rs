@@ -302,7 +302,7 @@ impl<'s> Call<'s> {
         let received_at = self.received_at.map_or(0, |at| at.0);
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         // A line that the filter drops costs nothing of the budget.
-        let admit = |lines: &LogBudget, wanted: bool| if wanted { lines.admit(self.now) } else { None };
+        let admit = |lines: &LogBudget, wanted: bool| if wanted { lines.admit(self.started + took) } else { None };
         // A job's id begins with `<received_at>-<batch_id>`, so these fields lead to it.
         match status {
             202 => tracing::debug!(request_id, %batch_id, received_at, game, status, took_us, "batch queued"),

@@ -1,15 +1,14 @@
 //! A bound on log lines that anybody outside can cause: so many a second, and a word about those left out.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::domain::clock::Micros;
+use tokio::time::Instant;
 
 /// Lines a second: enough to see what happens, whoever makes it happen and however often.
 const LINES: u32 = 5;
-/// Who asks may be late, by as long as a request takes. A second that is earlier than the newest by more than this is
-/// a clock that was set back.
-const LATE_SECONDS: i64 = 60;
+/// How long that many lines must do.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Lines of one kind, for one process.
 #[derive(Debug, Default)]
@@ -17,7 +16,8 @@ pub struct LogBudget(Mutex<Spent>);
 
 #[derive(Debug, Default)]
 struct Spent {
-    second: i64,
+    /// When the present second began: with its first line.
+    second: Option<Instant>,
     lines: u32,
     left_out: u64,
 }
@@ -25,15 +25,15 @@ struct Spent {
 impl LogBudget {
     /// A budget of which nothing is spent.
     pub const fn new() -> Self {
-        Self(Mutex::new(Spent { second: 0, lines: 0, left_out: 0 }))
+        Self(Mutex::new(Spent { second: None, lines: 0, left_out: 0 }))
     }
 
-    /// Whether one more line may be written at `now`, and how many were left out since the last one.
-    pub fn admit(&self, now: Micros) -> Option<u64> {
-        let second = now.0.div_euclid(1_000_000);
+    /// Whether one more line may be written at `now`, and how many were left out since the last one. Whoever asks may
+    /// be late.
+    pub fn admit(&self, now: Instant) -> Option<u64> {
         let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if second > spent.second || spent.second - second > LATE_SECONDS {
-            (spent.second, spent.lines) = (second, 0);
+        if spent.second.is_none_or(|began| now.saturating_duration_since(began) >= SECOND) {
+            (spent.second, spent.lines) = (Some(now), 0);
         }
         if spent.lines == LINES {
             spent.left_out += 1;
@@ -50,26 +50,27 @@ mod tests {
 
     #[test]
     fn a_flood_costs_a_few_lines_a_second_and_says_what_it_left_out() {
-        let budget = LogBudget::default();
-        let admitted = |second: i64, lines: u32| {
-            (0..lines).filter_map(|_| budget.admit(Micros(second * 1_000_000 + 5))).collect::<Vec<_>>()
+        let (budget, start) = (LogBudget::default(), Instant::now());
+        let admitted = |millis: u64, lines: u32| {
+            let now = start + Duration::from_millis(millis);
+            (0..lines).filter_map(|_| budget.admit(now)).collect::<Vec<_>>()
         };
-        assert_eq!(admitted(1, LINES + 7), vec![0; LINES as usize]);
-        assert_eq!(admitted(2, 3), [7, 0, 0]);
-        assert_eq!(admitted(3, LINES), vec![0; LINES as usize]);
+        assert_eq!(admitted(0, LINES + 4), vec![0; LINES as usize]);
+        assert!(admitted(999, 3).is_empty());
+        assert_eq!(admitted(1_000, 3), [7, 0, 0]);
+        assert_eq!(admitted(7_500, LINES), vec![0; LINES as usize]);
     }
 
     #[test]
     fn only_a_later_second_brings_new_lines() {
-        let budget = LogBudget::default();
-        let admit = |second: i64| budget.admit(Micros(second * 1_000_000));
+        let (budget, start) = (LogBudget::default(), Instant::now());
+        let admit = |second: u64| budget.admit(start + Duration::from_secs(second));
         assert_eq!((0..LINES).filter_map(|_| admit(100)).count(), LINES as usize);
         // Requests that began at different times end mixed.
-        for second in [99, 100, 98, 100, 99, 100 - LATE_SECONDS] {
+        for second in [99, 100, 98, 100, 99, 0] {
             assert_eq!(admit(second), None, "{second}");
         }
         assert_eq!(admit(101), Some(6));
         assert_eq!((0..LINES).filter_map(|_| admit(101)).count(), LINES as usize - 1);
-        assert_eq!(admit(40), Some(1), "the clock was set back");
     }
 }
