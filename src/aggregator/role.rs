@@ -56,7 +56,7 @@ pub struct CronSettings {
 pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) -> Result<RunningRole, StartError> {
     retention::check_settings(settings.retention.retention_days, settings.event_age.max_event_age_seconds)
         .map_err(|error| StartError::Config(error.to_string()))?;
-    let operations = Operations::start(ROLE, settings.role.operations.address(9083), lifecycle).await?;
+    let operations = Operations::start(ROLE, settings.role.operations.address(9083), &clock, lifecycle).await?;
     let (pool, _read) = start::postgres(&settings.postgres, &clock, &operations, lifecycle).await?;
     let queue = start::queue(&settings.role.redis, &operations, lifecycle).await?;
     let cache = start::redis(RedisUse::Cache, &settings.role.redis, &operations, lifecycle).await?;

@@ -42,7 +42,7 @@ pub struct ApiRoleSettings {
 /// # Errors
 /// [`StartError`].
 pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycle) -> Result<RunningRole, StartError> {
-    let operations = Operations::start(ROLE, settings.role.operations.address(9081), lifecycle).await?;
+    let operations = Operations::start(ROLE, settings.role.operations.address(9081), &clock, lifecycle).await?;
     let (pool, replica) = start::postgres(&settings.postgres, &clock, &operations, lifecycle).await?;
     start::redis(RedisUse::Ranking, &settings.role.redis, &operations, lifecycle).await?;
     let queue = start::queue(&settings.role.redis, &operations, lifecycle).await?;
@@ -61,7 +61,7 @@ pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycl
         queue_name: QUEUE_NAME.to_owned(),
         cache_redis,
         redis_prefix: redis.redis_prefix.clone(),
-        clock,
+        clock: clock.clone(),
         config: settings.api.clone(),
         http: settings.http.clone(),
     })
@@ -69,7 +69,7 @@ pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycl
     lifecycle.spawn_essential("board-notices", state.clone().follow_boards(lifecycle.soft.clone()));
     let router = router(state);
     let (listener, address) = start::listen("API_LISTEN", settings.api.api_listen).await?;
-    start::serve(ROLE, listener, router, &settings.http, &settings.role.shutdown, lifecycle);
+    start::serve(ROLE, listener, router, &settings.http, &settings.role.shutdown, &clock, lifecycle);
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: Some(address), operations: operations.address })
 }

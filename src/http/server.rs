@@ -106,8 +106,9 @@ struct Shared {
 }
 
 /// Serves `router` until `lifecycle` says stop. Each connection is a task of `lifecycle.tasks`: at a soft stop it
-/// finishes the request in hand, at a hard stop it ends. Handlers find the peer as `ConnectInfo<SocketAddr>`.
-pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, lifecycle: Lifecycle) {
+/// finishes the request in hand, at a hard stop it ends. Handlers find the peer as `ConnectInfo<SocketAddr>`. `clock`
+/// dates the answers to refused connections.
+pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, clock: Clock, lifecycle: Lifecycle) {
     let connections =
         Connections::new(config.max_connections, config.max_connections_per_address, config.trusted_proxies.clone());
     let open_gauge = metrics::gauge!(HTTP_CONNECTIONS, "role" => config.role);
@@ -121,7 +122,7 @@ pub async fn serve(listener: TcpListener, router: Router, config: ServerConfig, 
         router,
         open_gauge,
         refused: Arc::new(Semaphore::new(MAX_LINGERING)),
-        clock: Clock::system(),
+        clock,
     });
     let mut drained = pin!(drained(&shared));
     loop {

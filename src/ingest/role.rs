@@ -50,7 +50,7 @@ pub async fn start(
     clock: Clock,
     lifecycle: &Lifecycle,
 ) -> Result<RunningRole, StartError> {
-    let operations = Operations::start(ROLE, settings.role.operations.address(9080), lifecycle).await?;
+    let operations = Operations::start(ROLE, settings.role.operations.address(9080), &clock, lifecycle).await?;
     start::redis(RedisUse::Queue, &settings.role.redis, &operations, lifecycle).await?;
     if settings.role.redis.url_of(RedisUse::Limits) != settings.role.redis.url_of(RedisUse::Queue) {
         start::redis(RedisUse::Limits, &settings.role.redis, &operations, lifecycle).await?;
@@ -63,13 +63,13 @@ pub async fn start(
         queue: settings.queue,
         redis: settings.role.redis,
     };
-    let state = super::open(door, directory, clock, lifecycle)
+    let state = super::open(door, directory, clock.clone(), lifecycle)
         .await
         .map_err(|error| StartError::Config(format!("the queue: {error}")))?;
     lifecycle.tasks.spawn(tell(state.clone(), operations.readiness.clone(), lifecycle.clone()));
     let router = super::router(state);
     let (listener, address) = start::listen("INGEST_LISTEN", settings.ingest.ingest_listen).await?;
-    start::serve(ROLE, listener, router, &settings.http, &settings.role.shutdown, lifecycle);
+    start::serve(ROLE, listener, router, &settings.http, &settings.role.shutdown, &clock, lifecycle);
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: Some(address), operations: operations.address })
 }

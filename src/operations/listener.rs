@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use super::readiness::Readiness;
 use super::start::{OPERATIONS_SETTING, StartError};
+use crate::domain::clock::Clock;
 use crate::http::server::{self, ServerConfig};
 use crate::lifecycle::Lifecycle;
 use crate::store::pool::{Pool, PoolState};
@@ -42,13 +43,18 @@ impl Operations {
     ///
     /// # Errors
     /// The address is taken.
-    pub async fn start(role: &'static str, listen: SocketAddr, lifecycle: &Lifecycle) -> Result<Self, StartError> {
+    pub async fn start(
+        role: &'static str,
+        listen: SocketAddr,
+        clock: &Clock,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, StartError> {
         let recorder = recorder::install()?;
         let (listener, address) = super::start::listen(OPERATIONS_SETTING, listen).await?;
         let readiness = Readiness::starting(role, lifecycle.soft.clone());
         let pools = Arc::new(OnceLock::new());
         let shown = Shown { readiness: readiness.clone(), pools: Arc::clone(&pools), recorder: recorder.clone() };
-        serve(listener, shown, lifecycle);
+        serve(listener, shown, clock.clone(), lifecycle);
         lifecycle.to_the_end().tasks.spawn(keep_up(recorder, lifecycle.clone()));
         Ok(Self { address, readiness, pools })
     }
@@ -59,7 +65,7 @@ impl Operations {
     }
 }
 
-fn serve(listener: TcpListener, shown: Shown, lifecycle: &Lifecycle) {
+fn serve(listener: TcpListener, shown: Shown, clock: Clock, lifecycle: &Lifecycle) {
     let config = ServerConfig::operations(shown.readiness.role());
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -68,7 +74,7 @@ fn serve(listener: TcpListener, shown: Shown, lifecycle: &Lifecycle) {
         .route("/metrics", get(show_metrics))
         .with_state(shown);
     let end = lifecycle.to_the_end();
-    tokio::spawn(server::serve(listener, router, config, end));
+    tokio::spawn(server::serve(listener, router, config, clock, end));
 }
 
 /// Folds recorded samples until the process ends.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::start::{RunningRole, StartError};
+use crate::domain::clock::Clock;
 use crate::lifecycle::Lifecycle;
 use crate::process::settings::RoleConfig;
 use crate::telemetry::{logs, recorder};
@@ -24,7 +25,7 @@ pub fn run(config: &RoleConfig, start: Start) -> ExitCode {
     leave_no_core();
     #[cfg(feature = "failpoints")]
     let _crash_points = fail::FailScenario::setup();
-    let _last_lines = match logs::init(&config.telemetry) {
+    let _last_lines = match logs::init(&config.telemetry, Clock::system()) {
         Ok(last_lines) => last_lines,
         Err(error) => return complain(&error),
     };

@@ -114,10 +114,11 @@ pub fn serve(
     router: Router,
     http: &HttpConfig,
     shutdown: &ShutdownConfig,
+    clock: &Clock,
     lifecycle: &Lifecycle,
 ) {
     let config = ServerConfig::public(role, http, Duration::from_secs(shutdown.shutdown_drain_seconds));
-    lifecycle.spawn_essential(role, server::serve(listener, router, config, lifecycle.clone()));
+    lifecycle.spawn_essential(role, server::serve(listener, router, config, clock.clone(), lifecycle.clone()));
 }
 
 /// What this process is called in `processes` and leases: role, host, process id, start in microseconds.

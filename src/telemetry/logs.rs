@@ -13,7 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::log_writer::LogWriter;
 use super::redaction::redact;
 use super::settings::{LogFormat, TelemetryConfig};
-use crate::domain::clock::Clock;
+use crate::domain::clock::{Clock, Micros};
 
 /// How long a process that ends waits for whoever reads its last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -83,15 +83,16 @@ impl Drop for LastLines {
     }
 }
 
-/// Sets up the process's logs; call it once, first, and keep what it returns to the end.
+/// Sets up the process's logs; call it once, first, and keep what it returns to the end. `clock` tells when lines were
+/// left out.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn init(config: &TelemetryConfig) -> Result<LastLines, LogError> {
+pub fn init(config: &TelemetryConfig, clock: Clock) -> Result<LastLines, LogError> {
     let filter = EnvFilter::try_new(&config.log)?;
     let registry = tracing_subscriber::registry().with(filter);
     let format = config.log_format;
-    let writer = LogWriter::start(StandardError, move |count| left_out_line(format, count))?;
+    let writer = LogWriter::start(StandardError, move |count| left_out_line(format, count, clock.now()))?;
     let layer = tracing_subscriber::fmt::layer().with_writer(Redacted(writer.clone()));
     match format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
@@ -117,8 +118,8 @@ pub fn say(text: &str) {
     }
 }
 
-fn left_out_line(format: LogFormat, count: u64) -> Vec<u8> {
-    let (now, message) = (Clock::system().now(), "log lines were left out: nobody read them in time");
+fn left_out_line(format: LogFormat, count: u64, now: Micros) -> Vec<u8> {
+    let message = "log lines were left out: nobody read them in time";
     match format {
         LogFormat::Text => format!("{now}  WARN {message} left_out={count}\n").into_bytes(),
         LogFormat::Json => {

@@ -79,7 +79,7 @@ pub fn with_private_defaults(up: clap::Command) -> clap::Command {
 pub fn run(config: UpConfig) -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _crash_points = fail::FailScenario::setup();
-    let _last_lines = match logs::init(&config.roles.telemetry) {
+    let _last_lines = match logs::init(&config.roles.telemetry, Clock::system()) {
         Ok(last_lines) => last_lines,
         Err(error) => return announce::failure(&error),
     };

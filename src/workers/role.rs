@@ -54,7 +54,7 @@ pub struct WorkerSettings {
 /// # Errors
 /// [`StartError`].
 pub async fn start(settings: WorkerSettings, clock: Clock, lifecycle: &Lifecycle) -> Result<RunningRole, StartError> {
-    let operations = Operations::start(ROLE, settings.role.operations.address(9082), lifecycle).await?;
+    let operations = Operations::start(ROLE, settings.role.operations.address(9082), &clock, lifecycle).await?;
     let (pool, _read) = start::postgres(&settings.postgres, &clock, &operations, lifecycle).await?;
     let max_age = settings.event_age.max_event_age_seconds;
     start::partitions(&pool, &clock, max_age, &operations, lifecycle).await?;

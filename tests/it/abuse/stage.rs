@@ -100,13 +100,13 @@ impl Stage {
         settings.http.trusted_proxies.push(proxy);
         let server = ServerConfig::public("ingest", &settings.http, Duration::ZERO);
         let clock = Clock::from_fn(|| NOW);
-        let state = scoreline::ingest::open(settings, directory, clock, &lifecycle).await.unwrap();
+        let state = scoreline::ingest::open(settings, directory, clock.clone(), &lifecycle).await.unwrap();
         let router = scoreline::ingest::router(state);
         let ingest_router = format!("{router:?}");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ingest = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, router, server, lifecycle.clone()));
-        let operations = Operations::start("api", "127.0.0.1:0".parse().unwrap(), &lifecycle).await.unwrap();
+        tokio::spawn(serve(listener, router, server, clock.clone(), lifecycle.clone()));
+        let operations = Operations::start("api", "127.0.0.1:0".parse().unwrap(), &clock, &lifecycle).await.unwrap();
         Self {
             ingest,
             operations: operations.address,

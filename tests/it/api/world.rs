@@ -136,6 +136,7 @@ impl World {
         tokio::spawn(source.follow(directory.clone(), stop.clone()));
         let now = Arc::new(AtomicI64::new(NOW.0));
         let reading = now.clone();
+        let clock = Clock::from_fn(move || Micros(reading.load(Ordering::Relaxed)));
         let mut http = HttpConfig {
             http_header_timeout_seconds: 10,
             http_body_timeout_seconds: 10,
@@ -162,7 +163,7 @@ impl World {
             queue_name: "q0".to_owned(),
             cache_redis: connection,
             redis_prefix: "sl".to_owned(),
-            clock: Clock::from_fn(move || Micros(reading.load(Ordering::Relaxed))),
+            clock: clock.clone(),
             config: ApiConfig {
                 api_listen: "127.0.0.1:0".parse().unwrap(),
                 admin_token: Some(ADMIN.to_owned().into()),
@@ -188,7 +189,7 @@ impl World {
         let description = format!("{router:?}");
         let lifecycle = Lifecycle::default();
         let server = ServerConfig::public("api", &http, Duration::ZERO);
-        tokio::spawn(serve(listener, router, server, lifecycle.clone()));
+        tokio::spawn(serve(listener, router, server, clock, lifecycle.clone()));
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(async move {
             stopped.await;

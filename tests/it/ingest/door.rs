@@ -116,10 +116,10 @@ pub async fn open_with(settings: DoorSettings, directory: Directory) -> Door {
     let lifecycle = Lifecycle::default();
     let clock_fn = Clock::from_fn(move || Micros(clock.load(Ordering::Relaxed)));
     let server = ServerConfig::public("ingest", &settings.http, Duration::ZERO);
-    let state = scoreline::ingest::open(settings, Arc::clone(&directory), clock_fn, &lifecycle).await.unwrap();
+    let state = scoreline::ingest::open(settings, Arc::clone(&directory), clock_fn.clone(), &lifecycle).await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    lifecycle.tasks.spawn(serve(listener, router(state.clone()), server, lifecycle.clone()));
+    lifecycle.tasks.spawn(serve(listener, router(state.clone()), server, clock_fn, lifecycle.clone()));
     Door { address, state, directory, clock: micros, lifecycle }
 }
 

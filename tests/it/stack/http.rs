@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
 use axum::routing::{get, post};
+use scoreline::domain::clock::{Clock, Micros};
 use scoreline::http::connection::Deadlines;
 use scoreline::http::server::{ServerConfig, serve};
 use scoreline::lifecycle::{Ended, Lifecycle};
@@ -68,7 +69,7 @@ async fn start_counting(config: ServerConfig) -> (SocketAddr, Lifecycle, Arc<Ato
             counting.fetch_add(1, Ordering::SeqCst);
             async move { request }
         }));
-    tokio::spawn(serve(listener, router, config, lifecycle.clone()));
+    tokio::spawn(serve(listener, router, config, Clock::from_fn(|| Micros::EPOCH), lifecycle.clone()));
     (address, lifecycle, begun)
 }
 

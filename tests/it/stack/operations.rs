@@ -29,7 +29,7 @@ fn settings(database_url: &str, redis_url: &str, more: &[&str]) -> Settings {
 }
 
 async fn operations(role: &'static str, lifecycle: &Lifecycle) -> Operations {
-    Operations::start(role, "127.0.0.1:0".parse().unwrap(), lifecycle).await.unwrap()
+    Operations::start(role, "127.0.0.1:0".parse().unwrap(), &Clock::system(), lifecycle).await.unwrap()
 }
 
 #[tokio::test]
