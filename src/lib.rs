@@ -11,10 +11,11 @@
 //!
 //! Beside them: [`domain`] has the rules without I/O, [`store`] the only SQL, [`directory`] what ingest and api know
 //! of games and keys, [`board_rebuild`] how a board in Redis is made from Postgres, [`beacon`] whether it is still that
-//! Postgres, [`http`] the listener both doors share, [`redis_connection`] the one way to reach Redis, [`process`] what
-//! every process is given, [`operations`] health and metrics of every process, [`stack`] private Postgres and Redis,
-//! [`up`] everything in one process, [`simulate`] a game that plays, [`bench`] and [`chaos`] what measures and what
-//! breaks it. `ARCHITECTURE.md` lists the invariants and which way imports may point.
+//! Postgres, [`http`] the listener both doors share, [`redis_connection`] the one way to reach Redis, [`runtime`]
+//! signals and the clock, [`process`] what every process is given, [`operations`] health and metrics of every process,
+//! [`stack`] private Postgres and Redis, [`up`] everything in one process, [`simulate`] a game that plays, [`bench`]
+//! and [`chaos`] what measures and what breaks it. `ARCHITECTURE.md` lists the invariants and which way imports may
+//! point.
 
 pub mod aggregator;
 pub mod api;
@@ -27,13 +28,13 @@ pub mod directory;
 pub mod domain;
 pub mod http;
 pub mod ingest;
-pub mod lifecycle;
 pub mod operations;
 pub mod process;
 pub mod program;
 pub mod queue;
 pub mod ranking;
 pub mod redis_connection;
+pub mod runtime;
 pub mod simulate;
 pub mod stack;
 pub mod store;

@@ -14,8 +14,8 @@ use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::domain::low_water::{Closing, Hold, LowWater};
 use crate::domain::period::Period;
-use crate::lifecycle::crash_point;
 use crate::ranking::Still;
+use crate::runtime::crash_points::crash_point;
 use crate::store::period_closing::{self as periods, DuePeriod};
 use crate::store::{definitions, fold_periods};
 

@@ -10,7 +10,7 @@ use super::{lost_boards, low_water};
 use crate::domain::clock::Micros;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::month::Month;
-use crate::lifecycle::crash_point;
+use crate::runtime::crash_points::crash_point;
 use crate::store::{Connection, StoreError, partitions, retention};
 use crate::telemetry::metrics as names;
 

@@ -12,7 +12,6 @@ use super::schedule::{self, Context};
 use super::settings::{AggregatorConfig, RetentionConfig};
 use super::{Aggregator, hooks, retention};
 use crate::domain::clock::Clock;
-use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::process;
 use crate::operations::start::{self, RunningRole, StartError};
@@ -22,6 +21,7 @@ use crate::queue::observe::observe;
 use crate::queue::settings::QueueConfig;
 use crate::ranking::Ranking;
 use crate::redis_connection::settings::RedisUse;
+use crate::runtime::lifecycle::Lifecycle;
 use crate::store::settings::{EventAgeConfig, PostgresConfig};
 
 const ROLE: &str = "cron";
@@ -111,6 +111,6 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
 /// Runs cron as a process, until it is told to stop.
 pub fn run(settings: CronSettings) -> ExitCode {
     let config = settings.role.clone();
-    let begin = |lifecycle: Lifecycle| async move { start(settings, Clock::system(), &lifecycle).await };
-    process::run(&config, Box::new(|lifecycle| Box::pin(begin(lifecycle))))
+    let begin = |clock: Clock, lifecycle: Lifecycle| async move { start(settings, clock, &lifecycle).await };
+    process::run(&config, Box::new(|clock, lifecycle| Box::pin(begin(clock, lifecycle))))
 }

@@ -18,7 +18,7 @@ pub use super::context::{Announce, Context, DatabaseClock, QueueLowWater};
 use super::tenure::{JobError, Tenure};
 use super::{audit, builds, close_periods, retention};
 use crate::domain::clock::Micros;
-use crate::lifecycle::Lifecycle;
+use crate::runtime::lifecycle::Lifecycle;
 use crate::store::partitions;
 use crate::store::scheduled_runs::{self, ScheduledRun};
 use crate::telemetry::metrics as names;

@@ -8,7 +8,6 @@ use super::settings::ApiConfig;
 use super::{ApiSettings, ApiState, router};
 use crate::domain::clock::Clock;
 use crate::http::settings::HttpConfig;
-use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::process;
 use crate::operations::start::{self, QUEUE_NAME, RunningRole, StartError};
@@ -16,6 +15,7 @@ use crate::process::settings::RoleConfig;
 use crate::ranking::Ranking;
 use crate::redis_connection::settings::RedisUse;
 use crate::redis_connection::{Connection, Timeouts};
+use crate::runtime::lifecycle::Lifecycle;
 use crate::store::settings::PostgresConfig;
 
 const ROLE: &str = "api";
@@ -77,6 +77,6 @@ pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycl
 /// Runs the api as a process, until it is told to stop.
 pub fn run(settings: ApiRoleSettings) -> ExitCode {
     let config = settings.role.clone();
-    let begin = |lifecycle: Lifecycle| async move { start(settings, Clock::system(), &lifecycle).await };
-    process::run(&config, Box::new(|lifecycle| Box::pin(begin(lifecycle))))
+    let begin = |clock: Clock, lifecycle: Lifecycle| async move { start(settings, clock, &lifecycle).await };
+    process::run(&config, Box::new(|clock, lifecycle| Box::pin(begin(clock, lifecycle))))
 }

@@ -8,9 +8,10 @@ use rand::{Rng, SeedableRng};
 
 use super::batch::{self, Mix};
 use super::{BenchError, Options};
-use crate::domain::clock::{Clock, Micros};
+use crate::domain::clock::Micros;
 use crate::domain::event::Event;
 use crate::domain::ids::GameId;
+use crate::runtime::clock;
 use crate::simulate::backfill::{Backfill, backfill};
 use crate::simulate::players;
 use crate::store::events::{EventRow, copy_new};
@@ -33,7 +34,7 @@ pub async fn grow(pool: &Pool, options: &Options) -> Result<(), BenchError> {
     let (game, leaderboard): (i32, i32) =
         sqlx::query_as("SELECT game_id, id FROM leaderboards").fetch_one(pool).await?;
     let failed = |e: &dyn std::fmt::Display| BenchError::Services(format!("the history: {e}"));
-    let now = Clock::system().now();
+    let now = clock::system().now();
     if options.history > 0 {
         let history = Backfill {
             game: GameId(game),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::load::{Connection, Target, new_histogram};
 use super::report::Figure;
 use super::{BenchError, Options};
-use crate::domain::clock::Clock;
+use crate::runtime::clock;
 
 /// How long a score may take to show before the run gives up.
 const GIVE_UP: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ impl Prober {
         let body = format!(
             "[{{\"event_id\":\"{id}\",\"type\":\"game_ended\",\"player_id\":\"{player}\",\"occurred_at\":\"{}\",\
               \"payload\":{{\"score\":{}}}}}]",
-            Clock::system().now(),
+            clock::system().now(),
             self.samples
         );
         self.samples += 1;

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::batch::{self, Mix};
-use crate::domain::clock::Clock;
+use crate::runtime::clock;
 
 /// One keep-alive HTTP/1.1 connection.
 #[derive(Debug)]
@@ -201,7 +201,7 @@ pub fn new_histogram() -> Histogram<u64> {
 
 async fn post_by_plan(target: Target, mut plan: Plan, seed: u64) -> io::Result<Posted> {
     let mut random = SmallRng::seed_from_u64(seed);
-    let clock = Clock::system();
+    let clock = clock::system();
     let mut connection = Connection::open(target.address).await?;
     let mut body = Vec::with_capacity(32 * 1024);
     let mut part = Posted { accepted: 0, scores: 0, refused: 0, wall: Duration::ZERO, latency: new_histogram() };

@@ -19,7 +19,7 @@ use super::scenario::Scenario;
 use super::watcher::Watcher;
 use super::world::World;
 use super::{ChaosError, Options};
-use crate::lifecycle::Lifecycle;
+use crate::runtime::lifecycle::Lifecycle;
 use crate::stack::{Stack, StackOptions};
 
 /// Whether this build has crash points and clocks that can be set.

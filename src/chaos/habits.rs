@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::clock::{Clock, Micros};
+use crate::runtime::clock;
 
 /// What clients send and how they behave.
 #[derive(Debug, Clone)]
@@ -36,7 +37,7 @@ impl Habits {
             events,
             any_length: false,
             players: 500,
-            clock: Clock::system(),
+            clock: clock::system(),
             moments: Vec::new(),
             patience: Duration::from_secs(5),
             impatient: 0.0,

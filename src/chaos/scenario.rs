@@ -6,6 +6,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::domain::clock::{Clock, Micros};
 use crate::domain::month::Month;
+use crate::runtime::clock;
 
 /// How far ahead of the clock an event may be in a run: less than ingest accepts, so that a process whose clock jumps
 /// back accepts it too.
@@ -80,13 +81,13 @@ impl Scenario {
             4 => Edge::ClocksBack,
             _ => Edge::None,
         };
-        let now = Clock::system().now();
+        let now = clock::system().now();
         let lead = (seconds / 2).min(AHEAD_SECONDS - 60);
         // Clocks are set ahead, never back.
         let next = if shiftable { drawn.next(now.plus_seconds(lead)) } else { None };
         let (edge, edge_at) = next.map_or((Edge::None, now), |at| (drawn, at));
         let ahead = if edge == Edge::None { 0 } else { edge_at.since(now) / 1_000_000 - lead };
-        let clock = Clock::from_fn(move || Clock::system().now().plus_seconds(ahead));
+        let clock = Clock::from_fn(move || clock::system().now().plus_seconds(ahead));
         let begins = now.plus_seconds(ahead);
         let near = |seconds: i64| edge_at.plus_seconds(seconds);
         let mut moments: Vec<Micros> = [-5, -1, 0, 1, 5].map(near).to_vec();

@@ -1,4 +1,4 @@
-//! Time as a value: microseconds since the Unix epoch, UTC, and the one place that reads the real clock.
+//! Time as a value: microseconds since the Unix epoch, UTC; and a clock as a parameter.
 
 use std::sync::Arc;
 
@@ -95,19 +95,12 @@ impl<'de> serde::Deserialize<'de> for Micros {
     }
 }
 
-/// Where the program gets the time from. Real in processes, fixed or stepped in tests.
+/// Where the program gets the time from. Real in processes (`runtime::clock`), fixed or stepped in tests.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Micros + Send + Sync>);
 
 impl Clock {
-    /// The operating system's clock. The only reader of real time in the program.
-    pub fn system() -> Self {
-        let ahead = ahead_seconds();
-        #[allow(clippy::disallowed_methods, reason = "the one module that may read the real clock")]
-        Self(Arc::new(move || Micros::from(jiff::Timestamp::now()).plus_seconds(ahead)))
-    }
-
-    /// A clock that a test or a simulation drives.
+    /// A clock that asks `now` each time: the machine, a test or a simulation.
     pub fn from_fn(now: impl Fn() -> Micros + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
@@ -116,20 +109,6 @@ impl Clock {
     pub fn now(&self) -> Micros {
         (self.0)()
     }
-}
-
-/// The variable that sets a process's clock ahead (negative: back), in seconds: a chaos run plays at the edge of a
-/// month with it. Only a build with the feature `failpoints` looks at it.
-pub const CLOCK_AHEAD: &str = "SCORELINE_CLOCK_AHEAD_SECONDS";
-
-#[cfg(feature = "failpoints")]
-fn ahead_seconds() -> i64 {
-    std::env::var(CLOCK_AHEAD).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
-#[cfg(not(feature = "failpoints"))]
-const fn ahead_seconds() -> i64 {
-    0
 }
 
 impl std::fmt::Debug for Clock {

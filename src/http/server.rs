@@ -32,7 +32,7 @@ use super::problem::Problem;
 use super::settings::HttpConfig;
 use super::unread::{Lent, Unread, linger};
 use crate::domain::clock::Clock;
-use crate::lifecycle::Lifecycle;
+use crate::runtime::lifecycle::Lifecycle;
 use crate::telemetry::metrics::{HTTP_CONNECTIONS, HTTP_CONNECTIONS_REFUSED};
 
 /// How long to wait after `accept` failed for want of descriptors or memory.

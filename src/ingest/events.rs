@@ -20,8 +20,8 @@ use super::wire_event::WireEvent;
 use crate::directory::{KeyEntry, KeyKind};
 use crate::http::body::read;
 use crate::http::problem::Problem;
-use crate::lifecycle::crash_point;
 use crate::queue::enqueue::{Closed, ReceiptName};
+use crate::runtime::crash_points::crash_point;
 
 /// Calls of the enqueue script for one request: each call after the first takes out what the one before found over a
 /// limit, and from the third on whole players.

@@ -8,7 +8,6 @@ use clap::Args;
 use super::settings::{IngestConfig, LimitsConfig};
 use crate::domain::clock::Clock;
 use crate::http::settings::HttpConfig;
-use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::process;
 use crate::operations::readiness::Readiness;
@@ -16,6 +15,7 @@ use crate::operations::start::{self, RunningRole, StartError};
 use crate::process::settings::RoleConfig;
 use crate::queue::settings::QueueConfig;
 use crate::redis_connection::settings::RedisUse;
+use crate::runtime::lifecycle::Lifecycle;
 
 const ROLE: &str = "ingest";
 /// How often `/readyz` hears whether batches are taken.
@@ -87,6 +87,6 @@ pub async fn tell(state: super::IngestState, readiness: Readiness, lifecycle: Li
 /// Runs ingest as a process, until it is told to stop.
 pub fn run(settings: IngestRoleSettings) -> ExitCode {
     let config = settings.role.clone();
-    let begin = |lifecycle: Lifecycle| async move { start(settings, Clock::system(), &lifecycle).await };
-    process::run(&config, Box::new(|lifecycle| Box::pin(begin(lifecycle))))
+    let begin = |clock: Clock, lifecycle: Lifecycle| async move { start(settings, clock, &lifecycle).await };
+    process::run(&config, Box::new(|clock, lifecycle| Box::pin(begin(clock, lifecycle))))
 }

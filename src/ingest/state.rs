@@ -13,10 +13,10 @@ use crate::directory::Directory;
 use crate::domain::clock::Clock;
 use crate::http::failed_guesses::FailedGuesses;
 use crate::http::settings::HttpConfig;
-use crate::lifecycle::Lifecycle;
 use crate::queue::enqueue::{Admission, EnqueueError, Enqueuer};
 use crate::queue::settings::QueueConfig;
 use crate::redis_connection::settings::RedisConfig;
+use crate::runtime::lifecycle::Lifecycle;
 use crate::telemetry::log_budget::LogBudget;
 
 /// The longest pause between two attempts to reach Redis at start.

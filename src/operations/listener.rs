@@ -16,7 +16,7 @@ use super::readiness::Readiness;
 use super::start::{OPERATIONS_SETTING, StartError};
 use crate::domain::clock::Clock;
 use crate::http::server::{self, ServerConfig};
-use crate::lifecycle::Lifecycle;
+use crate::runtime::lifecycle::Lifecycle;
 use crate::store::pool::{Pool, PoolState};
 use crate::telemetry::metrics::POOL_CONNECTIONS;
 use crate::telemetry::{process, recorder};

@@ -7,15 +7,16 @@ use futures_util::future::BoxFuture;
 
 use super::start::{RunningRole, StartError};
 use crate::domain::clock::Clock;
-use crate::lifecycle::Lifecycle;
 use crate::process::settings::RoleConfig;
+use crate::runtime::clock;
+use crate::runtime::lifecycle::Lifecycle;
 use crate::telemetry::{logs, recorder};
 
 /// Exit code when a role did not start.
 const NOT_STARTED: u8 = 2;
 
 /// How a role starts.
-pub type Start = Box<dyn FnOnce(Lifecycle) -> BoxFuture<'static, Result<RunningRole, StartError>>>;
+pub type Start = Box<dyn FnOnce(Clock, Lifecycle) -> BoxFuture<'static, Result<RunningRole, StartError>>>;
 
 /// Runs one role until it is told to stop, and tells the truth with the exit code: 0 stopped cleanly, 1 an essential
 /// task died, 2 did not start, 3 work in hand was cut off.
@@ -25,7 +26,8 @@ pub fn run(config: &RoleConfig, start: Start) -> ExitCode {
     leave_no_core();
     #[cfg(feature = "failpoints")]
     let _crash_points = fail::FailScenario::setup();
-    let _last_lines = match logs::init(&config.telemetry, Clock::system()) {
+    let clock = clock::system();
+    let _last_lines = match logs::init(&config.telemetry, clock.clone()) {
         Ok(last_lines) => last_lines,
         Err(error) => return complain(&error),
     };
@@ -35,7 +37,7 @@ pub fn run(config: &RoleConfig, start: Start) -> ExitCode {
         Err(error) => return complain(&error),
     };
     let grace = Duration::from_secs(config.shutdown.shutdown_grace_seconds);
-    let code = runtime.block_on(run_role(grace, start));
+    let code = runtime.block_on(run_role(grace, clock, start));
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
 }
@@ -63,7 +65,7 @@ pub fn raise_open_files() {
     }
 }
 
-async fn run_role(grace: Duration, start: Start) -> ExitCode {
+async fn run_role(grace: Duration, clock: Clock, start: Start) -> ExitCode {
     let lifecycle = Lifecycle::default();
     if let Err(error) = lifecycle.watch_signals() {
         return complain(&error);
@@ -72,7 +74,7 @@ async fn run_role(grace: Duration, start: Start) -> ExitCode {
     if let Err(error) = recorder::install() {
         return complain(&error);
     }
-    match start(lifecycle.clone()).await {
+    match start(clock, lifecycle.clone()).await {
         Ok(running) => {
             let address = running.address.map(|a| a.to_string());
             tracing::info!(role = running.role, address, operations = %running.operations, "running");

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use super::readiness::Readiness;
-use crate::lifecycle::Lifecycle;
 use crate::queue::server;
 use crate::redis_connection::Connection;
+use crate::runtime::lifecycle::Lifecycle;
 use crate::store::pool::Pool;
 use crate::store::{StoreError, processes};
 

@@ -16,7 +16,7 @@ use super::settlement::Settlement;
 use super::wake::listen;
 pub use super::worker_options::{MOST_JOBS, OldestInHand, WorkerOptions};
 use super::worker_state::WorkerState;
-use crate::lifecycle::Lifecycle;
+use crate::runtime::lifecycle::Lifecycle;
 
 /// Runs one job and sees it through to its settlement ([`Delivery::settler`]). Many run at once. It runs in a task of
 /// its own, which nothing cancels but the end of the process. A job whose runner returns or panics without

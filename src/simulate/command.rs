@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::backfill::{Backfill, backfill};
 use super::client::{Play, play};
 use crate::cli::progress::bar;
-use crate::domain::clock::Clock;
+use crate::runtime::clock;
 use crate::store::games;
 use crate::store::pool::Pool;
 use crate::store::settings::PostgresConfig;
@@ -106,7 +106,7 @@ async fn store_past(config: &SimulateConfig, events: u64) -> Result<String, (u8,
         game: game.id,
         players: config.players,
         events,
-        until: Clock::system().now(),
+        until: clock::system().now(),
         over: Duration::from_secs(u64::from(config.days) * 86_400),
         seed: config.seed,
     };
@@ -140,7 +140,7 @@ async fn play_now(config: &SimulateConfig, server_key: SecretString) -> ExitCode
         rate: config.rate,
         seed: config.seed,
     };
-    let played = play(playing, Clock::system(), stop).await;
+    let played = play(playing, clock::system(), stop).await;
     if config.json {
         println!("{}", serde_json::json!(played));
     } else {

@@ -12,11 +12,12 @@ use super::demo::{self, Demo};
 use super::endpoints::Endpoints;
 use super::roles::{self, OperationsAddresses, RoleSettings, Running};
 use crate::domain::clock::Clock;
-use crate::lifecycle::Lifecycle;
 use crate::operations::migrate::SchemaOwnerConfig;
 use crate::operations::process;
 use crate::operations::start::StartError;
 use crate::process::settings::AllRolesConfig;
+use crate::runtime::clock;
+use crate::runtime::lifecycle::Lifecycle;
 use crate::simulate::client::{Play, play};
 use crate::stack::{Stack, StackError, StackOptions};
 use crate::store::migrations;
@@ -79,14 +80,15 @@ pub fn with_private_defaults(up: clap::Command) -> clap::Command {
 pub fn run(config: UpConfig) -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _crash_points = fail::FailScenario::setup();
-    let _last_lines = match logs::init(&config.roles.telemetry, Clock::system()) {
+    let clock = clock::system();
+    let _last_lines = match logs::init(&config.roles.telemetry, clock.clone()) {
         Ok(last_lines) => last_lines,
         Err(error) => return announce::failure(&error),
     };
     process::raise_open_files();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
-            let code = runtime.block_on(run_all(config));
+            let code = runtime.block_on(run_all(config, clock));
             runtime.shutdown_timeout(Duration::from_secs(1));
             code
         }
@@ -94,7 +96,7 @@ pub fn run(config: UpConfig) -> ExitCode {
     }
 }
 
-async fn run_all(config: UpConfig) -> ExitCode {
+async fn run_all(config: UpConfig, clock: Clock) -> ExitCode {
     let lifecycle = Lifecycle::default();
     if let Err(error) = lifecycle.watch_signals() {
         return announce::failure(&error);
@@ -116,7 +118,7 @@ async fn run_all(config: UpConfig) -> ExitCode {
         Err(error) => return announce::failure(&error),
     };
     let grace = Duration::from_secs(config.roles.shutdown.shutdown_grace_seconds);
-    let result = start(config, &stack, &lifecycle).await;
+    let result = start(config, &stack, clock, &lifecycle).await;
     let code = match result {
         Ok(()) => {
             let code = lifecycle.finished(grace).await.into();
@@ -135,7 +137,7 @@ async fn run_all(config: UpConfig) -> ExitCode {
     code
 }
 
-async fn start(mut config: UpConfig, stack: &Stack, lifecycle: &Lifecycle) -> Result<(), UpError> {
+async fn start(mut config: UpConfig, stack: &Stack, clock: Clock, lifecycle: &Lifecycle) -> Result<(), UpError> {
     if let Some(postgres) = stack.postgres() {
         config.roles.postgres.database_url = SecretString::from(postgres.url.as_str());
         config.owner.database_migrate_url = Some(SecretString::from(postgres.owner_url.as_str()));
@@ -146,7 +148,6 @@ async fn start(mut config: UpConfig, stack: &Stack, lifecycle: &Lifecycle) -> Re
     if config.roles.api.admin_token.is_none() {
         config.roles.api.admin_token = Some(SecretString::from(stack.home().secret(ADMIN_TOKEN)?));
     }
-    let clock = Clock::system();
     let processes = &config.roles.postgres.database_url;
     let owner = config.owner.database_migrate_url.as_ref().unwrap_or(processes);
     migrations::update(owner.expose_secret(), processes.expose_secret())

@@ -10,9 +10,9 @@ use crate::aggregator::role::{self as cron, CronSettings};
 use crate::api::role::{self as api, ApiRoleSettings};
 use crate::domain::clock::Clock;
 use crate::ingest::role::{self as ingest, IngestRoleSettings};
-use crate::lifecycle::Lifecycle;
 use crate::operations::start::{RunningRole, StartError};
 use crate::process::settings::{OperationsConfig, RoleConfig};
+use crate::runtime::lifecycle::Lifecycle;
 use crate::store::settings::EventAgeConfig;
 use crate::workers::role::{self as worker, WorkerSettings};
 

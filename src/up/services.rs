@@ -8,7 +8,7 @@ use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::announce;
-use crate::lifecycle::Lifecycle;
+use crate::runtime::lifecycle::Lifecycle;
 use crate::stack::{Stack, StackOptions};
 
 /// Start private Postgres and Redis, run a command with `DATABASE_URL`, `DATABASE_MIGRATE_URL` (the schema's owner),

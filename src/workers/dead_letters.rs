@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use crate::domain::clock::Micros;
 use crate::domain::retry::Backoff;
-use crate::lifecycle::{Lifecycle, crash_point};
 use crate::queue::payload::{decode_persist_events, describe, kind_of};
 use crate::queue::{DeadJob, Queue};
+use crate::runtime::crash_points::crash_point;
+use crate::runtime::lifecycle::Lifecycle;
 use crate::store::dead_letter_intake::{self, NewDeadLetter};
 use crate::store::failure::{Failure, classify};
 use crate::store::{Connection, Pool, StoreError};

@@ -12,7 +12,6 @@ use super::persist_events::PersistEvents;
 use super::settings::WorkerConfig;
 use super::{Jobs, dead_letters};
 use crate::domain::clock::Clock;
-use crate::lifecycle::Lifecycle;
 use crate::operations::listener::Operations;
 use crate::operations::process;
 use crate::operations::readiness::Readiness;
@@ -21,6 +20,7 @@ use crate::process::settings::RoleConfig;
 use crate::queue::observe::observe;
 use crate::queue::settings::QueueConfig;
 use crate::queue::worker::{OldestInHand, WorkerOptions, run_worker};
+use crate::runtime::lifecycle::Lifecycle;
 use crate::store::settings::{EventAgeConfig, PostgresConfig};
 
 const ROLE: &str = "worker";
@@ -102,6 +102,6 @@ async fn tell(health: Arc<WorkHealth>, in_hand: Arc<OldestInHand>, readiness: Re
 /// Runs the worker as a process, until it is told to stop.
 pub fn run(settings: WorkerSettings) -> ExitCode {
     let config = settings.role.clone();
-    let begin = |lifecycle: Lifecycle| async move { start(settings, Clock::system(), &lifecycle).await };
-    process::run(&config, Box::new(|lifecycle| Box::pin(begin(lifecycle))))
+    let begin = |clock: Clock, lifecycle: Lifecycle| async move { start(settings, clock, &lifecycle).await };
+    process::run(&config, Box::new(|clock, lifecycle| Box::pin(begin(clock, lifecycle))))
 }

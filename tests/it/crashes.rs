@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 
 use scoreline::bench::rig::Role;
-use scoreline::domain::clock::{Clock, Micros};
+use scoreline::domain::clock::Micros;
 use scoreline::domain::event::Event;
 use scoreline::domain::ids::GameId;
 use scoreline::queue::payload::PersistEventsEncoder;
 use scoreline::queue::{Lane, Queue, Timeouts};
+use scoreline::runtime::clock;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -115,7 +116,7 @@ async fn what_cron_committed_before_it_died_is_published_though_nobody_plays_on(
     let mut account = Account::default();
     for (point, player) in [("fold::after_commit=return", "first"), ("publish::after_redis=return", "second")] {
         system.rig.stop("cron").await.unwrap();
-        account.sent.extend(system.receive(Clock::system().now(), &[(player, 5)]).await);
+        account.sent.extend(system.receive(clock::system().now(), &[(player, 5)]).await);
         system.die(Role::Cron, point).await;
         system.rig.start(Role::Cron).await.unwrap();
     }
@@ -211,7 +212,7 @@ async fn cron_that_dies_between_freezing_a_period_and_ranking_it_ranks_it_when_i
     );
     eventually("the board is live", PATIENCE, || system.is_quiet()).await;
     system.rig.stop("cron").await.unwrap();
-    let ended = Clock::system().now().plus_seconds(-3 * 3_600);
+    let ended = clock::system().now().plus_seconds(-3 * 3_600);
     let events = system.receive(ended, &[("a", 3), ("b", 5), ("c", 5)]).await;
     system.die(Role::Cron, "close::after_freeze=return").await;
     assert_eq!(
@@ -241,7 +242,7 @@ async fn cron_that_dies_between_freezing_a_period_and_ranking_it_ranks_it_when_i
 async fn cron_that_dies_between_counting_a_month_and_dropping_it_counts_it_once() {
     let mut system = system().await;
     system.start_all().await;
-    let long_ago = Clock::system().now().plus_seconds(-75 * 86_400);
+    let long_ago = clock::system().now().plus_seconds(-75 * 86_400);
     system.receive(long_ago, &[("a", 3), ("b", 5), ("a", 7)]).await;
     eventually("they are folded", PATIENCE, || system.is_quiet()).await;
     system.rig.stop("cron").await.unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use scoreline::bench::rig::Role;
 use scoreline::chaos::accounts::{Account, Load};
-use scoreline::domain::clock::Clock;
+use scoreline::runtime::clock;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -117,7 +117,7 @@ impl InHand {
     /// Sends the head and half of the body, once the server has begun to read it.
     async fn begin(address: SocketAddr, key: &str) -> Self {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let (event, now) = (Uuid::new_v4(), Clock::system().now().to_string());
+        let (event, now) = (Uuid::new_v4(), clock::system().now().to_string());
         let body = json!([{"event_id": event, "type": "level_progress", "player_id": "last", "occurred_at": now}]);
         let body = body.to_string();
         let (first, rest) = body.split_at(body.len() / 2);

@@ -36,7 +36,7 @@ async fn send(system: &System) -> (u16, String) {
     let body = format!(
         r#"[{{"event_id":"{}","type":"level_progress","player_id":"p","occurred_at":"{}"}}]"#,
         Uuid::new_v4(),
-        scoreline::domain::clock::Clock::system().now()
+        scoreline::runtime::clock::system().now()
     );
     let request = format!(
         "POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\

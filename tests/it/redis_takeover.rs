@@ -128,7 +128,7 @@ async fn a_replica_that_lags_takes_over_and_no_version_of_a_board_goes_back() {
     system.progress(100).await;
     replicate(&replica, Some(link.port));
     is_in_step(&replica).await;
-    let now = scoreline::domain::clock::Clock::system().now().to_string();
+    let now = scoreline::runtime::clock::system().now().to_string();
     let (kept, lost) = (Uuid::new_v4(), Uuid::new_v4());
     let kept_key = "receipt-that-the-replica-has";
     let (status, kept_batch) = send(&system, kept, &now, kept_key).await;

@@ -10,14 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use scoreline::domain::clock::{Clock, Micros};
+use scoreline::domain::clock::Micros;
 use scoreline::domain::event::Event;
 use scoreline::domain::ids::GameId;
 use scoreline::domain::packed_facts;
 use scoreline::domain::retry::RetryPolicy;
-use scoreline::lifecycle::Lifecycle;
 use scoreline::queue::payload::{Kind, PersistEventsEncoder};
 use scoreline::queue::{Lane, Queue, Timeouts, WorkerOptions, run_worker};
+use scoreline::runtime::clock;
+use scoreline::runtime::lifecycle::Lifecycle;
 use scoreline::store::pool::Pool;
 use scoreline::workers::health::WorkHealth;
 use scoreline::workers::persist_events::PersistEvents;
@@ -174,7 +175,7 @@ impl Drop for Bench {
 }
 
 fn now() -> Micros {
-    Clock::system().now()
+    clock::system().now()
 }
 
 fn event<'a>(id: u128, player: &'a str, payload: &'a str) -> Event<'a> {

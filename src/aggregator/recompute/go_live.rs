@@ -2,8 +2,8 @@
 
 use super::{Builder, Outcome};
 use crate::aggregator::tenure::JobError;
-use crate::lifecycle::crash_point;
 use crate::ranking::Still;
+use crate::runtime::crash_points::crash_point;
 use crate::store::swap::{self, Swap};
 use crate::store::{board_versions, final_periods};
 

@@ -11,7 +11,7 @@ use crate::aggregator::tenure::JobError;
 use crate::domain::fact::{Fact, fact_of, timely_fact_of};
 use crate::domain::month::Month;
 use crate::domain::packed_facts::{FactPacker, PackedFacts};
-use crate::lifecycle::crash_point;
+use crate::runtime::crash_points::crash_point;
 use crate::store::baseline::{self, Covered};
 use crate::store::event_scan::{self, GameScan, ScanKey, StoredEvent};
 use crate::store::fold_periods::Place;

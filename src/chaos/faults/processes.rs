@@ -13,7 +13,7 @@ use crate::chaos::ChaosError;
 use crate::chaos::plan::Kind;
 use crate::chaos::probe::WORKER_BOUND;
 use crate::chaos::world::{PATIENCE, World};
-use crate::domain::clock::CLOCK_AHEAD;
+use crate::runtime::clock::CLOCK_AHEAD;
 
 /// How long writes are held up, once workers have jobs in hand, so that they have more.
 const HOLD: Duration = Duration::from_millis(300);

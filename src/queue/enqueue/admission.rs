@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use super::keys::Keys;
 use super::script::{JOB, Room};
 use crate::domain::ids::GameId;
-use crate::lifecycle::Lifecycle;
 use crate::redis_connection::Connection;
+use crate::runtime::lifecycle::Lifecycle;
 
 /// How often the state is read.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);

@@ -10,9 +10,9 @@ use super::keys::{Keys, LimitKeys};
 use super::request::{EnqueueError, EnqueueReply, EnqueueRequest, Enqueued, ReceiptName};
 use super::script::{OfAddress, Parts};
 use crate::domain::clock::Micros;
-use crate::lifecycle::Lifecycle;
 use crate::queue::keys::QUEUE_NAME;
 use crate::redis_connection::{Connection, Timeouts};
+use crate::runtime::lifecycle::Lifecycle;
 
 /// The longest waits of a request. Beyond them the outcome is unknown: the client is told to send again.
 const TIMEOUTS: Timeouts = Timeouts { response: Duration::from_millis(1_500), connect: Duration::from_millis(1_000) };

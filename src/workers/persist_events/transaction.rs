@@ -9,7 +9,7 @@ use crate::domain::clock::Micros;
 use crate::domain::fact::fact_of;
 use crate::domain::ids::GameId;
 use crate::domain::packed_facts::{FactPacker, PackedFacts};
-use crate::lifecycle::crash_point;
+use crate::runtime::crash_points::crash_point;
 use crate::store::definitions::{Definitions, GameDefinitions};
 use crate::store::events::{self, EventRow};
 use crate::store::facts;

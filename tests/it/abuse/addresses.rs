@@ -7,8 +7,8 @@ use scoreline::domain::ids::GameId;
 use scoreline::http::client_address::ClientAddress;
 use scoreline::ingest::DoorSettings;
 use scoreline::ingest::limits::{Limits, Sender};
-use scoreline::lifecycle::Lifecycle;
 use scoreline::queue::enqueue::{AddressCount, EnqueueReply, EnqueueRequest, Enqueuer};
+use scoreline::runtime::lifecycle::Lifecycle;
 use serde_json::json;
 use uuid::Uuid;
 

@@ -13,8 +13,8 @@ use hyper_util::rt::TokioExecutor;
 use scoreline::directory::DirectorySource;
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::http::server::{ServerConfig, serve};
-use scoreline::lifecycle::Lifecycle;
 use scoreline::operations::listener::Operations;
+use scoreline::runtime::lifecycle::Lifecycle;
 use serde_json::{Value, json};
 
 use crate::api::world::{Answer, Game, NOW, World, board};

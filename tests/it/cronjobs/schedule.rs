@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scoreline::aggregator::schedule::{self, Context, JOBS, run_once};
-use scoreline::lifecycle::Lifecycle;
+use scoreline::runtime::lifecycle::Lifecycle;
 use serde_json::json;
 
 use super::stage::Stage;

@@ -11,13 +11,14 @@ use scoreline::aggregator::rules::Rules;
 use scoreline::aggregator::settings::AggregatorConfig;
 use scoreline::aggregator::shards::Shards;
 use scoreline::aggregator::{Aggregator, run};
-use scoreline::domain::clock::{Clock, Micros};
+use scoreline::domain::clock::Micros;
 use scoreline::domain::fact::Fact;
 use scoreline::domain::ids::{BoardGenerationId, GameId};
 use scoreline::domain::packed_facts::FactPacker;
 use scoreline::domain::period::Period;
-use scoreline::lifecycle::Lifecycle;
 use scoreline::ranking::{BoardPeriod, Ranking};
+use scoreline::runtime::clock;
+use scoreline::runtime::lifecycle::Lifecycle;
 use scoreline::store::facts;
 use scoreline::store::pool::Pool;
 use serde_json::{Value, json};
@@ -163,7 +164,7 @@ impl Arena {
             self.ranking.clone(),
             self.rules.clone(),
             self.shards.clone(),
-            Clock::system(),
+            clock::system(),
             self.wanted.clone(),
         )
     }
@@ -277,7 +278,7 @@ impl Arena {
             ranking: Ranking::open(&self.redis.url, "sl").unwrap(),
             queue_url: self.redis.url.clone(),
             prefix: "sl".into(),
-            clock: Clock::system(),
+            clock: clock::system(),
             holder: holder.into(),
             health: std::sync::Arc::default(),
         };

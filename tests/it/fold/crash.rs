@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use scoreline::aggregator::publish::Publisher;
 use scoreline::aggregator::rules::Rules;
-use scoreline::domain::clock::Clock;
 use scoreline::ranking::{BoardStatus, RebuildError};
+use scoreline::runtime::clock;
 use serde_json::json;
 
 use super::arena::{Arena, play, stop};
@@ -148,7 +148,7 @@ async fn a_marker_that_nobody_can_read_has_every_board_rebuilt() {
     let fresh = Arc::new(Rules::new(arena.pool().clone()));
     let (pool, ranking) = (arena.pool().clone(), arena.ranking.clone());
     let mut publisher =
-        Publisher::new(pool, ranking, fresh, arena.shards.clone(), Clock::system(), arena.wanted.clone());
+        Publisher::new(pool, ranking, fresh, arena.shards.clone(), clock::system(), arena.wanted.clone());
     let rebuilding = arena.ranking.begin_rebuild(board).await.unwrap();
     assert!(publisher.publish(&[99, 1, 2]).await.is_err(), "whoever can read it may come back: it is kept");
     assert_eq!(arena.ranking.status(&[board]).await.unwrap(), [BoardStatus::Doubtful]);

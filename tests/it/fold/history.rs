@@ -360,7 +360,7 @@ async fn a_marker_of_a_newer_program_is_kept_and_doubts_every_board() {
     // A process that has just started knows no board yet.
     let fresh = std::sync::Arc::new(scoreline::aggregator::rules::Rules::new(arena.pool().clone()));
     let (pool, ranking, shards) = (arena.pool().clone(), arena.ranking.clone(), arena.shards.clone());
-    let clock = scoreline::domain::clock::Clock::system();
+    let clock = scoreline::runtime::clock::system();
     let wanted = arena.wanted.clone();
     let mut publisher = scoreline::aggregator::publish::Publisher::new(pool, ranking, fresh, shards, clock, wanted);
     while publisher.publish_leftovers().await.unwrap() {}

@@ -155,7 +155,7 @@ async fn every_publication_is_announced_with_the_boards_version() {
     let version = arena.ranking.version(board).await.unwrap().unwrap();
     assert!(version > built.version);
     assert_eq!(notices.recv().await.unwrap(), BoardNotice::Changed(board, version));
-    let micros = scoreline::domain::clock::Clock::system().now().0;
+    let micros = scoreline::runtime::clock::system().now().0;
     assert!((micros - built.version).abs() < 60_000_000, "microseconds of Postgres's clock");
     stop.cancel();
     listening.await.unwrap();

@@ -14,7 +14,7 @@ use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::ids::{BoardGenerationId, GameId, Slug};
 use scoreline::http::server::{ServerConfig, serve};
 use scoreline::ingest::{DoorSettings, IngestState, router};
-use scoreline::lifecycle::Lifecycle;
+use scoreline::runtime::lifecycle::Lifecycle;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

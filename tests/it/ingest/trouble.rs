@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use scoreline::ingest::role::tell;
-use scoreline::lifecycle::Lifecycle;
 use scoreline::operations::readiness::{Readiness, State};
+use scoreline::runtime::lifecycle::Lifecycle;
 use serde_json::{Value, json};
 
 use super::door::{self, SERVER, event, queued};

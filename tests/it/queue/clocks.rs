@@ -6,9 +6,9 @@ use std::time::Duration;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ids::GameId;
 use scoreline::domain::retry::RetryPolicy;
-use scoreline::lifecycle::Lifecycle;
 use scoreline::queue::enqueue::{EnqueueReply, EnqueueRequest, Enqueuer};
 use scoreline::queue::{Lane, Settlement, WorkerOptions};
+use scoreline::runtime::lifecycle::Lifecycle;
 
 use super::rig::{Rig, Worker, options, payload, rig, settle};
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use scoreline::domain::clock::Micros;
-use scoreline::lifecycle::Lifecycle;
 use scoreline::queue::enqueue::{EnqueueError, Enqueuer};
 use scoreline::queue::{Lane, Queue, Settlement, Timeouts, server};
+use scoreline::runtime::lifecycle::Lifecycle;
 
 use super::rig::{SOON, Worker, fill, options, payload, settle};
 use crate::support::eventually;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use scoreline::domain::retry::RetryPolicy;
-use scoreline::lifecycle::Lifecycle;
 use scoreline::queue::{Delivery, JobId, JobRunner, Lane, Queue, Settlement, Timeouts, WorkerOptions, run_worker};
+use scoreline::runtime::lifecycle::Lifecycle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 

@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::http::connection::Deadlines;
 use scoreline::http::server::{ServerConfig, serve};
-use scoreline::lifecycle::{Ended, Lifecycle};
+use scoreline::runtime::lifecycle::{Ended, Lifecycle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

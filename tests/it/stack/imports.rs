@@ -8,32 +8,32 @@ use super::rules::{module_of, sources};
 /// The rooms that each room imports, no more and no fewer. A room stands below all that it imports.
 const ROOMS: &[(&str, &str)] = &[
     ("domain", ""),
-    ("lifecycle", ""),
+    ("runtime", "domain"),
     ("redis_connection", ""),
     ("telemetry", "domain"),
     ("store", "domain telemetry"),
     ("directory", "domain redis_connection store"),
     ("ranking", "domain redis_connection"),
-    ("queue", "domain lifecycle redis_connection telemetry"),
-    ("http", "domain lifecycle telemetry"),
-    ("ingest", "directory domain http lifecycle queue redis_connection telemetry"),
-    ("workers", "domain lifecycle queue store telemetry"),
+    ("queue", "domain redis_connection runtime telemetry"),
+    ("http", "domain runtime telemetry"),
+    ("ingest", "directory domain http queue redis_connection runtime telemetry"),
+    ("workers", "domain queue runtime store telemetry"),
     ("beacon", "ranking store"),
     ("board_rebuild", "beacon domain ranking store telemetry"),
-    ("aggregator", "beacon board_rebuild directory domain lifecycle queue ranking redis_connection store telemetry"),
+    ("aggregator", "beacon board_rebuild directory domain queue ranking redis_connection runtime store telemetry"),
     ("api", "board_rebuild directory domain http queue ranking redis_connection store telemetry"),
     ("stack", "domain"),
     ("cli", "aggregator api board_rebuild directory domain queue ranking redis_connection store telemetry"),
-    ("simulate", "cli domain store telemetry"),
+    ("simulate", "cli domain runtime store telemetry"),
     ("process", "aggregator api http ingest queue redis_connection store telemetry workers"),
-    ("operations", "directory domain http lifecycle process queue redis_connection store telemetry"),
+    ("operations", "directory domain http process queue redis_connection runtime store telemetry"),
     (
         "up",
-        "aggregator api directory domain ingest lifecycle operations process redis_connection simulate stack store \
+        "aggregator api directory domain ingest operations process redis_connection runtime simulate stack store \
          telemetry workers",
     ),
-    ("bench", "directory domain lifecycle queue simulate stack store"),
-    ("chaos", "bench directory domain lifecycle queue stack store telemetry"),
+    ("bench", "directory domain queue runtime simulate stack store"),
+    ("chaos", "bench directory domain queue runtime stack store telemetry"),
     ("program", "bench chaos cli operations simulate up"),
     ("bin", "aggregator api ingest program workers"),
 ];
@@ -42,7 +42,7 @@ const ROOMS: &[(&str, &str)] = &[
 const ROLES: &[&str] = &["src/aggregator/role.rs", "src/api/role.rs", "src/ingest/role.rs", "src/workers/role.rs"];
 
 /// What the wiring may import beside what its room may.
-const OF_ROLES: [&str; 3] = ["lifecycle", "operations", "process"];
+const OF_ROLES: [&str; 3] = ["operations", "process", "runtime"];
 
 /// What a file imports of the other rooms.
 fn imports(path: &Path, room: &str, text: &str) -> BTreeSet<String> {

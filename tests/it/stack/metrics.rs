@@ -77,7 +77,7 @@ async fn every_role_measures_what_its_alerts_stand_on_and_tells_no_secret() {
     let home = std::env::temp_dir().join(format!("scoreline-metrics-{}", std::process::id()));
     let program = up(&home);
     let at = endpoints(&home, &program).await;
-    let now = scoreline::domain::clock::Clock::system().now().to_string();
+    let now = scoreline::runtime::clock::system().now().to_string();
     let event = |player: &str| {
         json!({"event_id": uuid::Uuid::new_v4(), "type": "game_ended", "player_id": player, "occurred_at": now,
                "payload": {"score": 7}})

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use clap::Parser;
-use scoreline::domain::clock::Clock;
-use scoreline::lifecycle::Lifecycle;
 use scoreline::operations::listener::Operations;
 use scoreline::operations::start::{self, StartError};
 use scoreline::redis_connection::settings::{RedisConfig, RedisUse};
+use scoreline::runtime::clock;
+use scoreline::runtime::lifecycle::Lifecycle;
 use scoreline::store::pool::Pool;
 use scoreline::store::settings::PostgresConfig;
 
@@ -29,7 +29,7 @@ fn settings(database_url: &str, redis_url: &str, more: &[&str]) -> Settings {
 }
 
 async fn operations(role: &'static str, lifecycle: &Lifecycle) -> Operations {
-    Operations::start(role, "127.0.0.1:0".parse().unwrap(), &Clock::system(), lifecycle).await.unwrap()
+    Operations::start(role, "127.0.0.1:0".parse().unwrap(), &clock::system(), lifecycle).await.unwrap()
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn readiness_names_each_dependency_its_reason_and_the_persistence_mode() {
     assert_eq!(support::http::get(address, "/healthz").await.0, 200);
     redis.start();
     connecting.await.unwrap().unwrap();
-    start::postgres(&settings.postgres, &Clock::system(), &operations, &lifecycle).await.unwrap();
+    start::postgres(&settings.postgres, &clock::system(), &operations, &lifecycle).await.unwrap();
     operations.readiness.started();
     let (status, body) = support::http::get(address, "/readyz").await;
     assert_eq!(status, 200, "{body}");
@@ -131,7 +131,7 @@ async fn an_older_schema_is_refused_with_the_command_to_run() {
     let settings = settings(&database.url, "redis://127.0.0.1:1", &[]);
     let lifecycle = Lifecycle::default();
     let operations = operations("cron", &lifecycle).await;
-    let refused = start::postgres(&settings.postgres, &Clock::system(), &operations, &lifecycle).await.unwrap_err();
+    let refused = start::postgres(&settings.postgres, &clock::system(), &operations, &lifecycle).await.unwrap_err();
     assert!(matches!(refused, StartError::Schema { .. }));
     assert!(refused.to_string().contains("scoreline migrate"), "{refused}");
 }
@@ -142,7 +142,7 @@ async fn a_pool_larger_than_the_server_allows_is_refused() {
     let settings = settings(&database.url, "redis://127.0.0.1:1", &["--db-pool-max", "100000"]);
     let lifecycle = Lifecycle::default();
     let operations = operations("api", &lifecycle).await;
-    let refused = start::postgres(&settings.postgres, &Clock::system(), &operations, &lifecycle).await.unwrap_err();
+    let refused = start::postgres(&settings.postgres, &clock::system(), &operations, &lifecycle).await.unwrap_err();
     assert!(matches!(&refused, StartError::Config(reason) if reason.contains("DB_POOL_MAX")), "{refused}");
 }
 

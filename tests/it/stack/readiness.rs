@@ -1,11 +1,11 @@
 //! What `/readyz` tells of services that answer and still do not do what is asked of them, and who waits at a start.
 
 use clap::Parser;
-use scoreline::domain::clock::Clock;
-use scoreline::lifecycle::Lifecycle;
 use scoreline::operations::listener::Operations;
 use scoreline::operations::start::{self, StartError};
 use scoreline::redis_connection::settings::{RedisConfig, RedisUse};
+use scoreline::runtime::clock;
+use scoreline::runtime::lifecycle::Lifecycle;
 use scoreline::store::settings::PostgresConfig;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
@@ -26,7 +26,7 @@ fn settings(database_url: &str, redis_url: &str) -> Settings {
 }
 
 async fn operations(role: &'static str, lifecycle: &Lifecycle) -> Operations {
-    Operations::start(role, "127.0.0.1:0".parse().unwrap(), &Clock::system(), lifecycle).await.unwrap()
+    Operations::start(role, "127.0.0.1:0".parse().unwrap(), &clock::system(), lifecycle).await.unwrap()
 }
 
 /// What `/readyz` says: its status, and whether it names `reason`.
@@ -52,10 +52,10 @@ async fn a_start_waits_for_a_postgres_that_takes_no_writes_and_a_reader_does_not
     let (worker, api) = (operations("worker", &lifecycle).await, operations("api", &lifecycle).await);
     let starting = tokio::spawn({
         let (postgres, worker, lifecycle) = (settings.postgres.clone(), worker.clone(), lifecycle.clone());
-        async move { start::postgres(&postgres, &Clock::system(), &worker, &lifecycle).await.map(|_| ()) }
+        async move { start::postgres(&postgres, &clock::system(), &worker, &lifecycle).await.map(|_| ()) }
     });
     eventually("the worker says for what it waits", PATIENCE, || told(&worker, 503, "read-only")).await;
-    start::postgres(&settings.postgres, &Clock::system(), &api, &lifecycle).await.unwrap();
+    start::postgres(&settings.postgres, &clock::system(), &api, &lifecycle).await.unwrap();
     api.readiness.started();
     api.readiness.ready("redis_ranking", "there");
     let (status, body) = support::http::get(api.address, "/readyz").await;
@@ -85,7 +85,7 @@ async fn rights_that_are_missing_are_named() {
     let settings = settings(&format!("postgres://{role}:first@{rest}"), "redis://127.0.0.1:1");
     let lifecycle = Lifecycle::default();
     let worker = operations("worker", &lifecycle).await;
-    let clock = Clock::system();
+    let clock = clock::system();
     let starting = start::postgres(&settings.postgres, &clock, &worker, &lifecycle);
     let mending = async {
         eventually("the right is named", PATIENCE, || told(&worker, 503, "INSERT on events")).await;
@@ -108,7 +108,7 @@ async fn a_database_that_keeps_no_utf8_is_refused_at_start_and_by_migrate() {
     let lifecycle = Lifecycle::default();
     let operations = operations("worker", &lifecycle).await;
     let settings = settings(&url, "redis://127.0.0.1:1");
-    let refused = start::postgres(&settings.postgres, &Clock::system(), &operations, &lifecycle).await.unwrap_err();
+    let refused = start::postgres(&settings.postgres, &clock::system(), &operations, &lifecycle).await.unwrap_err();
     assert!(matches!(&refused, StartError::Config(reason) if reason.contains("LATIN1")), "{refused}");
     for command in [&["migrate"][..], &["config"]] {
         let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_scoreline"));
@@ -135,7 +135,7 @@ async fn a_setting_that_can_never_work_ends_a_start_with_its_reason() {
     // One of these is no URL, and of the other only the attempt shows it: this program speaks no TLS.
     for mode in ["bogus", "require"] {
         let settings = self::settings(&format!("{}?sslmode={mode}", database.url), "redis://127.0.0.1:1");
-        let clock = Clock::system();
+        let clock = clock::system();
         let starting = start::postgres(&settings.postgres, &clock, &operations, &lifecycle);
         let refused = tokio::time::timeout(PATIENCE, starting).await.expect(mode).unwrap_err();
         assert!(matches!(&refused, StartError::Config(reason) if reason.contains("DATABASE_URL")), "{refused}");
@@ -190,7 +190,7 @@ async fn a_cron_whose_folds_fail_is_not_ready() {
     let (database, redis) = (database().await, support::redis::redis());
     let lifecycle = Lifecycle::default();
     let given = ["test", "--database-url", &database.url, "--redis-url", &redis.url, "--ops-listen", "127.0.0.1:0"];
-    let running = scoreline::aggregator::role::start(Cron::parse_from(given).cron, Clock::system(), &lifecycle).await;
+    let running = scoreline::aggregator::role::start(Cron::parse_from(given).cron, clock::system(), &lifecycle).await;
     let address = running.unwrap().operations;
     let told = |status: u16, text: &'static str| async move {
         let (found, body) = support::http::get(address, "/readyz").await;
@@ -231,13 +231,13 @@ async fn an_api_starts_without_any_redis_and_a_cron_without_the_directorys() {
         &["--api-listen", "127.0.0.1:0"],
     ]
     .concat();
-    let api = scoreline::api::role::start(Api::parse_from(given).api, Clock::system(), &lifecycle).await.unwrap();
+    let api = scoreline::api::role::start(Api::parse_from(given).api, clock::system(), &lifecycle).await.unwrap();
     let given = [
         &["test", "--database-url", &database.url, "--redis-url", &main.url, "--ops-listen", "127.0.0.1:0"][..],
         &["--redis-cache-url", &away.url],
     ]
     .concat();
-    let cron = scoreline::aggregator::role::start(Cron::parse_from(given).cron, Clock::system(), &lifecycle).await;
+    let cron = scoreline::aggregator::role::start(Cron::parse_from(given).cron, clock::system(), &lifecycle).await;
     let (api_at, cron_at) = (api.operations, cron.unwrap().operations);
     let told = |at: std::net::SocketAddr, text: &'static str| async move {
         let (found, body) = support::http::get(at, "/readyz").await;

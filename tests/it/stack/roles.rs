@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use scoreline::domain::clock::{Clock, Micros};
+use scoreline::domain::clock::Micros;
 use scoreline::domain::month::Month;
+use scoreline::runtime::clock;
 use scoreline::stack::{Stack, StackOptions};
 use scoreline::store::migrations;
 use scoreline::store::partitions;
@@ -245,7 +246,7 @@ async fn a_private_home_of_before_there_were_roles_goes_on() {
         let pool = Pool::new(sqlx::PgPool::connect(&postgres.url).await.unwrap());
         let kept: String = sqlx::query_scalar("SELECT slug FROM games").fetch_one(&pool).await.unwrap();
         assert_eq!(kept, "kept");
-        partitions::ensure(&pool, NOW, Clock::system().now()).await.unwrap();
+        partitions::ensure(&pool, NOW, clock::system().now()).await.unwrap();
         let mut admin = PgConnection::connect(&postgres.admin_url).await.unwrap();
         assert_eq!(owners(&mut admin).await, (vec!["scoreline".to_owned()], vec!["scoreline_owner".to_owned()]));
         let supers: Vec<String> = sqlx::query_scalar("SELECT rolname::text FROM pg_roles WHERE rolsuper")

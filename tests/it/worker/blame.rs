@@ -1,9 +1,10 @@
 //! Whose fault it is: what is not known to be the data's costs no attempt, and what fails alone holds nobody up.
 
 use rustix::process::{Pid, Signal, kill_process};
-use scoreline::domain::clock::{Clock, Micros};
+use scoreline::domain::clock::Micros;
 use scoreline::domain::event::Event;
 use scoreline::domain::month::Month;
+use scoreline::runtime::clock;
 use scoreline::store::partitions;
 use scoreline::store::pool::Pool;
 use scoreline::store::settings::PostgresConfig;
@@ -330,7 +331,7 @@ async fn readiness_hears_what_the_work_met() {
         ["test", "--database-url", &bench.database.url, "--redis-url", &bench.redis.url, "--ops-listen", "127.0.0.1:0"];
     let settings = <RoleSettings as clap::Parser>::parse_from(arguments).worker;
     let running =
-        scoreline::workers::role::start(settings, Clock::system(), &bench.lifecycle).await.unwrap().operations;
+        scoreline::workers::role::start(settings, clock::system(), &bench.lifecycle).await.unwrap().operations;
     let told = |status: u16, text: &'static str| async move {
         let (found, body) = http::get(running, "/readyz").await;
         found == status && body.contains(text)

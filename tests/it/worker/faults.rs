@@ -4,8 +4,8 @@ use futures_util::StreamExt;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::event::Event;
 use scoreline::domain::ids::GameId;
-use scoreline::lifecycle::Lifecycle;
 use scoreline::queue::payload::PersistEventsEncoder;
+use scoreline::runtime::lifecycle::Lifecycle;
 use scoreline::store::dead_letter_intake::{self, NewDeadLetter};
 use uuid::Uuid;
 
