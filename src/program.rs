@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 
-use crate::operations::{migrate, process, settings};
+use crate::operations::{migrate, settings};
+use crate::runtime::limits::leave_no_core;
 use crate::{bench, chaos, cli, simulate, up};
 
 /// A self-hosted event pipeline for games: batches in, exactly-once leaderboards out.
@@ -35,7 +36,7 @@ enum Command {
 
 /// Parses the command line and runs what it asks for.
 pub fn main() -> ExitCode {
-    process::leave_no_core();
+    leave_no_core();
     let described = Command::command().mut_subcommand("up", up::with_private_defaults);
     let command = match Command::from_arg_matches(&described.get_matches()) {
         Ok(command) => command,

@@ -13,11 +13,11 @@ use super::endpoints::Endpoints;
 use super::roles::{self, OperationsAddresses, RoleSettings, Running};
 use crate::domain::clock::Clock;
 use crate::operations::migrate::SchemaOwnerConfig;
-use crate::operations::process;
 use crate::operations::start::StartError;
 use crate::process::settings::AllRolesConfig;
 use crate::runtime::clock;
 use crate::runtime::lifecycle::Lifecycle;
+use crate::runtime::limits::raise_open_files;
 use crate::simulate::client::{Play, play};
 use crate::stack::{Stack, StackError, StackOptions};
 use crate::store::migrations;
@@ -85,7 +85,7 @@ pub fn run(config: UpConfig) -> ExitCode {
         Ok(last_lines) => last_lines,
         Err(error) => return announce::failure(&error),
     };
-    process::raise_open_files();
+    raise_open_files();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(run_all(config, clock));

@@ -34,7 +34,7 @@ const ROOMS: &[(&str, &str)] = &[
     ),
     ("bench", "directory domain queue runtime simulate stack store"),
     ("chaos", "bench directory domain queue runtime stack store telemetry"),
-    ("program", "bench chaos cli operations simulate up"),
+    ("program", "bench chaos cli operations runtime simulate up"),
     ("bin", "aggregator api ingest program workers"),
 ];
 
