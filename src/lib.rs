@@ -12,7 +12,7 @@
 //! Beside them: [`domain`] has the rules without I/O, [`store`] the only SQL, [`directory`] what ingest and api know
 //! of games and keys, [`board_rebuild`] how a board in Redis is made from Postgres, [`beacon`] whether it is still that
 //! Postgres, [`http`] the listener both doors share, [`redis_connection`] the one way to reach Redis, [`runtime`]
-//! signals and the clock, [`process`] what every process is given, [`operations`] health and metrics of every process,
+//! signals and the clock, [`process`] the settings, the start, the health and the metrics of every process,
 //! [`stack`] private Postgres and Redis, [`up`] everything in one process, [`simulate`] a game that plays, [`bench`]
 //! and [`chaos`] what measures and what breaks it. `ARCHITECTURE.md` lists the invariants and which way imports may
 //! point.
@@ -28,7 +28,6 @@ pub mod directory;
 pub mod domain;
 pub mod http;
 pub mod ingest;
-pub mod operations;
 pub mod process;
 pub mod program;
 pub mod queue;

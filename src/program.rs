@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 
-use crate::operations::{migrate, settings};
+use crate::process::commands::{config, migrate};
 use crate::runtime::limits::leave_no_core;
 use crate::{bench, chaos, cli, simulate, up};
 
@@ -20,7 +20,7 @@ enum Command {
     Up(Box<up::UpConfig>),
     Services(up::ServicesConfig),
     Migrate(migrate::MigrateConfig),
-    Config(Box<settings::SettingsConfig>),
+    Config(Box<config::SettingsConfig>),
     Simulate(simulate::command::SimulateConfig),
     /// Measure every stage beside its limit, and the whole path with the CPU of every process.
     Bench(bench::Options),
@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
         Command::Up(config) => up::run(*config),
         Command::Services(config) => block_on(up::run_services(config)),
         Command::Migrate(config) => block_on(migrate::run(config)),
-        Command::Config(config) => block_on(settings::run(*config)),
+        Command::Config(settings) => block_on(config::run(*settings)),
         Command::Simulate(config) => block_on(simulate::command::run(config)),
         Command::Bench(options) => block_on(bench::command::run(options)),
         Command::Chaos(options) => block_on(chaos::command::run(options)),

@@ -12,11 +12,11 @@ use super::schedule::{self, Context};
 use super::settings::{AggregatorConfig, RetentionConfig};
 use super::{Aggregator, hooks, retention};
 use crate::domain::clock::Clock;
-use crate::operations::listener::Operations;
-use crate::operations::process;
-use crate::operations::start::{self, RunningRole, StartError};
-use crate::operations::watch;
+use crate::process::entry_point;
+use crate::process::listener::Operations;
 use crate::process::settings::RoleConfig;
+use crate::process::start::{self, RunningRole, StartError};
+use crate::process::watch;
 use crate::queue::observe::observe;
 use crate::queue::settings::QueueConfig;
 use crate::ranking::Ranking;
@@ -112,5 +112,5 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
 pub fn run(settings: CronSettings) -> ExitCode {
     let config = settings.role.clone();
     let begin = |clock: Clock, lifecycle: Lifecycle| async move { start(settings, clock, &lifecycle).await };
-    process::run(&config, Box::new(|clock, lifecycle| Box::pin(begin(clock, lifecycle))))
+    entry_point::run(&config, Box::new(|clock, lifecycle| Box::pin(begin(clock, lifecycle))))
 }

@@ -8,10 +8,10 @@ use super::settings::ApiConfig;
 use super::{ApiSettings, ApiState, router};
 use crate::domain::clock::Clock;
 use crate::http::settings::HttpConfig;
-use crate::operations::listener::Operations;
-use crate::operations::process;
-use crate::operations::start::{self, QUEUE_NAME, RunningRole, StartError};
+use crate::process::entry_point;
+use crate::process::listener::Operations;
 use crate::process::settings::RoleConfig;
+use crate::process::start::{self, QUEUE_NAME, RunningRole, StartError};
 use crate::ranking::Ranking;
 use crate::redis_connection::settings::RedisUse;
 use crate::redis_connection::{Connection, Timeouts};
@@ -78,5 +78,5 @@ pub async fn start(settings: ApiRoleSettings, clock: Clock, lifecycle: &Lifecycl
 pub fn run(settings: ApiRoleSettings) -> ExitCode {
     let config = settings.role.clone();
     let begin = |clock: Clock, lifecycle: Lifecycle| async move { start(settings, clock, &lifecycle).await };
-    process::run(&config, Box::new(|clock, lifecycle| Box::pin(begin(clock, lifecycle))))
+    entry_point::run(&config, Box::new(|clock, lifecycle| Box::pin(begin(clock, lifecycle))))
 }

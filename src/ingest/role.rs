@@ -8,11 +8,11 @@ use clap::Args;
 use super::settings::{IngestConfig, LimitsConfig};
 use crate::domain::clock::Clock;
 use crate::http::settings::HttpConfig;
-use crate::operations::listener::Operations;
-use crate::operations::process;
-use crate::operations::readiness::Readiness;
-use crate::operations::start::{self, RunningRole, StartError};
+use crate::process::entry_point;
+use crate::process::listener::Operations;
+use crate::process::readiness::Readiness;
 use crate::process::settings::RoleConfig;
+use crate::process::start::{self, RunningRole, StartError};
 use crate::queue::settings::QueueConfig;
 use crate::redis_connection::settings::RedisUse;
 use crate::runtime::lifecycle::Lifecycle;
@@ -88,5 +88,5 @@ pub async fn tell(state: super::IngestState, readiness: Readiness, lifecycle: Li
 pub fn run(settings: IngestRoleSettings) -> ExitCode {
     let config = settings.role.clone();
     let begin = |clock: Clock, lifecycle: Lifecycle| async move { start(settings, clock, &lifecycle).await };
-    process::run(&config, Box::new(|clock, lifecycle| Box::pin(begin(clock, lifecycle))))
+    entry_point::run(&config, Box::new(|clock, lifecycle| Box::pin(begin(clock, lifecycle))))
 }

@@ -12,9 +12,9 @@ use super::demo::{self, Demo};
 use super::endpoints::Endpoints;
 use super::roles::{self, OperationsAddresses, RoleSettings, Running};
 use crate::domain::clock::Clock;
-use crate::operations::migrate::SchemaOwnerConfig;
-use crate::operations::start::StartError;
+use crate::process::commands::migrate::SchemaOwnerConfig;
 use crate::process::settings::AllRolesConfig;
+use crate::process::start::StartError;
 use crate::runtime::clock;
 use crate::runtime::lifecycle::Lifecycle;
 use crate::runtime::limits::raise_open_files;
@@ -76,7 +76,7 @@ pub fn with_private_defaults(up: clap::Command) -> clap::Command {
         .mut_arg("log_format", |a| a.default_value("text"))
 }
 
-/// Runs until it is told to stop. The exit code is a role's (`operations::process::run`).
+/// Runs until it is told to stop. The exit code is a role's (`process::entry_point::run`).
 pub fn run(config: UpConfig) -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _crash_points = fail::FailScenario::setup();

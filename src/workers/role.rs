@@ -12,11 +12,11 @@ use super::persist_events::PersistEvents;
 use super::settings::WorkerConfig;
 use super::{Jobs, dead_letters};
 use crate::domain::clock::Clock;
-use crate::operations::listener::Operations;
-use crate::operations::process;
-use crate::operations::readiness::Readiness;
-use crate::operations::start::{self, QUEUE_NAME, RunningRole, StartError};
+use crate::process::entry_point;
+use crate::process::listener::Operations;
+use crate::process::readiness::Readiness;
 use crate::process::settings::RoleConfig;
+use crate::process::start::{self, QUEUE_NAME, RunningRole, StartError};
 use crate::queue::observe::observe;
 use crate::queue::settings::QueueConfig;
 use crate::queue::worker::{OldestInHand, WorkerOptions, run_worker};
@@ -103,5 +103,5 @@ async fn tell(health: Arc<WorkHealth>, in_hand: Arc<OldestInHand>, readiness: Re
 pub fn run(settings: WorkerSettings) -> ExitCode {
     let config = settings.role.clone();
     let begin = |clock: Clock, lifecycle: Lifecycle| async move { start(settings, clock, &lifecycle).await };
-    process::run(&config, Box::new(|clock, lifecycle| Box::pin(begin(clock, lifecycle))))
+    entry_point::run(&config, Box::new(|clock, lifecycle| Box::pin(begin(clock, lifecycle))))
 }

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use scoreline::directory::DirectorySource;
 use scoreline::domain::clock::{Clock, Micros};
 use scoreline::http::server::{ServerConfig, serve};
-use scoreline::operations::listener::Operations;
+use scoreline::process::listener::Operations;
 use scoreline::runtime::lifecycle::Lifecycle;
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use scoreline::ingest::role::tell;
-use scoreline::operations::readiness::{Readiness, State};
+use scoreline::process::readiness::{Readiness, State};
 use scoreline::runtime::lifecycle::Lifecycle;
 use serde_json::{Value, json};
 

@@ -25,16 +25,15 @@ const ROOMS: &[(&str, &str)] = &[
     ("stack", "domain"),
     ("cli", "aggregator api board_rebuild directory domain queue ranking redis_connection store telemetry"),
     ("simulate", "cli domain runtime store telemetry"),
-    ("process", "aggregator api http ingest queue redis_connection store telemetry workers"),
-    ("operations", "directory domain http process queue redis_connection runtime store telemetry"),
+    ("process", "aggregator api directory domain http ingest queue redis_connection runtime store telemetry workers"),
     (
         "up",
-        "aggregator api directory domain ingest operations process redis_connection runtime simulate stack store \
-         telemetry workers",
+        "aggregator api directory domain ingest process redis_connection runtime simulate stack store telemetry \
+         workers",
     ),
     ("bench", "directory domain queue runtime simulate stack store"),
     ("chaos", "bench directory domain queue runtime stack store telemetry"),
-    ("program", "bench chaos cli operations runtime simulate up"),
+    ("program", "bench chaos cli process runtime simulate up"),
     ("bin", "aggregator api ingest program workers"),
 ];
 
@@ -42,7 +41,7 @@ const ROOMS: &[(&str, &str)] = &[
 const ROLES: &[&str] = &["src/aggregator/role.rs", "src/api/role.rs", "src/ingest/role.rs", "src/workers/role.rs"];
 
 /// What the wiring may import beside what its room may.
-const OF_ROLES: [&str; 3] = ["operations", "process", "runtime"];
+const OF_ROLES: [&str; 2] = ["process", "runtime"];
 
 /// What a file imports of the other rooms.
 fn imports(path: &Path, room: &str, text: &str) -> BTreeSet<String> {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::Parser;
-use scoreline::operations::listener::Operations;
-use scoreline::operations::start::{self, StartError};
+use scoreline::process::listener::Operations;
+use scoreline::process::start::{self, StartError};
 use scoreline::redis_connection::settings::{RedisConfig, RedisUse};
 use scoreline::runtime::clock;
 use scoreline::runtime::lifecycle::Lifecycle;

@@ -1,8 +1,8 @@
 //! What `/readyz` tells of services that answer and still do not do what is asked of them, and who waits at a start.
 
 use clap::Parser;
-use scoreline::operations::listener::Operations;
-use scoreline::operations::start::{self, StartError};
+use scoreline::process::listener::Operations;
+use scoreline::process::start::{self, StartError};
 use scoreline::redis_connection::settings::{RedisConfig, RedisUse};
 use scoreline::runtime::clock;
 use scoreline::runtime::lifecycle::Lifecycle;

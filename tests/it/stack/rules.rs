@@ -79,7 +79,7 @@ fn each_library_stays_in_its_rooms() {
     let rooms = [
         ("sqlx", vec!["store", "stack", "bench", "chaos"]),
         ("redis", vec!["redis_connection", "queue", "ranking", "directory", "stack", "bench", "chaos"]),
-        ("axum", vec!["ingest", "api", "operations", "http", "simulate", "bench"]),
+        ("axum", vec!["ingest", "api", "process", "http", "simulate", "bench"]),
         ("utoipa", vec!["api"]),
         ("apalis_core", vec!["queue"]),
     ];

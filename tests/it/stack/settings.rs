@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::process::Command;
 
-use scoreline::operations::settings::all_settings_command;
+use scoreline::process::commands::config::all_settings_command;
 
 use super::processes::Program;
 use crate::support;

@@ -8,13 +8,13 @@ use tokio::net::TcpListener;
 
 use super::listener::Operations;
 use super::readiness::Readiness;
+use super::settings::ShutdownConfig;
 use super::watch::{self, WatchedRedis};
 use crate::directory::{DirectorySource, SharedDirectory};
 use crate::domain::clock::Clock;
 use crate::domain::retry::Backoff;
 use crate::http::server::{self, ServerConfig};
 use crate::http::settings::HttpConfig;
-use crate::process::settings::ShutdownConfig;
 use crate::queue::{Keys, Queue};
 use crate::redis_connection::settings::{RedisConfig, RedisUse};
 use crate::redis_connection::{Connection, Timeouts};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::settings::RoleConfig;
 use super::start::{RunningRole, StartError};
 use crate::domain::clock::Clock;
-use crate::process::settings::RoleConfig;
 use crate::runtime::clock;
 use crate::runtime::lifecycle::Lifecycle;
 use crate::runtime::limits::{leave_no_core, raise_open_files};
