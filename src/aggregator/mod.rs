@@ -34,7 +34,6 @@ pub mod rebuild;
 pub mod recompute;
 pub mod refused;
 pub mod retention;
-pub mod role;
 pub mod rules;
 pub mod run;
 pub mod schedule;

@@ -28,7 +28,6 @@ mod public_reads;
 mod query;
 mod reading;
 pub mod replay;
-pub mod role;
 mod routes;
 pub mod settings;
 mod sorted_board;

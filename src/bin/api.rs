@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use scoreline::api::role::{ApiRoleSettings, run};
+use scoreline::process::roles::api::{ApiRoleSettings, run};
 
 /// Serves leaderboards to players, and administration to studios and operators.
 ///

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use scoreline::aggregator::role::{CronSettings, run};
+use scoreline::process::roles::cron::{CronSettings, run};
 
 /// Folds scores, publishes leaderboards and keeps the schedule; several may run.
 ///

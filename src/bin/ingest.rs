@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use scoreline::ingest::role::{IngestRoleSettings, run};
+use scoreline::process::roles::ingest::{IngestRoleSettings, run};
 
 /// Takes batches of events over HTTP and queues them.
 ///

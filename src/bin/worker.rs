@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use scoreline::workers::role::{WorkerSettings, run};
+use scoreline::process::roles::worker::{WorkerSettings, run};
 
 /// Runs queued jobs: writes events and score facts to Postgres.
 ///

@@ -16,7 +16,6 @@ pub mod limits;
 mod measure;
 pub mod receipt;
 mod refuse;
-pub mod role;
 pub mod settings;
 mod state;
 pub mod validate;

@@ -6,15 +6,15 @@ use clap::Args;
 use futures_util::TryFutureExt as _;
 
 use super::command::UpConfig;
-use crate::aggregator::role::{self as cron, CronSettings};
-use crate::api::role::{self as api, ApiRoleSettings};
 use crate::domain::clock::Clock;
-use crate::ingest::role::{self as ingest, IngestRoleSettings};
+use crate::process::roles::api::{self, ApiRoleSettings};
+use crate::process::roles::cron::{self, CronSettings};
+use crate::process::roles::ingest::{self, IngestRoleSettings};
+use crate::process::roles::worker::{self, WorkerSettings};
 use crate::process::settings::{OperationsConfig, RoleConfig};
 use crate::process::start::{RunningRole, StartError};
 use crate::runtime::lifecycle::Lifecycle;
 use crate::store::settings::EventAgeConfig;
-use crate::workers::role::{self as worker, WorkerSettings};
 
 /// Operations listeners by role.
 #[derive(Args, Debug, Clone)]

@@ -10,7 +10,6 @@ pub mod dead_letters;
 pub mod health;
 mod jobs;
 pub mod persist_events;
-pub mod role;
 pub mod settings;
 
 pub use jobs::Jobs;

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use scoreline::ingest::role::tell;
 use scoreline::process::readiness::{Readiness, State};
+use scoreline::process::roles::ingest::tell;
 use scoreline::runtime::lifecycle::Lifecycle;
 use serde_json::{Value, json};
 

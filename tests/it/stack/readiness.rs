@@ -181,7 +181,7 @@ async fn a_redis_that_takes_no_writes_makes_who_writes_not_ready() {
 #[derive(Parser)]
 struct Cron {
     #[command(flatten)]
-    cron: scoreline::aggregator::role::CronSettings,
+    cron: scoreline::process::roles::cron::CronSettings,
 }
 
 /// Postgres answers and takes writes, and folds fail all the same.
@@ -190,7 +190,8 @@ async fn a_cron_whose_folds_fail_is_not_ready() {
     let (database, redis) = (database().await, support::redis::redis());
     let lifecycle = Lifecycle::default();
     let given = ["test", "--database-url", &database.url, "--redis-url", &redis.url, "--ops-listen", "127.0.0.1:0"];
-    let running = scoreline::aggregator::role::start(Cron::parse_from(given).cron, clock::system(), &lifecycle).await;
+    let running =
+        scoreline::process::roles::cron::start(Cron::parse_from(given).cron, clock::system(), &lifecycle).await;
     let address = running.unwrap().operations;
     let told = |status: u16, text: &'static str| async move {
         let (found, body) = support::http::get(address, "/readyz").await;
@@ -216,7 +217,7 @@ async fn a_cron_whose_folds_fail_is_not_ready() {
 #[derive(Parser)]
 struct Api {
     #[command(flatten)]
-    api: scoreline::api::role::ApiRoleSettings,
+    api: scoreline::process::roles::api::ApiRoleSettings,
 }
 
 /// What an api does without while it runs holds up no start: Postgres answers, for the directory as well.
@@ -231,13 +232,14 @@ async fn an_api_starts_without_any_redis_and_a_cron_without_the_directorys() {
         &["--api-listen", "127.0.0.1:0"],
     ]
     .concat();
-    let api = scoreline::api::role::start(Api::parse_from(given).api, clock::system(), &lifecycle).await.unwrap();
+    let api =
+        scoreline::process::roles::api::start(Api::parse_from(given).api, clock::system(), &lifecycle).await.unwrap();
     let given = [
         &["test", "--database-url", &database.url, "--redis-url", &main.url, "--ops-listen", "127.0.0.1:0"][..],
         &["--redis-cache-url", &away.url],
     ]
     .concat();
-    let cron = scoreline::aggregator::role::start(Cron::parse_from(given).cron, clock::system(), &lifecycle).await;
+    let cron = scoreline::process::roles::cron::start(Cron::parse_from(given).cron, clock::system(), &lifecycle).await;
     let (api_at, cron_at) = (api.operations, cron.unwrap().operations);
     let told = |at: std::net::SocketAddr, text: &'static str| async move {
         let (found, body) = support::http::get(at, "/readyz").await;

@@ -319,7 +319,7 @@ impl Drop for Stopped {
 #[derive(clap::Parser)]
 struct RoleSettings {
     #[command(flatten)]
-    worker: scoreline::workers::role::WorkerSettings,
+    worker: scoreline::process::roles::worker::WorkerSettings,
 }
 
 /// A question to the server does not show what the work meets.
@@ -331,7 +331,7 @@ async fn readiness_hears_what_the_work_met() {
         ["test", "--database-url", &bench.database.url, "--redis-url", &bench.redis.url, "--ops-listen", "127.0.0.1:0"];
     let settings = <RoleSettings as clap::Parser>::parse_from(arguments).worker;
     let running =
-        scoreline::workers::role::start(settings, clock::system(), &bench.lifecycle).await.unwrap().operations;
+        scoreline::process::roles::worker::start(settings, clock::system(), &bench.lifecycle).await.unwrap().operations;
     let told = |status: u16, text: &'static str| async move {
         let (found, body) = http::get(running, "/readyz").await;
         found == status && body.contains(text)

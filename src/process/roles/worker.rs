@@ -7,10 +7,6 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::Instant;
 
-use super::health::WorkHealth;
-use super::persist_events::PersistEvents;
-use super::settings::WorkerConfig;
-use super::{Jobs, dead_letters};
 use crate::domain::clock::Clock;
 use crate::process::entry_point;
 use crate::process::listener::Operations;
@@ -22,6 +18,10 @@ use crate::queue::settings::QueueConfig;
 use crate::queue::worker::{OldestInHand, WorkerOptions, run_worker};
 use crate::runtime::lifecycle::Lifecycle;
 use crate::store::settings::{EventAgeConfig, PostgresConfig};
+use crate::workers::health::WorkHealth;
+use crate::workers::persist_events::PersistEvents;
+use crate::workers::settings::WorkerConfig;
+use crate::workers::{Jobs, dead_letters};
 
 const ROLE: &str = "worker";
 /// How often `/readyz` hears what the work met.

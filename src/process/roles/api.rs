@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::settings::ApiConfig;
-use super::{ApiSettings, ApiState, router};
+use crate::api::settings::ApiConfig;
+use crate::api::{ApiSettings, ApiState, router};
 use crate::domain::clock::Clock;
 use crate::http::settings::HttpConfig;
 use crate::process::entry_point;

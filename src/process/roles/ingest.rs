@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::settings::{IngestConfig, LimitsConfig};
 use crate::domain::clock::Clock;
 use crate::http::settings::HttpConfig;
+use crate::ingest::settings::{IngestConfig, LimitsConfig};
+use crate::ingest::{self, DoorSettings, IngestState};
 use crate::process::entry_point;
 use crate::process::listener::Operations;
 use crate::process::readiness::Readiness;
@@ -56,18 +57,18 @@ pub async fn start(
         start::redis(RedisUse::Limits, &settings.role.redis, &operations, lifecycle).await?;
     }
     let directory = start::directory(&settings.role.redis, None, &operations, lifecycle).await?;
-    let door = super::DoorSettings {
+    let door = DoorSettings {
         ingest: settings.ingest.clone(),
         limits: settings.limits,
         http: settings.http.clone(),
         queue: settings.queue,
         redis: settings.role.redis,
     };
-    let state = super::open(door, directory, clock.clone(), lifecycle)
+    let state = ingest::open(door, directory, clock.clone(), lifecycle)
         .await
         .map_err(|error| StartError::Config(format!("the queue: {error}")))?;
     lifecycle.tasks.spawn(tell(state.clone(), operations.readiness.clone(), lifecycle.clone()));
-    let router = super::router(state);
+    let router = ingest::router(state);
     let (listener, address) = start::listen("INGEST_LISTEN", settings.ingest.ingest_listen).await?;
     start::serve(ROLE, listener, router, &settings.http, &settings.role.shutdown, &clock, lifecycle);
     operations.readiness.started();
@@ -75,7 +76,7 @@ pub async fn start(
 }
 
 /// Tells `/readyz` whether batches are taken, until the process stops: a Redis that is full answers questions.
-pub async fn tell(state: super::IngestState, readiness: Readiness, lifecycle: Lifecycle) {
+pub async fn tell(state: IngestState, readiness: Readiness, lifecycle: Lifecycle) {
     while tokio::time::timeout(TELL_EVERY, lifecycle.soft.cancelled()).await.is_err() {
         match state.admission().closed() {
             Some(closed) => readiness.unready("admission", closed.reason()),

@@ -7,10 +7,10 @@ use clap::Args;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::fold_health::FoldHealth;
-use super::schedule::{self, Context};
-use super::settings::{AggregatorConfig, RetentionConfig};
-use super::{Aggregator, hooks, retention};
+use crate::aggregator::fold_health::FoldHealth;
+use crate::aggregator::schedule::{self, Context};
+use crate::aggregator::settings::{AggregatorConfig, RetentionConfig};
+use crate::aggregator::{self, Aggregator, hooks, retention};
 use crate::domain::clock::Clock;
 use crate::process::entry_point;
 use crate::process::listener::Operations;
@@ -103,7 +103,7 @@ pub async fn start(settings: CronSettings, clock: Clock, lifecycle: &Lifecycle) 
         health: Arc::clone(&health),
     };
     watch::work(move || health.trouble(Instant::now()), operations.readiness.clone(), lifecycle);
-    lifecycle.spawn_essential("aggregator", super::run(aggregator, lifecycle.clone()));
+    lifecycle.spawn_essential("aggregator", aggregator::run(aggregator, lifecycle.clone()));
     operations.readiness.started();
     Ok(RunningRole { role: ROLE, address: None, operations: operations.address })
 }
