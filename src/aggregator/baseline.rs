@@ -66,7 +66,7 @@ pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month, pace: 
     };
     // After the lock: a recompute that begins later waits for it and finds what this chunk has done.
     if let Some((game, generation)) = baseline::in_the_way(&mut transaction, month, covered).await? {
-        tracing::warn!(?month, %game, %generation, "a month stays: a recompute of this game has still to read it");
+        tracing::warn!(?month, %game, %generation, "not dropping a month: a recompute of this game must still read it");
         return Ok(Step::Recomputing);
     }
     let past = baseline::past(&mut transaction, month).await?;
@@ -77,7 +77,7 @@ pub async fn fold_chunk(context: &Context, tenure: &Tenure, month: Month, pace: 
         let definitions = definitions::load(&mut transaction).await?;
         let unreadable = |event: &StoredEvent| definitions.unreadable_for(event.game_id, &event.event_type);
         if let Some(generation) = events.iter().find_map(unreadable) {
-            tracing::warn!(?month, %generation, "a month stays: a leaderboard that it counts for cannot be read");
+            tracing::warn!(?month, %generation, "not dropping a month: cannot read a leaderboard that it counts for");
             return Ok(Step::Unreadable);
         }
         let boards = boards_of(&definitions, &past);

@@ -64,10 +64,10 @@ pub async fn run(context: &Context, poll: Duration) {
     while !context.stop.is_cancelled() {
         match builds.look().await {
             Ok(()) => failed = false,
-            Err(error) if failed => tracing::debug!(%error, "it is still not known what is to be recomputed"),
+            Err(error) if failed => tracing::debug!(%error, "still cannot read what is to be recomputed"),
             Err(error) => {
                 failed = true;
-                tracing::warn!(%error, "it is not known what is to be recomputed; looking each second");
+                tracing::warn!(%error, "cannot read what is to be recomputed; trying each second");
             }
         }
         let pause = if failed { AFTER_FAILURE } else { builds.pause(poll) };

@@ -96,7 +96,10 @@ impl Round<'_> {
                 return Ok(());
             }
             if !over.is_empty() {
-                tracing::warn!(period = period.id, game = %period.game, ?over, "a period closes over what nobody decided");
+                tracing::warn!(
+                    period = period.id, game = %period.game, ?over,
+                    "closing a period although dead letters or facts set aside are undecided"
+                );
             }
         }
         crash_point("close::after_freeze");
@@ -221,7 +224,8 @@ pub async fn unpublish_closed(context: &Context, tenure: &Tenure) -> Result<u64,
             match unpublish(context, tenure, id, generation, &period, &era).await {
                 Ok(()) => (removed, failures) = (removed + 1, 0),
                 Err(JobError::Ranking(error)) => {
-                    tracing::warn!(period = id, %generation, %error, "a closed period stays in Redis for now");
+                    let message = "cannot remove a closed period from Redis; trying again";
+                    tracing::warn!(period = id, %generation, %error, message);
                     failures += 1;
                     last = Err(error.into());
                 }

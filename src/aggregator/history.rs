@@ -53,7 +53,7 @@ impl<'a> History<'a> {
             match looked {
                 Ok(()) => healthy = true,
                 Err(error) if std::mem::replace(&mut healthy, false) => {
-                    tracing::warn!(%error, "it is not known whether Postgres went back in time; looking each second");
+                    tracing::warn!(%error, "cannot tell whether Postgres went back in time; trying each second");
                 }
                 Err(_) => {}
             }

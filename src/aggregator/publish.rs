@@ -38,7 +38,7 @@ pub enum PublishError {
     #[error(transparent)]
     Postgres(#[from] StoreError),
     /// A newer program wrote it. All boards will be rebuilt, so nothing that it says is missing.
-    #[error("the marker is of a newer program")]
+    #[error("a newer program wrote the marker")]
     Unknown,
 }
 

@@ -86,7 +86,7 @@ pub async fn drop_old_months(context: &Context, tenure: &Tenure) -> Result<u64, 
         if partition.range_end > horizon(agreed) {
             tracing::warn!(
                 partition = partition.name, %now, %agreed,
-                "kept: past retention by this process's clock only, which is ahead of Postgres's or Redis's"
+                "not dropping a partition: this process's clock is ahead of that of Postgres or Redis"
             );
             kept.add("clock", old.len() - index);
             break;
@@ -95,7 +95,7 @@ pub async fn drop_old_months(context: &Context, tenure: &Tenure) -> Result<u64, 
         if partition.range_end > mark {
             tracing::warn!(
                 partition = partition.name,
-                "kept past retention: a waiting job or undecided dead letter may hold events for it"
+                "not dropping a partition: a waiting job or undecided dead letter may hold events for it"
             );
             kept.add("jobs", old.len() - index);
             break;

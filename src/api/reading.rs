@@ -48,12 +48,13 @@ impl Reading {
     /// To be called before Postgres is asked for something that no cache has.
     ///
     /// # Errors
-    /// `429 too_many_reads` for who has no key and asked too much.
+    /// `429 too_many_reads` for a caller without a key who asked too much.
     pub fn count(&self, state: &ApiState) -> Result<(), Problem> {
         self.address.map_or(Ok(()), |address| state.public_reads.count(address, access::now_ms(state)))
     }
 
-    /// The leaderboard that the path names. One that is not public does not exist for who has no key.
+    /// The leaderboard that the path names. A private board answers 404 without a key, so that its existence does not
+    /// leak.
     ///
     /// # Errors
     /// `404 leaderboard_not_found`.

@@ -1,5 +1,5 @@
-//! A game that behaves badly beside the one that must not notice: events that Postgres refuses, bodies that are none,
-//! half a request, boards made and deleted all the time.
+//! A game that behaves badly beside the one that must not notice: events that Postgres refuses, bodies that are no
+//! batches, half a request, boards made and deleted all the time.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

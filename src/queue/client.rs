@@ -16,10 +16,10 @@ pub enum QueueError {
     #[error("the queue's Redis: {0}")]
     Redis(#[from] redis::RedisError),
     /// A prefix, queue name or unique name with characters that keys cannot hold.
-    #[error("{0:?} is no name for a queue or a job: 1 to 128 of letters, digits and - _ . :")]
+    #[error("invalid queue or job name {0:?}: use 1 to 128 letters, digits, - _ . :")]
     BadName(String),
-    /// A job id that is none.
-    #[error("{0:?} is no job id")]
+    /// The text is not a job id.
+    #[error("invalid job id {0:?}")]
     BadId(String),
 }
 
@@ -55,7 +55,7 @@ impl Queue {
     /// A handle to queue `name` under `prefix`; connects at first use.
     ///
     /// # Errors
-    /// A URL that is none, or a name that keys cannot hold.
+    /// The URL is not a Redis URL, or keys cannot hold the name.
     pub fn open(url: &str, prefix: &str, name: &str, timeouts: Timeouts) -> Result<Self, QueueError> {
         check_name(prefix)?;
         check_name(name)?;

@@ -100,7 +100,7 @@ impl Queue {
     /// and changes nothing, when that job already waits or runs.
     ///
     /// # Errors
-    /// An id that is none; Redis cannot be reached or is full. Replaying again is safe.
+    /// The id is not a job id, or Redis cannot be reached or is full. Replaying again is safe.
     pub async fn replay(
         &self,
         job_id: &str,

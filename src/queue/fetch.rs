@@ -203,7 +203,7 @@ impl Fetcher {
                     unreadable.push((id, Settlement::Blocked { game: GameId(0), error }));
                 }
                 (Err(error), _) => unreadable.push((id, Settlement::fail(error.code(), error))),
-                (_, None) => unreadable.push((id, Settlement::fail("bad_id", "the job's id is none"))),
+                (_, None) => unreadable.push((id, Settlement::fail("bad_id", "the job's id cannot be read"))),
             }
         }
         let twice = state.hands.take(taken);

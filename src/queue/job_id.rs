@@ -38,7 +38,7 @@ pub struct IdParts<'a> {
     pub lane: Lane,
 }
 
-/// Takes an id apart; `None` when it is none.
+/// Takes an id apart; `None` when the text is not one.
 pub fn parse_id(text: &str) -> Option<IdParts<'_>> {
     let (received_at, rest) = text.split_once('-')?;
     let (name, lane) = rest.rsplit_once('-')?;

@@ -60,7 +60,7 @@ impl Settler {
         let this = self.clone();
         let settling = self.0.runs.spawn(async move { this.settle_all(settlements, facts_committed).await });
         if let Err(error) = settling.await {
-            tracing::error!(%error, "settling jobs died; they stay in hand until this worker ends");
+            tracing::error!(%error, "the task that settles jobs died; its jobs stay in hand until this worker ends");
         }
     }
 

@@ -81,7 +81,7 @@ impl Connection {
     /// Parses the URL; connects at first use.
     ///
     /// # Errors
-    /// A URL that is none.
+    /// The URL is not a Redis URL.
     pub fn open(url: &str, timeouts: Timeouts) -> RedisResult<Self> {
         let target = match url.strip_prefix(CLUSTER_SCHEME) {
             None => Target::Single(redis::Client::open(url)?),

@@ -61,12 +61,12 @@ pub struct SimulateConfig {
 /// Anything else.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| format!("{text} is no duration: write 60s, 5m or 1h"))?;
+    let number: u64 = digits.parse().map_err(|_| format!("invalid duration {text}: write 60s, 5m or 1h"))?;
     let seconds = match &text[digits.len()..] {
         "" | "s" => 1,
         "m" => 60,
         "h" => 3_600,
-        unit => return Err(format!("{unit} is no unit of time: use s, m or h")),
+        unit => return Err(format!("unknown unit of time {unit}: use s, m or h")),
     };
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| format!("{text} is too long"))
 }

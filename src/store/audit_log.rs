@@ -98,7 +98,7 @@ impl Begun {
         .execute(pool)
         .await;
         if let Err(error) = told {
-            tracing::warn!(%error, id = self.id, outcome, "how a change ended is not in the audit log");
+            tracing::warn!(%error, id = self.id, outcome, "cannot write to the audit log how a change ended");
         }
     }
 }

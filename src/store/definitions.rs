@@ -57,7 +57,7 @@ impl Definitions {
     pub fn tell_unreadable(&self, before: &Self) {
         for (id, board) in self.newly_unreadable(before) {
             let error = &board.why;
-            tracing::error!(generation = id.0, %error, "a leaderboard cannot be read; what feeds it is kept");
+            tracing::error!(generation = id.0, %error, "cannot read a leaderboard; keeping its events");
         }
     }
 

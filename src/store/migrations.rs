@@ -44,11 +44,11 @@ pub struct PendingMigration {
 /// Why a schema was not brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
-    /// Who owns the schema cannot connect.
+    /// The owner of the schema cannot connect.
     #[error("{0}")]
     Connect(StoreError),
-    /// Who the processes are could not be asked.
-    #[error("as the processes, DATABASE_URL: {0}")]
+    /// The role of the processes could not be read.
+    #[error("cannot connect as the processes do, with DATABASE_URL: {0}")]
     Processes(StoreError),
     /// The database cannot hold what will be put into it.
     #[error("{0}")]

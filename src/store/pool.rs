@@ -278,7 +278,7 @@ async fn inspect(inspection: Arc<Inspection>, connection: &mut PgConnection) -> 
     }
     if !fit {
         let role = &inspection.role;
-        tracing::error!(role, "a connection came back inside of a transaction or with other limits; closed");
+        tracing::error!(role, "closed a connection that came back inside a transaction or with other limits");
         metrics::counter!(names::POSTGRES_UNFIT, "role" => role.clone()).increment(1);
     }
     Ok(fit)

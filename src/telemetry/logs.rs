@@ -22,7 +22,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// `LOG` does not parse.
-    #[error("LOG is no list of filter directives: {0}")]
+    #[error("LOG is not a list of filter directives: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// Something else has set up logs in this process.
     #[error("logs were set up already: {0}")]

@@ -132,7 +132,7 @@ impl Enqueuer {
     }
 }
 
-/// Opens a connection. A URL that is none is not worth waiting for.
+/// Opens a connection. It does not wait where the URL is not a Redis URL.
 fn open(url: &str) -> Result<Connection, EnqueueError> {
     Connection::open(url, TIMEOUTS).map_err(|error| EnqueueError::Refused(error.to_string()))
 }

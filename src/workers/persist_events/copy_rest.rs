@@ -1,5 +1,5 @@
-//! When COPY rests: a group that meets a stored row is written twice, so while that is frequent the careful
-//! way is cheaper.
+//! Circuit breaker for COPY: a group that contains a stored row is written twice. After several of those the careful
+//! way is cheaper for a while.
 
 use std::time::Duration;
 

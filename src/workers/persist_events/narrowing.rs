@@ -76,7 +76,7 @@ impl Writer {
             // The server may have come back between the attempt and our own write.
             return vec![piece];
         }
-        tracing::warn!(%error, "Postgres takes our own write, and not this one");
+        tracing::warn!(%error, "Postgres takes a probe row and refuses this write; setting its jobs aside");
         let said = in_words(error);
         writing.strikes.strike(writing.rows.rows[piece.rows[0]].game_id, &said);
         self.set_aside(writing, &piece, &said);
@@ -158,7 +158,7 @@ impl Writer {
                         self.wait_out(&error, &mut piece).await?;
                         return Ok(vec![piece]);
                     }
-                    tracing::warn!(%error, table = month.partition_name(), "the table of a month cannot be made");
+                    tracing::warn!(%error, table = month.partition_name(), "cannot make the table of a month");
                     missing.insert(month, format!("the table of its month cannot be made: {}", in_words(&error)));
                 }
             }

@@ -28,7 +28,7 @@ impl Probe {
         match write_and_undo(pool, at).await {
             Ok(()) => *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked),
             Err(error) => {
-                tracing::warn!(%error, "a write of our own fails as well: it is the server, and all wait");
+                tracing::warn!(%error, "Postgres refuses a probe row, too: the server is at fault, and all jobs wait");
                 return false;
             }
         }

@@ -19,7 +19,7 @@ pub struct Secrets {
     pub redis: &'static str,
     pub admin: &'static str,
     pub payload: &'static str,
-    /// A key that is none.
+    /// A text that is not a key.
     pub guess: &'static str,
     /// The password part of HTTP Basic, `user:canary-basic`.
     pub basic: &'static str,
