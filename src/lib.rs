@@ -10,18 +10,15 @@
 //! 6. [`api`] reads, for players, studios and operators.
 //!
 //! Beside them: [`domain`] has the rules without I/O, [`store`] the only SQL, [`directory`] what ingest and api know
-//! of games and keys, [`board_rebuild`] how a board in Redis is made from Postgres, [`beacon`] whether it is still that
-//! Postgres, [`http`] the listener both doors share, [`redis_connection`] the one way to reach Redis, [`runtime`]
-//! signals and the clock, [`process`] the settings, the start, the health and the metrics of every process,
-//! [`stack`] private Postgres and Redis, [`up`] everything in one process, [`simulate`] a game that plays, [`bench`]
-//! and [`chaos`] what measures and what breaks it. `ARCHITECTURE.md` lists the invariants and which way imports may
-//! point.
+//! of games and keys, [`services`] the work that api, command line and cron share, [`http`] the listener both doors
+//! share, [`redis_connection`] the one way to reach Redis, [`runtime`] signals and the clock, [`process`] the settings,
+//! the start, the health and the metrics of every process, [`stack`] private Postgres and Redis, [`up`] everything in
+//! one process, [`simulate`] a game that plays, [`bench`] and [`chaos`] what measures and what breaks it.
+//! `ARCHITECTURE.md` lists the invariants and which way imports may point.
 
 pub mod aggregator;
 pub mod api;
-pub mod beacon;
 pub mod bench;
-pub mod board_rebuild;
 pub mod chaos;
 pub mod cli;
 pub mod directory;
@@ -34,6 +31,7 @@ pub mod queue;
 pub mod ranking;
 pub mod redis_connection;
 pub mod runtime;
+pub mod services;
 pub mod simulate;
 pub mod stack;
 pub mod store;

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::rules::Rules;
 use super::shards::Shards;
-use crate::beacon::{self, BeaconError};
 use crate::ranking::Ranking;
+use crate::services::beacon::{self, BeaconError};
 use crate::store::beacons::{self, Beacon};
 use crate::store::{Pool, StoreError};
 use crate::telemetry::metrics as names;

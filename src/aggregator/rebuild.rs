@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::rules::Rules;
-pub use crate::board_rebuild::{RebuildBoardError, Rebuilt, rebuild_board};
 use crate::domain::board::CompiledBoard;
 use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::ranking::{BoardStatus, Ranking, RebuildError};
+use crate::services::board_rebuild::{RebuildBoardError, rebuild_board};
 use crate::store::entries;
 use crate::store::pool::Pool;
 

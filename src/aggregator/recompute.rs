@@ -21,7 +21,6 @@ use tokio::time::Instant;
 
 use super::context::Context;
 use super::outlook::Outlook;
-use super::rebuild::{RebuildBoardError, rebuild_board};
 use super::tenure::{JobError, Tenure};
 use super::turn::Turn;
 use crate::domain::board::CompiledBoard;
@@ -29,6 +28,7 @@ use crate::domain::ids::BoardGenerationId;
 use crate::domain::month::Month;
 use crate::ranking::RebuildError;
 use crate::runtime::crash_points::crash_point;
+use crate::services::board_rebuild::{RebuildBoardError, rebuild_board};
 use crate::store::event_scan::{Pace, ScanKey};
 use crate::store::outbox::Outbox;
 use crate::store::recompute_steps::{self as steps, Building};

@@ -29,7 +29,7 @@ pub enum JobError {
     Ranking(#[from] crate::ranking::RankingError),
     /// A leaderboard could not be written to Redis.
     #[error(transparent)]
-    Rebuild(#[from] super::rebuild::RebuildBoardError),
+    Rebuild(#[from] crate::services::board_rebuild::RebuildBoardError),
     /// The swap of a recomputed leaderboard was refused.
     #[error(transparent)]
     Change(#[from] crate::store::recompute::ChangeError),

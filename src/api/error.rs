@@ -8,9 +8,9 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
 use super::problem::{Problem, no_such_game};
-use super::replay::ReplayError;
 use crate::domain::board_text::SpecProblem;
 use crate::queue::QueueError;
+use crate::services::dead_letters::ReplayError;
 use crate::store::StoreError;
 use crate::store::failure::{Failure, classify};
 use crate::store::leaderboards::ApplyError;

@@ -27,7 +27,6 @@ mod problem;
 mod public_reads;
 mod query;
 mod reading;
-pub mod replay;
 mod routes;
 pub mod settings;
 mod sorted_board;

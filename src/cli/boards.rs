@@ -9,8 +9,8 @@ use super::With;
 use super::progress::bar;
 use super::reach::{Answer, Failure};
 use super::table::table;
-use crate::board_rebuild::rebuild_board;
 use crate::domain::ids::{BoardGenerationId, GameId};
+use crate::services::board_rebuild::{Rebuilt, rebuild_board};
 use crate::store::audit_log::{self, Actor, Change, latest, record};
 use crate::store::leaderboards::{self, StoredLeaderboard};
 use crate::store::pool::Pool;
@@ -107,7 +107,10 @@ pub async fn rebuild(with: With<Which>) -> Result<Answer, Failure> {
     let rows: Vec<[String; 3]> =
         done.iter().map(|(name, r)| [name.clone(), r.periods.to_string(), r.entries.to_string()]).collect();
     let text = table(["LEADERBOARD", "PERIODS", "ENTRIES"], &rows, "no leaderboards to rebuild");
-    let rebuilt = |(name, r): &(String, crate::board_rebuild::Rebuilt)| json!({ "leaderboard": name, "periods": r.periods, "entries": r.entries, "version": r.version });
+    let rebuilt = |(name, done): &(String, Rebuilt)| {
+        let Rebuilt { periods, entries, version } = done;
+        json!({ "leaderboard": name, "periods": periods, "entries": entries, "version": version })
+    };
     Ok(Answer::new(&json!({ "rebuilt": done.iter().map(rebuilt).collect::<Vec<_>>() }), text))
 }
 

@@ -236,6 +236,6 @@ pub async fn replay(
 ) -> Result<Json<Decided>, ApiError> {
     let ids = decision(&body)?;
     let game = who.game.map(|g| g.id);
-    let ids = super::super::replay::replay(&state.pool, &state.queue, game, &ids, who.actor).await?;
+    let ids = crate::services::dead_letters::replay(&state.pool, &state.queue, game, &ids, who.actor).await?;
     Ok(Json(Decided { ids }))
 }

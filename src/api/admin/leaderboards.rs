@@ -14,11 +14,11 @@ use super::super::openapi::words::LeaderboardDefinition;
 use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
-use crate::board_rebuild::open_empty_board;
 use crate::domain::board::LeaderboardSpec;
 use crate::domain::board_text::parse_spec;
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, Slug};
+use crate::services::board_rebuild::open_empty_board;
 use crate::store::game_bounds;
 use crate::store::leaderboards::{self, Applied, Building, StoredLeaderboard};
 

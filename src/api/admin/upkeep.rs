@@ -11,9 +11,9 @@ use super::super::error::ApiError;
 use super::super::path::Named;
 use super::super::problem::{Problem, rebuilding};
 use super::super::state::ApiState;
-use crate::board_rebuild::{RebuildBoardError, rebuild_board};
 use crate::domain::clock::Micros;
 use crate::ranking::RebuildError;
+use crate::services::board_rebuild::{RebuildBoardError, rebuild_board};
 use crate::store::audit_log::{self, Change, record};
 use crate::store::{game_bounds, leaderboards, partitions, recompute};
 

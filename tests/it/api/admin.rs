@@ -364,7 +364,8 @@ async fn a_board_with_entries_is_not_opened_as_empty() {
     let period = Period { starts_at: Micros::EPOCH, ends_at: None };
     let period = periods::ensure(&world.db.pool, live, &period).await.unwrap();
     world.store(live, period, &[("a", 3)]).await;
-    let opened = scoreline::board_rebuild::open_empty_board(&world.db.pool, &world.ranking, live).await.unwrap();
+    let opened =
+        scoreline::services::board_rebuild::open_empty_board(&world.db.pool, &world.ranking, live).await.unwrap();
     assert!(!opened);
     assert_eq!(world.ranking.version(live).await.unwrap(), None);
     // And whoever rebuilds it need not wait.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use scoreline::aggregator::audit::{audit_all_samples, audit_board};
 use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::close_periods::{close_due, unpublish_closed};
-use scoreline::aggregator::rebuild::rebuild_board;
 use scoreline::domain::board::CompiledBoard;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ranking_key::{Standing, write_place};
+use scoreline::services::board_rebuild::rebuild_board;
 use serde_json::json;
 
 use super::stage::{Happening, Stage, at};

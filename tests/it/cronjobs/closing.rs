@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use scoreline::aggregator::close_periods::{close_due, ensure_current, unpublish_closed};
 use scoreline::aggregator::low_water;
-use scoreline::aggregator::rebuild::rebuild_board;
+use scoreline::services::board_rebuild::rebuild_board;
 use scoreline::store::leaderboards::Applied;
 use scoreline::store::{period_closing, periods};
 use serde_json::json;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use scoreline::aggregator::fold::{Folded, fold_once};
 use scoreline::aggregator::publish::Publisher;
-use scoreline::aggregator::rebuild::{Rebuilt, rebuild_board};
 use scoreline::aggregator::rules::Rules;
 use scoreline::aggregator::settings::AggregatorConfig;
 use scoreline::aggregator::shards::Shards;
@@ -19,6 +18,7 @@ use scoreline::domain::period::Period;
 use scoreline::ranking::{BoardPeriod, Ranking};
 use scoreline::runtime::clock;
 use scoreline::runtime::lifecycle::Lifecycle;
+use scoreline::services::board_rebuild::{Rebuilt, rebuild_board};
 use scoreline::store::facts;
 use scoreline::store::pool::Pool;
 use serde_json::{Value, json};

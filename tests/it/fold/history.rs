@@ -84,7 +84,7 @@ async fn the_same_number_of_beacons_is_not_the_same_history() {
     let arena = Arena::new().await;
     let board = two_days(&arena).await;
     run(&arena, BACK_UP).await;
-    let attest = || scoreline::beacon::attest(arena.pool(), &arena.ranking);
+    let attest = || scoreline::services::beacon::attest(arena.pool(), &arena.ranking);
     attest().await.unwrap();
     let told = arena.ranking.beacon().await.unwrap().unwrap();
     run(&arena, GO_BACK).await;

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use scoreline::aggregator::rebuild::{check_boards, rebuild_board};
+use scoreline::aggregator::rebuild::check_boards;
 use scoreline::domain::board::Order;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::period::Period;
 use scoreline::domain::ranking_key::{Standing, VersionedStanding};
 use scoreline::ranking::{BoardStatus, PublishOutcome, PublishedEntry, Ranking, RebuildError, Still};
+use scoreline::services::board_rebuild::rebuild_board;
 use serde_json::json;
 
 use super::arena::{Arena, play, seconds, stop};

@@ -2,7 +2,7 @@
 //! boards does it this way: the aggregator when a board is missing or drifted, the api and the command line when
 //! somebody asks.
 
-use crate::beacon::{self, BeaconError};
+use super::beacon::{self, BeaconError};
 use crate::domain::board::Order;
 use crate::domain::ids::BoardGenerationId;
 use crate::ranking::{Ranking, RankingError, RebuildError, RebuildToken, Still};
