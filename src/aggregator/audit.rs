@@ -150,7 +150,7 @@ async fn repair(look: &Look<'_>, found: &mut RedisAudit) -> Result<(), JobError>
     tracing::warn!(%generation, drift = found.drift(), "leaderboard in Redis differs from its entries; rebuilding");
     metrics::counter!(names::AUDIT_DRIFT, "role" => "cron").increment(found.drift());
     let order = look.board.generation.spec.definition.order;
-    match rebuild_board(look.pool, look.ranking, generation, order, |_| {}).await {
+    match rebuild_board(look.pool, look.ranking, generation, order, "cron", |_| {}).await {
         Ok(_) => found.repaired = true,
         // Somebody else is at it.
         Err(RebuildBoardError::Rebuild(RebuildError::Busy)) => {}

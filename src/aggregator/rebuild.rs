@@ -230,7 +230,7 @@ async fn turn(pool: &Pool, ranking: &Ranking, board: &CompiledBoard, large: bool
         return Ok(Turn::IsLarge);
     }
     let order = board.generation.spec.definition.order;
-    match rebuild_board(pool, ranking, generation, order, |_| {}).await {
+    match rebuild_board(pool, ranking, generation, order, "cron", |_| {}).await {
         Ok(done) => tracing::info!(
             %generation, periods = done.periods, entries = done.entries, version = done.version,
             "leaderboard rebuilt"

@@ -156,10 +156,9 @@ impl<'a> Builder<'a> {
             if let Some(early) = self.ends_early() {
                 return Ok(early);
             }
-            let order = self.building.generation.spec.definition.order;
-            match rebuild_board(&self.context.pool, &self.context.ranking, self.building.generation.id, order, |_| {})
-                .await
-            {
+            let (pool, ranking, generation) = (&self.context.pool, &self.context.ranking, &self.building.generation);
+            let order = generation.spec.definition.order;
+            match rebuild_board(pool, ranking, generation.id, order, "cron", |_| {}).await {
                 Ok(_) => break,
                 Err(RebuildBoardError::Rebuild(RebuildError::Busy)) => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(error.into()),

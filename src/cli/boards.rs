@@ -98,7 +98,7 @@ pub async fn rebuild(with: With<Which>) -> Result<Answer, Failure> {
         let order = period_closing::order(&mut *pool.acquire().await?, live).await?;
         let begun = audit_log::begin(&pool, &change("leaderboard.rebuild", game, &stored, live)).await?;
         let bar = bar(&name, None);
-        let rebuilt = rebuild_board(&pool, &ranking, live, order, |entries| bar.set_position(entries)).await;
+        let rebuilt = rebuild_board(&pool, &ranking, live, order, "cli", |entries| bar.set_position(entries)).await;
         bar.finish_and_clear();
         begun.ended(&pool, &rebuilt).await;
         let rebuilt = rebuilt.map_err(|error| Failure::Failed(format!("{name}: {error}")))?;

@@ -49,8 +49,9 @@ pub struct Rebuilt {
     pub version: i64,
 }
 
-/// Rebuilds one generation's board: all its periods that Redis should hold. `progress` is told the number of entries
-/// written so far. The board stays readable meanwhile, and changes in one step; folds may go on.
+/// Rebuilds one generation's board: all its periods that Redis should hold. `role` is who does it, in metrics;
+/// `progress` is told the number of entries written so far. The board stays readable meanwhile, and changes in one
+/// step; folds may go on.
 ///
 /// # Errors
 /// [`RebuildBoardError`]; the board is as it was.
@@ -59,11 +60,12 @@ pub async fn rebuild_board(
     ranking: &Ranking,
     generation: BoardGenerationId,
     order: Order,
+    role: &'static str,
     mut progress: impl FnMut(u64),
 ) -> Result<Rebuilt, RebuildBoardError> {
     let token = ranking.begin_rebuild(generation).await?;
     let result = write_and_swap(pool, ranking, &token, generation, order, &mut progress).await;
-    metrics::counter!(names::REBUILDS, "role" => "cron", "outcome" => if result.is_ok() { "done" } else { "failed" })
+    metrics::counter!(names::REBUILDS, "role" => role, "outcome" => if result.is_ok() { "done" } else { "failed" })
         .increment(1);
     if result.is_err() {
         // If this fails too the token expires by itself.

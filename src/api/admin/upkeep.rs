@@ -102,7 +102,7 @@ pub async fn rebuild(
     let order = live.generation.spec.definition.order;
     let work = state.clone();
     let rebuilding = tokio::spawn(async move {
-        let rebuilt = rebuild_board(&work.pool, &work.ranking, live.generation.id, order, |_| ()).await;
+        let rebuilt = rebuild_board(&work.pool, &work.ranking, live.generation.id, order, "api", |_| ()).await;
         begun.ended(&work.pool, &rebuilt).await;
         rebuilt
     });

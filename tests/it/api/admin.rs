@@ -6,6 +6,7 @@ use hyper::{Method, StatusCode};
 use scoreline::domain::clock::Micros;
 use scoreline::domain::period::Period;
 use scoreline::store::{leaderboards, periods};
+use scoreline::telemetry::recorder;
 use serde_json::{Value, json};
 
 use super::world::{ADMIN, Game, World, board};
@@ -374,6 +375,7 @@ async fn a_board_with_entries_is_not_opened_as_empty() {
 
 #[tokio::test]
 async fn a_board_is_rebuilt_and_recomputed_on_demand() {
+    let recorded = recorder::install().unwrap();
     let world = World::new().await;
     let game = world.game("demo").await;
     let live = world.board(&game, board("global")).await;
@@ -386,6 +388,7 @@ async fn a_board_is_rebuilt_and_recomputed_on_demand() {
             .await
     };
     assert_eq!(post("rebuild").await.json()["entries"], 2);
+    assert!(recorder::lines_of(&recorded.render(), "api").contains("scoreline_rebuilds_total{"), "by whom it was made");
     assert_eq!(world.get("/v1/leaderboards/global/entries", Some(&game.client)).await.players(), ["a", "b"]);
     let begun = post("recompute").await;
     assert_eq!((begun.status, begun.json()["state"].clone()), (StatusCode::ACCEPTED, json!("building")));

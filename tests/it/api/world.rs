@@ -237,7 +237,7 @@ impl World {
     }
 
     pub async fn make_ready(&self, generation: BoardGenerationId) {
-        rebuild_board(&self.db.pool, &self.ranking, generation, Order::Descending, |_| ()).await.unwrap();
+        rebuild_board(&self.db.pool, &self.ranking, generation, Order::Descending, "cron", |_| ()).await.unwrap();
     }
 
     /// Publishes scores of one period, a day's unless it is the only one; `version` guards them as a fold's would.

@@ -21,9 +21,8 @@ async fn published(stage: &Stage) -> Arc<CompiledBoard> {
     stage.fold().await;
     // As if published: the markers are consumed and Redis has the board.
     sqlx::query("DELETE FROM dirty_entries").execute(stage.pool()).await.unwrap();
-    rebuild_board(stage.pool(), &stage.ranking, board.generation.id, board.generation.spec.definition.order, |_| {})
-        .await
-        .unwrap();
+    let (id, order) = (board.generation.id, board.generation.spec.definition.order);
+    rebuild_board(stage.pool(), &stage.ranking, id, order, "cron", |_| {}).await.unwrap();
     stage.rules.board(board.generation.id).unwrap()
 }
 
@@ -208,7 +207,7 @@ async fn an_audit_looks_at_closed_periods_for_as_long_as_redis_has_them() {
     stage.fold().await;
     sqlx::query("DELETE FROM dirty_entries").execute(stage.pool()).await.unwrap();
     let (id, order) = (board.generation.id, board.generation.spec.definition.order);
-    rebuild_board(stage.pool(), &stage.ranking, id, order, |_| {}).await.unwrap();
+    rebuild_board(stage.pool(), &stage.ranking, id, order, "cron", |_| {}).await.unwrap();
     stage.set_now("2026-11-21T12:00:00Z");
     let tenure = stage.tenure("job-close-periods").await;
     close_due(&stage.context, &tenure).await.unwrap();
@@ -248,9 +247,8 @@ async fn what_is_not_published_yet_is_no_drift() {
     assert!(audit.is_clean() && !audit.redis.repaired, "{audit:?}");
     assert_eq!((audit.redis.compared, audit.redis.undecided), (1_210, 1_210), "{audit:?}");
     // As if it had published them, and lost one on the way.
-    rebuild_board(stage.pool(), &stage.ranking, board.generation.id, board.generation.spec.definition.order, |_| {})
-        .await
-        .unwrap();
+    let (id, order) = (board.generation.id, board.generation.spec.definition.order);
+    rebuild_board(stage.pool(), &stage.ranking, id, order, "cron", |_| {}).await.unwrap();
     take_out(&stage, &board, Micros::EPOCH, "p-3");
     sqlx::query("DELETE FROM dirty_entries").execute(stage.pool()).await.unwrap();
     let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();

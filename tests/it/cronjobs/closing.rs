@@ -222,7 +222,7 @@ async fn a_closed_period_leaves_redis_and_stays_away() {
     stage.accept(&[stage.event("a", 1, "2026-11-20T01:00:00Z"), stage.event("a", 1, "2026-11-21T01:00:00Z")]).await;
     stage.fold().await;
     let (id, order) = (board.generation.id, board.generation.spec.definition.order);
-    rebuild_board(stage.pool(), &stage.ranking, id, order, |_| {}).await.unwrap();
+    rebuild_board(stage.pool(), &stage.ranking, id, order, "cron", |_| {}).await.unwrap();
     let keys = || -> usize {
         let pattern = format!("{{sl:b3:{id}}}:p:*");
         redis::cmd("KEYS").arg(pattern).query::<Vec<String>>(&mut stage.redis.connection()).unwrap().len()
@@ -236,7 +236,7 @@ async fn a_closed_period_leaves_redis_and_stays_away() {
     stage.set_now("2026-11-22T12:00:01Z");
     assert_eq!(unpublish_closed(&stage.context, &tenure).await.unwrap(), 1);
     assert_eq!(keys(), 2);
-    rebuild_board(stage.pool(), &stage.ranking, id, order, |_| {}).await.unwrap();
+    rebuild_board(stage.pool(), &stage.ranking, id, order, "cron", |_| {}).await.unwrap();
     assert_eq!(keys(), 2);
 }
 

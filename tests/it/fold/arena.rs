@@ -188,7 +188,7 @@ impl Arena {
 
     pub async fn rebuild(&self, generation: BoardGenerationId) -> Rebuilt {
         let order = self.rules.board(generation).unwrap().generation.spec.definition.order;
-        rebuild_board(self.pool(), &self.ranking, generation, order, |_| {}).await.unwrap()
+        rebuild_board(self.pool(), &self.ranking, generation, order, "cron", |_| {}).await.unwrap()
     }
 
     /// Everything Redis holds of a board but its version, comparable, as printable text.

@@ -259,7 +259,7 @@ async fn a_rebuild_does_not_bring_back_a_period_that_left_redis_while_it_wrote()
         leaving.join().unwrap();
     };
     arena.ranking.remove_period(board, &closed, Still::InEra("")).await.unwrap();
-    rebuild_board(arena.pool(), &arena.ranking, board, Order::Descending, leave).await.unwrap();
+    rebuild_board(arena.pool(), &arena.ranking, board, Order::Descending, "cron", leave).await.unwrap();
     assert!(left);
     let state = arena.redis_state(board);
     let ranked: Vec<_> = state.keys().filter(|key| key.ends_with(":rank")).collect();
