@@ -12,8 +12,6 @@
 //! job of it works with a [`context`]. [`builds`] says which recompute is next, and [`turn`] for how long.
 
 pub mod audit;
-pub mod audit_events;
-mod audit_redis;
 pub mod baseline;
 pub mod bring_back;
 pub mod builds;

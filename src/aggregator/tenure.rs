@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::services::audit::AuditError;
 use crate::store::failure::{Failure, classify};
 use crate::store::leases::{self, Lease};
 use crate::store::{Pool, StoreError, Transaction};
@@ -39,6 +40,16 @@ pub enum JobError {
     /// A specification does not compile.
     #[error(transparent)]
     Spec(#[from] crate::domain::board::SpecError),
+}
+
+impl From<AuditError> for JobError {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Postgres(error) => Self::Postgres(error),
+            AuditError::Ranking(error) => Self::Ranking(error),
+            AuditError::Rebuild(error) => Self::Rebuild(error),
+        }
+    }
 }
 
 impl JobError {

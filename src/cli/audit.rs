@@ -9,8 +9,8 @@ use super::With;
 use super::boards::Which;
 use super::reach::{Answer, Failure};
 use super::table::table;
-use crate::aggregator::audit::{BoardAudit, audit_board};
-use crate::aggregator::audit_events::Difference;
+use crate::services::audit::entries::{Difference, EntriesAudit, Values};
+use crate::services::audit::{BoardAudit, audit_board};
 use crate::store::definitions::{self, Definitions};
 
 /// What to audit.
@@ -38,7 +38,7 @@ pub async fn audit(with: With<Audit>) -> Result<Answer, Failure> {
             skipped.push(name);
             continue;
         };
-        let audited = audit_board(&pool, &ranking, board, !with.what.redis_only, &stop).await;
+        let audited = audit_board(&pool, &ranking, board, !with.what.redis_only, "cli", &stop).await;
         let audited = audited.map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
         if audited.replaced {
             replaced.push(name);
@@ -63,9 +63,8 @@ fn as_text(audits: &[(String, BoardAudit)], skipped: &[String], replaced: &[Stri
         .iter()
         .map(|(name, audit)| {
             let (redis, events) = (&audit.redis, audit.events.as_ref());
-            let of_events = |count: fn(&crate::aggregator::audit_events::EntriesAudit) -> u64| {
-                events.map_or("-".to_owned(), |events| count(events).to_string())
-            };
+            let of_events =
+                |count: fn(&EntriesAudit) -> u64| events.map_or("-".to_owned(), |events| count(events).to_string());
             [
                 name.clone(),
                 redis.compared.to_string(),
@@ -113,7 +112,7 @@ fn as_text(audits: &[(String, BoardAudit)], skipped: &[String], replaced: &[Stri
 }
 
 fn described(difference: &Difference) -> String {
-    let values = |values: &Option<crate::aggregator::audit_events::Values>| {
+    let values = |values: &Option<Values>| {
         values.as_ref().map_or("no entry".to_owned(), |v| format!("score {} after {} plays", v.score, v.plays))
     };
     let Difference { period_start, period_end, player_id, computed, stored } = difference;

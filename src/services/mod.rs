@@ -1,11 +1,13 @@
 //! What the api, the command line and cron share: work on Postgres and Redis together that one of them asks for.
 //!
+//! * [`audit`] compares what players see with what the events say, and repairs Redis;
 //! * [`board_rebuild`] makes a whole board in Redis from its entries;
 //! * [`beacon`] tells Redis that Postgres is still the one that its boards were made from;
 //! * [`dead_letters`] puts dead letters back into the queue.
 //!
 //! A service takes domain types and says what became of the work. Words for clients and people are its callers' own.
 
+pub mod audit;
 pub mod beacon;
 pub mod board_rebuild;
 pub mod dead_letters;

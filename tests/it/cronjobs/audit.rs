@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use scoreline::aggregator::audit::{audit_all_samples, audit_board};
-use scoreline::aggregator::audit_events::audit_entries;
+use scoreline::aggregator::audit::audit_all_samples;
 use scoreline::aggregator::close_periods::{close_due, unpublish_closed};
 use scoreline::domain::board::CompiledBoard;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ranking_key::{Standing, write_place};
+use scoreline::services::audit::audit_board;
+use scoreline::services::audit::entries::audit_entries;
 use scoreline::services::board_rebuild::rebuild_board;
 use serde_json::json;
 
@@ -30,7 +31,7 @@ async fn published(stage: &Stage) -> Arc<CompiledBoard> {
 async fn an_audit_of_a_sound_board_is_clean() {
     let stage = Stage::new("2026-11-21T00:00:00Z").await;
     let board = published(&stage).await;
-    let audit = audit_board(stage.pool(), &stage.ranking, &board, true, &stage.context.stop).await.unwrap();
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, true, "cron", &stage.context.stop).await.unwrap();
     assert!(audit.is_clean(), "{audit:?}");
     assert_eq!((audit.redis.compared, audit.events.as_ref().unwrap().computed), (1_200, 1_200));
     assert!(serde_json::to_string(&audit).unwrap().contains("\"compared\":1200"));
@@ -72,16 +73,17 @@ async fn an_audit_finds_drift_in_redis_and_repairs_it() {
         meddle(&[b"ZADD", rank, b"0", &[&place[..], ghost].concat()]);
         meddle(&[b"HSET", member, ghost, &[b"1:", &place[..]].concat()]);
     }
-    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, "cron", &stage.context.stop).await.unwrap();
     assert_eq!((audit.redis.missing, audit.redis.different, audit.redis.extra), (1, 1, 2), "{audit:?}");
     assert!(audit.redis.repaired);
-    let again = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
+    let again = audit_board(stage.pool(), &stage.ranking, &board, false, "cron", &stage.context.stop).await.unwrap();
     assert!(again.is_clean(), "{again:?}");
     // One whose text is right and whose place is not.
     let moved = [&place_of("p-9")[..], b"p-9"].concat();
     for score in ["1e18", "-1e18"] {
         meddle(&[b"ZADD", rank, b"XX", score.as_bytes(), &moved]);
-        let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
+        let audit =
+            audit_board(stage.pool(), &stage.ranking, &board, false, "cron", &stage.context.stop).await.unwrap();
         assert_eq!((audit.redis.missing, audit.redis.different, audit.redis.extra), (0, 1, 0), "{score} {audit:?}");
     }
 }
@@ -217,7 +219,7 @@ async fn an_audit_looks_at_closed_periods_for_as_long_as_redis_has_them() {
     let kept = |key: &str| -> Vec<u8> { redis::cmd("DUMP").arg(key).query(&mut stage.redis.connection()).unwrap() };
     let copies = [kept(&rank), kept(&member)];
     take_out(&stage, &board, yesterday, "b");
-    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, "cron", &stage.context.stop).await.unwrap();
     assert_eq!((audit.redis.compared, audit.redis.missing, audit.redis.repaired), (3, 1, true), "{audit:?}");
     assert_eq!([kept(&rank), kept(&member)], copies, "as it was");
     // Removed from Redis as its time has come, and brought back by whoever did not know.
@@ -243,7 +245,7 @@ async fn what_is_not_published_yet_is_no_drift() {
         (0..1_210).map(|n| stage.event(&format!("p-{n}"), 1_000 + n, "2026-11-20T02:00:00Z")).collect();
     stage.accept(&events).await;
     stage.fold().await;
-    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, "cron", &stage.context.stop).await.unwrap();
     assert!(audit.is_clean() && !audit.redis.repaired, "{audit:?}");
     assert_eq!((audit.redis.compared, audit.redis.undecided), (1_210, 1_210), "{audit:?}");
     // As if it had published them, and lost one on the way.
@@ -251,7 +253,7 @@ async fn what_is_not_published_yet_is_no_drift() {
     rebuild_board(stage.pool(), &stage.ranking, id, order, "cron", |_| {}).await.unwrap();
     take_out(&stage, &board, Micros::EPOCH, "p-3");
     sqlx::query("DELETE FROM dirty_entries").execute(stage.pool()).await.unwrap();
-    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, "cron", &stage.context.stop).await.unwrap();
     assert_eq!((audit.redis.missing, audit.redis.different, audit.redis.undecided), (1, 0, 0), "{audit:?}");
 }
 
@@ -268,7 +270,7 @@ async fn an_entry_of_a_later_version_than_postgres_ever_had_is_drift() {
         String::from_utf8_lossy(&value[..colon]).into_owned()
     };
     assert!(value.parse::<i64>().unwrap() < 9_999_999_999_999_999);
-    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, &stage.context.stop).await.unwrap();
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, "cron", &stage.context.stop).await.unwrap();
     assert_eq!((audit.redis.different, audit.redis.repaired), (1, true), "{audit:?}");
 }
 
@@ -282,11 +284,11 @@ async fn an_audit_of_what_was_replaced_meanwhile_finds_nothing() {
     // Nobody makes facts for the old one any more, and its keys go.
     stage.accept(&[stage.event("late", 1, "2026-11-20T03:00:00Z")]).await;
     let stop = &stage.context.stop;
-    let audit = audit_board(stage.pool(), &stage.ranking, &board, true, stop).await.unwrap();
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, true, "cron", stop).await.unwrap();
     assert!(audit.replaced && audit.is_clean() && !audit.redis.repaired, "{audit:?}");
     assert!(audit_entries(stage.pool(), &board).await.unwrap().is_none());
     run(&stage, redis::cmd("DEL").arg(&keys(&board, Micros::EPOCH)[..]));
-    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, stop).await.unwrap();
+    let audit = audit_board(stage.pool(), &stage.ranking, &board, false, "cron", stop).await.unwrap();
     assert!(audit.replaced && audit.is_clean() && !audit.redis.repaired, "{audit:?}");
 }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::builds::{POLL, run};
 use scoreline::aggregator::retention::drop_old_months;
 use scoreline::aggregator::schedule::Context;
 use scoreline::domain::ids::BoardGenerationId;
+use scoreline::services::audit::entries::audit_entries;
 use scoreline::store::{partitions, recompute};
 use serde_json::json;
 use tokio::task::JoinHandle;

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::baseline::{Step, fold_chunk};
 use scoreline::aggregator::close_periods::close_due;
 use scoreline::aggregator::retention::drop_old_months;
@@ -12,6 +11,7 @@ use scoreline::domain::fact::fact_of;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::month::Month;
 use scoreline::domain::packed_facts::FactPacker;
+use scoreline::services::audit::entries::audit_entries;
 use scoreline::store::audit_log::Actor;
 use scoreline::store::event_scan::{self, Pace, ScanKey};
 use scoreline::store::leaderboards::{self, Applied, ApplyError};

@@ -1,11 +1,11 @@
 //! Edits, deletes and recomputes lose nothing and bring nothing back; what is final stays as it was.
 
-use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::close_periods::close_due;
 use scoreline::domain::board::{Order, TiePolicy};
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::period::Period;
 use scoreline::ranking::{BoardPeriod, Direction};
+use scoreline::services::audit::entries::audit_entries;
 use scoreline::store::final_periods;
 use scoreline::store::leaderboards::Applied;
 use scoreline::store::period_closing;

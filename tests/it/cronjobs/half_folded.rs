@@ -1,10 +1,10 @@
 //! What counts while a month is half in the baseline (docs/rules.md#counted-before-it-is-dropped).
 
-use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::baseline::{Step, fold_chunk};
 use scoreline::aggregator::retention::drop_old_months;
 use scoreline::domain::ids::{BoardGenerationId, GameId};
 use scoreline::domain::month::Month;
+use scoreline::services::audit::entries::audit_entries;
 use scoreline::store::event_scan::Pace;
 use scoreline::store::leaderboards::Applied;
 use scoreline::store::recompute;

@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use scoreline::aggregator::audit_events::audit_entries;
 use scoreline::aggregator::baseline::{Step, fold_chunk};
 use scoreline::aggregator::recompute::{Outcome, build};
 use scoreline::aggregator::retention::{clean_up, drop_old_months};
@@ -11,6 +10,7 @@ use scoreline::aggregator::schedule::Context;
 use scoreline::directory::{Directory, KeyKind};
 use scoreline::domain::ids::GameId;
 use scoreline::domain::month::Month;
+use scoreline::services::audit::entries::audit_entries;
 use scoreline::store::audit_log::Actor;
 use scoreline::store::event_scan::Pace;
 use scoreline::store::leaderboards::{self, Applied, ApplyError};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use scoreline::aggregator::audit::audit_board;
+use scoreline::services::audit::audit_board;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +36,7 @@ async fn an_audit_beside_a_board_on_which_everybody_scores_finds_nothing() {
         let (rules, never) = (arena.rules.board(board).unwrap(), CancellationToken::new());
         let mut compared = 0;
         for _ in 0..AUDITS {
-            let found = audit_board(arena.pool(), &arena.ranking, &rules, false, &never).await.unwrap();
+            let found = audit_board(arena.pool(), &arena.ranking, &rules, false, "cron", &never).await.unwrap();
             assert!(found.is_clean() && !found.redis.repaired, "{found:?}");
             compared += found.redis.compared;
         }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::tenure::JobError;
+use super::AuditError;
 use crate::domain::board::CompiledBoard;
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
@@ -83,8 +83,8 @@ type States = HashMap<Place, EntryState>;
 /// together must be exactly what the events say. `None`: another definition took its place meanwhile.
 ///
 /// # Errors
-/// [`JobError`].
-pub async fn audit_entries(pool: &Pool, board: &CompiledBoard) -> Result<Option<EntriesAudit>, JobError> {
+/// [`AuditError`].
+pub async fn audit_entries(pool: &Pool, board: &CompiledBoard) -> Result<Option<EntriesAudit>, AuditError> {
     let parts = {
         let mut connection = pool.acquire().await?;
         let periods = audit::open_periods(&mut connection, board.generation.id).await?;
@@ -139,7 +139,7 @@ async fn pass(
     connection: &mut Connection,
     board: &CompiledBoard,
     players: (i32, i32),
-) -> Result<(States, States), JobError> {
+) -> Result<(States, States), AuditError> {
     let generation = board.generation.id;
     let mut stored = audit::entries(connection, generation, players).await?;
     add_waiting(connection, board, players, &mut stored).await?;
@@ -179,7 +179,7 @@ async fn add_waiting(
     board: &CompiledBoard,
     players: (i32, i32),
     stored: &mut States,
-) -> Result<(), JobError> {
+) -> Result<(), AuditError> {
     let mut after = 0;
     loop {
         let rows = audit::waiting_facts(connection, after, FACT_ROWS).await?;
@@ -205,7 +205,7 @@ async fn add_open(
     board: &CompiledBoard,
     facts: Vec<Fact<'_>>,
     states: &mut States,
-) -> Result<(), JobError> {
+) -> Result<(), AuditError> {
     let places: HashSet<(BoardGenerationId, Period)> = facts.iter().map(|f| (f.generation, f.period)).collect();
     let places: Vec<_> = places.into_iter().collect();
     let frozen = final_periods::among(connection, &places).await?;

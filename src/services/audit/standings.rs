@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::tenure::JobError;
+use super::AuditError;
 use crate::domain::board::{CompiledBoard, TiePolicy};
 use crate::domain::period::Period;
 use crate::domain::ranking_key::Standing;
 use crate::ranking::{BoardPeriod, HeldEntry, Ranking};
+use crate::store::Pool;
 use crate::store::audit::{self, AuditPeriod};
 use crate::store::entries;
 use crate::store::markers::Awaited;
-use crate::store::pool::Pool;
 
 /// Entries compared at once.
 const CHUNK: i64 = 500;
@@ -53,7 +53,7 @@ impl RedisAudit {
 }
 
 /// Players by period, to be compared.
-pub(super) type Sampled = HashMap<i64, (AuditPeriod, Vec<String>)>;
+pub type Sampled = HashMap<i64, (AuditPeriod, Vec<String>)>;
 
 /// Standings as Postgres has them, with their versions.
 type Stored = HashMap<String, (Standing, i64)>;
@@ -70,7 +70,7 @@ pub(super) struct Look<'a> {
 
 impl Look<'_> {
     /// Compares every entry of every period that belongs in Redis, and what Redis has beyond them.
-    pub(super) async fn at_everything(&self) -> Result<RedisAudit, JobError> {
+    pub(super) async fn at_everything(&self) -> Result<RedisAudit, AuditError> {
         let mut found = RedisAudit::default();
         if !self.is_there().await? {
             return Ok(found);
@@ -95,7 +95,7 @@ impl Look<'_> {
     }
 
     /// Compares these players, some that Redis has, and every count.
-    pub(super) async fn at_a_sample(&self, sampled: Sampled) -> Result<RedisAudit, JobError> {
+    pub(super) async fn at_a_sample(&self, sampled: Sampled) -> Result<RedisAudit, AuditError> {
         let mut found = RedisAudit::default();
         if !self.is_there().await? {
             return Ok(found);
@@ -118,12 +118,12 @@ impl Look<'_> {
     }
 
     /// Whether Redis holds the board: if not, the aggregator sees to it, and there is nothing to compare.
-    async fn is_there(&self) -> Result<bool, JobError> {
+    async fn is_there(&self) -> Result<bool, AuditError> {
         Ok(self.ranking.version(self.board.generation.id).await?.is_some())
     }
 
     /// The periods that belong in Redis.
-    async fn periods(&self) -> Result<Vec<AuditPeriod>, JobError> {
+    async fn periods(&self) -> Result<Vec<AuditPeriod>, AuditError> {
         let mut connection = self.pool.acquire().await?;
         Ok(audit::published_periods(&mut connection, self.board.generation.id).await?)
     }
@@ -137,7 +137,7 @@ impl Look<'_> {
         }
     }
 
-    async fn stored(&self, period: &AuditPeriod, players: &[&str]) -> Result<Stored, JobError> {
+    async fn stored(&self, period: &AuditPeriod, players: &[&str]) -> Result<Stored, AuditError> {
         let mut connection = self.pool.acquire().await?;
         let rows = entries::read(&mut connection, &vec![period.id; players.len()], players).await?;
         let entry = |(n, entry): &(usize, entries::StoredEntry)| {
@@ -147,7 +147,7 @@ impl Look<'_> {
     }
 
     /// Compares players with what Postgres had of them a moment ago.
-    async fn compare(&self, period: &AuditPeriod, stored: Stored, found: &mut RedisAudit) -> Result<(), JobError> {
+    async fn compare(&self, period: &AuditPeriod, stored: Stored, found: &mut RedisAudit) -> Result<(), AuditError> {
         found.compared += stored.len() as u64;
         let (mut suspects, mut missing) = (stored, 0);
         for published in [false, true] {
@@ -178,7 +178,7 @@ impl Look<'_> {
     }
 
     /// Whether the period still belongs in Redis: one that was closed long ago leaves it some time.
-    async fn is_published(&self, period: &AuditPeriod) -> Result<bool, JobError> {
+    async fn is_published(&self, period: &AuditPeriod) -> Result<bool, AuditError> {
         let mut connection = self.pool.acquire().await?;
         Ok(audit::is_published(&mut connection, period.id).await?)
     }
@@ -204,7 +204,7 @@ impl Look<'_> {
         period: &AuditPeriod,
         players: &[String],
         found: &mut RedisAudit,
-    ) -> Result<Stored, JobError> {
+    ) -> Result<Stored, AuditError> {
         let players: Vec<&str> = players.iter().map(String::as_str).collect();
         let stored = self.stored(period, &players).await?;
         let ghosts: Vec<&str> = players.into_iter().filter(|player| !stored.contains_key(*player)).collect();
@@ -217,7 +217,7 @@ impl Look<'_> {
     }
 
     /// Looks for everybody that Redis has.
-    async fn compare_all_of_redis(&self, period: &AuditPeriod, found: &mut RedisAudit) -> Result<(), JobError> {
+    async fn compare_all_of_redis(&self, period: &AuditPeriod, found: &mut RedisAudit) -> Result<(), AuditError> {
         let mut cursor = 0;
         loop {
             let players;
@@ -232,7 +232,7 @@ impl Look<'_> {
     }
 
     /// Waits until whatever waits now is published; `false`: that took too long.
-    async fn all_published(&self) -> Result<bool, JobError> {
+    async fn all_published(&self) -> Result<bool, AuditError> {
         let began = tokio::time::Instant::now();
         let mut connection = self.pool.acquire().await?;
         let mut markers = Awaited::now(&mut connection).await?;
@@ -247,7 +247,7 @@ impl Look<'_> {
     }
 
     /// Compares how many entries each period has, and which periods there are.
-    async fn count(&self, found: &mut RedisAudit) -> Result<(), JobError> {
+    async fn count(&self, found: &mut RedisAudit) -> Result<(), AuditError> {
         let generation = self.board.generation.id;
         let listed = self.ranking.held_periods(generation).await?;
         let periods = self.periods().await?;
@@ -278,14 +278,14 @@ impl Look<'_> {
         Ok(())
     }
 
-    async fn counts_of_entries(&self, periods: &[AuditPeriod]) -> Result<HashMap<i64, u64>, JobError> {
+    async fn counts_of_entries(&self, periods: &[AuditPeriod]) -> Result<HashMap<i64, u64>, AuditError> {
         let ids: Vec<i64> = periods.iter().map(|period| period.id).collect();
         let mut connection = self.pool.acquire().await?;
         Ok(audit::counts(&mut connection, &ids).await?)
     }
 
     /// Entries of periods that Redis holds and should not. `listed` was asked before Postgres was.
-    async fn periods_beyond(&self, listed: &[Period], names: &[Period]) -> Result<u64, JobError> {
+    async fn periods_beyond(&self, listed: &[Period], names: &[Period]) -> Result<u64, AuditError> {
         let generation = self.board.generation.id;
         let names: HashSet<&Period> = names.iter().collect();
         let mut beyond: Vec<Period> = listed.iter().filter(|period| !names.contains(period)).copied().collect();
