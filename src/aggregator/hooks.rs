@@ -7,10 +7,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Announce, DatabaseClock, QueueLowWater};
-use crate::directory;
+use crate::directory::publication::directory_key;
 use crate::queue::Queue;
 use crate::ranking::subscription;
 use crate::redis_connection::Connection;
+use crate::services::directory_publication::publish_if_stale;
 use crate::store::pool::Pool;
 use crate::store::retention;
 
@@ -49,7 +50,7 @@ pub async fn publish_directory(
 ) {
     let mut away = false;
     while !stop.is_cancelled() {
-        match directory::publish_if_stale(&pool, &mut redis, &prefix).await {
+        match publish_if_stale(&pool, &mut redis, &prefix).await {
             Ok(_) => away = false,
             Err(error) if !std::mem::replace(&mut away, true) => {
                 tracing::warn!(%error, "cannot publish the directory; trying again");
@@ -75,7 +76,7 @@ pub fn announce_facts(queue: Queue) -> Announce {
 /// Wakes the recompute whenever the directory was published: who orders one changes the directory too. A lost notice
 /// costs a wait until it next looks by itself.
 pub async fn follow_definitions(url: String, prefix: String, wanted: Arc<Notify>, stop: CancellationToken) {
-    let channel = directory::publish::directory_key(&prefix);
+    let channel = directory_key(&prefix);
     let listened = subscription::listen(&url, &channel, stop.clone(), |_| wanted.notify_one()).await;
     if let Err(error) = listened {
         tracing::error!(%error, "changed definitions are not announced to this process; it looks for them by itself");

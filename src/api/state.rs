@@ -21,6 +21,7 @@ use crate::queue::Queue;
 use crate::ranking::Ranking;
 use crate::ranking::subscription::BoardNotice;
 use crate::redis_connection::Connection;
+use crate::services::directory_publication::publish_if_stale;
 
 /// The admin token is too easy to guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -160,7 +161,7 @@ impl ApiState {
             Err(error) => tracing::warn!(%error, "could not read the directory after a change"),
         }
         let mut redis = self.cache_redis.clone();
-        if let Err(error) = crate::directory::publish_if_stale(&self.pool, &mut redis, &self.redis_prefix).await {
+        if let Err(error) = publish_if_stale(&self.pool, &mut redis, &self.redis_prefix).await {
             tracing::warn!(%error, "could not publish the directory; cron will");
         }
     }

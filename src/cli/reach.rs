@@ -3,12 +3,13 @@
 use clap::Args;
 use serde_json::Value;
 
-use crate::directory::publish_if_stale;
+use crate::directory::publication::DirectoryError;
 pub use crate::queue::keys::QUEUE_NAME as QUEUE;
 use crate::queue::{Queue, QueueError};
 use crate::ranking::{Ranking, RankingError};
 use crate::redis_connection::settings::{RedisConfig, RedisUse};
 use crate::redis_connection::{Connection, Timeouts};
+use crate::services::directory_publication::publish_if_stale;
 use crate::store::games::{self, Game};
 use crate::store::settings::PostgresConfig;
 use crate::store::{Pool, StoreError};
@@ -44,11 +45,11 @@ impl Reach {
 
     /// Publishes the directory after a change. Should Redis be away, the change stands and cron publishes it.
     pub async fn directory_changed(&self, pool: &Pool) {
-        let published = async {
-            let mut connection = Connection::open(self.redis.url_of(RedisUse::Cache), Timeouts::default())?;
-            publish_if_stale(pool, &mut connection, &self.redis.redis_prefix).await
+        let published = match Connection::open(self.redis.url_of(RedisUse::Cache), Timeouts::default()) {
+            Ok(mut connection) => publish_if_stale(pool, &mut connection, &self.redis.redis_prefix).await,
+            Err(error) => Err(DirectoryError::from(error).into()),
         };
-        if let Err(error) = published.await {
+        if let Err(error) = published {
             eprintln!("warning: changed, but not published yet (cron will): {error}");
         }
     }

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use redis::aio::ConnectionLike;
 use tokio_util::sync::CancellationToken;
 
-use super::publish::{DirectoryError, digests_key, directory_key};
+use super::publication::{DirectoryError, digests_key, directory_key};
 use super::snapshot::{GameText, Snapshot};
 use super::{Directory, SharedDirectory};
 use crate::domain::ids::GameId;
 use crate::redis_connection::{Connection, Timeouts};
-use crate::store::pool::Pool;
 
 /// How often the version is compared, should a notice have been lost.
 const POLL: Duration = Duration::from_secs(1);
@@ -22,6 +22,9 @@ const POLL: Duration = Duration::from_secs(1);
 const TIMEOUTS: Timeouts = Timeouts { response: Duration::from_secs(2), connect: Duration::from_secs(1) };
 /// Pause before Redis is tried again.
 const RECONNECT: Duration = Duration::from_millis(300);
+
+/// Reads the snapshot where it is made from, for a process that reaches that; an error is in words.
+pub type Truth<'a> = dyn Fn() -> BoxFuture<'a, Result<Snapshot, String>> + Send + Sync + 'a;
 
 /// Where the directory is.
 #[derive(Debug, Clone)]
@@ -41,7 +44,7 @@ impl DirectorySource {
 
     /// Waits for the first snapshot, trying again until there is one. While Redis has none, or is away, it is read from
     /// `truth`, where that is given. `None`: told to stop before that.
-    pub async fn wait_for_first(&self, truth: Option<&Pool>, stop: &CancellationToken) -> Option<SharedDirectory> {
+    pub async fn wait_for_first(&self, truth: Option<&Truth<'_>>, stop: &CancellationToken) -> Option<SharedDirectory> {
         let mut complained = false;
         loop {
             let mut connection = self.connection.clone();
@@ -50,9 +53,9 @@ impl DirectorySource {
                 found = load(&mut connection, &self.prefix) => found,
             };
             if !matches!(found, Ok(Some(_)))
-                && let Some(pool) = truth
+                && let Some(read) = truth
             {
-                match crate::store::directory::snapshot(pool).await {
+                match read().await {
                     Ok(snapshot) => {
                         tracing::info!("read the first directory from Postgres: Redis has none to give");
                         return Some(Arc::new(ArcSwap::from_pointee(Directory::from_snapshot(snapshot))));

@@ -5,10 +5,11 @@
 //! second and repairs. A process keeps the last snapshot it read in memory, so a flushed or absent Redis costs no one
 //! their keys. `docs/adr/0006-directory.md` says why.
 //!
-//! [`publish::publish_if_stale`] writes it, [`follow::DirectorySource`] reads and follows it.
+//! [`publication`] says where it lies and writes it, [`follow::DirectorySource`] reads and follows it. What is written
+//! comes from Postgres, which this room does not know (`services/directory_publication.rs`).
 
 pub mod follow;
-pub mod publish;
+pub mod publication;
 pub mod snapshot;
 
 use std::collections::{HashMap, HashSet};
@@ -21,7 +22,6 @@ use crate::domain::ids::{GameId, Slug};
 
 pub use crate::domain::keys::{KeyHash, KeyKind, hash_key};
 pub use follow::{DirectorySource, load};
-pub use publish::publish_if_stale;
 pub use snapshot::Part;
 
 /// The directory that a process holds: read with `load()`, replaced by the task that follows Redis.

@@ -4,14 +4,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 
 use super::listener::Operations;
 use super::readiness::Readiness;
 use super::settings::ShutdownConfig;
 use super::watch::{self, WatchedRedis};
+use crate::directory::follow::Truth;
 use crate::directory::{DirectorySource, SharedDirectory};
 use crate::domain::clock::Clock;
+use crate::domain::directory::Snapshot;
 use crate::domain::retry::Backoff;
 use crate::http::server::{self, ServerConfig};
 use crate::http::settings::HttpConfig;
@@ -23,7 +26,7 @@ use crate::store::failure::can_never_work;
 use crate::store::migrations::{self, SchemaStatus};
 use crate::store::pool::Pool;
 use crate::store::settings::PostgresConfig;
-use crate::store::{StoreError, partitions, processes};
+use crate::store::{StoreError, directory as stored_directory, partitions, processes};
 
 pub use crate::queue::keys::QUEUE_NAME;
 
@@ -335,8 +338,15 @@ pub async fn directory(
     operations.readiness.unready(NAME, "waiting for the first snapshot in Redis, which cron publishes");
     let bad_url = |error| StartError::Config(format!("REDIS_CACHE_URL: {error}"));
     let source = DirectorySource::open(config.url_of(RedisUse::Cache), &config.redis_prefix).map_err(bad_url)?;
+    let read = truth.map(from_postgres);
+    let truth = read.as_ref().map(|read| read as &Truth<'_>);
     let first = source.wait_for_first(truth, &lifecycle.soft).await.ok_or(StartError::Stopped(NAME))?;
     operations.readiness.ready(NAME, "read");
     lifecycle.spawn_essential(NAME, source.follow(std::sync::Arc::clone(&first), lifecycle.soft.clone()));
     Ok(first)
+}
+
+/// Reads the directory where it is made from.
+fn from_postgres<'a>(pool: &'a Pool) -> impl Fn() -> BoxFuture<'a, Result<Snapshot, String>> {
+    move || Box::pin(async move { stored_directory::snapshot(pool).await.map_err(|error| error.to_string()) })
 }

@@ -3,7 +3,8 @@
 //! * [`audit`] compares what players see with what the events say, and repairs Redis;
 //! * [`board_rebuild`] makes a whole board in Redis from its entries;
 //! * [`beacon`] tells Redis that Postgres is still the one that its boards were made from;
-//! * [`dead_letters`] puts dead letters back into the queue.
+//! * [`dead_letters`] puts dead letters back into the queue;
+//! * [`directory_publication`] makes the directory in Redis what Postgres has.
 //!
 //! A service takes domain types and says what became of the work. Words for clients and people are its callers' own.
 
@@ -11,3 +12,4 @@ pub mod audit;
 pub mod beacon;
 pub mod board_rebuild;
 pub mod dead_letters;
+pub mod directory_publication;

@@ -9,6 +9,7 @@ use crate::domain::board::LeaderboardSpec;
 use crate::domain::ids::{GameId, Slug};
 use crate::redis_connection::settings::{RedisConfig, RedisUse};
 use crate::redis_connection::{Connection, Timeouts};
+use crate::services::directory_publication::publish_if_stale;
 use crate::stack::Home;
 use crate::store::audit_log::Actor;
 use crate::store::pool::Pool;
@@ -58,7 +59,7 @@ async fn prepare_with(pool: &Pool, redis: &RedisConfig, home: &Home) -> Result<D
     let mut redis_connection =
         Connection::open(redis.url_of(RedisUse::Cache), Timeouts::default()).map_err(|e| e.to_string())?;
     let prefix = redis.redis_prefix.as_str();
-    directory::publish_if_stale(pool, &mut redis_connection, prefix).await.map_err(|e| e.to_string())?;
+    publish_if_stale(pool, &mut redis_connection, prefix).await.map_err(|e| e.to_string())?;
     let known = directory::load(&mut redis_connection, prefix).await.map_err(|e| e.to_string())?.unwrap_or_default();
     let demo = match kept(home, &known) {
         Some(demo) => demo,
@@ -69,7 +70,7 @@ async fn prepare_with(pool: &Pool, redis: &RedisConfig, home: &Home) -> Result<D
         }
     };
     make_leaderboards(pool, game, &known).await?;
-    directory::publish_if_stale(pool, &mut redis_connection, prefix).await.map_err(|e| e.to_string())?;
+    publish_if_stale(pool, &mut redis_connection, prefix).await.map_err(|e| e.to_string())?;
     Ok(demo)
 }
 

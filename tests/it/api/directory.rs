@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use scoreline::directory::{DirectorySource, publish_if_stale};
+use scoreline::directory::DirectorySource;
 use scoreline::domain::ids::Slug;
+use scoreline::redis_connection::{Connection, Timeouts};
+use scoreline::services::directory_publication::publish_if_stale;
 use scoreline::store::audit_log::Actor;
 use scoreline::store::games;
 use tokio_util::sync::CancellationToken;
@@ -18,10 +20,13 @@ async fn create(db: &support::postgres::TestDatabase, slug: &str) {
     tx.commit().await.unwrap();
 }
 
+fn open(url: &str) -> Connection {
+    Connection::open(url, Timeouts::default()).unwrap()
+}
+
 #[tokio::test]
 async fn a_process_waits_for_the_first_snapshot_and_stops_when_told() {
     let (db, redis) = (support::postgres::database().await, support::redis::redis());
-    let client = redis::Client::open(redis.url.as_str()).unwrap();
     let stop = CancellationToken::new();
     let source = DirectorySource::open(&redis.url, "sl").unwrap();
     let waiting = tokio::spawn({
@@ -29,7 +34,7 @@ async fn a_process_waits_for_the_first_snapshot_and_stops_when_told() {
         async move { source.wait_for_first(None, &stop).await }
     });
     create(&db, "one").await;
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = open(&redis.url);
     assert!(publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap());
     assert!(!publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap(), "nothing changed");
     assert!(waiting.await.unwrap().unwrap().load().games.contains_key("one"));
@@ -41,11 +46,11 @@ async fn a_process_waits_for_the_first_snapshot_and_stops_when_told() {
 #[tokio::test]
 async fn the_last_snapshot_stays_while_redis_is_away_or_empty() {
     let (db, mut redis) = (support::postgres::database().await, support::redis::redis());
-    let client = redis::Client::open(redis.url.as_str()).unwrap();
     let stop = CancellationToken::new();
     create(&db, "one").await;
+    let url = redis.url.clone();
     let publish = async || {
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut connection = open(&url);
         publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap()
     };
     publish().await;
@@ -76,8 +81,7 @@ async fn the_last_snapshot_stays_while_redis_is_away_or_empty() {
 #[tokio::test]
 async fn a_slow_publisher_cannot_go_back_in_time_but_a_restored_database_can() {
     let (db, redis) = (support::postgres::database().await, support::redis::redis());
-    let client = redis::Client::open(redis.url.as_str()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = open(&redis.url);
     create(&db, "one").await;
     publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap();
     let version =
@@ -89,10 +93,10 @@ async fn a_slow_publisher_cannot_go_back_in_time_but_a_restored_database_can() {
     // Many publishers at once: the newest wins.
     let creating: Vec<_> = (0..8).map(|i| format!("game-{i}")).collect();
     let tasks = creating.iter().map(|slug| {
-        let (client, pool, db) = (client.clone(), db.pool.clone(), &db);
+        let (pool, db, redis) = (db.pool.clone(), &db, &redis);
         async move {
             create(db, slug).await;
-            let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+            let mut connection = open(&redis.url);
             publish_if_stale(&pool, &mut connection, "sl").await.unwrap();
         }
     });
@@ -105,8 +109,7 @@ async fn a_slow_publisher_cannot_go_back_in_time_but_a_restored_database_can() {
 #[tokio::test]
 async fn the_same_version_of_another_history_is_published_and_read() {
     let (db, redis) = (support::postgres::database().await, support::redis::redis());
-    let client = redis::Client::open(redis.url.as_str()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = open(&redis.url);
     create(&db, "lost").await;
     publish_if_stale(&db.pool, &mut connection, "sl").await.unwrap();
     let stop = CancellationToken::new();
@@ -134,8 +137,7 @@ async fn the_same_version_of_another_history_is_published_and_read() {
 #[tokio::test]
 async fn a_board_that_cannot_be_read_keeps_no_revoked_key() {
     let (db, redis) = (support::postgres::database().await, support::redis::redis());
-    let client = redis::Client::open(redis.url.as_str()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = open(&redis.url);
     create(&db, "one").await;
     sqlx::raw_sql(
         "INSERT INTO api_keys (game_id, kind, key_sha256, hint) SELECT id, 'server', sha256('first'), 'f' FROM games;
@@ -213,8 +215,7 @@ impl Followed {
     }
 
     async fn publish(&self) {
-        let client = redis::Client::open(self.redis.url.as_str()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut connection = open(&self.redis.url);
         publish_if_stale(&self.db.pool, &mut connection, "sl").await.unwrap();
     }
 
@@ -230,8 +231,7 @@ impl Followed {
     /// Waits until the follower knows this key, and has what whoever reads the whole has.
     async fn knows(&self, key: &str) {
         eventually(key, WAIT, || async { self.shared.load().authenticate(key).is_some() }).await;
-        let client = redis::Client::open(self.redis.url.as_str()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut connection = open(&self.redis.url);
         let (whole, held) =
             (scoreline::directory::load(&mut connection, "sl").await.unwrap().unwrap(), self.shared.load());
         assert_eq!((whole.version, &whole.mark, whole.keys.len()), (held.version, &held.mark, held.keys.len()));

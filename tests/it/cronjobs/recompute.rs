@@ -12,10 +12,11 @@ use scoreline::aggregator::builds::{POLL, run};
 use scoreline::aggregator::hooks::follow_definitions;
 use scoreline::aggregator::recompute::{Outcome, build};
 use scoreline::aggregator::schedule::Context;
-use scoreline::directory::publish;
+use scoreline::directory::publication::directory_key;
 use scoreline::domain::board::BoardGeneration;
 use scoreline::redis_connection::{Connection, Timeouts};
 use scoreline::services::audit::entries::audit_entries;
+use scoreline::services::directory_publication::publish_if_stale;
 use scoreline::store::leaderboards::Applied;
 use scoreline::store::partitions;
 use scoreline::store::recompute::{self, ChangeError};
@@ -75,14 +76,14 @@ async fn the_publication_of_a_new_leaderboard_wakes_who_builds_it() {
     eventually("what waited at the start is live", SOON, async || is_live(&first).await).await;
     let mut redis = Connection::open(&stage.redis.url, Timeouts::default()).unwrap();
     eventually("cron listens", SOON, async || {
-        let channel = publish::directory_key("sl");
+        let channel = directory_key("sl");
         let (_, listeners): (String, u32) =
             redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).query(&mut stage.redis.connection()).unwrap();
         listeners == 1
     })
     .await;
     let second = stage.create("after", json!({})).await;
-    publish::publish_if_stale(stage.pool(), &mut redis, "sl").await.unwrap();
+    publish_if_stale(stage.pool(), &mut redis, "sl").await.unwrap();
     eventually("the new leaderboard is live", SOON, async || is_live(&second).await).await;
     stop.cancel();
     running.await.unwrap();

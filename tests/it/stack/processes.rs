@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use scoreline::directory::publish::publish_if_stale;
 use scoreline::redis_connection::{Connection, Timeouts};
+use scoreline::services::directory_publication::publish_if_stale;
 
 use crate::support::{self, eventually};
 

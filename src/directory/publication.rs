@@ -1,4 +1,4 @@
-//! Writing the directory: from Postgres to Redis.
+//! The directory in Redis: where it lies, which version it is of, and how another one takes its place.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -7,7 +7,6 @@ use redis::Script;
 use redis::aio::ConnectionLike;
 
 use super::snapshot::Snapshot;
-use crate::store::{Pool, StoreError};
 
 /// Replaces the snapshot, or some games of it, unless somebody has meanwhile written a newer one.
 ///
@@ -44,15 +43,23 @@ static REPLACE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Why the directory was not read or written.
+/// The directory was not read or written: Redis did not answer, or not as expected.
 #[derive(Debug, thiserror::Error)]
-pub enum DirectoryError {
-    /// Redis did not answer, or not as expected.
-    #[error("the directory in Redis: {0}")]
-    Redis(#[from] redis::RedisError),
-    /// Postgres did not answer.
-    #[error("reading the directory from Postgres: {0}")]
-    Postgres(#[from] StoreError),
+#[error("the directory in Redis: {0}")]
+pub struct DirectoryError(#[from] redis::RedisError);
+
+/// Version and mark of what Redis holds; both empty: nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedVersion {
+    version: String,
+    mark: String,
+}
+
+impl PublishedVersion {
+    /// Whether it is this one.
+    pub fn is(&self, version: i64, mark: &str) -> bool {
+        self.version == version.to_string() && self.mark == mark
+    }
 }
 
 /// The hash that holds the directory; also the channel that announces a new version.
@@ -67,47 +74,40 @@ pub fn digests_key(prefix: &str) -> String {
     format!("{{{}}}:digests", directory_key(prefix))
 }
 
-/// Makes Redis hold what Postgres has, if it does not already; says whether it wrote. Called after each change, and
-/// by cron each second (a lost publication, a flushed Redis).
+/// Which version Redis holds.
 ///
 /// # Errors
-/// [`DirectoryError`]; the next call repairs.
-pub async fn publish_if_stale<C: ConnectionLike>(
-    pool: &Pool,
-    redis: &mut C,
-    prefix: &str,
-) -> Result<bool, DirectoryError> {
-    let key = directory_key(prefix);
-    // Redis first: what is stored there when Postgres is read afterwards cannot be newer than Postgres.
-    let (version, mark): (Option<String>, Option<String>) =
-        redis::cmd("HMGET").arg(&key).arg("version").arg("mark").query_async(redis).await?;
-    let seen = (version.unwrap_or_default(), mark.unwrap_or_default());
-    let (version, mark) = crate::store::directory::version(pool).await?;
-    if seen == (version.to_string(), mark) {
-        return Ok(false);
-    }
-    let snapshot = crate::store::directory::snapshot(pool).await?;
-    write(redis, prefix, &seen, &snapshot).await
+/// [`DirectoryError`].
+pub async fn published<C: ConnectionLike>(redis: &mut C, prefix: &str) -> Result<PublishedVersion, DirectoryError> {
+    let mut command = redis::cmd("HMGET");
+    command.arg(directory_key(prefix)).arg("version").arg("mark");
+    let (version, mark): (Option<String>, Option<String>) = command.query_async(redis).await?;
+    Ok(PublishedVersion { version: version.unwrap_or_default(), mark: mark.unwrap_or_default() })
 }
 
-async fn write<C: ConnectionLike>(
+/// Puts a snapshot in the place of what Redis holds; says whether it did. `seen` is what Redis held before the snapshot
+/// was made ([`published`]): somebody else may have written a newer one since, which stays.
+///
+/// # Errors
+/// [`DirectoryError`].
+pub async fn replace<C: ConnectionLike>(
     redis: &mut C,
     prefix: &str,
-    seen: &(String, String),
+    seen: &PublishedVersion,
     snapshot: &Snapshot,
 ) -> Result<bool, DirectoryError> {
     let key = directory_key(prefix);
     let begin = |which: &str| {
         let mut call = REPLACE.prepare_invoke();
         call.key(&key).key(digests_key(prefix));
-        call.arg(&seen.0).arg(&seen.1).arg(snapshot.version).arg(&snapshot.mark).arg(&key).arg(which);
+        call.arg(&seen.version).arg(&seen.mark).arg(snapshot.version).arg(&snapshot.mark).arg(&key).arg(which);
         call
     };
     let games: Vec<(String, &str, String)> =
         snapshot.games.iter().map(|game| (format!("g:{}", game.id), game.json.as_str(), game.digest())).collect();
     let mut stored: HashMap<String, String> = redis::cmd("HGETALL").arg(digests_key(prefix)).query_async(redis).await?;
     let (version, mark) = (stored.remove("version"), stored.remove("mark"));
-    if version.as_ref() == Some(&seen.0) && mark.as_ref() == Some(&seen.1) {
+    if version.as_ref() == Some(&seen.version) && mark.as_ref() == Some(&seen.mark) {
         let mut call = begin("some");
         for (field, text, digest) in &games {
             if stored.remove(field).as_ref() != Some(digest) {
