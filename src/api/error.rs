@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::problem::{Problem, no_such_game};
 use crate::domain::board_text::SpecProblem;
 use crate::queue::QueueError;
-use crate::services::dead_letters::ReplayError;
+use crate::services::queues::QueueChangeError;
 use crate::store::StoreError;
 use crate::store::failure::{Failure, classify};
 use crate::store::leaderboards::ApplyError;
@@ -58,11 +58,11 @@ impl From<QueueError> for ApiError {
     }
 }
 
-impl From<ReplayError> for ApiError {
-    fn from(error: ReplayError) -> Self {
+impl From<QueueChangeError> for ApiError {
+    fn from(error: QueueChangeError) -> Self {
         match error {
-            ReplayError::Queue(error) => error.into(),
-            ReplayError::Postgres(error) => error.into(),
+            QueueChangeError::Queue(error) => error.into(),
+            QueueChangeError::Postgres(error) => error.into(),
         }
     }
 }

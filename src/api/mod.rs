@@ -33,7 +33,6 @@ mod sorted_board;
 mod source;
 mod state;
 
-pub use admin::queues::QueueAnswer;
 pub use openapi::document;
 pub use routes::router;
 pub use state::{ApiSettings, ApiState, WeakAdminToken};

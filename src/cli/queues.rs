@@ -8,11 +8,10 @@ use super::With;
 use super::boards::Nothing;
 use super::reach::{Answer, Failure, QUEUE};
 use super::table::table;
-use crate::api::QueueAnswer;
 use crate::domain::ids::GameId;
-use crate::queue::Lane;
-use crate::services::dead_letters::{ReplayError, replay};
-use crate::store::audit_log::{self, Actor, Change, record};
+use crate::services::dead_letters::{discard, replay};
+use crate::services::queues::{self, QueueReport};
+use crate::store::audit_log::Actor;
 use crate::store::dead_letters::{self, DeadLetterFilter};
 use crate::store::games;
 use crate::store::pool::Pool;
@@ -52,10 +51,7 @@ async fn status(with: With<Nothing>) -> Result<Answer, Failure> {
     let mut rows: Vec<[String; 3]> = status
         .lanes
         .iter()
-        .map(|l| {
-            let lane = if l.lane == Lane::High { "high" } else { "low" };
-            [lane.to_owned(), l.waiting.to_string(), format!("{:.1} s", status.oldest_seconds(l.lane))]
-        })
+        .map(|l| [l.lane.name().to_owned(), l.waiting.to_string(), format!("{:.1} s", status.oldest_seconds(l.lane))])
         .collect();
     let others =
         [("running", status.held()), ("suspect", status.suspect), ("delayed", status.delayed), ("dead", status.dead)];
@@ -67,7 +63,7 @@ async fn status(with: With<Nothing>) -> Result<Answer, Failure> {
     for blocked in &status.blocked {
         text.push_str(&format!("\nblocked: game {}, job {}: {}", blocked.game, blocked.job, blocked.error));
     }
-    Ok(Answer::new(&json!({ "queues": [QueueAnswer::new(QUEUE, status)] }), text))
+    Ok(Answer::new(&json!({ "queues": [QueueReport::new(QUEUE, status)] }), text))
 }
 
 async fn hold(with: With<Named>, paused: bool) -> Result<Answer, Failure> {
@@ -76,12 +72,7 @@ async fn hold(with: With<Named>, paused: bool) -> Result<Answer, Failure> {
         return Err(Failure::NotFound(format!("there is no queue '{name}'; there is '{QUEUE}'")));
     }
     let (queue, pool) = (with.reach.queue()?, with.reach.pool()?);
-    let action = if paused { "queue.pause" } else { "queue.resume" };
-    let change = Change { actor: Actor::CommandLine, action, game: None, subject: name, detail: json!({}) };
-    let begun = audit_log::begin(&pool, &change).await?;
-    let held = if paused { queue.pause().await } else { queue.resume().await };
-    begun.ended(&pool, &held).await;
-    held?;
+    queues::hold(&pool, &queue, name, paused, Actor::CommandLine).await?;
     let text = format!("queue {name} {}", if paused { "is paused" } else { "goes on" });
     Ok(Answer::new(&json!({ "queue": name, "paused": paused }), text))
 }
@@ -246,16 +237,7 @@ async fn decide_chunk(
     replaying: bool,
 ) -> Result<Vec<Uuid>, Failure> {
     if replaying {
-        let replayed = replay(pool, &with.reach.queue()?, game, ids, Actor::CommandLine).await;
-        return replayed.map_err(|error| match error {
-            ReplayError::Queue(error) => error.into(),
-            ReplayError::Postgres(error) => error.into(),
-        });
+        return Ok(replay(pool, &with.reach.queue()?, game, ids, Actor::CommandLine).await?);
     }
-    let mut transaction = pool.begin().await?;
-    let ids = dead_letters::decide(&mut transaction, game, ids, "discarded").await?;
-    let (actor, action, detail) = (Actor::CommandLine, "dead_letter.discard", json!({ "ids": ids }));
-    record(&mut transaction, &Change { actor, action, game, subject: "dead-letters", detail }).await?;
-    transaction.commit().await?;
-    Ok(ids)
+    Ok(discard(pool, game, ids, Actor::CommandLine).await?)
 }

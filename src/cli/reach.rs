@@ -10,6 +10,7 @@ use crate::ranking::{Ranking, RankingError};
 use crate::redis_connection::settings::{RedisConfig, RedisUse};
 use crate::redis_connection::{Connection, Timeouts};
 use crate::services::directory_publication::publish_if_stale;
+use crate::services::queues::QueueChangeError;
 use crate::store::games::{self, Game};
 use crate::store::settings::PostgresConfig;
 use crate::store::{Pool, StoreError};
@@ -107,6 +108,15 @@ pub enum Failure {
     /// The leaderboards' Redis.
     #[error(transparent)]
     Ranking(#[from] RankingError),
+}
+
+impl From<QueueChangeError> for Failure {
+    fn from(error: QueueChangeError) -> Self {
+        match error {
+            QueueChangeError::Queue(error) => error.into(),
+            QueueChangeError::Postgres(error) => error.into(),
+        }
+    }
 }
 
 impl Failure {

@@ -1,40 +1,30 @@
-//! Putting dead letters back into the queue, for the admin route and the command line.
+//! Deciding on dead letters: back into the queue, or given up for good.
 
 use uuid::Uuid;
 
+use super::queues::QueueChangeError;
 use crate::domain::ids::GameId;
 use crate::queue::{Lane, Queue, QueueError};
 use crate::store::audit_log::{Actor, Change, record};
 use crate::store::dead_letters::{decide, lock_waiting};
 use crate::store::{Pool, StoreError};
 
-/// Why dead letters were not replayed. Replaying again is safe: a job that waits or runs is not queued twice, and one
-/// that ran twice changes nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplayError {
-    /// The queue's Redis is away or full.
-    #[error(transparent)]
-    Queue(#[from] QueueError),
-    /// Postgres is away.
-    #[error(transparent)]
-    Postgres(#[from] StoreError),
-}
-
 /// Letters of one transaction. It is idle towards Postgres while Redis is asked letter by letter, and Postgres ends it
 /// after five seconds of that.
 const CHUNK: usize = 50;
 
-/// Queues those of `ids` that wait (of `game` only, where one is given); returns them.
+/// Queues those of `ids` that wait (of `game` only, where one is given); returns them. Replaying again is safe: a job
+/// that waits or runs is not queued twice, and one that ran twice changes nothing.
 ///
 /// # Errors
-/// [`ReplayError`]; of the letters that were under way then nothing is marked, earlier ones are replayed.
+/// [`QueueChangeError`]; of the letters that were under way then nothing is marked, earlier ones are replayed.
 pub async fn replay(
     pool: &Pool,
     queue: &Queue,
     game: Option<GameId>,
     ids: &[Uuid],
     actor: Actor,
-) -> Result<Vec<Uuid>, ReplayError> {
+) -> Result<Vec<Uuid>, QueueChangeError> {
     let mut replayed = Vec::new();
     // One chunk even of nothing: that somebody asked is in the audit log.
     for chunk in ids.chunks(CHUNK).chain(ids.is_empty().then_some(ids)) {
@@ -49,7 +39,7 @@ async fn replay_chunk(
     game: Option<GameId>,
     ids: &[Uuid],
     actor: Actor,
-) -> Result<Vec<Uuid>, ReplayError> {
+) -> Result<Vec<Uuid>, QueueChangeError> {
     let mut transaction = pool.begin().await?;
     let mut queued = Vec::new();
     for letter in lock_waiting(&mut transaction, game, ids).await? {
@@ -72,4 +62,18 @@ async fn replay_chunk(
     record(&mut transaction, &change).await?;
     transaction.commit().await?;
     Ok(marked)
+}
+
+/// Gives up those of `ids` that wait (of `game` only, where one is given) for good; returns them.
+///
+/// # Errors
+/// [`StoreError`]; nothing is decided.
+pub async fn discard(pool: &Pool, game: Option<GameId>, ids: &[Uuid], actor: Actor) -> Result<Vec<Uuid>, StoreError> {
+    let mut transaction = pool.begin().await?;
+    let ids = decide(&mut transaction, game, ids, "discarded").await?;
+    let detail = serde_json::json!({ "ids": ids });
+    let change = Change { actor, action: "dead_letter.discard", game, subject: "dead-letters", detail };
+    record(&mut transaction, &change).await?;
+    transaction.commit().await?;
+    Ok(ids)
 }

@@ -3,13 +3,15 @@
 //! * [`audit`] compares what players see with what the events say, and repairs Redis;
 //! * [`board_rebuild`] makes a whole board in Redis from its entries;
 //! * [`beacon`] tells Redis that Postgres is still the one that its boards were made from;
-//! * [`dead_letters`] puts dead letters back into the queue;
-//! * [`directory_publication`] makes the directory in Redis what Postgres has.
+//! * [`directory_publication`] makes the directory in Redis what Postgres has;
+//! * [`queues`] and [`dead_letters`] are what operators do with jobs.
 //!
-//! A service takes domain types and says what became of the work. Words for clients and people are its callers' own.
+//! A service takes domain types and says what became of the work. It writes the audit log. Words for clients and people
+//! are its callers' own.
 
 pub mod audit;
 pub mod beacon;
 pub mod board_rebuild;
 pub mod dead_letters;
 pub mod directory_publication;
+pub mod queues;

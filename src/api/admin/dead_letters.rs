@@ -17,7 +17,7 @@ use super::super::query::{parse_limit, text};
 use super::super::state::ApiState;
 use crate::domain::clock::Micros;
 use crate::domain::ids::{GameId, check_identifier};
-use crate::store::audit_log::{Change, record};
+use crate::services;
 use crate::store::dead_letters::{self, DeadLetter, DeadLetterFilter};
 
 /// Most dead letters of one decision.
@@ -215,12 +215,7 @@ pub async fn discard(
 ) -> Result<Json<Decided>, ApiError> {
     let ids = decision(&body)?;
     let game = who.game.map(|g| g.id);
-    let mut transaction = state.pool.begin().await?;
-    let ids = dead_letters::decide(&mut transaction, game, &ids, "discarded").await?;
-    let detail = serde_json::json!({ "ids": ids });
-    let change = Change { actor: who.actor, action: "dead_letter.discard", game, subject: "dead-letters", detail };
-    record(&mut transaction, &change).await?;
-    transaction.commit().await?;
+    let ids = services::dead_letters::discard(&state.pool, game, &ids, who.actor).await?;
     Ok(Json(Decided { ids }))
 }
 
@@ -236,6 +231,6 @@ pub async fn replay(
 ) -> Result<Json<Decided>, ApiError> {
     let ids = decision(&body)?;
     let game = who.game.map(|g| g.id);
-    let ids = crate::services::dead_letters::replay(&state.pool, &state.queue, game, &ids, who.actor).await?;
+    let ids = services::dead_letters::replay(&state.pool, &state.queue, game, &ids, who.actor).await?;
     Ok(Json(Decided { ids }))
 }

@@ -10,10 +10,7 @@ use super::super::path::Named;
 use super::super::problem::Problem;
 use super::super::state::ApiState;
 use crate::domain::ids::GameId;
-use crate::queue::Lane;
-use crate::queue::blocked::BlockedGame;
-use crate::queue::status::QueueStatus;
-use crate::store::audit_log::{self, Change};
+use crate::services::queues::{self, BlockedReport, LaneReport, QueueReport, WorkerReport};
 
 /// One lane of a queue.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -76,36 +73,38 @@ pub struct QueueAnswer {
     totals: std::collections::BTreeMap<String, u64>,
 }
 
-impl QueueAnswer {
-    /// A status as answered.
-    pub fn new(name: &str, status: QueueStatus) -> Self {
-        let lane = |lane: &crate::queue::status::LaneStatus| LaneAnswer {
-            lane: if lane.lane == Lane::High { "high" } else { "low" },
-            waiting: lane.waiting,
-            oldest_seconds: status.oldest_seconds(lane.lane),
-        };
-        let worker = |worker: &crate::queue::status::WorkerStatus| WorkerAnswer {
-            name: worker.name.clone(),
-            held: worker.held,
-            oldest_running_seconds: worker.oldest_running_ms as f64 / 1e3,
-        };
-        let blocked = |blocked: &BlockedGame| BlockedAnswer {
-            game_id: blocked.game,
-            job_id: blocked.job.clone(),
-            error: blocked.error.clone(),
-        };
+impl From<LaneReport> for LaneAnswer {
+    fn from(LaneReport { lane, waiting, oldest_seconds }: LaneReport) -> Self {
+        Self { lane, waiting, oldest_seconds }
+    }
+}
+
+impl From<WorkerReport> for WorkerAnswer {
+    fn from(WorkerReport { name, held, oldest_running_seconds }: WorkerReport) -> Self {
+        Self { name, held, oldest_running_seconds }
+    }
+}
+
+impl From<BlockedReport> for BlockedAnswer {
+    fn from(BlockedReport { game_id, job_id, error }: BlockedReport) -> Self {
+        Self { game_id, job_id, error }
+    }
+}
+
+impl From<QueueReport> for QueueAnswer {
+    fn from(report: QueueReport) -> Self {
         Self {
-            name: name.to_owned(),
-            paused: status.paused,
-            lanes: status.lanes.iter().map(lane).collect(),
-            running: status.held(),
-            suspect: status.suspect,
-            delayed: status.delayed,
-            dead: status.dead,
-            jobs: status.jobs,
-            blocked: status.blocked.iter().map(blocked).collect(),
-            workers: status.workers.iter().map(worker).collect(),
-            totals: status.totals,
+            name: report.name,
+            paused: report.paused,
+            lanes: report.lanes.into_iter().map(Into::into).collect(),
+            running: report.running,
+            suspect: report.suspect,
+            delayed: report.delayed,
+            dead: report.dead,
+            jobs: report.jobs,
+            blocked: report.blocked.into_iter().map(Into::into).collect(),
+            workers: report.workers.into_iter().map(Into::into).collect(),
+            totals: report.totals,
         }
     }
 }
@@ -122,8 +121,7 @@ pub struct QueueList {
     responses((status = 200, body = QueueList))
 )]
 pub async fn list(State(state): State<ApiState>, _: Operator) -> Result<Json<QueueList>, ApiError> {
-    let status = state.queue.status().await?;
-    Ok(Json(QueueList { queues: vec![QueueAnswer::new(&state.queue_name, status)] }))
+    Ok(Json(QueueList { queues: vec![read(&state).await?] }))
 }
 
 /// Holds a queue: workers finish what they have and take nothing new; ingest goes on.
@@ -158,12 +156,10 @@ async fn hold(state: &ApiState, name: &str, paused: bool) -> Result<Json<QueueAn
     if name != state.queue_name {
         return Err(Problem::not_found("queue_not_found", "There is no such queue.").into());
     }
-    let action = if paused { "queue.pause" } else { "queue.resume" };
-    let detail = serde_json::json!({});
-    let change = Change { actor: Operator::ACTOR, action, game: None, subject: name, detail };
-    let begun = audit_log::begin(&state.pool, &change).await?;
-    let held = if paused { state.queue.pause().await } else { state.queue.resume().await };
-    begun.ended(&state.pool, &held).await;
-    held?;
-    Ok(Json(QueueAnswer::new(name, state.queue.status().await?)))
+    queues::hold(&state.pool, &state.queue, name, paused, Operator::ACTOR).await?;
+    Ok(Json(read(state).await?))
+}
+
+async fn read(state: &ApiState) -> Result<QueueAnswer, ApiError> {
+    Ok(QueueReport::new(&state.queue_name, state.queue.status().await?).into())
 }

@@ -22,7 +22,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("aggregator", "directory domain queue ranking redis_connection runtime services store telemetry"),
     ("api", "directory domain http queue ranking redis_connection services store telemetry"),
     ("stack", "domain"),
-    ("cli", "aggregator api directory domain queue ranking redis_connection services store telemetry"),
+    ("cli", "directory domain queue ranking redis_connection services store telemetry"),
     ("simulate", "cli domain runtime store telemetry"),
     (
         "process",
