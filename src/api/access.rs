@@ -17,6 +17,7 @@ use super::state::ApiState;
 use crate::directory::{GameEntry, KeyKind, hash_key};
 use crate::http::client_address::{ClientAddress, client_address};
 use crate::http::credentials::{NoCredentials, presented_key};
+use crate::services::author::Author;
 use crate::store::audit_log::Actor;
 
 /// A key of a game (or the admin token with `?game=`): may read that game's leaderboards.
@@ -48,6 +49,13 @@ pub struct Operator;
 enum Caller {
     Key { id: i32, kind: KeyKind, game: Arc<GameEntry> },
     Admin,
+}
+
+impl Studio {
+    /// Who changes something of the game, and within which bounds.
+    pub fn author<'a>(&self, state: &'a ApiState) -> Author<'a> {
+        Author { actor: self.actor, bounds: Some(&state.bounds) }
+    }
 }
 
 impl Operator {

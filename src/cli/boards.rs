@@ -10,8 +10,11 @@ use super::progress::bar;
 use super::reach::{Answer, Failure};
 use super::table::table;
 use crate::domain::ids::{BoardGenerationId, GameId};
-use crate::services::board_rebuild::{Rebuilt, rebuild_board};
-use crate::store::audit_log::{self, Actor, Change, latest, record};
+use crate::services;
+use crate::services::author::Author;
+use crate::services::board_rebuild::Rebuilt;
+use crate::services::leaderboards::{EditError, RequestedRebuild};
+use crate::store::audit_log::latest;
 use crate::store::leaderboards::{self, StoredLeaderboard};
 use crate::store::pool::Pool;
 use crate::store::{games, partitions, period_closing, processes, recompute};
@@ -96,11 +99,11 @@ pub async fn rebuild(with: With<Which>) -> Result<Answer, Failure> {
         let Some(live) = stored.live else { continue };
         // Not that of the definition as written: what players see is the live generation, until an edit is computed.
         let order = period_closing::order(&mut *pool.acquire().await?, live).await?;
-        let begun = audit_log::begin(&pool, &change("leaderboard.rebuild", game, &stored, live)).await?;
+        let (slug, author) = (stored.spec.slug.as_str(), Author::COMMAND_LINE);
+        let requested = RequestedRebuild::begin(&pool, game, slug, live, order, &author).await?;
         let bar = bar(&name, None);
-        let rebuilt = rebuild_board(&pool, &ranking, live, order, "cli", |entries| bar.set_position(entries)).await;
+        let rebuilt = requested.run(&pool, &ranking, "cli", |entries| bar.set_position(entries)).await;
         bar.finish_and_clear();
-        begun.ended(&pool, &rebuilt).await;
         let rebuilt = rebuilt.map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
         done.push((name, rebuilt));
     }
@@ -114,30 +117,18 @@ pub async fn rebuild(with: With<Which>) -> Result<Answer, Failure> {
     Ok(Answer::new(&json!({ "rebuilt": done.iter().map(rebuilt).collect::<Vec<_>>() }), text))
 }
 
-fn change<'a>(
-    action: &'static str,
-    game: GameId,
-    stored: &'a StoredLeaderboard,
-    generation: BoardGenerationId,
-) -> Change<'a> {
-    let (actor, subject, detail) = (Actor::CommandLine, stored.spec.slug.as_str(), json!({ "generation": generation }));
-    Change { actor, action, game: Some(game), subject, detail }
-}
-
 /// Runs `scoreline recompute`: begins new generations, which cron fills; waits and shows how far they are.
 pub async fn recompute(with: With<Recompute>) -> Result<Answer, Failure> {
     let pool = with.reach.pool()?;
     let mut begun = Vec::new();
     for (game, name, stored) in with.what.which.find(&with.reach, &pool).await? {
-        let mut transaction = pool.begin().await?;
-        let generation = match recompute::begin(&mut transaction, stored.id).await {
-            Ok(begun) => begun.id,
+        let generation = match services::leaderboards::recompute(&pool, game, &stored, &Author::COMMAND_LINE).await {
+            Ok(generation) => generation,
             // Deleted since they were listed.
-            Err(recompute::ChangeError::NotFound) => continue,
+            Err(EditError::NotFound) => continue,
+            Err(EditError::Postgres(error)) => return Err(error.into()),
             Err(error) => return Err(Failure::Failed(format!("{name}: {error}"))),
         };
-        record(&mut transaction, &change("leaderboard.recompute", game, &stored, generation)).await?;
-        transaction.commit().await?;
         begun.push((name, generation));
     }
     with.reach.directory_changed(&pool).await;

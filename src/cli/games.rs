@@ -7,9 +7,11 @@ use serde_json::json;
 use super::With;
 use super::reach::{Answer, Failure};
 use super::table::table;
-use crate::directory::KeyKind;
 use crate::domain::ids::Slug;
+use crate::domain::keys::KeyKind;
 use crate::domain::name::check_name;
+use crate::services;
+use crate::services::author::Author;
 use crate::store::audit_log::Actor;
 use crate::store::{games, keys};
 
@@ -96,19 +98,12 @@ async fn create(with: With<NewGame>) -> Result<Answer, Failure> {
     let name = with.what.name.as_deref().unwrap_or(slug.as_str());
     check_name(name).map_err(|e| Failure::Input(e.to_string()))?;
     let pool = with.reach.pool()?;
-    let mut transaction = pool.begin().await?;
-    let game = games::create(&mut transaction, &slug, name, ACTOR).await?;
-    let game = game.ok_or_else(|| Failure::Refused(format!("there is a game '{slug}' already")))?;
-    let mut made = Vec::with_capacity(2);
-    for kind in [KeyKind::Client, KeyKind::Server] {
-        made.push(keys::create(&mut transaction, game.id, kind, None, ACTOR, rand::random()).await?);
-    }
-    transaction.commit().await?;
+    let new = services::games::create(&pool, &slug, name, ACTOR).await?;
+    let new = new.ok_or_else(|| Failure::Refused(format!("there is a game '{slug}' already")))?;
     with.reach.directory_changed(&pool).await;
-    let key = |n: usize| made.get(n).map(|(_, secret)| secret.expose_secret()).unwrap_or_default();
-    let (client, server) = (key(0), key(1));
+    let (client, server) = (new.client_key.secret.expose_secret(), new.server_key.secret.expose_secret());
     let text = format!("game        {slug}\nclient key  {client}\nserver key  {server}\nThe keys are shown only now.");
-    Ok(Answer::new(&json!({ "game": game, "client_key": client, "server_key": server }), text))
+    Ok(Answer::new(&json!({ "game": new.game, "client_key": client, "server_key": server }), text))
 }
 
 async fn list(with: With<super::boards::Nothing>) -> Result<Answer, Failure> {
@@ -141,17 +136,15 @@ async fn create_key(with: With<NewKey>) -> Result<Answer, Failure> {
         Kind::Client => KeyKind::Client,
         Kind::Server => KeyKind::Server,
     };
-    let mut transaction = pool.begin().await?;
     let label = with.what.label.as_deref();
     if let Some(Err(error)) = label.map(check_name) {
         return Err(Failure::Input(format!("the label: {error}")));
     }
-    let (stored, secret) = keys::create(&mut transaction, game.id, kind, label, ACTOR, rand::random()).await?;
-    transaction.commit().await?;
+    let made = services::keys::create(&pool, game.id, kind, label, &Author::COMMAND_LINE).await?;
     with.reach.directory_changed(&pool).await;
-    let secret = secret.expose_secret();
-    let text = format!("{secret}\nKey {} of '{}'. It is shown only now.", stored.id, game.slug);
-    Ok(Answer::new(&json!({ "key": secret, "id": stored.id, "kind": kind, "game": game.slug }), text))
+    let (secret, id) = (made.secret.expose_secret(), made.stored.id);
+    let text = format!("{secret}\nKey {id} of '{}'. It is shown only now.", game.slug);
+    Ok(Answer::new(&json!({ "key": secret, "id": id, "kind": kind, "game": game.slug }), text))
 }
 
 async fn list_keys(with: With<OfGame>) -> Result<Answer, Failure> {
@@ -173,11 +166,9 @@ async fn list_keys(with: With<OfGame>) -> Result<Answer, Failure> {
 
 async fn revoke(with: With<Revoke>) -> Result<Answer, Failure> {
     let pool = with.reach.pool()?;
-    let mut transaction = pool.begin().await?;
     let id = with.what.id;
-    let revoked = keys::revoke(&mut transaction, None, id, ACTOR).await?;
+    let revoked = services::keys::revoke(&pool, None, id, ACTOR).await?;
     let revoked = revoked.ok_or_else(|| Failure::NotFound(format!("there is no key {id}")))?;
-    transaction.commit().await?;
     with.reach.directory_changed(&pool).await;
     Ok(Answer::new(&revoked, format!("key {id} ({}…) is revoked", revoked.hint)))
 }

@@ -11,9 +11,12 @@ use super::reach::{Answer, Failure};
 use super::table::table;
 use crate::domain::board_text::parse_spec;
 use crate::domain::clock::Micros;
-use crate::services::board_rebuild::open_empty_board;
-use crate::store::audit_log::Actor;
+use crate::services;
+use crate::services::author::Author;
+use crate::services::leaderboards::EditError;
+use crate::store::games::Game;
 use crate::store::leaderboards::{self, Applied, ApplyError, StoredLeaderboard};
+use crate::store::pool::Pool;
 use crate::store::{period_closing, periods};
 
 /// `scoreline leaderboard`.
@@ -92,19 +95,17 @@ async fn apply(with: With<Apply>) -> Result<Answer, Failure> {
         .map_err(|problem| Failure::Input(format!("{} {}: {problem}", file.display(), problem.field)))?;
     let pool = with.reach.pool()?;
     let game = with.reach.game(&pool, game).await?;
-    let mut transaction = pool.begin().await?;
-    let accept = *accept_incomplete_history;
-    let applied = leaderboards::apply(&mut transaction, game.id, &spec, accept, Actor::CommandLine).await;
-    let applied = applied.map_err(|error| match error {
-        ApplyError::HistoryIncomplete => Failure::Refused(format!("{error} (--accept-incomplete-history)")),
-        ApplyError::Postgres(error) => error.into(),
-        other => Failure::Input(other.to_string()),
+    let (ranking, accept) = (with.reach.ranking()?, *accept_incomplete_history);
+    let written = services::leaderboards::write(&pool, &ranking, game.id, &spec, accept, &Author::COMMAND_LINE).await;
+    let written = written.map_err(|error| match error {
+        EditError::Definition(ApplyError::HistoryIncomplete) => {
+            Failure::Refused(format!("{error} (--accept-incomplete-history)"))
+        }
+        EditError::NotFound => no_leaderboard(&game, spec.slug.as_str()),
+        other => other.into(),
     })?;
-    transaction.commit().await?;
-    let stored = find(&pool, &game, spec.slug.as_str()).await?;
-    if let (Applied::Created, Some(live)) = (applied, stored.live)
-        && let Err(error) = open_empty_board(&pool, &with.reach.ranking()?, live).await
-    {
+    let (applied, stored) = (written.result, written.stored);
+    if let Some(error) = written.not_opened {
         eprintln!("warning: created, but not readable yet (cron will see to it): {error}");
     }
     with.reach.directory_changed(&pool).await;
@@ -119,14 +120,13 @@ async fn apply(with: With<Apply>) -> Result<Answer, Failure> {
     Ok(Answer::new(&value, format!("leaderboard '{}': {did}\nstate: {}", spec.slug, state(&stored))))
 }
 
-async fn find(
-    pool: &crate::store::pool::Pool,
-    game: &crate::store::games::Game,
-    slug: &str,
-) -> Result<StoredLeaderboard, Failure> {
-    let all = leaderboards::list(pool, game.id).await?;
-    let found = all.into_iter().find(|stored| stored.spec.slug.as_str() == slug);
-    found.ok_or_else(|| Failure::NotFound(format!("the game '{}' has no leaderboard '{slug}'", game.slug)))
+async fn find(pool: &Pool, game: &Game, slug: &str) -> Result<StoredLeaderboard, Failure> {
+    let found = services::leaderboards::find(pool, game.id, slug).await?;
+    found.ok_or_else(|| no_leaderboard(game, slug))
+}
+
+fn no_leaderboard(game: &Game, slug: &str) -> Failure {
+    Failure::NotFound(format!("the game '{}' has no leaderboard '{slug}'", game.slug))
 }
 
 async fn list(with: With<OfGame>) -> Result<Answer, Failure> {
@@ -197,12 +197,11 @@ async fn delete(with: With<Show>) -> Result<Answer, Failure> {
     let pool = with.reach.pool()?;
     let game = with.reach.game(&pool, &with.what.game).await?;
     let slug = with.what.slug.as_str();
-    let mut transaction = pool.begin().await?;
-    if !leaderboards::delete(&mut transaction, game.id, slug, Actor::CommandLine).await? {
-        transaction.rollback().await?;
-        return Err(Failure::NotFound(format!("the game '{}' has no leaderboard '{slug}'", game.slug)));
-    }
-    transaction.commit().await?;
+    let deleted = services::leaderboards::delete(&pool, game.id, slug, &Author::COMMAND_LINE).await;
+    deleted.map_err(|error| match error {
+        EditError::NotFound => no_leaderboard(&game, slug),
+        other => other.into(),
+    })?;
     with.reach.directory_changed(&pool).await;
     Ok(Answer::new(&json!({ "deleted": slug }), format!("leaderboard '{slug}' is deleted")))
 }

@@ -10,8 +10,11 @@ use crate::ranking::{Ranking, RankingError};
 use crate::redis_connection::settings::{RedisConfig, RedisUse};
 use crate::redis_connection::{Connection, Timeouts};
 use crate::services::directory_publication::publish_if_stale;
+use crate::services::leaderboards::EditError;
 use crate::services::queues::QueueChangeError;
+use crate::store::game_bounds::OverBound;
 use crate::store::games::{self, Game};
+use crate::store::leaderboards::ApplyError;
 use crate::store::settings::PostgresConfig;
 use crate::store::{Pool, StoreError};
 
@@ -115,6 +118,26 @@ impl From<QueueChangeError> for Failure {
         match error {
             QueueChangeError::Queue(error) => error.into(),
             QueueChangeError::Postgres(error) => error.into(),
+        }
+    }
+}
+
+impl From<OverBound> for Failure {
+    fn from(error: OverBound) -> Self {
+        match error {
+            OverBound::Postgres(error) => error.into(),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
+impl From<EditError> for Failure {
+    fn from(error: EditError) -> Self {
+        match error {
+            EditError::Bound(error) => error.into(),
+            EditError::Postgres(error) | EditError::Definition(ApplyError::Postgres(error)) => error.into(),
+            EditError::Definition(error) => Self::Input(error.to_string()),
+            EditError::NotFound => Self::NotFound(error.to_string()),
         }
     }
 }

@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::access::Operator;
@@ -15,12 +14,11 @@ use super::super::path::Named;
 use super::super::problem::{Problem, no_such_game};
 use super::super::state::ApiState;
 use super::keys::NewKey;
-use crate::directory::KeyKind;
 use crate::domain::clock::Micros;
 use crate::domain::ids::{GameId, Slug};
 use crate::domain::name::check_name;
+use crate::services;
 use crate::store::games::{self, Game, GameEdit};
-use crate::store::{Pool, StoreError};
 
 /// A game.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -78,6 +76,12 @@ pub struct CreatedGame {
     server_key: NewKey,
 }
 
+impl From<services::games::NewGame> for CreatedGame {
+    fn from(new: services::games::NewGame) -> Self {
+        Self { game: new.game.into(), client_key: new.client_key.into(), server_key: new.server_key.into() }
+    }
+}
+
 /// Creates a game with a client and a server key.
 #[utoipa::path(
     post, path = "/v1/admin/games", tag = "admin", security(("key" = [])), request_body = NewGame,
@@ -86,11 +90,11 @@ pub struct CreatedGame {
 pub async fn create(State(state): State<ApiState>, _: Operator, body: RawBody) -> Result<Response, ApiError> {
     let new: NewGame = body.json("{\"slug\": …, \"name\": …}")?;
     let name = usable_name(new.name.as_deref())?.unwrap_or(new.slug.as_str());
-    let created = create_with_keys(&state.pool, &new.slug, name).await?.ok_or_else(|| {
+    let created = services::games::create(&state.pool, &new.slug, name, Operator::ACTOR).await?.ok_or_else(|| {
         Problem::new(StatusCode::CONFLICT, "game_exists", "There is a game of this name already.").at("/slug")
     })?;
     state.directory_changed().await;
-    Ok((StatusCode::CREATED, Json(created)).into_response())
+    Ok((StatusCode::CREATED, Json(CreatedGame::from(created))).into_response())
 }
 
 fn usable_name(name: Option<&str>) -> Result<Option<&str>, Problem> {
@@ -98,20 +102,6 @@ fn usable_name(name: Option<&str>) -> Result<Option<&str>, Problem> {
         Some(Err(problem)) => Err(Problem::bad_request("name_invalid", problem.to_string()).at("/name")),
         Some(Ok(())) | None => Ok(name),
     }
-}
-
-async fn create_with_keys(pool: &Pool, slug: &Slug, name: &str) -> Result<Option<CreatedGame>, StoreError> {
-    let mut transaction = pool.begin().await?;
-    let Some(game) = games::create(&mut transaction, slug, name, Operator::ACTOR).await? else { return Ok(None) };
-    let mut keys = Vec::with_capacity(2);
-    for kind in [KeyKind::Client, KeyKind::Server] {
-        let made = crate::store::keys::create(&mut transaction, game.id, kind, None, Operator::ACTOR, rand::random());
-        let (key, secret) = made.await?;
-        keys.push(NewKey::new(key, secret.expose_secret()));
-    }
-    transaction.commit().await?;
-    let (Some(server_key), Some(client_key)) = (keys.pop(), keys.pop()) else { return Ok(None) };
-    Ok(Some(CreatedGame { game: game.into(), client_key, server_key }))
 }
 
 /// All games.

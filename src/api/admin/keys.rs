@@ -17,7 +17,7 @@ use super::super::state::ApiState;
 use crate::directory::KeyKind;
 use crate::domain::clock::Micros;
 use crate::domain::name::check_name;
-use crate::store::game_bounds;
+use crate::services;
 use crate::store::keys::{self, ApiKey};
 
 /// A key without its secret.
@@ -64,10 +64,9 @@ pub struct NewKey {
     stored: KeyAnswer,
 }
 
-impl NewKey {
-    /// A key with its secret.
-    pub fn new(stored: ApiKey, secret: &str) -> Self {
-        Self { key: secret.to_owned(), stored: stored.into() }
+impl From<services::keys::NewKey> for NewKey {
+    fn from(new: services::keys::NewKey) -> Self {
+        Self { key: new.secret.expose_secret().to_owned(), stored: new.stored.into() }
     }
 }
 
@@ -95,16 +94,10 @@ pub async fn create(State(state): State<ApiState>, studio: Studio, body: RawBody
     if let Some(Err(problem)) = label.map(check_name) {
         return Err(Problem::bad_request("label_invalid", problem.to_string()).at("/label").into());
     }
-    let (game, bounds) = (studio.game.id, &state.bounds);
-    game_bounds::may_change(&state.pool, game, bounds).await?;
-    let mut transaction = state.pool.begin().await?;
-    game_bounds::check_keys(&mut transaction, game, bounds).await?;
-    game_bounds::count_change(&mut transaction, game, bounds).await?;
-    let made = keys::create(&mut transaction, studio.game.id, wanted.kind, label, studio.actor, rand::random());
-    let (key, secret) = made.await?;
-    transaction.commit().await?;
+    let author = studio.author(&state);
+    let made = services::keys::create(&state.pool, studio.game.id, wanted.kind, label, &author).await?;
     state.directory_changed().await;
-    Ok((StatusCode::CREATED, Json(NewKey::new(key, secret.expose_secret()))).into_response())
+    Ok((StatusCode::CREATED, Json(NewKey::from(made))).into_response())
 }
 
 /// All keys of a game.
@@ -139,10 +132,8 @@ pub async fn revoke(
 ) -> Result<Json<KeyAnswer>, ApiError> {
     let not_found = || Problem::not_found("key_not_found", "This game has no such key.");
     let id: i32 = id.parse().map_err(|_| not_found())?;
-    let mut transaction = state.pool.begin().await?;
-    let revoked = keys::revoke(&mut transaction, Some(studio.game.id), id, studio.actor).await?;
+    let revoked = services::keys::revoke(&state.pool, Some(studio.game.id), id, studio.actor).await?;
     let revoked = revoked.ok_or_else(not_found)?;
-    transaction.commit().await?;
     state.directory_changed().await;
     Ok(Json(revoked.into()))
 }

@@ -18,8 +18,8 @@ use crate::domain::board::LeaderboardSpec;
 use crate::domain::board_text::parse_spec;
 use crate::domain::clock::Micros;
 use crate::domain::ids::{BoardGenerationId, Slug};
-use crate::services::board_rebuild::open_empty_board;
-use crate::store::game_bounds;
+use crate::services;
+use crate::services::leaderboards::EditError;
 use crate::store::leaderboards::{self, Applied, Building, StoredLeaderboard};
 
 /// How far the recompute of a generation is.
@@ -156,46 +156,28 @@ pub async fn put(
 async fn write(state: &ApiState, studio: &Studio, spec: &LeaderboardSpec, query: &str) -> Result<Response, ApiError> {
     let accept =
         query.split('&').any(|pair| matches!(pair, "accept_incomplete_history=true" | "accept_incomplete_history=1"));
-    let (game, bounds) = (studio.game.id, &state.bounds);
-    if let Some(same) = as_written(state, studio, spec).await? {
-        return Ok(written(Applied::Unchanged, same));
+    let (game, author) = (studio.game.id, studio.author(state));
+    let written = services::leaderboards::write(&state.pool, &state.ranking, game, spec, accept, &author).await?;
+    if let Some(error) = &written.not_opened {
+        tracing::warn!(%error, "a new leaderboard could not be opened; cron will");
     }
-    game_bounds::may_change(&state.pool, game, bounds).await?;
-    let mut transaction = state.pool.begin().await?;
-    let event_type = spec.definition.event_type.as_str();
-    let before = game_bounds::holdings(&mut transaction, game, event_type).await?;
-    let result = leaderboards::apply(&mut transaction, game, spec, accept, studio.actor).await?;
-    if result != Applied::Unchanged {
-        let after = game_bounds::holdings(&mut transaction, game, event_type).await?;
-        after.check(&before, bounds)?;
-        game_bounds::count_change(&mut transaction, game, bounds).await?;
+    if written.result != Applied::Unchanged {
+        state.directory_changed().await;
     }
-    transaction.commit().await?;
-    let stored = stored(state, studio, spec.slug.as_str()).await?;
-    if let (Applied::Created, Some(live)) = (result, stored.live) {
-        // Readable before anybody hears of it, not when cron next looks.
-        if let Err(error) = open_empty_board(&state.pool, &state.ranking, live).await {
-            tracing::warn!(%error, "a new leaderboard could not be opened; cron will");
+    let status = if written.result == Applied::Created { StatusCode::CREATED } else { StatusCode::OK };
+    let shown = WrittenLeaderboard { result: written.result.into(), leaderboard: written.stored.into() };
+    Ok((status, Json(shown)).into_response())
+}
+
+impl From<EditError> for ApiError {
+    fn from(error: EditError) -> Self {
+        match error {
+            EditError::NotFound => not_found().into(),
+            EditError::Definition(error) => error.into(),
+            EditError::Bound(error) => error.into(),
+            EditError::Postgres(error) => error.into(),
         }
     }
-    state.directory_changed().await;
-    Ok(written(result, stored))
-}
-
-fn written(result: Applied, stored: StoredLeaderboard) -> Response {
-    let status = if result == Applied::Created { StatusCode::CREATED } else { StatusCode::OK };
-    (status, Json(WrittenLeaderboard { result: result.into(), leaderboard: stored.into() })).into_response()
-}
-
-/// The leaderboard, if it is written exactly so already: whoever says again and again what is so changes nothing, and
-/// takes no lock.
-async fn as_written(
-    state: &ApiState,
-    studio: &Studio,
-    spec: &LeaderboardSpec,
-) -> Result<Option<StoredLeaderboard>, ApiError> {
-    let all = leaderboards::list(&state.pool, studio.game.id).await?;
-    Ok(all.into_iter().find(|stored| stored.spec == *spec))
 }
 
 /// `404`.
@@ -216,8 +198,7 @@ pub async fn find(state: &ApiState, studio: &Studio, slug: &str) -> Result<Manag
 /// # Errors
 /// As [`find`].
 pub async fn stored(state: &ApiState, studio: &Studio, slug: &str) -> Result<StoredLeaderboard, ApiError> {
-    let all = leaderboards::list(&state.pool, studio.game.id).await?;
-    Ok(all.into_iter().find(|stored| stored.spec.slug.as_str() == slug).ok_or_else(not_found)?)
+    Ok(services::leaderboards::find(&state.pool, studio.game.id, slug).await?.ok_or_else(not_found)?)
 }
 
 /// All leaderboards of a game.
@@ -262,14 +243,8 @@ pub async fn show(
 )]
 pub async fn delete(State(state): State<ApiState>, studio: Studio, Named(slug): Named) -> Result<StatusCode, ApiError> {
     let slug = Slug::parse(&slug).map_err(|_| not_found())?;
-    game_bounds::may_change(&state.pool, studio.game.id, &state.bounds).await?;
-    let mut transaction = state.pool.begin().await?;
-    if !leaderboards::delete(&mut transaction, studio.game.id, slug.as_str(), studio.actor).await? {
-        transaction.rollback().await?;
-        return Err(not_found().into());
-    }
-    game_bounds::count_change(&mut transaction, studio.game.id, &state.bounds).await?;
-    transaction.commit().await?;
+    let author = studio.author(&state);
+    services::leaderboards::delete(&state.pool, studio.game.id, slug.as_str(), &author).await?;
     state.directory_changed().await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -13,9 +13,10 @@ use super::super::problem::{Problem, rebuilding};
 use super::super::state::ApiState;
 use crate::domain::clock::Micros;
 use crate::ranking::RebuildError;
-use crate::services::board_rebuild::{RebuildBoardError, rebuild_board};
-use crate::store::audit_log::{self, Change, record};
-use crate::store::{game_bounds, leaderboards, partitions, recompute};
+use crate::services;
+use crate::services::board_rebuild::RebuildBoardError;
+use crate::services::leaderboards::RequestedRebuild;
+use crate::store::partitions;
 
 /// A month of events.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -88,24 +89,11 @@ pub async fn rebuild(
 ) -> Result<Json<Rebuilt>, ApiError> {
     let entry = studio.game.leaderboards.get(slug.as_str()).ok_or_else(super::leaderboards::not_found)?;
     let live = entry.live.clone().ok_or_else(rebuilding)?;
-    let change = Change {
-        actor: studio.actor,
-        action: "leaderboard.rebuild",
-        game: Some(studio.game.id),
-        subject: &slug,
-        detail: serde_json::json!({ "generation": live.generation.id }),
-    };
-    game_bounds::may_change(&state.pool, studio.game.id, &state.bounds).await?;
-    game_bounds::count_change(&mut *state.pool.acquire().await?, studio.game.id, &state.bounds).await?;
-    let begun = audit_log::begin(&state.pool, &change).await?;
+    let (id, order, author) = (live.generation.id, live.generation.spec.definition.order, studio.author(&state));
+    let requested = RequestedRebuild::begin(&state.pool, studio.game.id, &slug, id, order, &author).await?;
     // In a task of its own: a client that goes away does not leave half of it to expire.
-    let order = live.generation.spec.definition.order;
     let work = state.clone();
-    let rebuilding = tokio::spawn(async move {
-        let rebuilt = rebuild_board(&work.pool, &work.ranking, live.generation.id, order, "api", |_| ()).await;
-        begun.ended(&work.pool, &rebuilt).await;
-        rebuilt
-    });
+    let rebuilding = tokio::spawn(async move { requested.run(&work.pool, &work.ranking, "api", |_| ()).await });
     match rebuilding.await {
         Ok(Ok(done)) => Ok(Json(Rebuilt { periods: done.periods, entries: done.entries, version: done.version })),
         Ok(Err(RebuildBoardError::Rebuild(RebuildError::Busy))) => {
@@ -133,24 +121,7 @@ pub async fn recompute(
     Named(slug): Named,
 ) -> Result<Response, ApiError> {
     let stored = super::leaderboards::stored(&state, &studio, &slug).await?;
-    game_bounds::may_change(&state.pool, studio.game.id, &state.bounds).await?;
-    let mut transaction = state.pool.begin().await?;
-    game_bounds::check_not_recomputing(&mut transaction, studio.game.id, stored.id).await?;
-    game_bounds::count_change(&mut transaction, studio.game.id, &state.bounds).await?;
-    let generation = match recompute::begin(&mut transaction, stored.id).await {
-        // Deleted since it was looked up.
-        Err(recompute::ChangeError::NotFound) => return Err(super::leaderboards::not_found().into()),
-        begun => begun.map_err(leaderboards::ApplyError::from)?,
-    };
-    let change = Change {
-        actor: studio.actor,
-        action: "leaderboard.recompute",
-        game: Some(studio.game.id),
-        subject: &slug,
-        detail: serde_json::json!({ "generation": generation.id }),
-    };
-    record(&mut transaction, &change).await?;
-    transaction.commit().await?;
+    services::leaderboards::recompute(&state.pool, studio.game.id, &stored, &studio.author(&state)).await?;
     state.directory_changed().await;
     let shown = super::leaderboards::find(&state, &studio, &slug).await?;
     Ok((StatusCode::ACCEPTED, Json(shown)).into_response())
