@@ -205,8 +205,8 @@ async fn keep(transaction: &mut Connection, rows: Vec<PackedFacts>) -> Result<()
         tracing::warn!(shard, facts = count, "facts of a leaderboard that this program cannot read; put aside");
         metrics::counter!(crate::telemetry::metrics::FACTS_SET_ASIDE, "role" => "cron").increment(1);
         let games = Some(games.iter().map(|game| game.0).collect());
-        facts::set_aside(transaction, &TakenFacts { id: 0, shard, count, min_received_at, games, facts: bytes })
-            .await?;
+        let row = TakenFacts { id: 0, first_id: 0, shard, count, min_received_at, games, facts: bytes };
+        facts::set_aside(transaction, &row).await?;
     }
     Ok(())
 }

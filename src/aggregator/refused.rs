@@ -105,7 +105,7 @@ impl Refused {
                 metrics::counter!(crate::telemetry::metrics::FACTS_SET_ASIDE, "role" => "cron").increment(1);
             } else {
                 tracing::warn!(shard, facts = taken.count, %error, "a row of facts cannot be folded; cut into its facts");
-                facts::insert(&mut transaction, &single).await?;
+                facts::insert_parts(&mut transaction, &single, taken.first_id).await?;
             }
         }
         transaction.commit().await?;

@@ -13,18 +13,28 @@ const STATEMENT_BYTES: usize = 16 << 20;
 /// What stands in one statement.
 macro_rules! insert {
     ($query:path, $rows:expr, $returning:literal) => {
-        $query(concat!(
-            "INSERT INTO score_facts (shard, fact_count, min_received_at, games, facts)
-             SELECT shard, fact_count, min_received_at, games::int[], facts
-               FROM unnest($1::smallint[], $2::int[], $3::timestamptz[], $4::text[], $5::bytea[])
-                    AS r (shard, fact_count, min_received_at, games, facts)",
-            $returning
-        ))
-        .bind($rows.iter().map(|r| r.shard).collect::<Vec<_>>())
-        .bind($rows.iter().map(|r| r.count).collect::<Vec<_>>())
-        .bind($rows.iter().map(|r| r.min_received_at).collect::<Vec<_>>())
-        .bind($rows.iter().map(|r| array_text(&r.games)).collect::<Vec<_>>())
-        .bind($rows.iter().map(|r| r.bytes.as_slice()).collect::<Vec<_>>())
+        bind!(
+            $query(concat!(
+                "INSERT INTO score_facts (shard, fact_count, min_received_at, games, facts)
+                 SELECT shard, fact_count, min_received_at, games::int[], facts
+                   FROM unnest($1::smallint[], $2::int[], $3::timestamptz[], $4::text[], $5::bytea[])
+                        AS r (shard, fact_count, min_received_at, games, facts)",
+                $returning
+            )),
+            $rows
+        )
+    };
+}
+
+/// Columns of rows, as the first parameters of a statement.
+macro_rules! bind {
+    ($query:expr, $rows:expr) => {
+        $query
+            .bind($rows.iter().map(|r| r.shard).collect::<Vec<_>>())
+            .bind($rows.iter().map(|r| r.count).collect::<Vec<_>>())
+            .bind($rows.iter().map(|r| r.min_received_at).collect::<Vec<_>>())
+            .bind($rows.iter().map(|r| array_text(&r.games)).collect::<Vec<_>>())
+            .bind($rows.iter().map(|r| r.bytes.as_slice()).collect::<Vec<_>>())
     };
 }
 
@@ -45,6 +55,24 @@ pub async fn insert_known(transaction: &mut PgConnection, rows: &[PackedFacts]) 
     Ok(ids)
 }
 
+/// As [`insert`], of the parts of a row that was taken: whoever waits for it knows it by its first id.
+pub async fn insert_parts(
+    transaction: &mut PgConnection,
+    parts: &[PackedFacts],
+    first_id: i64,
+) -> Result<(), StoreError> {
+    for parts in parts.chunks(STATEMENT_BYTES / MAX_ROW_BYTES) {
+        let insert = sqlx::query(
+            "INSERT INTO score_facts (shard, fact_count, min_received_at, games, facts, first_id)
+             SELECT shard, fact_count, min_received_at, games::int[], facts, $6
+               FROM unnest($1::smallint[], $2::int[], $3::timestamptz[], $4::text[], $5::bytea[])
+                    AS r (shard, fact_count, min_received_at, games, facts)",
+        );
+        bind!(insert, parts).bind(first_id).execute(&mut *transaction).await?;
+    }
+    Ok(())
+}
+
 /// An array as Postgres writes it: a parameter cannot be an array of arrays of different lengths.
 fn array_text(games: &[GameId]) -> String {
     let numbers: Vec<String> = games.iter().map(|game| game.0.to_string()).collect();
@@ -56,6 +84,8 @@ fn array_text(games: &[GameId]) -> String {
 pub struct TakenFacts {
     /// `score_facts.id`.
     pub id: i64,
+    /// The id that it had, or what it was cut from, when it was stored.
+    pub first_id: i64,
     /// Its shard.
     pub shard: i16,
     /// How many facts it holds.
@@ -80,14 +110,14 @@ pub async fn take(
     after: i64,
 ) -> Result<Vec<TakenFacts>, StoreError> {
     // The ids are chosen in a sub-select that becomes an array, so that the delete is always by primary key.
-    let rows: Vec<(i64, i16, i32, Micros, Option<Vec<i32>>, Vec<u8>)> = sqlx::query_as(
+    let rows: Vec<(i64, i64, i16, i32, Micros, Option<Vec<i32>>, Vec<u8>)> = sqlx::query_as(
         "DELETE FROM score_facts WHERE id = ANY (ARRAY(
              SELECT id FROM (
                  SELECT id, sum(fact_count) OVER (ORDER BY id) - fact_count AS before
                    FROM (SELECT id, fact_count FROM score_facts
                           WHERE shard = ANY ($1) AND id > $4 ORDER BY id LIMIT $3) AS oldest
              ) AS counted WHERE before < $2))
-         RETURNING id, shard, fact_count, min_received_at, games, facts",
+         RETURNING id, coalesce(first_id, id), shard, fact_count, min_received_at, games, facts",
     )
     .bind(shards)
     .bind(max_facts)
@@ -95,8 +125,9 @@ pub async fn take(
     .bind(after)
     .fetch_all(transaction)
     .await?;
-    let taken = |(id, shard, count, min_received_at, games, facts)| TakenFacts {
+    let taken = |(id, first_id, shard, count, min_received_at, games, facts)| TakenFacts {
         id,
+        first_id,
         shard,
         count,
         min_received_at,
@@ -159,12 +190,15 @@ pub async fn bring_back(pool: &Pool, ids: &[i64]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether one of these rows waits to be folded.
+/// Whether one of these rows, or a part of one, waits to be folded.
 pub async fn are_waiting(pool: &Pool, ids: &[i64]) -> Result<bool, StoreError> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM score_facts WHERE id = ANY ($1) AND shard >= 0)")
-        .bind(ids)
-        .fetch_one(pool)
-        .await
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM score_facts WHERE id = ANY ($1) AND shard >= 0)
+             OR EXISTS (SELECT 1 FROM score_facts WHERE first_id = ANY ($1) AND shard >= 0)",
+    )
+    .bind(ids)
+    .fetch_one(pool)
+    .await
 }
 
 /// The oldest row of a shard.

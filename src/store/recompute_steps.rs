@@ -133,24 +133,31 @@ pub async fn finish_scan(connection: &mut PgConnection, id: BoardGenerationId, n
     .map(|_| ())
 }
 
-/// Waiting rows of facts that any recompute made, and those that do not say whose they are. Asked after a scan's last
-/// commit, all that the scan wrote and nobody folded is among them, also by a process that died before.
+/// Waiting rows of facts that any recompute made, and those that do not say whose they are, by their first ids. Asked
+/// after a scan's last commit, all that the scan wrote and nobody folded is among them, also by a process that died
+/// before.
 pub async fn rows_of_recomputes(connection: &mut PgConnection) -> Result<Vec<i64>, StoreError> {
-    sqlx::query_scalar("SELECT id FROM score_facts WHERE (games = '{}' OR games IS NULL) AND shard >= 0")
-        .fetch_all(connection)
-        .await
+    sqlx::query_scalar(
+        "SELECT DISTINCT coalesce(first_id, id) FROM score_facts WHERE (games = '{}' OR games IS NULL) AND shard >= 0",
+    )
+    .fetch_all(connection)
+    .await
 }
 
-/// Those of these rows of facts that are not folded. A row that was put aside as unreadable (negative shard) counts as
-/// waiting for nobody.
+/// Those of these rows of facts that are not folded, as a whole or in parts. A row that was put aside as unreadable
+/// (negative shard) counts as waiting for nobody.
 pub async fn not_folded(connection: &mut PgConnection, rows: &[i64]) -> Result<Vec<i64>, StoreError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    sqlx::query_scalar("SELECT id FROM score_facts WHERE id = ANY ($1) AND shard >= 0")
-        .bind(rows)
-        .fetch_all(connection)
-        .await
+    sqlx::query_scalar(
+        "SELECT id FROM score_facts WHERE id = ANY ($1) AND shard >= 0
+         UNION
+         SELECT first_id FROM score_facts WHERE first_id = ANY ($1) AND shard >= 0",
+    )
+    .bind(rows)
+    .fetch_all(connection)
+    .await
 }
 
 /// Up to `limit` rows of a generation's baseline behind `after` (start of the period, player), in that order; with

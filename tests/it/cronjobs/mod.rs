@@ -4,6 +4,7 @@ mod audit;
 mod beside;
 mod builds;
 mod closing;
+mod cut_rows;
 mod edit_races;
 mod edits;
 mod edits_property;
