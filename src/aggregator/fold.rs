@@ -147,10 +147,8 @@ async fn fold_in(
     let mut folded = Folded { last: rows.iter().map(|row| row.id).max(), ..Folded::default() };
     let mut unfolded = Vec::new();
     let mut unreadable = Vec::new();
-    if rows.iter().any(|row| !packed_facts::says_ends(&row.facts)) {
-        rules.refresh().await?;
-    }
-    let definitions = rules.current();
+    let all_say_ends = rows.iter().all(|row| packed_facts::says_ends(&row.facts));
+    let definitions = if all_say_ends { rules.current() } else { rules.refresh_on(transaction).await? };
     for row in &rows {
         match packed_facts::unpack(&row.facts, |generation, start| definitions.period_end(generation, start)) {
             Ok(mut unpacked) => unfolded.append(&mut unpacked),
@@ -163,7 +161,7 @@ async fn fold_in(
     unfolded.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
     let generations: Vec<_> =
         unfolded.chunk_by(|a, b| a.generation == b.generation).map(|of| of[0].generation).collect();
-    let definitions = rules.covering(&generations).await?;
+    let definitions = rules.covering(transaction, &generations).await?;
     let kept = take_unreadable(&definitions, &mut unfolded);
     let mut resolved = match resolve(transaction, &definitions, &unfolded, attempt).await? {
         Resolving::Done(resolved) => resolved,

@@ -124,9 +124,19 @@ impl Arena {
         generation: BoardGenerationId,
         plays: &[Play<'_>],
     ) {
-        let board = self.rules.board(generation).expect("a known board");
+        self.facts_of(connection, &[generation], plays).await;
+    }
+
+    /// Each play counts for each of these boards, in the same rows.
+    pub async fn facts_of(
+        &self,
+        connection: &mut sqlx::PgConnection,
+        generations: &[BoardGenerationId],
+        plays: &[Play<'_>],
+    ) {
         let mut packer = FactPacker::default();
-        for play in plays {
+        for (play, generation) in plays.iter().flat_map(|play| generations.iter().map(move |id| (play, *id))) {
+            let board = self.rules.board(generation).expect("a known board");
             let occurred_at = seconds(play.at);
             let fact = Fact {
                 generation,
@@ -271,10 +281,14 @@ impl Arena {
     }
 
     pub fn start_with(&self, holder: &str, config: AggregatorConfig) -> Lifecycle {
+        self.start_on(self.pool().clone(), holder, config)
+    }
+
+    pub fn start_on(&self, pool: Pool, holder: &str, config: AggregatorConfig) -> Lifecycle {
         let lifecycle = Lifecycle::default();
         let aggregator = Aggregator {
             config,
-            pool: self.pool().clone(),
+            pool,
             ranking: Ranking::open(&self.redis.url, "sl").unwrap(),
             queue_url: self.redis.url.clone(),
             prefix: "sl".into(),
@@ -285,6 +299,22 @@ impl Arena {
         lifecycle.spawn_essential("aggregator", run(aggregator, lifecycle.clone()));
         lifecycle
     }
+}
+
+/// A fact as programs of before packed it: its row does not say when its period ends.
+pub fn old_fact(generation: BoardGenerationId, starts_at: Micros, player: &str) -> Vec<u8> {
+    let mut bytes = vec![1];
+    bytes.extend_from_slice(&generation.0.to_le_bytes());
+    // The period's start, score, subscore, moment; event; when it was received.
+    for number in [starts_at.0, 5, 0, starts_at.0] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(Uuid::from_u128(7).as_bytes());
+    bytes.extend_from_slice(&starts_at.0.to_le_bytes());
+    bytes.push(player.len() as u8);
+    bytes.extend_from_slice(player.as_bytes());
+    bytes.extend_from_slice(&0u16.to_le_bytes());
+    bytes
 }
 
 /// Stops an aggregator and waits for its end.

@@ -1,12 +1,19 @@
 //! Operators, periods and lateness by example.
 
+use std::time::Duration;
+
+use scoreline::aggregator::fold::fold_once;
+use scoreline::aggregator::rules::Rules;
 use scoreline::domain::board::{Order, TiePolicy};
 use scoreline::domain::clock::Micros;
+use scoreline::domain::fact::shard_of;
 use scoreline::ranking::BoardPeriod;
 use scoreline::store::fold_periods;
+use scoreline::store::Pool;
 use serde_json::json;
+use sqlx::postgres::PgPoolOptions;
 
-use super::arena::{Arena, Play, play, seconds};
+use super::arena::{Arena, Play, old_fact, play, seconds};
 
 const DAY: i64 = 86_400;
 
@@ -268,4 +275,21 @@ async fn a_fold_takes_a_bounded_number_of_facts() {
     }
     assert!((4..=6).contains(&rounds), "{rounds}");
     assert_eq!(arena.entries(board).await.len(), 500);
+}
+
+/// Whoever waits for another connection inside of a transaction may wait for those who wait for this transaction.
+#[tokio::test]
+async fn a_fold_reads_definitions_on_its_own_connection() {
+    let arena = Arena::new().await;
+    let one = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5));
+    let pool = Pool::new(one.connect(&arena.database.url).await.unwrap());
+    let rules = Rules::new(pool.clone());
+    let (board, of_before) = (arena.board("b", json!({})).await, arena.board("before", json!({})).await);
+    arena.facts(board, &[play("a", 1, 0)]).await;
+    assert_eq!(fold_once(&pool, &rules, &arena.shards.held(), 100).await.unwrap().facts, 1);
+    // A row of an earlier program, which has the definitions looked at.
+    let row = old_fact(of_before, Micros(0), "a");
+    arena.raw_facts(shard_of(of_before, "a").cast_signed(), 1, seconds(0), row).await;
+    assert_eq!(fold_once(&pool, &rules, &arena.shards.held(), 100).await.unwrap().facts, 1);
+    assert_eq!((arena.entries(board).await.len(), arena.entries(of_before).await.len()), (1, 1));
 }
