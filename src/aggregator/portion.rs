@@ -1,8 +1,9 @@
 //! How much a fold takes, from where, and of which shards.
 //!
 //! Usually all shards of a lane at once, as much as is allowed, from where the last folds stopped. After a failure each
-//! shard is folded alone and takes half as much as before, so that what makes a fold too long is narrowed down to a
-//! row, and nothing but its own shard waits for it.
+//! shard is folded alone and takes half as much as before; where that fails too, a row at a time, and twice as much
+//! after each success. So what makes a fold too long is soon narrowed down to a row, and nothing but its own shard waits
+//! for it. Halves of halves would take the same row again and again, each time for as long as a statement may take.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -99,10 +100,8 @@ impl Appetite {
 
     /// A fold of these leases failed.
     pub fn failed(&mut self, leases: &[Lease]) {
-        for shard in shards::numbers(leases) {
-            let size = self.reduced.entry(shard).or_insert(self.most);
-            *size = (*size / 2).max(1);
-        }
+        let size = if leases.len() > 1 { (self.most / 2).max(1) } else { 1 };
+        self.reduced.extend(shards::numbers(leases).into_iter().map(|shard| (shard, size)));
         self.floor = Floor::default();
     }
 
@@ -134,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_fold_is_cut_in_halves_shard_by_shard() {
+    fn a_failed_fold_is_narrowed_down_shard_by_shard() {
         let now = Instant::now();
         let held = [lease(0), lease(2)];
         let mut appetite = Appetite::new(100);
         assert_eq!(appetite.next(&held, now), (held.to_vec(), Portion { max_facts: 100, after: 0 }));
         appetite.failed(&held);
         // Shard 2 goes on failing, shard 0 does not.
-        for (turn, size) in [50, 25, 12, 6, 3, 1, 1].into_iter().enumerate() {
+        for (turn, size) in [50, 1, 1].into_iter().enumerate() {
             let (alone, portion) = appetite.next(&held, now);
             assert_eq!((alone.as_slice(), portion.after), (&held[..1], 0), "turn {turn}");
             assert!(appetite.succeeded(&alone, Some(1)), "the other shard is waiting for its turn");

@@ -17,8 +17,9 @@ use crate::store::failure::{Failure, classify, is_of_the_rows};
 use crate::store::leases::{self, Lease};
 use crate::store::{Pool, StoreError, facts, write_probe};
 
-/// How often a row must fail alone.
+/// How often a row must fail alone; and one that takes too long, for which its shard waits each time.
 const TIMES: u32 = 3;
+const TIMES_TOO_LONG: u32 = 2;
 /// Most rows that are remembered: eight bytes each.
 const MOST_KNOWN: usize = 100_000;
 
@@ -84,7 +85,8 @@ impl Refused {
             return Ok(false);
         }
         let Some(row) = facts::oldest(pool, shard).await? else { return Ok(false) };
-        if !self.is_at_fault(shard, row) || !write_probe::fold_and_undo(pool).await? {
+        let enough = if takes_too_long { TIMES_TOO_LONG } else { TIMES };
+        if self.failed_alone(shard, row) < enough || !write_probe::fold_and_undo(pool).await? {
             return Ok(false);
         }
         let definitions = rules.current();
@@ -113,14 +115,14 @@ impl Refused {
         Ok(true)
     }
 
-    /// The oldest row of a shard failed alone; whether that has been so often enough.
-    fn is_at_fault(&mut self, shard: i16, row: i64) -> bool {
+    /// The oldest row of a shard failed alone; how often it has, without another in between.
+    fn failed_alone(&mut self, shard: i16, row: i64) -> u32 {
         let (failing, times) = self.failing.entry(shard).or_insert((row, 0));
         if *failing != row {
             (*failing, *times) = (row, 0);
         }
         *times += 1;
-        *times >= TIMES
+        *times
     }
 }
 
@@ -152,9 +154,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_at_fault_when_it_has_failed_alone_often_enough_in_a_row() {
+    fn failures_of_a_row_alone_are_counted() {
         let mut refused = Refused::default();
-        assert_eq!([1, 2, 2, 2].map(|row| refused.is_at_fault(0, row)), [false, false, false, true]);
-        assert!(!refused.is_at_fault(1, 2), "each shard has its own");
+        assert_eq!([1, 2, 2, 2, 1].map(|row| refused.failed_alone(0, row)), [1, 1, 2, 3, 1]);
+        assert_eq!(refused.failed_alone(1, 2), 1, "each shard has its own");
     }
 }

@@ -14,7 +14,7 @@ use super::arena::{Arena, play, stop};
 use crate::support::eventually;
 
 /// Postgres refuses entries, with this SQLSTATE, where this holds.
-async fn refuse(arena: &Arena, code: &str, condition: &str) {
+pub async fn refuse(arena: &Arena, code: &str, condition: &str) {
     let statements = format!(
         "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
              RAISE EXCEPTION 'refused' USING ERRCODE = '{code}';
@@ -162,28 +162,49 @@ async fn of_a_row_that_postgres_refuses_only_the_fact_at_fault_is_put_aside() {
     );
 }
 
+/// Postgres takes too long for so many entries at once, and counts how often.
+async fn refuse_many(arena: &Arena, many: usize) {
+    let too_long = format!(
+        "CREATE SEQUENCE attempts;
+         GRANT ALL ON SEQUENCE attempts TO PUBLIC;
+         CREATE FUNCTION too_long() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF (SELECT count(*) FROM many) >= {many} THEN
+                 PERFORM nextval('attempts');
+                 RAISE EXCEPTION 'too long' USING ERRCODE = '57014';
+             END IF;
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER too_long AFTER INSERT ON leaderboard_entries REFERENCING NEW TABLE AS many
+             FOR EACH STATEMENT EXECUTE FUNCTION too_long()"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(too_long)).execute(&mut arena.database.superuser().await).await.unwrap();
+}
+
 /// A row has thousands of facts, and what Postgres does in one statement has a limit of time.
 #[tokio::test]
 async fn a_row_that_takes_too_long_is_cut_into_its_facts() {
     let arena = Arena::new().await;
     let board = arena.board("b", json!({})).await;
     arena.rebuild(board).await;
-    let too_long = "CREATE FUNCTION too_long() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-             IF (SELECT count(*) FROM many) > 3 THEN RAISE EXCEPTION 'too long' USING ERRCODE = '57014'; END IF;
-             RETURN NULL;
-         END $$;
-         CREATE TRIGGER too_long AFTER INSERT ON leaderboard_entries REFERENCING NEW TABLE AS many
-             FOR EACH STATEMENT EXECUTE FUNCTION too_long()";
-    sqlx::raw_sql(too_long).execute(&mut arena.database.superuser().await).await.unwrap();
     let in_one_row = |player: &String| shard_of(board, player) == shard_of(board, "p");
     let players: Vec<String> = (0..).map(|n| format!("p-{n}")).filter(in_one_row).take(10).collect();
-    arena.facts(board, &players.iter().map(|player| play(player, 1, 1)).collect::<Vec<_>>()).await;
-    arena.shards.release().await;
-    let cron = arena.start("cron");
-    eventually("all are folded", Duration::from_secs(60), || async {
-        arena.count("SELECT count(*) FROM leaderboard_entries").await == 10
-    })
-    .await;
-    stop(cron).await;
-    assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0, "none is put aside");
+    // All of them, and then also a few of what came of the row.
+    for (round, many) in [(1, 10), (2, 4)] {
+        refuse_many(&arena, many).await;
+        arena.facts(board, &players.iter().map(|player| play(player, round, round)).collect::<Vec<_>>()).await;
+        arena.shards.release().await;
+        let cron = arena.start("cron");
+        let folded = format!("SELECT count(*) FROM leaderboard_entries WHERE plays = {round}");
+        eventually("all are folded", Duration::from_secs(60), || async {
+            arena.count(sqlx::AssertSqlSafe(folded.clone())).await == 10
+        })
+        .await;
+        stop(cron).await;
+        assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0, "none is put aside");
+        // Each takes as long as a statement may, and its shard waits, with all games.
+        let attempts = arena.count("SELECT last_value FROM attempts").await;
+        assert!(many < 10 || attempts <= 5, "{attempts} attempts at the same row");
+        let undone = "DROP TRIGGER too_long ON leaderboard_entries; DROP FUNCTION too_long; DROP SEQUENCE attempts";
+        sqlx::raw_sql(undone).execute(&mut arena.database.superuser().await).await.unwrap();
+    }
 }
