@@ -69,8 +69,7 @@ impl Outboxes {
 /// Periods that are over and wait, and undecided dead letters by game. `told` has the games that were
 /// told of last time.
 pub async fn what_holds_periods(pool: &Pool, told: &mut HashSet<String>) -> Result<(), StoreError> {
-    let mut connection = pool.acquire().await?;
-    let over: BTreeMap<String, i64> = period_closing::waiting(&mut connection).await?.into_iter().collect();
+    let over: BTreeMap<String, i64> = period_closing::waiting(&mut *pool.acquire().await?).await?.into_iter().collect();
     for reason in Hold::ALL.map(Hold::code).into_iter().chain([FAILING]) {
         let waiting = over.get(reason).copied().unwrap_or_default();
         metrics::gauge!(names::PERIODS_OVER, "role" => "cron", "reason" => reason).set(waiting as f64);

@@ -231,12 +231,12 @@ impl Look<'_> {
         }
     }
 
-    /// Waits until whatever waits now is published; `false`: that took too long.
+    /// Waits until whatever waits now is published; `false`: that took too long. It keeps no connection meanwhile:
+    /// whoever publishes needs one of the few.
     async fn all_published(&self) -> Result<bool, AuditError> {
         let began = tokio::time::Instant::now();
-        let mut connection = self.pool.acquire().await?;
-        let mut markers = Awaited::now(&mut connection).await?;
-        while markers.wait(&mut connection).await? {
+        let mut markers = Awaited::now(&mut *self.pool.acquire().await?).await?;
+        while markers.wait(&mut *self.pool.acquire().await?).await? {
             if began.elapsed() >= PATIENCE || self.behind.load(Ordering::Relaxed) || self.stop.is_cancelled() {
                 self.behind.store(true, Ordering::Relaxed);
                 return Ok(false);

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use scoreline::aggregator::audit::audit_all_samples;
 use scoreline::aggregator::rebuild::{check_boards, keep_boards};
+use scoreline::aggregator::schedule::Context;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::ranking::BoardStatus;
-use scoreline::store::Transaction;
+use scoreline::store::{Pool, Transaction};
 use serde_json::json;
+use sqlx::postgres::PgPoolOptions;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::stage::Stage;
 use super::tenants::{board, game};
-use crate::support::eventually;
+use crate::support::{eventually, look_again};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -72,10 +74,8 @@ async fn a_board_whose_rebuild_does_not_end_holds_up_its_own_game_only() {
     keeping.await.unwrap();
 }
 
-#[tokio::test]
-async fn a_board_whose_repair_does_not_end_keeps_no_other_game_from_being_audited() {
-    let stage = Stage::new("2026-11-20T12:00:00Z").await;
-    let boards = two_boards(&stage).await;
+/// Each board has an entry that Redis has lost.
+async fn lose(stage: &Stage, boards: &[BoardGenerationId]) {
     sqlx::query(
         "WITH made AS (INSERT INTO leaderboard_periods (generation_id, starts_at)
                        SELECT id, 'epoch' FROM leaderboard_generations RETURNING id)
@@ -87,13 +87,20 @@ async fn a_board_whose_repair_does_not_end_keeps_no_other_game_from_being_audite
     .unwrap();
     let mut redis = stage.redis.connection();
     for board in boards {
-        stage.ranking.doubt(board).await.unwrap();
+        stage.ranking.doubt(*board).await.unwrap();
     }
     check_boards(stage.pool(), &stage.ranking, &stage.rules).await.unwrap();
     for board in boards {
-        let lost: i64 = redis::cmd("DEL").arg(rank(board)).arg(member(board)).query(&mut redis).unwrap();
+        let lost: i64 = redis::cmd("DEL").arg(rank(*board)).arg(member(*board)).query(&mut redis).unwrap();
         assert_eq!(lost, 2);
     }
+}
+
+#[tokio::test]
+async fn a_board_whose_repair_does_not_end_keeps_no_other_game_from_being_audited() {
+    let stage = Stage::new("2026-11-20T12:00:00Z").await;
+    let boards = two_boards(&stage).await;
+    lose(&stage, &boards).await;
     let [theirs, ours] = boards;
     let held = hold(&stage, theirs).await;
     let auditing = {
@@ -108,6 +115,34 @@ async fn a_board_whose_repair_does_not_end_keeps_no_other_game_from_being_audite
     held.rollback().await.unwrap();
     assert!(auditing.await.unwrap().unwrap() >= 2);
     assert!(repaired(theirs));
+}
+
+/// Whoever publishes a marker needs a connection to say so. A process has four.
+#[tokio::test]
+async fn audits_that_wait_leave_connections_to_others() {
+    let stage = Stage::new("2026-11-20T12:00:00Z").await;
+    let mut boards = Vec::new();
+    for slug in ["one", "two", "three"] {
+        let game = game(&stage, slug).await;
+        boards.push(board(&stage, game, slug, forever()).await);
+    }
+    sqlx::query("UPDATE directory_version SET version = version + 1").execute(stage.pool()).await.unwrap();
+    lose(&stage, &boards).await;
+    // Nobody publishes it.
+    sqlx::query("INSERT INTO dirty_entries (shard, entries) VALUES (0, '')").execute(stage.pool()).await.unwrap();
+    let four = PgPoolOptions::new().max_connections(4).connect(&stage.database.url).await.unwrap();
+    let context = Context { pool: Pool::new(four), ..(*stage.context).clone() };
+    let pool = context.pool.clone();
+    let tenure = stage.tenure("job-audit-boards").await;
+    let auditing = tokio::spawn(async move { audit_all_samples(&context, &tenure).await });
+    while !auditing.is_finished() {
+        let four = futures_util::future::join_all((0..4).map(|_| pool.acquire()));
+        let had = tokio::time::timeout(Duration::from_secs(3), four).await.expect("they are not kept");
+        assert!(had.iter().all(Result::is_ok));
+        drop(had);
+        look_again().await;
+    }
+    auditing.await.unwrap().unwrap();
 }
 
 fn rank(board: BoardGenerationId) -> String {
