@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::rules::Rules;
 use super::shards::Shards;
@@ -29,12 +30,22 @@ pub struct History<'a> {
     rules: &'a Rules,
     era: String,
     written: Option<Instant>,
+    /// What was done about a history that Redis could not be told of yet.
+    untold: Option<Untold>,
+}
+
+/// A history begins: the database does not have the beacon that Redis knows.
+struct Untold {
+    /// The mark that Redis knows; `None`: it knows none, and nothing was lost.
+    known: Option<Uuid>,
+    /// The first beacon of the history, which was written when lost ids had been left out.
+    begins: Option<Beacon>,
 }
 
 impl<'a> History<'a> {
     /// Watches with these. Who keeps boards looks as often, and sees the new era by itself.
     pub fn new(pool: &'a Pool, ranking: &'a Ranking, rules: &'a Rules) -> Self {
-        Self { pool, ranking, rules, era: String::new(), written: None }
+        Self { pool, ranking, rules, era: String::new(), written: None, untold: None }
     }
 
     /// Looks each second until `stop`.
@@ -80,10 +91,7 @@ impl<'a> History<'a> {
             };
             if !stands {
                 // Before the era begins: what fails after it would not be repeated.
-                if known.is_some() {
-                    beacons::leave_out_lost_ids(self.pool).await?;
-                }
-                let Beacon { sequence, mark } = beacons::write(self.pool).await?;
+                let Beacon { sequence, mark } = self.begin_history(known.as_ref().map(|known| known.mark)).await?;
                 let began = self.ranking.begin_era(known.as_ref(), sequence, mark).await?;
                 if began && known.is_some() {
                     metrics::counter!(names::POSTGRES_WENT_BACK, "role" => "cron").increment(1);
@@ -102,6 +110,28 @@ impl<'a> History<'a> {
             self.era = era;
         }
         Ok(())
+    }
+
+    /// Leaves lost ids out and writes a beacon. While Redis cannot be told of it this is asked each second: what was done
+    /// is not done again, unless the database has gone back once more. Ids would run out within hours.
+    async fn begin_history(&mut self, known: Option<Uuid>) -> Result<Beacon, StoreError> {
+        match &self.untold {
+            Some(Untold { known: told, begins: Some(beacon) })
+                if *told == known && beacons::stands(self.pool, beacon).await? =>
+            {
+                return Ok(*beacon);
+            }
+            Some(Untold { known: told, begins: None }) if *told == known => {}
+            _ => {
+                if known.is_some() {
+                    beacons::leave_out_lost_ids(self.pool).await?;
+                }
+                self.untold = Some(Untold { known, begins: None });
+            }
+        }
+        let beacon = beacons::write(self.pool).await?;
+        self.untold = Some(Untold { known, begins: Some(beacon) });
+        Ok(beacon)
     }
 
     /// Definitions that cannot be read are looked at again, since nobody may say when they can; what was put aside for

@@ -6,6 +6,7 @@ mod crash;
 mod folding;
 mod history;
 mod lagging;
+mod left_out;
 mod many;
 mod merging;
 mod places;
