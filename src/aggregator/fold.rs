@@ -107,7 +107,7 @@ pub async fn fold_once(
     let mut attempt = Attempt { hold: Hold::Shared, created: HashSet::new() };
     for _ in 0..MOST_ATTEMPTS {
         let mut transaction = pool.begin().await?;
-        let ended = fold_in(&mut transaction, rules, held, portion, &attempt).await?;
+        let ended = fold_in(&mut transaction, rules, held, &portion, &attempt).await?;
         if let Ended::Folded(folded) = ended {
             transaction.commit().await?;
             return Ok(folded);
@@ -132,15 +132,15 @@ async fn fold_in(
     transaction: &mut Connection,
     rules: &Rules,
     held: &[Lease],
-    portion: Portion,
+    portion: &Portion,
     attempt: &Attempt,
 ) -> Result<Ended, FoldError> {
-    let Portion { max_facts, after } = portion;
+    let &Portion { max_facts, after, ref but } = portion;
     let shard_numbers = shards::numbers(held);
     if !leases::lock_and_check(transaction, held).await? {
         return Err(FoldError::LeaseLost);
     }
-    let rows = facts::take(transaction, &shard_numbers, i64::from(max_facts), after).await?;
+    let rows = facts::take(transaction, &shard_numbers, i64::from(max_facts), after, but).await?;
     if rows.is_empty() {
         return Ok(Ended::Nothing);
     }

@@ -17,17 +17,19 @@ use crate::store::leases::Lease;
 const WHOLE_LOOK: Duration = Duration::from_secs(1);
 
 /// What one fold takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Portion {
     /// About how many facts at most; at least one row.
     pub max_facts: u32,
     /// Only rows with a higher id than this.
     pub after: i64,
+    /// None of these rows.
+    pub but: Vec<i64>,
 }
 
 impl From<u32> for Portion {
     fn from(max_facts: u32) -> Self {
-        Self { max_facts, after: 0 }
+        Self { max_facts, after: 0, but: Vec::new() }
     }
 }
 
@@ -88,7 +90,7 @@ impl Appetite {
         }
         self.reduced.retain(|shard, _| numbers.contains(shard));
         if self.reduced.is_empty() {
-            return (held.to_vec(), Portion { max_facts: self.most, after: self.floor.after(now) });
+            return (held.to_vec(), Portion { after: self.floor.after(now), ..self.most.into() });
         }
         // The one after the last, in order of their numbers, round and round.
         let following = numbers.iter().filter(|shard| **shard > self.last).min().or(numbers.iter().min());
@@ -137,7 +139,7 @@ mod tests {
         let now = Instant::now();
         let held = [lease(0), lease(2)];
         let mut appetite = Appetite::new(100);
-        assert_eq!(appetite.next(&held, now), (held.to_vec(), Portion { max_facts: 100, after: 0 }));
+        assert_eq!(appetite.next(&held, now), (held.to_vec(), Portion::from(100)));
         appetite.failed(&held);
         // Shard 2 goes on failing, shard 0 does not.
         for (turn, size) in [50, 1, 1].into_iter().enumerate() {

@@ -1,25 +1,29 @@
-//! Rows of facts whose fold Postgres refuses for what is in them, though each is folded alone and the server takes
-//! other folds: they are put aside, because everything else of their shard waits behind them. A row holds facts of many
-//! games, so it is cut into its facts first, and what is put aside is the one at fault.
+//! What keeps a fold from committing, though the server takes other folds. Everything else of its shard, of all games,
+//! would wait behind it.
+//!
+//! Postgres refuses what is in a row of facts: the row is put aside. It takes too long, or somebody holds a row of a
+//! board for longer than a lock is waited for: folds leave that out for a while ([`Resting`]). A row holds facts of many
+//! games, so it is cut up first, and only what is at fault is put aside or left out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::time::Instant;
+
 use super::portion::Portion;
+use super::resting::{Resting, Suspect};
 use super::rules::Rules;
 use super::shards;
-use crate::domain::ids::GameId;
+use crate::domain::fact::Fact;
+use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::domain::packed_facts::{self, FactPacker, PackedFacts};
 use crate::store::definitions::Definitions;
 use crate::store::facts::TakenFacts;
-use crate::store::failure::{Failure, classify, is_of_the_rows};
+use crate::store::failure::{Failure, classify, is_lock_timeout, is_of_the_rows};
 use crate::store::leases::{self, Lease};
 use crate::store::{Pool, StoreError, facts, write_probe};
 
-/// How often a row must fail alone; and one that takes too long, for which its shard waits each time.
-const TIMES: u32 = 3;
-const TIMES_TOO_LONG: u32 = 2;
 /// Most rows that are remembered: eight bytes each.
 const MOST_KNOWN: usize = 100_000;
 
@@ -52,21 +56,133 @@ fn name(row: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// What failed alone, and how often in a row.
+/// How often it is looked, before a fold, for facts that it leaves out.
+const MOST_LOOKS: usize = 20;
+
+/// What a fold has met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Met {
+    /// Postgres refuses a value.
+    Refusal,
+    /// A statement took longer than it may.
+    TooLong,
+    /// Somebody held a row for longer than it is waited for.
+    Lock,
+}
+
+impl Met {
+    /// `None`: nothing that says anything of the rows.
+    fn of(error: &StoreError) -> Option<Self> {
+        match classify(error) {
+            _ if is_lock_timeout(error) => Some(Self::Lock),
+            Failure::TooMuch => Some(Self::TooLong),
+            _ => is_of_the_rows(error).then_some(Self::Refusal),
+        }
+    }
+
+    /// How often a row must fail alone before anything is done: its shard waits each time.
+    fn enough(self) -> u32 {
+        match self {
+            Self::Refusal => 3,
+            Self::TooLong => 2,
+            Self::Lock => 1,
+        }
+    }
+}
+
+/// What failed alone, and how often in a row; and what is left out for it. Each lane has its own.
 #[derive(Debug, Default)]
 pub struct Refused {
     failing: HashMap<i16, (i64, u32)>,
     unfoldable: Arc<Unfoldable>,
+    resting: Resting,
 }
 
 impl Refused {
     /// Nothing has failed yet; what is put aside is noted in `unfoldable`.
     pub fn new(unfoldable: Arc<Unfoldable>) -> Self {
-        Self { failing: HashMap::new(), unfoldable }
+        Self { unfoldable, ..Self::default() }
     }
 
-    /// A fold of these leases and this portion failed. Cuts the row up or puts it aside that is at fault, if one is
-    /// known to be; says whether it did.
+    /// A fold of these leases begins: its portion leaves out what would fail. Facts of boards that are left out are
+    /// parted from those that share a row with them.
+    pub async fn make_way(&mut self, pool: &Pool, rules: &Rules, held: &[Lease], portion: &mut Portion) {
+        self.resting.begin(Instant::now());
+        portion.but = self.resting.rows(portion.after);
+        let boards = self.resting.boards();
+        if boards.is_empty() {
+            return;
+        }
+        let definitions = rules.current();
+        // What takes the place of that which is left out may have some, too.
+        for _ in 0..MOST_LOOKS {
+            if !self.resting.has_room() {
+                return;
+            }
+            match self.part(pool, &definitions, held, portion, &boards).await {
+                Ok(true) => portion.but = self.resting.rows(portion.after),
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "facts of a leaderboard that is held were not parted from others");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Says whether it found any.
+    async fn part(
+        &mut self,
+        pool: &Pool,
+        definitions: &Definitions,
+        held: &[Lease],
+        portion: &Portion,
+        boards: &HashSet<BoardGenerationId>,
+    ) -> Result<bool, StoreError> {
+        let numbers = shards::numbers(held);
+        let most = i64::from(portion.max_facts);
+        let (mut whole, mut mixed) = (Vec::new(), Vec::new());
+        for (row, bytes) in facts::waiting(pool, &numbers, most, portion.after, &portion.but).await? {
+            match boards_of(definitions, &bytes).as_slice() {
+                [board] if boards.contains(board) => whole.push((row, *board)),
+                many if many.iter().any(|board| boards.contains(board)) => mixed.push(row),
+                _ => {}
+            }
+        }
+        if !mixed.is_empty() {
+            let mut transaction = pool.begin().await?;
+            if !leases::lock_and_check(&mut transaction, held).await? {
+                return Ok(false);
+            }
+            for row in mixed {
+                for taken in facts::take(&mut transaction, &numbers, 1, row - 1, &[]).await? {
+                    let board = |_, fact: &Fact<'_>| boards.get(&fact.generation).copied();
+                    let parts = cut_up(definitions, &taken, board);
+                    if parts.is_empty() {
+                        return Ok(false);
+                    }
+                    for (board, part) in parts {
+                        let ids = facts::insert_parts(&mut transaction, &[part], taken.first_id).await?;
+                        whole.extend(board.into_iter().flat_map(|board| ids.iter().map(move |id| (*id, board))));
+                    }
+                }
+            }
+            transaction.commit().await?;
+        }
+        let found = !whole.is_empty();
+        whole.into_iter().for_each(|(row, board)| self.resting.leave_out(row, board));
+        Ok(found)
+    }
+
+    /// A fold of this portion has committed, and more does not wait. Of the whole: what is let in again is old.
+    pub fn caught_up(&mut self, portion: &Portion) {
+        if portion.after == 0 {
+            self.resting.succeeded();
+        }
+    }
+
+    /// A fold of these leases and this portion failed. Cuts the row up, puts it aside or has it left out that is at
+    /// fault, if one is known to be; says whether it did.
     ///
     /// # Errors
     /// [`StoreError`]: then the server may be at fault.
@@ -78,40 +194,76 @@ impl Refused {
         portion: Portion,
         error: &StoreError,
     ) -> Result<bool, StoreError> {
+        let met = Met::of(error);
+        if matches!(met, Some(Met::TooLong | Met::Lock)) && self.resting.failed(Instant::now()) {
+            return Ok(true);
+        }
         let &[shard] = shards::numbers(held).as_slice() else { return Ok(false) };
-        let takes_too_long = classify(error) == Failure::TooMuch;
-        if portion.max_facts > 1 || !(takes_too_long || is_of_the_rows(error)) {
+        let Some(met) = met.filter(|_| portion.max_facts <= 1) else {
             self.failing.remove(&shard);
             return Ok(false);
-        }
-        let Some(row) = facts::oldest(pool, shard).await? else { return Ok(false) };
-        let enough = if takes_too_long { TIMES_TOO_LONG } else { TIMES };
-        if self.failed_alone(shard, row) < enough || !write_probe::fold_and_undo(pool).await? {
+        };
+        let definitions = rules.current();
+        let Some((row, bytes)) = facts::waiting(pool, &[shard], 1, 0, &portion.but).await?.pop() else {
+            return Ok(false);
+        };
+        if self.failed_alone(shard, row) < met.enough() {
             return Ok(false);
         }
-        let definitions = rules.current();
+        let boards = boards_of(&definitions, &bytes);
+        let suspect = match (met, boards.as_slice()) {
+            (Met::Lock, []) => return Ok(false),
+            (Met::Lock, &[board]) => Some(Suspect::Board(board)),
+            (Met::TooLong, _) if count(&definitions, &bytes) <= 1 => Some(Suspect::Row(row)),
+            _ => None,
+        };
+        // Which of its boards is held shows when they are apart, and nothing is left out before.
+        let is_cut_only = met == Met::Lock && suspect.is_none();
+        let but = boards.first().copied().filter(|_| met == Met::Lock);
+        if !is_cut_only && !write_probe::fold_and_undo(pool, but).await? {
+            return Ok(false);
+        }
+        if let Some(suspect) = suspect {
+            tracing::warn!(shard, ?suspect, %error, "scores wait, and folds leave them out for a while");
+            self.resting.add(suspect, Instant::now());
+        } else if !self.cut_or_put_aside(pool, &definitions, held, (shard, row), (met, error)).await? {
+            return Ok(false);
+        }
+        self.failing.remove(&shard);
+        Ok(true)
+    }
+
+    async fn cut_or_put_aside(
+        &self,
+        pool: &Pool,
+        definitions: &Definitions,
+        held: &[Lease],
+        (shard, row): (i16, i64),
+        (met, error): (Met, &StoreError),
+    ) -> Result<bool, StoreError> {
         let mut transaction = pool.begin().await?;
         if !leases::lock_and_check(&mut transaction, held).await? {
             return Ok(false);
         }
-        for taken in facts::take(&mut transaction, &[shard], 1, row - 1).await? {
-            let single = cut_up(&definitions, &taken);
-            if single.is_empty() && takes_too_long {
-                // There is no less of it, and it is not at fault: the next attempt may be quicker.
-                return Ok(false);
-            }
-            if single.is_empty() {
+        for taken in facts::take(&mut transaction, &[shard], 1, row - 1, &[]).await? {
+            let parts: Vec<PackedFacts> = if met == Met::Lock {
+                cut_up(definitions, &taken, |_, fact| fact.generation).into_iter().map(|(_, part)| part).collect()
+            } else {
+                cut_up(definitions, &taken, |nth, _| nth).into_iter().map(|(_, part)| part).collect()
+            };
+            if !parts.is_empty() {
+                tracing::warn!(shard, facts = taken.count, %error, "a row of facts cannot be folded; cut up");
+                facts::insert_parts(&mut transaction, &parts, taken.first_id).await?;
+            } else if met == Met::Refusal {
                 self.unfoldable.note(&taken.facts);
                 facts::set_aside(&mut transaction, &taken).await?;
                 tracing::error!(shard, facts = taken.count, %error, "a row of facts cannot be folded; put aside");
                 metrics::counter!(crate::telemetry::metrics::FACTS_SET_ASIDE, "role" => "cron").increment(1);
             } else {
-                tracing::warn!(shard, facts = taken.count, %error, "a row of facts cannot be folded; cut into its facts");
-                facts::insert_parts(&mut transaction, &single, taken.first_id).await?;
+                return Ok(false);
             }
         }
         transaction.commit().await?;
-        self.failing.remove(&shard);
         Ok(true)
     }
 
@@ -126,24 +278,48 @@ impl Refused {
     }
 }
 
-/// The facts of a row, a row each; none when it has but one, or is not to be read.
-fn cut_up(definitions: &Definitions, row: &TakenFacts) -> Vec<PackedFacts> {
-    let facts = packed_facts::unpack(&row.facts, |generation, start| definitions.period_end(generation, start));
-    let facts = facts.ok().filter(|facts| facts.len() > 1).unwrap_or_default();
-    let held: Option<Vec<GameId>> = row.games.as_ref().map(|games| games.iter().map(|game| GameId(*game)).collect());
-    let mut rows = Vec::with_capacity(facts.len());
-    for fact in &facts {
+fn unpack<'a>(definitions: &Definitions, row: &'a [u8]) -> Vec<Fact<'a>> {
+    packed_facts::unpack(row, |generation, start| definitions.period_end(generation, start)).unwrap_or_default()
+}
+
+/// The boards whose facts are in a row; none when it is not to be read.
+fn boards_of(definitions: &Definitions, row: &[u8]) -> Vec<BoardGenerationId> {
+    let boards: BTreeSet<BoardGenerationId> =
+        unpack(definitions, row).into_iter().map(|fact| fact.generation).collect();
+    boards.into_iter().collect()
+}
+
+fn count(definitions: &Definitions, row: &[u8]) -> usize {
+    unpack(definitions, row).len()
+}
+
+/// The facts of a row, in a row for each of what `by` says of them: its place, the fact. None when that is the same of
+/// all, or the row is not to be read.
+fn cut_up<T: Ord + Copy>(
+    definitions: &Definitions,
+    row: &TakenFacts,
+    by: impl Fn(usize, &Fact<'_>) -> T,
+) -> Vec<(T, PackedFacts)> {
+    let facts = unpack(definitions, &row.facts);
+    let mut apart: BTreeMap<T, FactPacker> = BTreeMap::new();
+    for (nth, fact) in facts.iter().enumerate() {
         let board = definitions.boards.get(&fact.generation).map(|board| board.generation.game_id);
         let game = board.or_else(|| definitions.unreadable.get(&fact.generation).map(|board| board.game));
-        let mut packer = FactPacker::default();
-        packer.push(fact, game);
-        rows.extend(packer.finish().into_iter().map(|mut single| {
+        apart.entry(by(nth, fact)).or_default().push(fact, game);
+    }
+    if apart.len() <= 1 {
+        return Vec::new();
+    }
+    let held: Option<Vec<GameId>> = row.games.as_ref().map(|games| games.iter().map(|game| GameId(*game)).collect());
+    let mut rows = Vec::with_capacity(apart.len());
+    for (what, packer) in apart {
+        rows.extend(packer.finish().into_iter().map(|mut part| {
             match &held {
                 // Whose periods did not wait, or those of all of them where it is not known whose this is.
-                Some(held) if held.is_empty() || single.games.is_empty() => single.games.clone_from(held),
+                Some(held) if held.is_empty() || part.games.is_empty() => part.games.clone_from(held),
                 _ => {}
             }
-            single
+            (what, part)
         }));
     }
     rows

@@ -26,7 +26,7 @@ use crate::domain::retry::Backoff;
 use crate::ranking::{Ranking, subscription};
 use crate::runtime::crash_points::crash_point;
 use crate::runtime::lifecycle::Lifecycle;
-use crate::store::failure::{Failure, classify};
+use crate::store::failure::{Failure, classify, is_lock_timeout};
 use crate::store::leases::Lease;
 use crate::store::outbox::Outbox;
 use crate::telemetry::metrics as names;
@@ -197,11 +197,15 @@ impl Folder {
             }
             let began = Instant::now();
             last_began = Some(began);
-            let (held, portion) = appetite.next(&self.held(), began);
-            full = match self.fold(&committed, &held, portion, began).await {
+            let (held, mut portion) = appetite.next(&self.held(), began);
+            refused.make_way(&self.pool, &self.rules, &held, &mut portion).await;
+            full = match self.fold(&committed, &held, &portion, began).await {
                 Ok(done) => {
                     backoff.reset();
                     let narrowed = appetite.succeeded(&held, done.last);
+                    if !narrowed && !done.full {
+                        refused.caught_up(&portion);
+                    }
                     if !narrowed {
                         self.health.worked(self.lane);
                     }
@@ -218,7 +222,7 @@ impl Folder {
                     tracing::warn!(%error, "a fold failed; its facts wait");
                     self.health.failed(self.lane, &error.to_string(), Instant::now());
                     metrics::counter!(names::FOLD_FAILURES, "role" => "cron").increment(1);
-                    if classify(&error) != Failure::Server {
+                    if classify(&error) != Failure::Server || is_lock_timeout(&error) {
                         appetite.failed(&held);
                     }
                     if let Err(error) = refused.met(&self.pool, &self.rules, &held, portion, &error).await {
@@ -256,14 +260,14 @@ impl Folder {
         &self,
         committed: &mpsc::Sender<Committed>,
         held: &[Lease],
-        portion: Portion,
+        portion: &Portion,
         began: Instant,
     ) -> Result<Done, FoldError> {
         if held.is_empty() {
             return Ok(Done::default());
         }
         let Folded { facts, late, last, full, marker, received } =
-            fold_once(&self.pool, &self.rules, held, portion).await?;
+            fold_once(&self.pool, &self.rules, held, portion.clone()).await?;
         let done = Done { last, full };
         if facts == 0 {
             return Ok(done);

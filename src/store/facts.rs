@@ -55,22 +55,24 @@ pub async fn insert_known(transaction: &mut PgConnection, rows: &[PackedFacts]) 
     Ok(ids)
 }
 
-/// As [`insert`], of the parts of a row that was taken: whoever waits for it knows it by its first id.
+/// As [`insert_known`], of the parts of a row that was taken: whoever waits for it knows it by its first id.
 pub async fn insert_parts(
     transaction: &mut PgConnection,
     parts: &[PackedFacts],
     first_id: i64,
-) -> Result<(), StoreError> {
+) -> Result<Vec<i64>, StoreError> {
+    let mut ids = Vec::with_capacity(parts.len());
     for parts in parts.chunks(STATEMENT_BYTES / MAX_ROW_BYTES) {
-        let insert = sqlx::query(
+        let insert = sqlx::query_scalar::<_, i64>(
             "INSERT INTO score_facts (shard, fact_count, min_received_at, games, facts, first_id)
              SELECT shard, fact_count, min_received_at, games::int[], facts, $6
                FROM unnest($1::smallint[], $2::int[], $3::timestamptz[], $4::text[], $5::bytea[])
-                    AS r (shard, fact_count, min_received_at, games, facts)",
+                    AS r (shard, fact_count, min_received_at, games, facts)
+             RETURNING id",
         );
-        bind!(insert, parts).bind(first_id).execute(&mut *transaction).await?;
+        ids.extend(bind!(insert, parts).bind(first_id).fetch_all(&mut *transaction).await?);
     }
-    Ok(())
+    Ok(ids)
 }
 
 /// An array as Postgres writes it: a parameter cannot be an array of arrays of different lengths.
@@ -101,13 +103,14 @@ pub struct TakenFacts {
 /// Most rows of one round; with `max_facts` it bounds the round's work and memory.
 pub const MAX_ROWS: i64 = 400;
 
-/// Deletes and returns the oldest rows of these shards with a higher id than `after`, about `max_facts` facts of them
-/// (at least one row).
+/// Deletes and returns the oldest rows of these shards with a higher id than `after` and none of `but`, about
+/// `max_facts` facts of them (at least one row).
 pub async fn take(
     transaction: &mut PgConnection,
     shards: &[i16],
     max_facts: i64,
     after: i64,
+    but: &[i64],
 ) -> Result<Vec<TakenFacts>, StoreError> {
     // The ids are chosen in a sub-select that becomes an array, so that the delete is always by primary key.
     let rows: Vec<(i64, i64, i16, i32, Micros, Option<Vec<i32>>, Vec<u8>)> = sqlx::query_as(
@@ -115,7 +118,7 @@ pub async fn take(
              SELECT id FROM (
                  SELECT id, sum(fact_count) OVER (ORDER BY id) - fact_count AS before
                    FROM (SELECT id, fact_count FROM score_facts
-                          WHERE shard = ANY ($1) AND id > $4 ORDER BY id LIMIT $3) AS oldest
+                          WHERE shard = ANY ($1) AND id > $4 AND id <> ALL ($5) ORDER BY id LIMIT $3) AS oldest
              ) AS counted WHERE before < $2))
          RETURNING id, coalesce(first_id, id), shard, fact_count, min_received_at, games, facts",
     )
@@ -123,6 +126,7 @@ pub async fn take(
     .bind(max_facts)
     .bind(MAX_ROWS)
     .bind(after)
+    .bind(but)
     .fetch_all(transaction)
     .await?;
     let taken = |(id, first_id, shard, count, min_received_at, games, facts)| TakenFacts {
@@ -201,10 +205,31 @@ pub async fn are_waiting(pool: &Pool, ids: &[i64]) -> Result<bool, StoreError> {
     .await
 }
 
-/// The oldest row of a shard.
-pub async fn oldest(pool: &Pool, shard: i16) -> Result<Option<i64>, StoreError> {
-    sqlx::query_scalar("SELECT id FROM score_facts WHERE shard = $1 ORDER BY id LIMIT 1")
-        .bind(shard)
-        .fetch_optional(pool)
-        .await
+/// Bytes of one look at what waits, about.
+const WAITING_BYTES: i64 = 16 << 20;
+
+/// What [`take`] would take, unless it is a lot: ids and facts.
+pub async fn waiting(
+    pool: &Pool,
+    shards: &[i16],
+    max_facts: i64,
+    after: i64,
+    but: &[i64],
+) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
+    sqlx::query_as(
+        "SELECT id, facts FROM (
+             SELECT id, facts, sum(fact_count) OVER (ORDER BY id) - fact_count AS count_before,
+                    sum(octet_length(facts)) OVER (ORDER BY id) - octet_length(facts) AS bytes_before
+               FROM (SELECT id, fact_count, facts FROM score_facts
+                      WHERE shard = ANY ($1) AND id > $4 AND id <> ALL ($5) ORDER BY id LIMIT $3) AS oldest
+         ) AS counted WHERE count_before < $2 AND bytes_before < $6 ORDER BY id",
+    )
+    .bind(shards)
+    .bind(max_facts)
+    .bind(MAX_ROWS)
+    .bind(after)
+    .bind(but)
+    .bind(WAITING_BYTES)
+    .fetch_all(pool)
+    .await
 }

@@ -53,17 +53,19 @@ pub async fn write_and_undo(pool: &Pool, at: Micros) -> Result<(), StoreError> {
     transaction.commit().await
 }
 
-/// Writes what a fold writes, a period, an entry, a marker and a version, and undoes it: of some leaderboard, another
-/// each time. Says whether that was possible: not where there is no leaderboard.
+/// Writes what a fold writes, a period, an entry, a marker and a version, and undoes it: of some leaderboard but this,
+/// another each time. Says whether that was possible: not where there is no leaderboard.
 ///
 /// # Errors
 /// [`StoreError`]: the server, or its rights, are at fault.
-pub async fn fold_and_undo(pool: &Pool) -> Result<bool, StoreError> {
+pub async fn fold_and_undo(pool: &Pool, but: Option<BoardGenerationId>) -> Result<bool, StoreError> {
     let mut transaction = pool.begin().await?;
-    let some = "SELECT id FROM leaderboard_generations WHERE state <> 'retired' ORDER BY random() LIMIT 1";
-    let Some(generation) = sqlx::query_scalar::<_, i32>(some).fetch_optional(&mut *transaction).await? else {
-        return Ok(false);
-    };
+    let some = sqlx::query_scalar::<_, i32>(
+        "SELECT id FROM leaderboard_generations WHERE state <> 'retired' AND id IS DISTINCT FROM $1
+          ORDER BY random() LIMIT 1",
+    );
+    let some = some.bind(but.map(|board| board.0)).fetch_optional(&mut *transaction).await?;
+    let Some(generation) = some else { return Ok(false) };
     let place = (BoardGenerationId(generation), Period::WHOLE);
     fold_periods::create(&mut transaction, &[place]).await?;
     let found = fold_periods::lock(&mut transaction, Hold::Shared, Of::Generation, &[place]).await?;

@@ -4,6 +4,7 @@ pub mod arena;
 mod audited;
 mod crash;
 mod folding;
+mod held;
 mod history;
 mod lagging;
 mod left_out;

@@ -1,0 +1,108 @@
+//! What waits for one board's row, or takes too long, stops nothing else.
+
+use std::time::Duration;
+
+use scoreline::aggregator::settings::AggregatorConfig;
+use scoreline::domain::fact::shard_of;
+use scoreline::domain::ids::BoardGenerationId;
+use scoreline::runtime::lifecycle::Lifecycle;
+use scoreline::store::{Pool, Transaction};
+use serde_json::json;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use super::arena::{Arena, play, stop};
+use super::refused::refuse;
+use crate::support::eventually;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// An aggregator whose patience with locks ends sooner than that of others, so that the test does.
+async fn start(arena: &Arena) -> Lifecycle {
+    arena.shards.release().await;
+    let options: PgConnectOptions = arena.database.url.parse().unwrap();
+    let options = options.options([("lock_timeout", "300ms")]);
+    let pool = PgPoolOptions::new().max_connections(4).connect_with(options).await.unwrap();
+    arena.start_on(Pool::new(pool), "cron", AggregatorConfig::default())
+}
+
+/// Somebody has a row of a board's, and does not let go.
+async fn hold(arena: &Arena, statement: &'static str, board: BoardGenerationId) -> Transaction {
+    let mut held = arena.pool().begin().await.unwrap();
+    sqlx::query(statement).bind(board.0).execute(&mut *held).await.unwrap();
+    held
+}
+
+/// How many entries of a board have so many plays.
+async fn entries(arena: &Arena, board: BoardGenerationId, plays: i64) -> usize {
+    arena.entries(board).await.values().filter(|entry| entry.2 == plays).count()
+}
+
+async fn a_held_board_stops_no_other(row: &'static str) {
+    let arena = Arena::new().await;
+    let (theirs, ours) = (arena.board("theirs", json!({})).await, arena.board("ours", json!({})).await);
+    arena.rebuild(theirs).await;
+    arena.rebuild(ours).await;
+    let players: Vec<String> = (0..30).map(|n| format!("p-{n}")).collect();
+    // They share rows of facts.
+    let round = async |score: i64| {
+        let plays: Vec<_> = players.iter().map(|player| play(player, score, score)).collect();
+        arena.facts_of(&mut arena.pool().acquire().await.unwrap(), &[theirs, ours], &plays).await;
+    };
+    round(1).await;
+    arena.fold().await;
+    let held = hold(&arena, row, theirs).await;
+    let cron = start(&arena).await;
+    for score in 2..6 {
+        round(score).await;
+        eventually("the other board goes on", SOON, async || entries(&arena, ours, score).await == 30).await;
+    }
+    assert_eq!(entries(&arena, theirs, 1).await, 30);
+    held.rollback().await.unwrap();
+    eventually("what waited is folded", SOON, async || entries(&arena, theirs, 5).await == 30).await;
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0);
+    stop(cron).await;
+}
+
+#[tokio::test]
+async fn a_board_whose_version_is_held_stops_no_other() {
+    a_held_board_stops_no_other("SELECT 1 FROM board_versions WHERE generation_id = $1 FOR UPDATE").await;
+}
+
+#[tokio::test]
+async fn a_board_whose_period_is_held_stops_no_other() {
+    a_held_board_stops_no_other("SELECT 1 FROM leaderboard_periods WHERE generation_id = $1 FOR UPDATE").await;
+}
+
+#[tokio::test]
+async fn a_board_with_a_held_entry_stops_no_other() {
+    a_held_board_stops_no_other(
+        "SELECT 1 FROM leaderboard_entries e JOIN leaderboard_periods p ON p.id = e.period_id
+          WHERE p.generation_id = $1 AND player_id = 'p-7' FOR UPDATE OF e",
+    )
+    .await;
+}
+
+/// It cannot be cut, and is not at fault.
+#[tokio::test]
+async fn a_single_slow_fact_stops_no_other() {
+    let arena = Arena::new().await;
+    let board = arena.board("b", json!({})).await;
+    arena.rebuild(board).await;
+    refuse(&arena, "57014", "NEW.player_id = 'slow'").await;
+    let beside = |player: &String| shard_of(board, player) == shard_of(board, "slow");
+    let players: Vec<String> = (0..).map(|n| format!("p-{n}")).filter(beside).take(10).collect();
+    arena.facts(board, &[play("slow", 1, 0)]).await;
+    let cron = start(&arena).await;
+    for score in 1..4 {
+        arena.facts(board, &players.iter().map(|player| play(player, score, score)).collect::<Vec<_>>()).await;
+        eventually("the others go on", SOON, async || entries(&arena, board, score).await == 10).await;
+    }
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts WHERE shard >= 0").await, 1, "it waits");
+    sqlx::query("DROP TRIGGER refuse ON leaderboard_entries")
+        .execute(&mut arena.database.superuser().await)
+        .await
+        .unwrap();
+    eventually("it is folded", SOON, async || arena.entries(board).await.contains_key("slow")).await;
+    stop(cron).await;
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0);
+}
