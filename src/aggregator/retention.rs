@@ -58,24 +58,27 @@ pub fn check_settings(retention_days: u32, max_event_age_seconds: u32) -> Result
 /// no more events.
 ///
 /// # Errors
-/// [`JobError`]; the next run goes on where this one stopped.
+/// [`JobError`], the last failure: what stops one month stops no other. The next run goes on where this one stopped.
 pub async fn drop_old_months(context: &Context, tenure: &Tenure) -> Result<u64, JobError> {
     let (attached, pending) = {
         let mut connection = context.pool.acquire().await?;
         partitions::list(&mut connection).await?.into_iter().partition::<Vec<_>, _>(|p| !p.detach_pending)
     };
+    let mut failed = Failed::default();
     for half_done in pending {
         tenure.check().await?;
         tracing::info!(partition = half_done.name, "finishing a detach that was interrupted");
-        partitions::finish_detach(&context.pool, half_done.month()).await?;
+        // A backup's snapshot holds it up.
+        let finished = partitions::finish_detach(&context.pool, half_done.month()).await;
+        failed.unless_done(half_done.month(), finished.map_err(JobError::from))?;
     }
-    let mut dropped = drop_detached(context, tenure).await?;
+    let mut dropped = drop_detached(context, tenure, &mut failed).await?;
     let horizon = |now: Micros| now.plus_seconds(-i64::from(context.retention.retention_days) * DAY_SECONDS);
     let now = context.clock.now();
     let old: Vec<_> = attached.into_iter().filter(|p| p.range_end <= horizon(now)).collect();
     if old.is_empty() {
         Kept::default().tell();
-        return Ok(dropped);
+        return failed.or(dropped);
     }
     let water = low_water::of_all(context).await?;
     // What is dropped cannot be had back, so no single clock decides: the one that is behind the others does.
@@ -100,24 +103,49 @@ pub async fn drop_old_months(context: &Context, tenure: &Tenure) -> Result<u64, 
             kept.add("jobs", old.len() - index);
             break;
         }
-        match baseline::fold_month(context, tenure, month).await? {
-            Step::Done => {}
-            Step::More => break,
-            // What stops one month stops no other.
-            Step::Recomputing => {
+        let folded = baseline::fold_month(context, tenure, month).await;
+        match failed.unless_done(month, folded)? {
+            Some(Step::Done) => {}
+            Some(Step::More) => break,
+            Some(Step::Recomputing) => {
                 kept.add("recompute", 1);
                 continue;
             }
-            Step::Unreadable => {
+            Some(Step::Unreadable) => {
                 kept.add("unreadable", 1);
                 continue;
             }
+            None => continue,
         }
         crash_point("retention::after_fold");
-        dropped += detach_and_drop(context, tenure, month).await?;
+        let done = detach_and_drop(context, tenure, month).await;
+        dropped += failed.unless_done(month, done)?.unwrap_or_default();
     }
     kept.tell();
-    Ok(dropped)
+    failed.or(dropped)
+}
+
+/// The last failure of a month.
+#[derive(Default)]
+struct Failed(Option<JobError>);
+
+impl Failed {
+    /// What was done for a month, or `None`. Whoever has lost the lease does no more for any.
+    fn unless_done<T>(&mut self, month: Month, done: Result<T, JobError>) -> Result<Option<T>, JobError> {
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(JobError::LeaseLost) => Err(JobError::LeaseLost),
+            Err(error) => {
+                tracing::warn!(partition = month.partition_name(), %error, "a month past retention stays for now");
+                self.0 = Some(error);
+                Ok(None)
+            }
+        }
+    }
+
+    fn or(self, dropped: u64) -> Result<u64, JobError> {
+        self.0.map_or(Ok(dropped), Err)
+    }
 }
 
 /// Why months that are past retention are not dropped.
@@ -148,26 +176,33 @@ async fn detach_and_drop(context: &Context, tenure: &Tenure, month: Month) -> Re
         tracing::info!(partition = month.partition_name(), %error, "detach not finished; going on at the next run");
         return Ok(0);
     }
-    drop_detached(context, tenure).await
+    drop_one_detached(context, tenure, month).await
 }
 
-async fn drop_detached(context: &Context, tenure: &Tenure) -> Result<u64, JobError> {
+async fn drop_detached(context: &Context, tenure: &Tenure, failed: &mut Failed) -> Result<u64, JobError> {
     let detached = {
         let mut connection = context.pool.acquire().await?;
         partitions::list_detached(&mut connection).await?
     };
     let mut dropped = 0;
     for month in detached {
-        tenure.check().await?;
-        let mut connection = context.pool.acquire().await?;
-        if partitions::drop_detached(&mut connection, month, context.clock.now()).await? {
-            tracing::info!(partition = month.partition_name(), "partition dropped; its events are in the baseline");
-            dropped += 1;
-        } else {
-            tracing::warn!(partition = month.partition_name(), "a detached month is not in the baseline; left alone");
-        }
+        // Somebody may be reading it.
+        let done = drop_one_detached(context, tenure, month).await;
+        dropped += failed.unless_done(month, done)?.unwrap_or_default();
     }
     Ok(dropped)
+}
+
+async fn drop_one_detached(context: &Context, tenure: &Tenure, month: Month) -> Result<u64, JobError> {
+    tenure.check().await?;
+    let mut connection = context.pool.acquire().await?;
+    let dropped = partitions::drop_detached(&mut connection, month, context.clock.now()).await?;
+    if dropped {
+        tracing::info!(partition = month.partition_name(), "partition dropped; its events are in the baseline");
+    } else {
+        tracing::warn!(partition = month.partition_name(), "a detached month is not in the baseline; left alone");
+    }
+    Ok(u64::from(dropped))
 }
 
 /// Removes what nobody needs any more, in chunks. Returns how many rows went. What cannot be removed does not stop the

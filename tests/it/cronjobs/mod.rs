@@ -11,6 +11,7 @@ mod edits_property;
 mod edits_steps;
 mod half_folded;
 mod lost_boards;
+mod months;
 mod outboxes;
 mod partitions;
 mod plans;
