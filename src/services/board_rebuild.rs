@@ -2,6 +2,8 @@
 //! boards does it this way: the aggregator when a board is missing or drifted, the api and the command line when
 //! somebody asks.
 
+use std::collections::HashSet;
+
 use super::beacon::{self, BeaconError};
 use crate::domain::board::Order;
 use crate::domain::ids::BoardGenerationId;
@@ -99,7 +101,7 @@ async fn write_and_swap(
     }
     // A closed period may have left Redis meanwhile, and what was written of it afterwards would bring it back. Whoever
     // takes it away after this look finds all that was written, here or on the board.
-    let still = entries::published_periods(pool, generation.0).await?;
+    let still: HashSet<_> = entries::published_periods(pool, generation.0).await?.into_iter().collect();
     for gone in periods.iter().filter(|period| !still.contains(period)) {
         ranking.remove_period(generation, &gone.1, Still::Rebuilding(token)).await?;
     }
