@@ -38,6 +38,8 @@ impl From<u32> for Portion {
 #[derive(Debug, Default)]
 pub struct Floor {
     looked: Option<Instant>,
+    /// The fold that began last looks at the whole.
+    whole: bool,
     /// The highest id that was folded; and what that was at the last whole look, and at the one before.
     folded: i64,
     at_last: i64,
@@ -47,7 +49,8 @@ pub struct Floor {
 impl Floor {
     /// From which id the fold that begins now looks; 0 once a second.
     pub fn after(&mut self, now: Instant) -> i64 {
-        if self.looked.is_some_and(|looked| now.duration_since(looked) < WHOLE_LOOK) {
+        self.whole = self.looked.is_none_or(|looked| now.duration_since(looked) >= WHOLE_LOOK);
+        if !self.whole {
             return self.floor;
         }
         self.looked = Some(now);
@@ -58,7 +61,12 @@ impl Floor {
 
     /// A fold has taken rows up to this id.
     pub fn folded(&mut self, last: Option<i64>) {
-        self.folded = self.folded.max(last.unwrap_or_default());
+        let Some(last) = last else { return };
+        if self.whole && last < self.folded {
+            // Ids go back with the database: what follows would only be seen by looks at the whole.
+            *self = Self { looked: self.looked, ..Self::default() };
+        }
+        self.folded = self.folded.max(last);
     }
 }
 
@@ -184,6 +192,27 @@ mod tests {
         assert_eq!(floor.after(began + 2 * second), 10);
         assert_eq!(floor.after(began + 3 * second), 0, "the whole");
         assert_eq!(floor.after(began + 3 * second), 20);
+    }
+
+    #[test]
+    fn ids_that_went_back_are_looked_at_again() {
+        let (began, second) = (Instant::now(), WHOLE_LOOK);
+        let mut floor = Floor::default();
+        for at in 0..3 {
+            floor.after(began + at * second);
+            floor.folded(Some(1_000));
+        }
+        assert_eq!(floor.after(began + 2 * second), 1_000);
+        // It was restored; what was given again so far is found by the next look at the whole.
+        assert_eq!(floor.after(began + 3 * second), 0, "the whole");
+        floor.folded(Some(10));
+        assert_eq!(floor.after(began + 3 * second), 0);
+        floor.folded(Some(11));
+        for at in 4..6 {
+            assert_eq!(floor.after(began + at * second), 0, "the whole");
+            floor.folded(Some(i64::from(at) * 10));
+        }
+        assert_eq!(floor.after(began + 5 * second), 40);
     }
 
     #[test]
