@@ -11,10 +11,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::fold::is_kept_whole;
 use super::marker;
 use super::refused::Unfoldable;
 use super::rules::Rules;
 use super::shards::{self, Shards};
+use crate::domain::fact::Fact;
 use crate::domain::packed_facts;
 use crate::store::definitions::Definitions;
 use crate::store::{Pool, StoreError, facts, markers};
@@ -129,6 +131,7 @@ impl BringBack<'_> {
 /// Whether a fold would not put the whole row aside again.
 fn can_read(definitions: &Definitions, row: &[u8]) -> bool {
     packed_facts::unpack(row, |generation, start| definitions.period_end(generation, start)).is_ok_and(|facts| {
-        facts.is_empty() || facts.iter().any(|fact| !definitions.unreadable.contains_key(&fact.generation))
+        let can_read = |fact: &Fact<'_>| !definitions.unreadable.contains_key(&fact.generation);
+        !is_kept_whole(definitions, row, &facts) && (facts.is_empty() || facts.iter().any(can_read))
     })
 }

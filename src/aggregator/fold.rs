@@ -11,7 +11,7 @@ use crate::domain::board::GenerationState;
 use crate::domain::clock::Micros;
 use crate::domain::entry::EntryState;
 use crate::domain::fact::Fact;
-use crate::domain::packed_facts::{self, FactPacker, PackedError, PackedFacts};
+use crate::domain::packed_facts::{self, FactPacker, PackedFacts};
 use crate::domain::period::Period;
 use crate::store::definitions::Definitions;
 use crate::store::entries::{self, FreshEntry};
@@ -151,8 +151,11 @@ async fn fold_in(
     let definitions = if all_say_ends { rules.current() } else { rules.refresh_on(transaction).await? };
     for row in &rows {
         match packed_facts::unpack(&row.facts, |generation, start| definitions.period_end(generation, start)) {
+            Ok(unpacked) if is_kept_whole(&definitions, &row.facts, &unpacked) => {
+                unreadable.push((row, "it does not say when its periods end".to_owned()));
+            }
             Ok(mut unpacked) => unfolded.append(&mut unpacked),
-            Err(error) => unreadable.push((row, error)),
+            Err(error) => unreadable.push((row, error.to_string())),
         }
     }
     folded.facts = unfolded.len() as u64;
@@ -178,7 +181,13 @@ async fn fold_in(
     Ok(Ended::Folded(folded))
 }
 
-async fn set_aside(transaction: &mut Connection, row: &TakenFacts, error: PackedError) -> Result<(), StoreError> {
+/// Whether a row is kept as it is for who can read all of its leaderboards. One of an earlier program does not say when
+/// their periods end, and what is packed anew says it.
+pub(super) fn is_kept_whole(definitions: &Definitions, row: &[u8], facts: &[Fact<'_>]) -> bool {
+    !packed_facts::says_ends(row) && facts.iter().any(|fact| definitions.unreadable.contains_key(&fact.generation))
+}
+
+async fn set_aside(transaction: &mut Connection, row: &TakenFacts, error: String) -> Result<(), StoreError> {
     tracing::error!(shard = row.shard, facts = row.count, %error, "a row of facts cannot be read; put aside");
     metrics::counter!(crate::telemetry::metrics::FACTS_SET_ASIDE, "role" => "cron").increment(1);
     facts::set_aside(transaction, row).await

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use super::fold::is_kept_whole;
 use super::portion::Portion;
 use super::resting::{Resting, Suspect};
 use super::rules::Rules;
@@ -294,13 +295,16 @@ fn count(definitions: &Definitions, row: &[u8]) -> usize {
 }
 
 /// The facts of a row, in a row for each of what `by` says of them: its place, the fact. None when that is the same of
-/// all, or the row is not to be read.
+/// all, or the row is not to be read or kept whole.
 fn cut_up<T: Ord + Copy>(
     definitions: &Definitions,
     row: &TakenFacts,
     by: impl Fn(usize, &Fact<'_>) -> T,
 ) -> Vec<(T, PackedFacts)> {
     let facts = unpack(definitions, &row.facts);
+    if is_kept_whole(definitions, &row.facts, &facts) {
+        return Vec::new();
+    }
     let mut apart: BTreeMap<T, FactPacker> = BTreeMap::new();
     for (nth, fact) in facts.iter().enumerate() {
         let board = definitions.boards.get(&fact.generation).map(|board| board.generation.game_id);

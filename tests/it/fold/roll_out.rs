@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use scoreline::domain::clock::Micros;
+use scoreline::domain::fact::shard_of;
 use scoreline::domain::ids::BoardGenerationId;
 use serde_json::json;
 
-use super::arena::{Arena, play, stop};
+use super::arena::{Arena, old_fact, play, seconds, stop};
 use crate::support::eventually;
 
 async fn define(arena: &Arena, board: BoardGenerationId, reset: &str) {
@@ -53,6 +54,45 @@ async fn facts_of_an_unreadable_leaderboard_are_kept() {
     .await;
     stop(cron).await;
     assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0);
+}
+
+/// A row of an earlier program does not say when its periods end: only who can read the definition knows. It would be
+/// counted in a period without an end.
+#[tokio::test]
+async fn a_row_without_ends_is_kept_whole() {
+    let arena = Arena::new().await;
+    let (known, future) =
+        (arena.board("known", json!({})).await, arena.board("future", json!({"reset": "daily"})).await);
+    let day = arena.rules.board(future).unwrap().schedule.period_at(seconds(0));
+    let shard = shard_of(future, "a");
+    let beside = (0..).map(|n| format!("p-{n}")).find(|player| shard_of(known, player) == shard).unwrap();
+    let row = [old_fact(future, day.starts_at, "a"), old_fact(known, Micros(0), &beside)[1..].to_vec()].concat();
+    define(&arena, future, r#""lunar""#).await;
+    arena.raw_facts(shard.cast_signed(), 2, seconds(0), row).await;
+    arena.rules.reload().await.unwrap();
+    arena.fold().await;
+    let whole =
+        "SELECT coalesce(max(id), 0) FROM score_facts WHERE shard < 0 AND get_byte(facts, 0) = 1 AND fact_count = 2";
+    let kept = arena.count(whole).await;
+    assert!(kept > 0);
+    // Who takes the shard over leaves it where it is, and brings back what is behind it.
+    arena.facts(known, &[play(&beside, 1, 1)]).await;
+    sqlx::query("UPDATE score_facts SET shard = -1 - shard WHERE shard >= 0").execute(arena.pool()).await.unwrap();
+    arena.shards.release().await;
+    let cron = arena.start("cron");
+    let folded = async || arena.entries(known).await.get(&beside).map_or(0, |entry| entry.2);
+    eventually("what can be read counts", Duration::from_secs(60), async || folded().await == 1).await;
+    assert_eq!(arena.count(whole).await, kept, "it was not tried in vain");
+    define(&arena, future, r#""daily""#).await;
+    eventually("all of it counts", Duration::from_secs(60), async || {
+        folded().await == 2 && arena.entries(future).await.len() == 1
+    })
+    .await;
+    stop(cron).await;
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0);
+    let periods = "SELECT count(*) FROM leaderboard_periods p JOIN leaderboard_generations g ON g.id = p.generation_id
+                    WHERE g.spec ->> 'slug' = 'future' AND p.ends_at = p.starts_at + interval '1 day'";
+    assert_eq!(arena.count(periods).await, 1);
 }
 
 #[tokio::test]
