@@ -15,6 +15,7 @@ use super::problem::{Problem, no_such_game};
 use super::query;
 use super::state::ApiState;
 use crate::directory::{GameEntry, KeyKind, hash_key};
+use crate::domain::ids::GameId;
 use crate::http::client_address::{ClientAddress, client_address};
 use crate::http::credentials::{NoCredentials, presented_key};
 use crate::services::author::Author;
@@ -145,6 +146,17 @@ fn caller(parts: &Parts, state: &ApiState) -> Result<Caller, Problem> {
     }
     // Of hashes, and in constant time, so that neither the token's length nor its beginning can be measured.
     if bool::from(hash.ct_eq(admin)) { Ok(Caller::Admin) } else { Err(unknown_key(parts, state)) }
+}
+
+/// Of which game's key a request is; `None`: the admin token.
+///
+/// # Errors
+/// It is of nobody.
+pub fn whose_key(parts: &Parts, state: &ApiState) -> Result<Option<GameId>, Problem> {
+    Ok(match caller(parts, state)? {
+        Caller::Key { game, .. } => Some(game.id),
+        Caller::Admin => None,
+    })
 }
 
 fn unknown_key(parts: &Parts, state: &ApiState) -> Problem {

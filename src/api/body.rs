@@ -16,6 +16,7 @@ use crate::http::body::read;
 pub const MAX_BODY: usize = 256 * 1024;
 
 /// The bytes of a body; refusals are problems like all others.
+#[derive(Debug)]
 pub struct RawBody(pub Bytes);
 
 impl FromRequest<ApiState> for RawBody {

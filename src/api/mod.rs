@@ -13,6 +13,7 @@ mod answer;
 mod boards;
 mod body;
 mod cache;
+mod change;
 mod compression;
 mod cursor;
 mod entries;

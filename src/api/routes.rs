@@ -1,14 +1,11 @@
 //! Every route of the api, in one list.
 
-use std::sync::Arc;
-
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
-use tokio::sync::Semaphore;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::admin;
@@ -69,29 +66,19 @@ fn all() -> Vec<(String, Route)> {
     let public_and_not = ["/v1", "/v1/public/{game}"]
         .into_iter()
         .flat_map(|prefix| reading().map(|(path, route)| (format!("{prefix}{path}"), route)));
-    let slots = Arc::new(Semaphore::new(MAX_CHANGES));
-    let whole = |route: Route| route.layer(from_fn_with_state(Arc::clone(&slots), to_its_end));
+    let whole = |route: Route| route.layer(from_fn(to_its_end));
     let administration = administration().into_iter().map(|(path, route)| (path, whole(route))).chain([long_work()]);
     public_and_not.chain(administration.map(|(path, route)| (path.to_owned(), route))).collect()
 }
 
-/// Changes that run at once; others wait, as long as their client does.
-const MAX_CHANGES: usize = 32;
-
 /// Runs a change in a task of its own: a client that goes away does not end it half way, between its commit and what
-/// others are to hear of it.
-async fn to_its_end(State(slots): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+/// others are to hear of it. How many are at work at once is up to `change`.
+async fn to_its_end(request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
-    let slot = slots.acquire_owned().await;
-    let change = tokio::spawn(async move {
-        let response = next.run(request).await;
-        drop(slot);
-        response
-    });
     // A panic was logged where it happened (`telemetry::logs`).
-    change.await.unwrap_or_else(|_| Problem::internal_error().into_response())
+    tokio::spawn(next.run(request)).await.unwrap_or_else(|_| Problem::internal_error().into_response())
 }
 
 /// The api's router. Serve it with [`axum::extract::ConnectInfo`] of the peer in each request.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::boards::Boards;
 use super::cache::PageCache;
+use super::change::Places;
 use super::history::History;
 use super::public_reads::PublicReads;
 use super::settings::ApiConfig;
@@ -74,6 +75,7 @@ pub struct Shared {
     pub(super) admin_token: Option<KeyHash>,
     pub(super) guesses: FailedGuesses,
     pub(super) public_reads: PublicReads,
+    pub(super) places: Places,
     pub(super) boards: Arc<Boards>,
     pub(super) pages: PageCache,
     pub(super) sources: Sources,
@@ -123,6 +125,7 @@ impl ApiState {
             admin_token,
             guesses: FailedGuesses::default(),
             public_reads: PublicReads::new(settings.config.rate_limit_public_reads),
+            places: Places::default(),
             boards,
             pages: PageCache::default(),
             sources,

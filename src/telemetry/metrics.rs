@@ -88,8 +88,9 @@ pub const AUDIT_DRIFT: &str = "scoreline_audit_drift_total";
 /// What limits refused. Labels: role, limit (requests, guesses, player, game, share: of the queue, receipts: of a game
 /// by keys of one kind, receipts_of_all), by (redis, cache, local).
 pub const INGEST_LIMITED: &str = "scoreline_ingest_limited_total";
-/// What limits of the api refused. Labels: role, limit (public_reads; and of what one game may have or change:
-/// leaderboards, leaderboards_of_type, definition_bytes, keys, changes, recomputes).
+/// What limits of the api refused. Labels: role, limit (public_reads; changes_at_once: no place came free in time; and
+/// of what one game may have or change: leaderboards, leaderboards_of_type, definition_bytes, keys, changes,
+/// recomputes).
 pub const API_LIMITED: &str = "scoreline_api_limited_total";
 /// Reads of history that went to the primary because the replica did not answer. Labels: role.
 pub const READ_REPLICA_FALLBACKS: &str = "scoreline_read_replica_fallbacks_total";

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::super::access::StudioOrOperator;
 use super::super::body::RawBody;
+use super::super::change::ChangeBody;
 use super::super::error::ApiError;
 use super::super::path::Named;
 use super::super::problem::Problem;
@@ -211,7 +212,7 @@ pub fn decision(body: &RawBody) -> Result<Vec<Uuid>, Problem> {
 pub async fn discard(
     State(state): State<ApiState>,
     who: StudioOrOperator,
-    body: RawBody,
+    body: ChangeBody,
 ) -> Result<Json<Decided>, ApiError> {
     let ids = decision(&body)?;
     let game = who.game.map(|g| g.id);
@@ -227,7 +228,7 @@ pub async fn discard(
 pub async fn replay(
     State(state): State<ApiState>,
     who: StudioOrOperator,
-    body: RawBody,
+    body: ChangeBody,
 ) -> Result<Json<Decided>, ApiError> {
     let ids = decision(&body)?;
     let game = who.game.map(|g| g.id);

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::super::access::Operator;
-use super::super::body::RawBody;
+use super::super::change::ChangeBody;
 use super::super::error::ApiError;
 use super::super::openapi::words;
 use super::super::path::Named;
@@ -87,7 +87,7 @@ impl From<services::games::NewGame> for CreatedGame {
     post, path = "/v1/admin/games", tag = "admin", security(("key" = [])), request_body = NewGame,
     responses((status = 201, body = CreatedGame))
 )]
-pub async fn create(State(state): State<ApiState>, _: Operator, body: RawBody) -> Result<Response, ApiError> {
+pub async fn create(State(state): State<ApiState>, _: Operator, body: ChangeBody) -> Result<Response, ApiError> {
     let new: NewGame = body.json("{\"slug\": …, \"name\": …}")?;
     let name = usable_name(new.name.as_deref())?.unwrap_or(new.slug.as_str());
     let created = services::games::create(&state.pool, &new.slug, name, Operator::ACTOR).await?.ok_or_else(|| {
@@ -153,7 +153,7 @@ pub async fn edit(
     State(state): State<ApiState>,
     _: Operator,
     Named(slug): Named,
-    body: RawBody,
+    body: ChangeBody,
 ) -> Result<Json<GameAnswer>, ApiError> {
     let change: GameChange =
         body.json("{\"name\": …, \"limit_player_events\": …, \"limit_game_events\": …}, each optional")?;

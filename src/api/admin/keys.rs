@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 use super::super::access::Studio;
-use super::super::body::RawBody;
+use super::super::change::{ChangeBody, ChangePermit};
 use super::super::error::ApiError;
 use super::super::openapi::words;
 use super::super::path::Named;
@@ -88,7 +88,7 @@ pub struct KeyRequest {
     params(("game" = Option<String>, Query, description = "With the admin token: the game")),
     responses((status = 201, body = NewKey))
 )]
-pub async fn create(State(state): State<ApiState>, studio: Studio, body: RawBody) -> Result<Response, ApiError> {
+pub async fn create(State(state): State<ApiState>, studio: Studio, body: ChangeBody) -> Result<Response, ApiError> {
     let wanted: KeyRequest = body.json("{\"kind\": \"client\" or \"server\", \"label\": …}")?;
     let label = wanted.label.as_deref();
     if let Some(Err(problem)) = label.map(check_name) {
@@ -129,6 +129,7 @@ pub async fn revoke(
     State(state): State<ApiState>,
     studio: Studio,
     Named(id): Named,
+    _: ChangePermit,
 ) -> Result<Json<KeyAnswer>, ApiError> {
     let not_found = || Problem::not_found("key_not_found", "This game has no such key.");
     let id: i32 = id.parse().map_err(|_| not_found())?;

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::super::access::Studio;
-use super::super::body::RawBody;
+use super::super::change::{ChangeBody, ChangePermit};
 use super::super::error::ApiError;
 use super::super::openapi::words::LeaderboardDefinition;
 use super::super::path::Named;
@@ -127,7 +127,7 @@ pub async fn create(
     State(state): State<ApiState>,
     studio: Studio,
     RawQuery(query): RawQuery,
-    body: RawBody,
+    body: ChangeBody,
 ) -> Result<Response, ApiError> {
     let spec = parse_spec(&body.0, None)?;
     write(&state, &studio, &spec, query.as_deref().unwrap_or_default()).await
@@ -147,7 +147,7 @@ pub async fn put(
     studio: Studio,
     Named(slug): Named,
     RawQuery(query): RawQuery,
-    body: RawBody,
+    body: ChangeBody,
 ) -> Result<Response, ApiError> {
     let spec = parse_spec(&body.0, Some(&slug))?;
     write(&state, &studio, &spec, query.as_deref().unwrap_or_default()).await
@@ -241,7 +241,12 @@ pub async fn show(
            ("game" = Option<String>, Query, description = "With the admin token: the game")),
     responses((status = 204, description = "It is gone"))
 )]
-pub async fn delete(State(state): State<ApiState>, studio: Studio, Named(slug): Named) -> Result<StatusCode, ApiError> {
+pub async fn delete(
+    State(state): State<ApiState>,
+    studio: Studio,
+    Named(slug): Named,
+    _: ChangePermit,
+) -> Result<StatusCode, ApiError> {
     let slug = Slug::parse(&slug).map_err(|_| not_found())?;
     let author = studio.author(&state);
     services::leaderboards::delete(&state.pool, studio.game.id, slug.as_str(), &author).await?;

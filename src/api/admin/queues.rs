@@ -5,6 +5,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::super::access::Operator;
+use super::super::change::ChangePermit;
 use super::super::error::ApiError;
 use super::super::path::Named;
 use super::super::problem::Problem;
@@ -134,6 +135,7 @@ pub async fn pause(
     State(state): State<ApiState>,
     _: Operator,
     Named(name): Named,
+    _: ChangePermit,
 ) -> Result<Json<QueueAnswer>, ApiError> {
     hold(&state, &name, true).await
 }
@@ -148,6 +150,7 @@ pub async fn resume(
     State(state): State<ApiState>,
     _: Operator,
     Named(name): Named,
+    _: ChangePermit,
 ) -> Result<Json<QueueAnswer>, ApiError> {
     hold(&state, &name, false).await
 }

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::super::access::{Operator, Studio};
+use super::super::change::ChangePermit;
 use super::super::error::ApiError;
 use super::super::path::Named;
 use super::super::problem::{Problem, rebuilding};
@@ -119,6 +120,7 @@ pub async fn recompute(
     State(state): State<ApiState>,
     studio: Studio,
     Named(slug): Named,
+    _: ChangePermit,
 ) -> Result<Response, ApiError> {
     let stored = super::leaderboards::stored(&state, &studio, &slug).await?;
     services::leaderboards::recompute(&state.pool, studio.game.id, &stored, &studio.author(&state)).await?;

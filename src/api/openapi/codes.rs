@@ -79,6 +79,10 @@ pub const PROBLEMS: &[(&str, &str)] = &[
     ("state_invalid", "`state` is none of those that dead letters have."),
     ("time_zone_unknown", "There is no such IANA time zone."),
     ("too_many_changes", "The game has made as many changes as a minute allows; try again after `retry_after`."),
+    (
+        "too_many_changes_at_once",
+        "Too many changes are under way, of this game or of all; try again after `retry_after`.",
+    ),
     ("too_many_connections", "Too many connections are open, in all or from this address."),
     ("too_many_dead_letters", "More dead letters at once than may be decided together."),
     ("too_many_keys", "The game has as many keys as it may have."),

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use hyper::{Method, StatusCode};
 use scoreline::domain::game_bounds::GameBounds;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use super::world::{Answer, Game, World, board};
+use super::world::{ADMIN, Answer, Game, World, board};
 use crate::support::eventually;
 
 async fn post(world: &World, game: &Game, path: &str, body: &Value) -> Answer {
@@ -164,4 +168,108 @@ async fn a_recompute_is_refused_while_one_is_under_way() {
     let building = "SELECT count(*) FROM leaderboard_generations WHERE state <> 'retired'";
     let count: i64 = sqlx::query_scalar(building).fetch_one(&world.db.pool).await.unwrap();
     assert_eq!(count, 2, "the live one and the one that is computed");
+}
+
+/// Begins a change whose body does not come. Says whether the api waits for it.
+async fn begin_slowly(world: &World, key: &str) -> (TcpStream, bool) {
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let head = format!(
+        "POST /v1/admin/keys HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nexpect: 100-continue\r\n\
+         content-length: 100\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut begun = [0; 12];
+    let answered = tokio::time::timeout(Duration::from_secs(1), stream.read_exact(&mut begun)).await;
+    (stream, answered.is_ok_and(|read| read.is_ok()) && &begun == b"HTTP/1.1 100")
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_keep_nobody_from_changing_something() {
+    let world = World::new().await;
+    let (slow, other) = (world.game("slow").await, world.game("other").await);
+    let begun = futures_util::future::join_all((0..40).map(|_| begin_slowly(&world, &slow.server))).await;
+    let waited_for = begun.iter().filter(|(_, waits)| *waits).count();
+    assert!(waited_for >= 32, "{waited_for}");
+    let key = "SELECT id FROM api_keys WHERE kind = 'server' AND game_id = $1";
+    for game in [&other, &slow] {
+        let id: i32 = sqlx::query_scalar(key).bind(game.id.0).fetch_one(&world.db.pool).await.unwrap();
+        let path = format!("/v1/admin/keys/{id}");
+        let revoked = world.send(Method::DELETE, &path, Some(&game.server), &Value::Null);
+        let revoked = tokio::time::timeout(Duration::from_secs(5), revoked).await.expect("it waits for others' bodies");
+        assert_eq!(revoked.status, StatusCode::OK, "{:?}", revoked.body);
+    }
+}
+
+fn is_told_to_wait(answer: &Answer) {
+    assert_eq!((answer.status, answer.code().as_str()), (StatusCode::SERVICE_UNAVAILABLE, "too_many_changes_at_once"));
+    assert_eq!(answer.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn changes_of_one_game_that_wait_leave_room_for_those_of_others() {
+    let world = World::new().await;
+    let (stuck, other) = (world.game("stuck").await, world.game("other").await);
+    let mut holding = world.db.pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM games WHERE slug = 'stuck' FOR UPDATE").execute(&mut *holding).await.unwrap();
+    let key = json!({"kind": "client"});
+    let mut many: FuturesUnordered<_> = (0..20).map(|_| post(&world, &stuck, "/v1/admin/keys", &key)).collect();
+    let refused = async {
+        for _ in 4..20 {
+            is_told_to_wait(&many.next().await.unwrap());
+        }
+    };
+    let meanwhile = async {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("some wait", Duration::from_secs(5), async || {
+            sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.db.pool).await.unwrap() > 2
+        })
+        .await;
+        let made = tokio::time::timeout(Duration::from_secs(4), post(&world, &other, "/v1/admin/keys", &key)).await;
+        assert_eq!(made.expect("it waits for another game").status, StatusCode::CREATED);
+    };
+    tokio::join!(refused, meanwhile);
+    // Those that had their turn go on when they can.
+    holding.rollback().await.unwrap();
+    while let Some(answer) = many.next().await {
+        assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.body);
+    }
+}
+
+/// Whatever is added later: a change without a place would be one more than may be at work.
+#[tokio::test]
+async fn every_change_takes_a_place() {
+    let world = World::new().await;
+    world.game("demo").await;
+    let document = world.get("/openapi.json", None).await.json();
+    let mut owner = world.db.owner().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE games IN ACCESS EXCLUSIVE MODE").execute(&mut owner).await.unwrap();
+    let change = async |method: Method, path: String, body: Value| world.send(method, &path, Some(ADMIN), &body).await;
+    let games = (0..40).map(|n| change(Method::POST, "/v1/admin/games".to_owned(), json!({"slug": format!("g-{n}")})));
+    let mut at_work: FuturesUnordered<_> = games.collect();
+    for _ in 32..40 {
+        is_told_to_wait(&at_work.next().await.unwrap());
+    }
+    let mut asked = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let methods = item.as_object().unwrap().keys().filter(|method| *method != "get");
+        // Its work takes as long as a board is large, and has bounds of its own.
+        if path.starts_with("/v1/admin/") && !path.ends_with("/rebuild") {
+            let path = path.replace("{slug}", "demo").replace("{id}", "1").replace("{name}", "q0");
+            asked.extend(methods.map(|method| (method.to_uppercase(), format!("{path}?game=demo"))));
+        }
+    }
+    assert!(asked.len() >= 12, "{asked:?}");
+    let all = asked.iter().map(|(method, path)| change(method.parse().unwrap(), path.clone(), json!({})));
+    let mut all: FuturesUnordered<_> = all.collect();
+    for _ in &asked {
+        tokio::select! {
+            answer = all.next() => is_told_to_wait(&answer.unwrap()),
+            served = at_work.next() => panic!("a place is free: {:?}", served.map(|answer| answer.body)),
+        }
+    }
+    sqlx::raw_sql("ROLLBACK").execute(&mut owner).await.unwrap();
+    while let Some(answer) = at_work.next().await {
+        assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.body);
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use hyper::{Method, StatusCode};
 use scoreline::domain::clock::Micros;
 use scoreline::domain::game_bounds::GameBounds;
@@ -237,6 +239,24 @@ async fn what_is_too_much_is_refused_the_same() {
     }
     asked.get("stranger", "/v1/leaderboards").await;
     compare("refusals/api-bounds.txt", &(without_seconds(&changes) + &asked.found));
+}
+
+#[tokio::test]
+async fn a_change_for_which_no_place_comes_free_is_refused_the_same() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let mut holding = world.db.pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM games FOR UPDATE").execute(&mut *holding).await.unwrap();
+    let key = json!({"kind": "client"});
+    let change = async || world.send(Method::POST, "/v1/admin/keys", Some(&game.server), &key).await;
+    // One more than there are places for. Whichever came last waits for it in vain.
+    let mut changes: FuturesUnordered<_> = (0..5).map(|_| change()).collect();
+    let refused = changes.next().await.unwrap();
+    compare("refusals/api-changes.txt", &told("server: POST /v1/admin/keys, the fifth at once", &refused));
+    holding.rollback().await.unwrap();
+    while let Some(made) = changes.next().await {
+        assert_eq!(made.status, StatusCode::CREATED);
+    }
 }
 
 /// Names of codes that the document lists.
