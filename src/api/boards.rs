@@ -30,7 +30,8 @@ const MAX_PERIODS: u64 = 10_000;
 #[derive(Debug, Default)]
 pub struct BoardState {
     version: AtomicI64,
-    current: ArcSwapOption<StoredPeriod>,
+    /// The current period, and in which era it was asked for: in another one it may have another id.
+    current: ArcSwapOption<(i64, StoredPeriod)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,7 +47,8 @@ pub struct Boards {
     clock: Clock,
     states: ArcSwap<HashMap<BoardGenerationId, Arc<BoardState>>>,
     epoch: AtomicI64,
-    periods: Cache<(BoardGenerationId, PeriodName), Option<StoredPeriod>>,
+    era: AtomicI64,
+    periods: Cache<(i64, BoardGenerationId, PeriodName), Option<StoredPeriod>>,
     closed: Cache<(BoardGenerationId, Period), i64>,
 }
 
@@ -55,7 +57,8 @@ impl Boards {
     pub fn new(directory: SharedDirectory, pool: Pool, clock: Clock) -> Self {
         let periods = Cache::builder().max_capacity(MAX_PERIODS).time_to_live(Duration::from_secs(1)).build();
         let closed = Cache::new(MAX_PERIODS);
-        Self { directory, pool, clock, states: ArcSwap::default(), epoch: AtomicI64::new(0), periods, closed }
+        let (states, epoch, era) = (ArcSwap::default(), AtomicI64::new(0), AtomicI64::new(0));
+        Self { directory, pool, clock, states, epoch, era, periods, closed }
     }
 
     /// A board has a new version. What was cached under the last one is not found any more.
@@ -65,14 +68,21 @@ impl Boards {
         }
     }
 
-    /// Notices may have been lost, or Postgres has gone back in time: then a period may have another id, and its id
-    /// may be another's.
+    /// Notices may have been lost: pages of any board may be old. Its periods are what they were.
     pub fn all_may_have_changed(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
-        for state in self.states.load().values() {
-            state.current.store(None);
-        }
-        self.periods.invalidate_all();
+    }
+
+    /// Postgres went back in time: a period may have another id, and its id may be another's. What is asked of Postgres
+    /// at this moment may still be an answer of before, and is not kept.
+    pub fn new_era(&self) {
+        self.era.fetch_add(1, Ordering::AcqRel);
+        self.all_may_have_changed();
+    }
+
+    /// In which era Postgres is asked now. What it answers may be kept as long as this stays the same.
+    pub fn era(&self) -> i64 {
+        self.era.load(Ordering::Acquire)
     }
 
     /// The latest version of a board that this process was told of or has shown. Who shows less shows an older board.
@@ -130,14 +140,17 @@ impl Boards {
     pub async fn current(&self, board: &CompiledBoard) -> Result<StoredPeriod, ApiError> {
         let known = self.state(board.generation.id);
         let now = self.clock.now();
-        if let Some(period) = known.current.load().as_deref()
+        // Before it is asked.
+        let era = self.era();
+        if let Some((asked_in, period)) = known.current.load().as_deref()
+            && *asked_in == era
             && period.period.contains(now)
         {
             return Ok(*period);
         }
         let period = board.schedule.period_at(now);
         let stored = Box::pin(periods::ensure(&self.pool, board.generation.id, &period)).await?;
-        known.current.store(Some(Arc::new(stored)));
+        known.current.store(Some(Arc::new((era, stored))));
         Ok(stored)
     }
 
@@ -169,15 +182,19 @@ impl Boards {
 
     /// Whether naming this period asks nobody.
     pub fn remembers(&self, board: &CompiledBoard, which: WhichPeriod) -> bool {
-        which == WhichPeriod::Current || self.periods.contains_key(&(board.generation.id, PeriodName::Which(which)))
+        which == WhichPeriod::Current || self.remembers_named(board, PeriodName::Which(which))
     }
 
     /// Whether finding the period of a cursor asks nobody.
     pub fn remembers_cursor(&self, board: &CompiledBoard, cursor: &Cursor) -> bool {
         let current = self.state(board.generation.id).current.load();
         let name = PeriodName::Starting(cursor.generation, cursor.period.starts_at());
-        current.as_deref().is_some_and(|current| cursor.is_of(current))
-            || self.periods.contains_key(&(board.generation.id, name))
+        current.as_deref().is_some_and(|(era, current)| *era == self.era() && cursor.is_of(current))
+            || self.remembers_named(board, name)
+    }
+
+    fn remembers_named(&self, board: &CompiledBoard, name: PeriodName) -> bool {
+        self.periods.contains_key(&(self.era(), board.generation.id, name))
     }
 
     async fn archived(&self, board: &CompiledBoard, name: PeriodName) -> Result<Option<StoredPeriod>, ApiError> {
@@ -191,7 +208,7 @@ impl Boards {
             found.map_err(ApiError::from)
         };
         // Whoever waits for the same answer gets the same refusal; it is logged once.
-        self.periods.try_get_with((generation, name), read).await.map_err(Arc::unwrap_or_clone)
+        self.periods.try_get_with((self.era(), generation, name), read).await.map_err(Arc::unwrap_or_clone)
     }
 
     /// The period before the current one by the schedule, if there is such a row; else the latest that began before it.

@@ -143,9 +143,9 @@ impl ApiState {
             BoardNotice::Changed(generation, version) => state.boards.changed(generation, version),
             BoardNotice::Unknown => state.boards.all_may_have_changed(),
             BoardNotice::Era => {
+                state.boards.new_era();
                 state.sources.forget();
                 state.history.forget();
-                state.boards.all_may_have_changed();
             }
         };
         self.ranking.listen(stop, changed).await;

@@ -6,6 +6,8 @@ use hyper::Method;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::period::Period;
+use scoreline::ranking::Still;
+use scoreline::store::pool::Pool;
 use scoreline::store::{board_versions, markers, periods};
 use serde_json::json;
 
@@ -92,7 +94,7 @@ async fn shows_no_older_board(world: &World) {
     let shown = world.get(path, Some(&game.client)).await;
     assert_eq!((shown.players().len(), version(&shown)), (2, before + 1));
     // A replica that lagged takes over: it has neither b nor the version.
-    world.ranking.remove_period(generation, &Period::WHOLE, scoreline::ranking::Still::InEra("")).await.unwrap();
+    world.ranking.remove_period(generation, &Period::WHOLE, Still::InEra("")).await.unwrap();
     world.publish(generation, EPOCH, 1, &[("a", 3)]).await;
     redis::cmd("SET").arg(&key).arg(before).exec(&mut redis).unwrap();
     let until = std::time::Instant::now() + Duration::from_millis(1_500);
@@ -246,6 +248,37 @@ async fn a_closed_period_that_leaves_redis_keeps_the_version_it_was_shown_under(
     };
     let in_redis = version().await;
     close("UPDATE leaderboard_periods SET unpublished_at = now() WHERE id = $1").await;
-    assert!(world.ranking.remove_period(generation, &last, scoreline::ranking::Still::InEra("")).await.unwrap());
+    assert!(world.ranking.remove_period(generation, &last, Still::InEra("")).await.unwrap());
     assert_eq!(version().await, in_redis, "what is final has one version");
+}
+
+/// Ids of those that listen to channels.
+fn listeners(world: &World) -> Vec<String> {
+    let mut redis = world.redis.connection();
+    let list: String = redis::cmd("CLIENT").arg(&["LIST", "TYPE", "pubsub"]).query(&mut redis).unwrap();
+    list.lines().filter_map(|line| Some(line.strip_prefix("id=")?.split_once(' ')?.0.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn redis_answers_without_postgres_also_after_its_notices_were_interrupted() {
+    let db = crate::support::postgres::database().await;
+    let pool = Pool::new(sqlx::postgres::PgPoolOptions::new().connect_lazy(&db.url).unwrap());
+    let world = World::through(db, pool.clone()).await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    world.publish(generation, EPOCH, 1, &[("a", 3)]).await;
+    let score = async || standing_of(&world, &game, "a").await["entry"]["score"].clone();
+    assert_eq!(score().await, 3);
+    pool.close().await;
+    let before = listeners(&world);
+    redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).exec(&mut world.redis.connection()).unwrap();
+    eventually("all listen again", Duration::from_secs(10), async || {
+        let now = listeners(&world);
+        now.len() == before.len() && !now.iter().any(|id| before.contains(id))
+    })
+    .await;
+    let until = std::time::Instant::now() + Duration::from_millis(1_500);
+    while std::time::Instant::now() < until {
+        assert_eq!(score().await, 3, "Redis has it");
+    }
 }

@@ -98,35 +98,54 @@ pub fn board(slug: &str) -> Value {
     serde_json::json!({"slug": slug, "event_type": "game_ended", "score": "/score"})
 }
 
+/// What differs from one api to the next.
+#[derive(Default)]
+struct Setup {
+    /// The database, and how the api reaches it, where it is not as the tests do.
+    postgres: Option<(support::postgres::TestDatabase, Pool)>,
+    replica: Option<Pool>,
+    /// No notice comes to it.
+    deaf: bool,
+    bounds: GameBounds,
+}
+
 impl World {
     pub async fn new() -> Self {
         Self::with(|_| ()).await
     }
 
     pub async fn with(change: impl FnOnce(&mut HttpConfig)) -> Self {
-        Self::built(change, None, true, GameBounds::default()).await
+        Self::built(change, Setup::default()).await
     }
 
     pub async fn with_bounds(bounds: GameBounds) -> Self {
-        Self::built(|_| (), None, true, bounds).await
+        Self::built(|_| (), Setup { bounds, ..Setup::default() }).await
     }
 
     pub async fn with_replica(replica: Pool) -> Self {
-        Self::built(|_| (), Some(replica), true, GameBounds::default()).await
+        Self::built(|_| (), Setup { replica: Some(replica), ..Setup::default() }).await
     }
 
     /// An api to which no notice comes.
     pub async fn deaf() -> Self {
-        Self::built(|_| (), None, false, GameBounds::default()).await
+        Self::built(|_| (), Setup { deaf: true, ..Setup::default() }).await
     }
 
-    async fn built(
-        change: impl FnOnce(&mut HttpConfig),
-        replica: Option<Pool>,
-        listens: bool,
-        bounds: GameBounds,
-    ) -> Self {
-        let db = support::postgres::database().await;
+    /// An api that reaches its database through this pool.
+    pub async fn through(db: support::postgres::TestDatabase, pool: Pool) -> Self {
+        Self::built(|_| (), Setup { postgres: Some((db, pool)), ..Setup::default() }).await
+    }
+
+    async fn built(change: impl FnOnce(&mut HttpConfig), setup: Setup) -> Self {
+        let Setup { postgres, replica, deaf, bounds } = setup;
+        let (db, pool) = match postgres {
+            Some(given) => given,
+            None => {
+                let db = support::postgres::database().await;
+                let pool = db.pool.clone();
+                (db, pool)
+            }
+        };
         let redis = support::redis::redis();
         let ranking = Ranking::open(&redis.url, "sl").unwrap();
         let mut connection = Connection::open(&redis.url, Timeouts::default()).unwrap();
@@ -158,7 +177,7 @@ impl World {
         let state = ApiState::new(ApiSettings {
             replica,
             directory,
-            pool: db.pool.clone(),
+            pool,
             ranking: ranking.clone(),
             queue: Queue::open(&redis.url, "sl", "q0", Timeouts::default()).unwrap(),
             queue_name: "q0".to_owned(),
@@ -181,7 +200,7 @@ impl World {
             http: http.clone(),
         })
         .unwrap();
-        if listens {
+        if !deaf {
             tokio::spawn(state.clone().follow_boards(stop.clone()));
         }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
