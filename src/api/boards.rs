@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use moka::Entry;
 use moka::future::Cache;
 
 use super::cursor::Cursor;
@@ -61,13 +62,6 @@ impl Boards {
         Self { directory, pool, clock, states, epoch, era, periods, closed }
     }
 
-    /// A board has a new version. What was cached under the last one is not found any more.
-    pub fn changed(&self, generation: BoardGenerationId, version: i64) {
-        if let Some(state) = self.states.load().get(&generation) {
-            state.version.store(version, Ordering::Release);
-        }
-    }
-
     /// Notices may have been lost: pages of any board may be old. Its periods are what they were.
     pub fn all_may_have_changed(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
@@ -90,7 +84,9 @@ impl Boards {
         self.states.load().get(&generation).map_or(0, |state| state.version.load(Ordering::Acquire))
     }
 
-    /// A version of a board is being shown.
+    /// A board has this version, as a notice says or as it is being shown. What was cached under an earlier one is not
+    /// found any more. An earlier one counts for nothing: a Redis that has gone back announces such versions, and has
+    /// older boards.
     pub fn shown(&self, generation: BoardGenerationId, version: i64) {
         if let Some(state) = self.states.load().get(&generation) {
             state.version.fetch_max(version, Ordering::AcqRel);
@@ -99,7 +95,14 @@ impl Boards {
 
     /// A version of a closed period is being shown.
     pub async fn shown_closed(&self, period: &BoardPeriod, version: i64) {
-        self.closed.insert((period.generation, period.period), version).await;
+        if self.latest_closed(period).await >= version {
+            return;
+        }
+        let later = |last: Option<Entry<_, i64>>| {
+            let last = last.map_or(version, Entry::into_value);
+            std::future::ready(last.max(version))
+        };
+        self.closed.entry((period.generation, period.period)).and_upsert_with(later).await;
     }
 
     /// The latest version of a closed period that this process has shown, as far as it remembers.

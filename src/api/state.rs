@@ -140,7 +140,7 @@ impl ApiState {
     pub async fn follow_boards(self, stop: CancellationToken) {
         let state = self.clone();
         let changed = move |notice: BoardNotice| match notice {
-            BoardNotice::Changed(generation, version) => state.boards.changed(generation, version),
+            BoardNotice::Changed(generation, version) => state.boards.shown(generation, version),
             BoardNotice::Unknown => state.boards.all_may_have_changed(),
             BoardNotice::Era => {
                 state.boards.new_era();

@@ -279,8 +279,11 @@ impl Ranking {
             Still::InEra(era) => ("era", era, 1),
             Still::Rebuilding(token) => ("rebuild", token.token.as_str(), 0),
         };
-        call.key(format!("{base}{what}")).arg(name).arg(generation.0).arg(self.channel()).arg(stands).arg(or_nothing);
-        Ok(self.call::<i64>(&call).await? == 1)
+        call.key(format!("{base}{what}")).key(format!("{base}ready"));
+        call.arg(name).arg(generation.0).arg(self.channel()).arg(stands).arg(or_nothing).arg(self.given(generation));
+        let (removed, version): (i64, i64) = self.call(&call).await?;
+        self.gave(generation, version);
+        Ok(removed == 1)
     }
 
     /// Identifies this run of the Redis server (another value means it restarted or another server took over), and the

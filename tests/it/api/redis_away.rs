@@ -6,7 +6,7 @@ use hyper::Method;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::period::Period;
-use scoreline::ranking::Still;
+use scoreline::ranking::{Ranking, Still};
 use scoreline::store::pool::Pool;
 use scoreline::store::{board_versions, markers, periods};
 use serde_json::json;
@@ -15,6 +15,8 @@ use super::world::{Game, World, board};
 use crate::support::eventually;
 
 const EPOCH: Micros = Micros::EPOCH;
+/// The begin of some day that is over.
+const DAY: Micros = Micros::from_seconds(86_400);
 
 /// How much each route shows of the board, of the player c above all.
 async fn shown_of_c(world: &World, game: &Game) -> (usize, u16, usize, usize) {
@@ -280,5 +282,41 @@ async fn redis_answers_without_postgres_also_after_its_notices_were_interrupted(
     let until = std::time::Instant::now() + Duration::from_millis(1_500);
     while std::time::Instant::now() < until {
         assert_eq!(score().await, 3, "Redis has it");
+    }
+}
+
+/// Whoever has published nothing since it started cannot know that Redis has gone back.
+#[tokio::test]
+async fn a_lower_version_that_is_announced_makes_no_older_board_readable() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    let period = periods::ensure(&world.db.pool, generation, &Period::WHOLE).await.unwrap();
+    world.store(generation, period, &[("a", 3), ("b", 2), ("c", 1)]).await;
+    let key = format!("{{sl:b3:{generation}}}:version");
+    let mut redis = world.redis.connection();
+    let closed = Period { starts_at: DAY, ends_at: Some(DAY.plus_seconds(86_400)) };
+    world.publish(generation, DAY, 1, &[("long-ago", 1)]).await;
+    world.publish(generation, EPOCH, 1, &[("a", 3)]).await;
+    let before: i64 = redis::cmd("GET").arg(&key).query(&mut redis).unwrap();
+    for (player, score) in [("b", 2), ("c", 1)] {
+        world.publish(generation, EPOCH, 2, &[(player, score)]).await;
+    }
+    let read = async || {
+        let answer = world.get("/v1/leaderboards/global/entries", Some(&game.client)).await;
+        (answer.players().len(), answer.json()["version"].as_i64().unwrap())
+    };
+    eventually("all are shown", Duration::from_secs(5), async || read().await == (3, before + 2)).await;
+    // A replica that lagged takes over. A cron that has just started removes a closed period.
+    world.ranking.remove_period(generation, &Period::WHOLE, Still::InEra("")).await.unwrap();
+    world.publish(generation, EPOCH, 1, &[("a", 3)]).await;
+    redis::cmd("SET").arg(&key).arg(before).exec(&mut redis).unwrap();
+    let started = Ranking::open(&world.redis.url, "sl").unwrap();
+    assert!(started.remove_period(generation, &closed, Still::InEra("")).await.unwrap());
+    let (until, mut last) = (std::time::Instant::now() + Duration::from_millis(1_500), before + 2);
+    while std::time::Instant::now() < until {
+        let (players, version) = read().await;
+        assert!(players == 3 && version >= last, "{players} under {version} after {last}");
+        last = version;
     }
 }
