@@ -108,7 +108,7 @@ impl DirectorySource {
         let mut notices = self.connection.subscriber(attempt, &directory_key(&self.prefix)).await?.into_on_message();
         let mut connection = self.connection.clone();
         let mut poll = tokio::time::interval(POLL);
-        let mut behind = None;
+        let mut behind = false;
         loop {
             let polled = tokio::select! {
                 _ = poll.tick() => true,
@@ -121,15 +121,16 @@ impl DirectorySource {
         }
     }
 
-    /// `behind`: the older version that Redis had at the last poll, if it had one; absent where this is no poll.
+    /// `behind`: whether Redis had an older version at the last poll; absent where this is no poll.
     ///
     /// An older version in Redis usually means that this process has just made a change and is about to publish
-    /// it. Two polls in a row mean that Postgres was restored from a backup.
+    /// it. Two polls in a row mean that Postgres was restored from a backup, whichever versions they see: where somebody
+    /// changes something each second, each poll sees another.
     async fn refresh(
         &self,
         connection: &mut Connection,
         shared: &SharedDirectory,
-        behind: Option<&mut Option<i64>>,
+        behind: Option<&mut bool>,
     ) -> Result<(), DirectoryError> {
         let directory = shared.load_full();
         let (held, held_mark) = (directory.version, &directory.mark);
@@ -142,11 +143,7 @@ impl DirectorySource {
             _ if version > held => true,
             // The same number in another history: Postgres was restored, and changed as often as before.
             _ if version == held && mark.is_some_and(|mark| mark != *held_mark) => true,
-            Some(behind) if version < held => behind.replace(version) == Some(version),
-            Some(behind) => {
-                *behind = None;
-                false
-            }
+            Some(behind) => std::mem::replace(behind, version < held) && *behind,
             None => false,
         };
         if wanted && let Some(directory) = load_next(connection, &self.prefix, &directory).await? {

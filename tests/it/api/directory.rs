@@ -316,3 +316,26 @@ async fn digests_of_another_version_or_none_are_not_relied_on() {
     followed.knows("after all").await;
     followed.stop.cancel();
 }
+
+/// Whoever is revoked since the backup was taken, or makes changes after it was restored.
+#[tokio::test]
+async fn a_restored_directory_is_read_while_somebody_changes_it_all_the_time() {
+    let followed = Followed::new(3, 1).await;
+    let later = "UPDATE directory_version SET version = 1000000";
+    sqlx::query(later).execute(&followed.db.pool).await.unwrap();
+    followed.edit(1, "lost").await;
+    followed.knows("lost").await;
+    sqlx::raw_sql("DELETE FROM api_keys; UPDATE directory_version SET version = 700")
+        .execute(&followed.db.pool)
+        .await
+        .unwrap();
+    let edits = std::cell::Cell::new(0);
+    eventually("the key of the lost future is refused", WAIT, async || {
+        edits.set(edits.get() + 1);
+        followed.edit(2, &format!("edit {}", edits.get())).await;
+        followed.shared.load().authenticate("lost").is_none()
+    })
+    .await;
+    followed.knows(&format!("edit {}", edits.get())).await;
+    followed.stop.cancel();
+}
