@@ -3,6 +3,7 @@
 //! `503`, never an empty `200` (docs/rules.md#missing-boards-are-never-empty).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -35,7 +36,7 @@ impl Default for SmallBoards {
     }
 }
 
-/// Boards of which Redis has lost a part: cron is told to rebuild them, each at most once a second.
+/// Boards of which Redis has lost a part, or a version: cron is told to rebuild them, each at most once a second.
 struct Damaged(Cache<BoardGenerationId, ()>);
 
 impl Default for Damaged {
@@ -47,11 +48,41 @@ impl Default for Damaged {
 impl Damaged {
     async fn report(&self, ranking: Ranking, generation: BoardGenerationId) {
         let doubted = self.0.try_get_with(generation, async {
-            tracing::warn!(%generation, "Redis has lost a part of a leaderboard; it will be rebuilt");
+            tracing::warn!(%generation, "Redis has lost a part of a leaderboard, or its version; it will be rebuilt");
             ranking.mark_damaged(generation).await
         });
         if let Err(error) = doubted.await {
             tracing::debug!(%generation, %error, "a damaged leaderboard could not be marked");
+        }
+    }
+}
+
+/// A board that Redis shows under an earlier version than this process has shown.
+struct Sighting {
+    first: Instant,
+    told: AtomicBool,
+}
+
+/// Boards that are behind: cron is told of one that stays so, once in ten seconds.
+struct Behind(Cache<BoardGenerationId, Arc<Sighting>>);
+
+/// A fold that Postgres shows is published within this time, as a rule.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(1);
+
+impl Default for Behind {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(1_000).time_to_live(Duration::from_secs(10)).build())
+    }
+}
+
+impl Behind {
+    /// Has cron rebuild a board that stays behind, whatever the cause: else only its next score gives it a later
+    /// version.
+    async fn report(&self, sources: &Sources, generation: BoardGenerationId) {
+        let sighting = async { Arc::new(Sighting { first: Instant::now(), told: AtomicBool::new(false) }) };
+        let sighting = self.0.get_with(generation, sighting).await;
+        if sighting.first.elapsed() >= PUBLISHED_WITHIN && !sighting.told.swap(true, Ordering::Relaxed) {
+            sources.damaged.report(sources.ranking.clone(), generation).await;
         }
     }
 }
@@ -64,14 +95,16 @@ pub struct Sources {
     history: Arc<History>,
     small_boards: SmallBoards,
     damaged: Damaged,
+    behind: Behind,
     ahead: Ahead,
 }
 
 impl Sources {
     /// Reads from `ranking`, and from `pool` and `history` in its stead; tells `boards` what it shows.
     pub fn new(ranking: Ranking, pool: Pool, boards: Arc<Boards>, history: Arc<History>) -> Self {
-        let (small_boards, damaged, ahead) = (SmallBoards::default(), Damaged::default(), Ahead::default());
-        Self { ranking, pool, boards, history, small_boards, damaged, ahead }
+        let (small_boards, ahead) = (SmallBoards::default(), Ahead::default());
+        let (damaged, behind) = (Damaged::default(), Behind::default());
+        Self { ranking, pool, boards, history, small_boards, damaged, behind, ahead }
     }
 
     /// One period of one board: its name in Redis, and its row in Postgres.
@@ -170,7 +203,10 @@ impl<'a> Source<'a> {
             self.sources.small_boards.0.invalidate(&key).await;
         }
         match asked.await {
-            Ok(answer) if answer.version() < latest => Err(None),
+            Ok(answer) if answer.version() < latest => {
+                Box::pin(self.sources.behind.report(self.sources, self.board.generation)).await;
+                Err(None)
+            }
             Ok(answer) if answer.published() || !self.period.closed => {
                 self.sources.boards.shown(self.board.generation, answer.version());
                 if self.period.closed {

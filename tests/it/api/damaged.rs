@@ -22,19 +22,6 @@ async fn period(world: &World, generation: BoardGenerationId) -> periods::Stored
     periods::ensure(&world.db.pool, generation, &Period { starts_at: EPOCH, ends_at: None }).await.unwrap()
 }
 
-/// More entries than are answered from Postgres.
-async fn store_many(world: &World, period: &periods::StoredPeriod) {
-    sqlx::query(
-        "INSERT INTO leaderboard_entries (period_id, player_id, score, subscore, reached_at, event_id, plays, version)
-         SELECT $1, 'p-' || n, n, 0, now(), gen_random_uuid(), 1, nextval('entry_version') FROM generate_series(1, 1200) n
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(period.id)
-    .execute(&world.db.pool)
-    .await
-    .unwrap();
-}
-
 /// What each route answers: its status, and of entries how many.
 async fn answers(world: &World, game: &Game, period: &str) -> [(u16, usize); 4] {
     let get = async |path: String| world.get(&path, Some(&game.client)).await;
@@ -70,7 +57,7 @@ async fn a_board_of_which_redis_lost_a_part_is_never_answered_as_it_is_left() {
     let generation = world.board(&game, board("global")).await;
     let (small, large) = (period(&world, generation).await, world.board(&game, board("large")).await);
     world.store(generation, small, &[("p-1", 3), ("p-2", 2), ("p-3", 1)]).await;
-    store_many(&world, &period(&world, large).await).await;
+    world.store_many(&period(&world, large).await).await;
     for lost in [
         &["p:0..:rank"][..],
         &["p:0..:member"],
@@ -106,7 +93,7 @@ async fn who_reads_a_damaged_board_keeps_no_rebuild_from_its_turn() {
     let game = world.game("demo").await;
     let generation = world.board(&game, board("global")).await;
     let stored = period(&world, generation).await;
-    store_many(&world, &stored).await;
+    world.store_many(&stored).await;
     world.make_ready(generation).await;
     lose(&world, generation, &["p:0..:rank"]);
     // It has begun when somebody reads, and writes and swaps later.
@@ -170,7 +157,7 @@ async fn shows_what_is_lost_until(world: &World, goes_back: impl AsyncFn()) {
     assert_eq!(world.get(&format!("{BASE}/lost"), Some(&game.client)).await.status, StatusCode::OK);
     // Restored from a backup that lacks what was shown, and by now too large to be answered from Postgres.
     sqlx::query("DELETE FROM leaderboard_entries WHERE player_id = 'lost'").execute(&world.db.pool).await.unwrap();
-    store_many(world, &stored).await;
+    world.store_many(&stored).await;
     world.make_ready(generation).await;
     let reads = async |status: u16| world.get(&format!("{BASE}/p-1"), Some(&game.client)).await.status == status;
     eventually("it waits for what was shown", Duration::from_secs(5), async || reads(503).await).await;
@@ -195,7 +182,7 @@ async fn a_period_that_is_frozen_and_not_ranked_is_read_like_an_open_one() {
     assert_eq!((&listed["state"], &listed["entry_count"]), (&json!("open"), &json!(null)));
     lose(&world, generation, &["ready"]);
     assert_eq!(answers(&world, &game, "previous").await, SMALL, "from its entries");
-    store_many(&world, &last).await;
+    world.store_many(&last).await;
     eventually("too many for that", Duration::from_secs(5), async || {
         answers(&world, &game, "previous").await == REFUSED
     })
@@ -207,7 +194,7 @@ async fn a_large_board_waits_for_nothing_that_was_not_shown() {
     let world = World::new().await;
     let game = world.game("demo").await;
     let generation = world.board(&game, board("global")).await;
-    store_many(&world, &period(&world, generation).await).await;
+    world.store_many(&period(&world, generation).await).await;
     // An outage left something of another board to be published.
     let mut transaction = world.db.pool.begin().await.unwrap();
     markers::insert(&mut transaction, 0, b"of others").await.unwrap();

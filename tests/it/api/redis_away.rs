@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use hyper::Method;
+use scoreline::aggregator::rebuild::check_boards;
+use scoreline::aggregator::rules::Rules;
 use scoreline::domain::clock::Micros;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::period::Period;
 use scoreline::ranking::{Ranking, Still};
+use scoreline::store::periods::StoredPeriod;
 use scoreline::store::pool::Pool;
 use scoreline::store::{board_versions, markers, periods};
 use serde_json::json;
@@ -319,4 +322,48 @@ async fn a_lower_version_that_is_announced_makes_no_older_board_readable() {
         assert!(players == 3 && version >= last, "{players} under {version} after {last}");
         last = version;
     }
+}
+
+#[tokio::test]
+async fn a_board_that_redis_shows_under_an_older_version_than_postgres_did_is_rebuilt() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let (generation, last_week, _) = world.last_week(&game, board("global")).await;
+    world.store_many(&last_week).await;
+    let this_week = read_current(&world, &game).await;
+    world.store(generation, this_week, &[("a", 3)]).await;
+    world.make_ready(generation).await;
+    let get = async |beside: &str| {
+        let path = format!("/v1/leaderboards/global/entries/{beside}");
+        let answer = world.get(&path, Some(&game.client)).await;
+        (answer.status.as_u16(), answer.json()["version"].as_i64().unwrap_or_default())
+    };
+    let (small, large) = ("a", "p-1?period=previous");
+    assert_eq!((get(small).await.0, get(large).await.0), (200, 200));
+    // A fold of which Redis has the entries: it has lost the version that was given with them.
+    let mut connection = world.db.pool.acquire().await.unwrap();
+    board_versions::note(&mut connection, &[generation.0], 1).await.unwrap();
+    drop(connection);
+    hide(&world, generation, true);
+    let (_, in_postgres) = get(small).await;
+    hide(&world, generation, false);
+    assert_eq!(get(large).await.0, 503, "Redis has an older board");
+    let rules = Rules::new(world.db.pool.clone());
+    for asked in [small, large] {
+        eventually("Redis answers", Duration::from_secs(10), async || {
+            check_boards(&world.db.pool, &world.ranking, &rules).await.unwrap();
+            let (status, version) = get(asked).await;
+            status == 200 && version > in_postgres
+        })
+        .await;
+    }
+}
+
+/// The period in which now falls, as the api made it.
+async fn read_current(world: &World, game: &Game) -> StoredPeriod {
+    let answer = world.get("/v1/leaderboards/global/entries", Some(&game.client)).await.json();
+    let live = sqlx::query_scalar("SELECT generation_id FROM leaderboard_periods WHERE id = $1");
+    let id = answer["period"]["id"].as_i64().unwrap();
+    let live = BoardGenerationId(live.bind(id).fetch_one(&world.db.pool).await.unwrap());
+    periods::by_id(&world.db.pool, live, id).await.unwrap().unwrap()
 }
