@@ -25,7 +25,9 @@ pub struct History {
     replica: Option<Pool>,
     clock: Clock,
     resting_until: AtomicI64,
-    has: Cache<i64, bool>,
+    /// By era and period.
+    has: Cache<(i64, i64), bool>,
+    era: AtomicI64,
     fallbacks: Counter,
 }
 
@@ -34,12 +36,16 @@ impl History {
     pub fn new(primary: Pool, replica: Option<Pool>, clock: Clock) -> Self {
         let has = Cache::builder().max_capacity(MAX_PERIODS).time_to_live(Duration::from_secs(3_600)).build();
         let fallbacks = metrics::counter!(READ_REPLICA_FALLBACKS, "role" => "api");
-        Self { primary, replica, clock, resting_until: AtomicI64::new(0), has, fallbacks }
+        let (resting_until, era) = (AtomicI64::new(0), AtomicI64::new(0));
+        Self { primary, replica, clock, resting_until, has, era, fallbacks }
     }
 
     /// Postgres went back in time: the replica may have been made anew, and a period's id may be another's.
     pub fn forget(&self) {
-        self.has.invalidate_all();
+        if let Some(replica) = &self.replica {
+            replica.renew_connections();
+        }
+        self.era.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The primary.
@@ -53,11 +59,12 @@ impl History {
         if !period.closed || self.clock.now().0 < self.resting_until.load(Ordering::Relaxed) {
             return None;
         }
-        if self.has.get(&period.id).await.is_some() {
+        let key = (self.era.load(Ordering::Acquire), period.id);
+        if self.has.get(&key).await.is_some() {
             return Some(replica);
         }
         match is_closed(replica, period.id).await {
-            Ok(true) => self.has.insert(period.id, true).await,
+            Ok(true) => self.has.insert(key, true).await,
             // It lags behind.
             Ok(false) => return None,
             Err(error) => {

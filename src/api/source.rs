@@ -27,8 +27,9 @@ use crate::telemetry::log_budget::LogBudget;
 /// Boards of at most this many entries are answered from Postgres while Redis does not have them.
 const SMALL: i64 = 1_000;
 
-/// Small boards from Postgres, for a second: while Redis is away, Postgres is asked once per board and second.
-struct SmallBoards(Cache<BoardKey, Option<Arc<SortedBoard>>>);
+/// Small boards from Postgres by era, for half a second: while Redis is away, Postgres is asked once in that time for
+/// each of these boards.
+struct SmallBoards(Cache<(i64, BoardKey), Option<Arc<SortedBoard>>>);
 
 impl Default for SmallBoards {
     fn default() -> Self {
@@ -112,10 +113,9 @@ impl Sources {
         Source { sources: self, board, period }
     }
 
-    /// Postgres went back in time.
+    /// Postgres went back in time ([`Boards::new_era`] comes first).
     pub fn forget(&self) {
         self.ahead.forget();
-        self.small_boards.0.invalidate_all();
     }
 }
 
@@ -200,7 +200,7 @@ impl<'a> Source<'a> {
                 return Err(None);
             }
             // What Redis answers from now on may be newer than what was kept.
-            self.sources.small_boards.0.invalidate(&key).await;
+            self.sources.small_boards.0.invalidate(&(self.sources.boards.era(), key)).await;
         }
         match asked.await {
             Ok(answer) if answer.version() < latest => {
@@ -242,21 +242,27 @@ impl<'a> Source<'a> {
 
     /// The whole board from Postgres; `None`: it is too large for that, or no longer there.
     async fn small_board(self) -> Result<Option<Arc<SortedBoard>>, Arc<StoreError>> {
-        let key = BoardKey::from(self.board);
-        let latest = self.sources.boards.latest(self.board.generation);
-        if let Some(Some(kept)) = self.sources.small_boards.0.get(&key).await
+        let Sources { pool, boards, ahead, small_boards, .. } = self.sources;
+        // Before it is asked.
+        let (era, key) = (boards.era(), BoardKey::from(self.board));
+        let latest = boards.latest(self.board.generation);
+        if let Some(Some(kept)) = small_boards.0.get(&(era, key)).await
             && kept.version() < latest
         {
-            self.sources.small_boards.0.invalidate(&key).await;
+            small_boards.0.invalidate(&(era, key)).await;
         }
         let read = async {
-            let Some(small) = small_board(&self.sources.pool, self.period.id, SMALL).await? else { return Ok(None) };
-            self.sources.ahead.showed(key, self.board.generation, &small);
+            let Some(small) = small_board(pool, self.period.id, SMALL).await? else { return Ok(None) };
+            ahead.showed(key, self.board.generation, &small);
+            if boards.era() != era {
+                // What it was read from may have lost it since, and would be waited for without end.
+                ahead.forget();
+            }
             let board = SortedBoard::new(self.board, small, latest);
-            self.sources.boards.shown(self.board.generation, board.version());
+            boards.shown(self.board.generation, board.version());
             Ok(Some(Arc::new(board)))
         };
-        self.sources.small_boards.0.try_get_with(key, read).await
+        small_boards.0.try_get_with((era, key), read).await
     }
 }
 

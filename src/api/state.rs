@@ -143,6 +143,8 @@ impl ApiState {
             BoardNotice::Changed(generation, version) => state.boards.shown(generation, version),
             BoardNotice::Unknown => state.boards.all_may_have_changed(),
             BoardNotice::Era => {
+                // First, so that whatever is asked from now on is asked of the server that is there now.
+                state.pool.renew_connections();
                 state.boards.new_era();
                 state.sources.forget();
                 state.history.forget();

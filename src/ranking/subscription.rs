@@ -73,10 +73,11 @@ impl<F: FnMut(BoardNotice)> Ear<F> {
         (self.heard)(notice);
     }
 
-    /// Redis says which era it is.
+    /// Redis says which era it is. The first one that is seen may have begun a moment ago, after what Postgres was
+    /// asked while Redis was away.
     fn saw(&mut self, era: String) {
-        let before = self.era.replace(era);
-        if before.is_some() && before != self.era {
+        if self.era.as_ref() != Some(&era) {
+            self.era = Some(era);
             (self.heard)(BoardNotice::Era);
         }
     }

@@ -148,6 +148,17 @@ async fn what_a_restored_postgres_has_lost_is_not_waited_for_without_a_notice() 
     .await;
 }
 
+/// It saw none before.
+#[tokio::test]
+async fn what_a_restored_postgres_has_lost_is_not_waited_for_once_the_first_era_is_seen() {
+    let world = World::new().await;
+    shows_what_is_lost_until(&world, async || {
+        let told = format!("2 {} of-a-postgres", uuid::Uuid::new_v4().simple());
+        redis::cmd("SET").arg("sl:beacon").arg(told).exec(&mut world.redis.connection()).unwrap();
+    })
+    .await;
+}
+
 async fn shows_what_is_lost_until(world: &World, goes_back: impl AsyncFn()) {
     let game = world.game("demo").await;
     let generation = world.board(&game, board("global")).await;

@@ -10,6 +10,7 @@ mod directory;
 mod document;
 mod dropped;
 mod edits;
+mod eras;
 mod pages;
 mod reading;
 mod redis_away;

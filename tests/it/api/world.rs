@@ -32,9 +32,11 @@ use scoreline::store::pool::Pool;
 use scoreline::store::{games, keys, leaderboards, periods};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::support;
+use crate::support::gate::Gate;
 
 pub const ADMIN: &str = "an-admin-token-of-the-tests";
 
@@ -134,6 +136,16 @@ impl World {
     /// An api that reaches its database through this pool.
     pub async fn through(db: support::postgres::TestDatabase, pool: Pool) -> Self {
         Self::built(|_| (), Setup { postgres: Some((db, pool)), ..Setup::default() }).await
+    }
+
+    /// An api on one connection to Postgres, behind a gate.
+    pub async fn gated() -> (Self, Gate) {
+        let db = support::postgres::database().await;
+        let options: PgConnectOptions = db.url.parse().unwrap();
+        let gate = Gate::before(options.get_host().to_owned(), options.get_port()).await;
+        let options = options.host("127.0.0.1").port(gate.address.port());
+        let pool = PgPoolOptions::new().max_connections(1).test_before_acquire(false).connect_lazy_with(options);
+        (Self::through(db, Pool::new(pool)).await, gate)
     }
 
     async fn built(change: impl FnOnce(&mut HttpConfig), setup: Setup) -> Self {

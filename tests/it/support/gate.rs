@@ -1,6 +1,8 @@
-//! A TCP proxy that can hold what is sent to a server, and let it go on.
+//! A TCP proxy that can hold what is sent to a server, or what it answers, and let it go on.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -10,6 +12,8 @@ use tokio::task::JoinSet;
 pub struct Gate {
     pub address: SocketAddr,
     open: watch::Sender<bool>,
+    answers: watch::Sender<bool>,
+    held: Arc<AtomicBool>,
     _accepting: JoinSet<()>,
 }
 
@@ -19,15 +23,29 @@ impl Gate {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (open, opened) = watch::channel(true);
+        let (answers, answering) = watch::channel(true);
+        let held = Arc::new(AtomicBool::new(false));
+        let holds = Arc::clone(&held);
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect((host.as_str(), port)).await.unwrap();
-                connections.spawn(forward(client, server, opened.clone()));
+                connections.spawn(forward(client, server, opened.clone(), (answering.clone(), holds.clone())));
             }
         });
-        Self { address, open, _accepting: accepting }
+        Self { address, open, answers, held, _accepting: accepting }
+    }
+
+    /// From now on the server is reached, and nobody hears what it answers.
+    pub fn hold_answers(&self) {
+        self.held.store(false, Ordering::SeqCst);
+        self.answers.send_replace(false);
+    }
+
+    /// Whether the server has answered something that nobody has heard.
+    pub fn holds_an_answer(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
     }
 
     /// From now on nothing reaches the server.
@@ -38,10 +56,16 @@ impl Gate {
     /// What was held goes on.
     pub fn open(&self) {
         self.open.send_replace(true);
+        self.answers.send_replace(true);
     }
 }
 
-async fn forward(client: TcpStream, server: TcpStream, mut opened: watch::Receiver<bool>) {
+async fn forward(
+    client: TcpStream,
+    server: TcpStream,
+    mut opened: watch::Receiver<bool>,
+    (mut answering, held): (watch::Receiver<bool>, Arc<AtomicBool>),
+) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let there = async {
@@ -54,7 +78,14 @@ async fn forward(client: TcpStream, server: TcpStream, mut opened: watch::Receiv
         }
     };
     let back = async {
-        let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+            held.fetch_or(!*answering.borrow(), Ordering::SeqCst);
+            let _ = answering.wait_for(|answering| *answering).await;
+            if to_client.write_all(&buffer[..read]).await.is_err() {
+                return;
+            }
+        }
     };
     tokio::select! {
         () = there => {}
