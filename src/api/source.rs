@@ -242,15 +242,20 @@ impl<'a> Source<'a> {
 
     /// The whole board from Postgres; `None`: it is too large for that, or no longer there.
     async fn small_board(self) -> Result<Option<Arc<SortedBoard>>, Arc<StoreError>> {
+        let latest = self.sources.boards.latest(self.board.generation);
+        let board = self.kept_or_read(latest).await?;
+        if board.as_ref().is_none_or(|board| board.version() >= latest) {
+            return Ok(board);
+        }
+        // It was kept, or somebody began to read it, before what was shown since.
+        self.sources.small_boards.0.invalidate(&(self.sources.boards.era(), BoardKey::from(self.board))).await;
+        self.kept_or_read(latest).await
+    }
+
+    async fn kept_or_read(self, latest: i64) -> Result<Option<Arc<SortedBoard>>, Arc<StoreError>> {
         let Sources { pool, boards, ahead, small_boards, .. } = self.sources;
         // Before it is asked.
         let (era, key) = (boards.era(), BoardKey::from(self.board));
-        let latest = boards.latest(self.board.generation);
-        if let Some(Some(kept)) = small_boards.0.get(&(era, key)).await
-            && kept.version() < latest
-        {
-            small_boards.0.invalidate(&(era, key)).await;
-        }
         let read = async {
             let Some(small) = small_board(pool, self.period.id, SMALL).await? else { return Ok(None) };
             ahead.showed(key, self.board.generation, &small);

@@ -118,3 +118,28 @@ async fn an_era_is_read_through_new_connections() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn who_waits_for_anothers_read_is_not_shown_less_than_was_shown_meanwhile() {
+    let (world, gate, game, generation) = warm().await;
+    let stored = periods::ensure(&world.db.pool, generation, &Period::WHOLE).await.unwrap();
+    assert_eq!(standing(&world, &game, "global", "b").await.status, StatusCode::NOT_FOUND);
+    let status = async || standing(&world, &game, "global", "b").await.status;
+    lose(&world, generation);
+    gate.hold_answers();
+    tokio::join!(status(), async {
+        held(&gate).await;
+        // Redis has it again, with what was folded since, and then it has not.
+        world.store(generation, stored, &[("b", 2)]).await;
+        world.make_ready(generation).await;
+        eventually("it is shown", PATIENCE, async || status().await == StatusCode::OK).await;
+        lose(&world, generation);
+        let again = async {
+            assert_eq!(status().await, StatusCode::OK, "it was shown before");
+        };
+        tokio::join!(again, async {
+            nothing_happens_for(Duration::from_millis(300)).await;
+            gate.open();
+        });
+    });
+}
