@@ -1,7 +1,7 @@
 //! Log lines on their way out. A thread of its own writes them, so that a log that nobody reads (a full pipe, a stuck
 //! collector) stops nobody who has something to say: what does not fit is left out, counted and told of later.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Most bytes of lines that wait to be written.
 const MAX_WAITING: usize = 4 * 1024 * 1024;
+/// How long the thread waits where nothing is taken at the moment.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
 /// What a line costs beside its bytes.
 const LINE_OVERHEAD: usize = 64;
 
@@ -81,14 +83,49 @@ impl LogWriter {
     }
 }
 
-fn write(mut out: impl Write, lines: &Receiver<Vec<u8>>, queue: &Queue, say: impl Fn(u64) -> Vec<u8>) {
+/// Writes whole lines to somewhere that may refuse in the middle of one.
+struct Lines<W> {
+    out: W,
+    /// The last line broke off: the next one must not be glued to it.
+    cut: bool,
+}
+
+impl<W: Write> Lines<W> {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<()> {
+        if self.cut {
+            self.write_some(b"\n")?;
+            self.cut = false;
+        }
+        let mut left = line;
+        while !left.is_empty() {
+            let written = self.write_some(left).inspect_err(|_| self.cut = left.len() < line.len())?;
+            left = &left[written..];
+        }
+        Ok(())
+    }
+
+    /// Waits for somewhere that does not block and takes nothing at the moment, as it would for somewhere that blocks.
+    fn write_some(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        loop {
+            match self.out.write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(FULL_PAUSE),
+                written => return written,
+            }
+        }
+    }
+}
+
+fn write(out: impl Write, lines: &Receiver<Vec<u8>>, queue: &Queue, say: impl Fn(u64) -> Vec<u8>) {
+    let mut out = Lines { out, cut: false };
     for line in lines {
         // A log that is gone (a closed pipe, a full disk) is no reason to stop; its lines are left out like others.
-        if out.write_all(&line).is_err() {
+        if out.write(&line).is_err() {
             queue.leave_out();
         } else {
             let unsaid = queue.unsaid.swap(0, Ordering::Relaxed);
-            if unsaid > 0 && out.write_all(&say(unsaid)).is_err() {
+            if unsaid > 0 && out.write(&say(unsaid)).is_err() {
                 queue.unsaid.fetch_add(unsaid, Ordering::Relaxed);
             }
         }
@@ -133,6 +170,56 @@ mod tests {
 
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
+        }
+    }
+
+    /// Takes this many bytes at a time, and then once nothing for this reason.
+    struct Cutting(Option<(usize, std::io::ErrorKind)>, usize, Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Cutting {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let taken = match self.0 {
+                Some((0, why)) => {
+                    self.0 = None;
+                    return Err(why.into());
+                }
+                Some((left, why)) => {
+                    self.0 = Some((left - 1, why));
+                    self.1.min(bytes.len())
+                }
+                None => bytes.len(),
+            };
+            self.2.lock().unwrap().extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is written of three lines to somewhere that takes three bytes and then fails once.
+    fn cut(why: std::io::ErrorKind) -> String {
+        let seen = Arc::<Mutex<Vec<u8>>>::default();
+        let out = Cutting(Some((1, why)), 3, Arc::clone(&seen));
+        let writer = LogWriter::start(out, |count| format!("left out: {count}\n").into_bytes()).unwrap();
+        for line in ["first\n", "second\n", "third\n"] {
+            writer.line(line.into());
+        }
+        writer.flush(Duration::from_secs(60));
+        let written = seen.lock().unwrap().clone();
+        String::from_utf8(written).unwrap()
+    }
+
+    #[test]
+    fn a_line_that_was_cut_ends_before_the_next_begins() {
+        assert_eq!(cut(std::io::ErrorKind::StorageFull), "fir\nsecond\nleft out: 1\nthird\n");
+    }
+
+    #[test]
+    fn somewhere_that_takes_nothing_for_a_moment_gets_every_line_whole() {
+        for why in [std::io::ErrorKind::WouldBlock, std::io::ErrorKind::Interrupted] {
+            assert_eq!(cut(why), "first\nsecond\nthird\n");
         }
     }
 
