@@ -11,7 +11,7 @@ use moka::future::Cache;
 
 use super::cursor::Cursor;
 use super::error::ApiError;
-use super::problem::Problem;
+use super::problem::{Problem, rebuilding};
 use super::query::WhichPeriod;
 use crate::directory::{LeaderboardEntry, SharedDirectory};
 use crate::domain::board::CompiledBoard;
@@ -139,7 +139,7 @@ impl Boards {
     /// The period in which now falls; made in Postgres if nobody has scored in it yet, so that it has an id.
     ///
     /// # Errors
-    /// `503` when Postgres is away and this period was not seen before.
+    /// `503` when this period was not seen before and Postgres is away, or the board was replaced.
     pub async fn current(&self, board: &CompiledBoard) -> Result<StoredPeriod, ApiError> {
         let known = self.state(board.generation.id);
         let now = self.clock.now();
@@ -152,7 +152,12 @@ impl Boards {
             return Ok(*period);
         }
         let period = board.schedule.period_at(now);
-        let stored = Box::pin(periods::ensure(&self.pool, board.generation.id, &period)).await?;
+        let stored = Box::pin(periods::ensure(&self.pool, board.generation.id, &period)).await;
+        let stored = stored.map_err(|error| match error {
+            // Another generation has taken its place, of which this process is about to hear.
+            StoreError::RowNotFound => rebuilding().into(),
+            error => ApiError::from(error),
+        })?;
         known.current.store(Some(Arc::new((era, stored))));
         Ok(stored)
     }

@@ -65,7 +65,7 @@ macro_rules! find {
 /// The row of a period, made if it is not there yet, so that the current period has an id before its first score.
 ///
 /// # Errors
-/// [`StoreError`]; a generation that was removed meanwhile has no row.
+/// [`StoreError`]; `RowNotFound` of a generation that was retired or removed meanwhile.
 pub async fn ensure(pool: &Pool, generation: BoardGenerationId, period: &Period) -> Result<StoredPeriod, StoreError> {
     if let Some(found) = named(pool, generation, period).await? {
         return Ok(found);

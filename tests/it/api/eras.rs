@@ -143,3 +143,18 @@ async fn who_waits_for_anothers_read_is_not_shown_less_than_was_shown_meanwhile(
         });
     });
 }
+
+/// Its directory is of before.
+#[tokio::test]
+async fn the_first_read_of_a_period_of_a_board_that_was_replaced_is_told_to_come_again() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let mut daily = board("global");
+    daily["reset"] = json!("daily");
+    world.board(&game, daily).await;
+    assert_eq!(standing(&world, &game, "global", "a").await.code(), "no_entry");
+    sqlx::query("UPDATE leaderboard_generations SET state = 'retired'").execute(&world.db.pool).await.unwrap();
+    world.now.fetch_add(86_400_000_000, std::sync::atomic::Ordering::Relaxed);
+    let refused = standing(&world, &game, "global", "a").await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "leaderboard_rebuilding"));
+}
