@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::With;
 use super::boards::Which;
-use super::reach::{Answer, Failure};
+use super::reach::{Answer, Failed, Failure};
 use super::table::table;
 use crate::services::audit::entries::{Difference, EntriesAudit, Values};
 use crate::services::audit::{BoardAudit, audit_board};
@@ -33,13 +33,14 @@ pub async fn audit(with: With<Audit>) -> Result<Answer, Failure> {
     // Whoever interrupts the command ends the process; nothing is left half done by that.
     let stop = CancellationToken::new();
     let (mut audits, mut skipped, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
+    let mut failed = Failed::default();
     for (_, name, stored) in found {
         let Some(board) = stored.live.and_then(|live| definitions.boards.get(&live)) else {
             skipped.push(name);
             continue;
         };
         let audited = audit_board(&pool, &ranking, board, !with.what.redis_only, "cli", &stop).await;
-        let audited = audited.map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
+        let Some(audited) = failed.or(&name, audited)? else { continue };
         if audited.replaced {
             replaced.push(name);
         } else {
@@ -50,7 +51,7 @@ pub async fn audit(with: With<Audit>) -> Result<Answer, Failure> {
     let all: Vec<_> = audits.iter().map(|(name, audit)| as_json(name, audit)).collect();
     let value = json!({ "clean": clean, "leaderboards": all, "not_live_yet": skipped, "replaced": replaced });
     let answer = Answer::new(&value, as_text(&audits, &skipped, &replaced, clean));
-    Ok(if clean { answer } else { answer.not_as_it_should_be() })
+    Ok(if clean { answer } else { answer.not_as_it_should_be() }.unless(&failed))
 }
 
 fn as_json(name: &str, audit: &BoardAudit) -> serde_json::Value {

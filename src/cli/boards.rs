@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::With;
 use super::progress::bar;
-use super::reach::{Answer, Failure};
+use super::reach::{Answer, Failed, Failure};
 use super::table::table;
 use crate::domain::ids::{BoardGenerationId, GameId};
 use crate::services;
@@ -94,18 +94,22 @@ impl Which {
 /// Runs `scoreline rebuild`.
 pub async fn rebuild(with: With<Which>) -> Result<Answer, Failure> {
     let (pool, ranking) = (with.reach.pool()?, with.reach.ranking()?);
-    let mut done = Vec::new();
+    let (mut done, mut failed) = (Vec::new(), Failed::default());
     for (game, name, stored) in with.what.find(&with.reach, &pool).await? {
         let Some(live) = stored.live else { continue };
-        // Not that of the definition as written: what players see is the live generation, until an edit is computed.
-        let order = period_closing::order(&mut *pool.acquire().await?, live).await?;
-        let (slug, author) = (stored.spec.slug.as_str(), Author::COMMAND_LINE);
-        let requested = RequestedRebuild::begin(&pool, game, slug, live, order, &author).await?;
-        let bar = bar(&name, None);
-        let rebuilt = requested.run(&pool, &ranking, "cli", |entries| bar.set_position(entries)).await;
-        bar.finish_and_clear();
-        let rebuilt = rebuilt.map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
-        done.push((name, rebuilt));
+        let rebuilding = async {
+            // Not that of the definition as written: players see the live generation until an edit is computed.
+            let order = period_closing::order(&mut *pool.acquire().await?, live).await?;
+            let (slug, author) = (stored.spec.slug.as_str(), Author::COMMAND_LINE);
+            let requested = RequestedRebuild::begin(&pool, game, slug, live, order, &author).await?;
+            let bar = bar(&name, None);
+            let rebuilt = requested.run(&pool, &ranking, "cli", |entries| bar.set_position(entries)).await;
+            bar.finish_and_clear();
+            rebuilt.map_err(|error| Failure::Failed(error.to_string()))
+        };
+        if let Some(rebuilt) = failed.or(&name, rebuilding.await)? {
+            done.push((name, rebuilt));
+        }
     }
     let rows: Vec<[String; 3]> =
         done.iter().map(|(name, r)| [name.clone(), r.periods.to_string(), r.entries.to_string()]).collect();
@@ -114,22 +118,23 @@ pub async fn rebuild(with: With<Which>) -> Result<Answer, Failure> {
         let Rebuilt { periods, entries, version } = done;
         json!({ "leaderboard": name, "periods": periods, "entries": entries, "version": version })
     };
-    Ok(Answer::new(&json!({ "rebuilt": done.iter().map(rebuilt).collect::<Vec<_>>() }), text))
+    let answer = Answer::new(&json!({ "rebuilt": done.iter().map(rebuilt).collect::<Vec<_>>() }), text);
+    Ok(answer.unless(&failed))
 }
 
 /// Runs `scoreline recompute`: begins new generations, which cron fills; waits and shows how far they are.
 pub async fn recompute(with: With<Recompute>) -> Result<Answer, Failure> {
     let pool = with.reach.pool()?;
-    let mut begun = Vec::new();
+    let (mut begun, mut failed) = (Vec::new(), Failed::default());
     for (game, name, stored) in with.what.which.find(&with.reach, &pool).await? {
-        let generation = match services::leaderboards::recompute(&pool, game, &stored, &Author::COMMAND_LINE).await {
-            Ok(generation) => generation,
+        let beginning = match services::leaderboards::recompute(&pool, game, &stored, &Author::COMMAND_LINE).await {
             // Deleted since they were listed.
             Err(EditError::NotFound) => continue,
-            Err(EditError::Postgres(error)) => return Err(error.into()),
-            Err(error) => return Err(Failure::Failed(format!("{name}: {error}"))),
+            begun => begun,
         };
-        begun.push((name, generation));
+        if let Some(generation) = failed.or(&name, beginning)? {
+            begun.push((name, generation));
+        }
     }
     with.reach.directory_changed(&pool).await;
     let nobody = !with.what.no_wait && !processes::is_running(&pool, "cron").await?;
@@ -146,7 +151,7 @@ pub async fn recompute(with: With<Recompute>) -> Result<Answer, Failure> {
     let all = rows
         .iter()
         .map(|[name, generation, state]| json!({ "leaderboard": name, "generation": generation, "state": state }));
-    Ok(Answer::new(&json!({ "recomputed": all.collect::<Vec<_>>() }), text))
+    Ok(Answer::new(&json!({ "recomputed": all.collect::<Vec<_>>() }), text).unless(&failed))
 }
 
 async fn wait(pool: &Pool, name: &str, generation: BoardGenerationId) -> Result<String, Failure> {

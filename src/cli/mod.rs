@@ -1,8 +1,8 @@
 //! The operator's commands on games, keys, leaderboards, queues and dead letters. They work on Postgres and Redis
 //! directly, under the same names of settings as the processes, so they help when no process runs.
 //!
-//! Exit codes: 0 done; 1 a dependency failed; 2 wrong usage or input; 3 not found; 4 refused (a conflict, or an audit
-//! found differences). With `--json` the answer, or the error, is one JSON value.
+//! Exit codes: 0 done; 1 a dependency failed, or some of several leaderboards did; 2 wrong usage or input; 3 not found;
+//! 4 refused (a conflict, or an audit found differences). With `--json` the answer, or the error, is one JSON value.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the commands' answers")]
 
 mod audit;

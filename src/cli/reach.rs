@@ -1,7 +1,9 @@
 //! Where Postgres and Redis are, and how a command ends.
 
+use std::fmt::Display;
+
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::directory::publication::DirectoryError;
 pub use crate::queue::keys::QUEUE_NAME as QUEUE;
@@ -17,6 +19,7 @@ use crate::store::games::{self, Game};
 use crate::store::leaderboards::ApplyError;
 use crate::store::settings::PostgresConfig;
 use crate::store::{Pool, StoreError};
+use crate::telemetry::redaction::redact;
 
 /// Where Postgres and Redis are.
 #[derive(Args, Debug, Clone)]
@@ -81,9 +84,48 @@ impl Answer {
         Self { json: serde_json::to_value(json).unwrap_or_default(), text: text.into(), exit_code: 0 }
     }
 
+    /// An answer about several leaderboards, some of which failed: exit code 1.
+    pub fn unless(self, failed: &Failed) -> Self {
+        let Self { mut json, mut text, exit_code } = self;
+        let each = |(name, why): &(String, String)| json!({ "leaderboard": name, "error": redact(why) });
+        json["failed"] = failed.0.iter().map(each).collect();
+        for (name, why) in &failed.0 {
+            text.push_str(&format!("\n{name}: {}", redact(why)));
+        }
+        Self { json, text, exit_code: if failed.0.is_empty() { exit_code } else { 1 } }
+    }
+
     /// An answer to "is it so?" that is no: exit code 4.
     pub fn not_as_it_should_be(self) -> Self {
         Self { exit_code: 4, ..self }
+    }
+}
+
+/// Leaderboards of several that a command could not do, and why: one that fails keeps no other from its turn.
+#[derive(Debug, Default)]
+pub struct Failed(Vec<(String, String)>, u32);
+
+/// Failures in a row after which Postgres or Redis is taken to be away.
+const AWAY: u32 = 10;
+
+impl Failed {
+    /// Notes how it went with one. When so many in a row have failed that the others would as well, the last is the
+    /// command's failure.
+    pub fn or<T, E: Display>(&mut self, name: &str, done: Result<T, E>) -> Result<Option<T>, Failure> {
+        match done {
+            Ok(done) => {
+                self.1 = 0;
+                Ok(Some(done))
+            }
+            Err(error) => {
+                self.1 += 1;
+                if self.1 >= AWAY {
+                    return Err(Failure::Failed(format!("{name}: {error} (as those before it; the rest was left)")));
+                }
+                self.0.push((name.to_owned(), error.to_string()));
+                Ok(None)
+            }
+        }
     }
 }
 

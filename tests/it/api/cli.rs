@@ -161,3 +161,38 @@ async fn a_rebuild_ranks_as_the_live_board_does_while_an_edit_of_its_order_is_co
     let page = world.get("/v1/leaderboards/global/entries?limit=900", Some(&game.client)).await;
     assert_eq!(page.players(), ["high", "middle", "low"]);
 }
+
+#[tokio::test]
+async fn a_command_on_all_leaderboards_goes_on_behind_one_that_fails() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let [broken, whole] = [world.board(&game, board("a")).await, world.board(&game, board("b")).await];
+    for generation in [broken, whole] {
+        let period = scoreline::domain::period::Period::WHOLE;
+        let period = periods::ensure(&world.db.pool, generation, &period).await.unwrap();
+        world.store(generation, period, &[("p", 3)]).await;
+    }
+    // Somebody wrote there: the board cannot be repaired.
+    let shadow = format!("{{sl:b3:{broken}}}:shadow:periods");
+    redis::cmd("SET").arg(&shadow).arg("x").exec(&mut world.redis.connection()).unwrap();
+    let done_and_failed = async |arguments: &[&str], done: &str| {
+        let output = world.cli(&[arguments, &["--json"]].concat()).await;
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(said["failed"][0]["leaderboard"], "demo/a", "{said}");
+        assert_eq!((said["failed"].as_array().unwrap().len(), said[done].as_array().unwrap().len()), (1, 1), "{said}");
+        assert_eq!(said[done][0]["leaderboard"], "demo/b", "{said}");
+        said
+    };
+    let audited = done_and_failed(&["audit", "--redis-only"], "leaderboards").await;
+    assert_eq!(audited["leaderboards"][0]["redis"]["repaired"], true);
+    redis::cmd("DEL").arg(&shadow).exec(&mut world.redis.connection()).unwrap();
+    let token = world.ranking.begin_rebuild(broken).await.unwrap();
+    done_and_failed(&["rebuild"], "rebuilt").await;
+    let text = world.cli(&["rebuild"]).await;
+    assert!(String::from_utf8(text.stdout).unwrap().contains("demo/a: another rebuild"), "it is named for people, too");
+    world.ranking.abort_rebuild(&token).await.unwrap();
+    let mut holding = world.db.pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM leaderboards WHERE slug = 'a' FOR UPDATE").execute(&mut *holding).await.unwrap();
+    done_and_failed(&["recompute", "--no-wait"], "recomputed").await;
+}
