@@ -59,7 +59,7 @@ async fn run_role(grace: Duration, clock: Clock, start: Start) -> ExitCode {
         }
         Err(StartError::Stopped(waiting_for)) => {
             tracing::info!(waiting_for, "stopped before the start was finished");
-            return ExitCode::SUCCESS;
+            // What it has begun ends as ever, and signs off.
         }
         Err(error) => return complain(&error),
     }

@@ -120,12 +120,12 @@ async fn run_all(config: UpConfig, clock: Clock) -> ExitCode {
     let grace = Duration::from_secs(config.roles.shutdown.shutdown_grace_seconds);
     let result = start(config, &stack, clock, &lifecycle).await;
     let code = match result {
-        Ok(()) => {
+        // Stopped while one role waits: the others may have begun.
+        Ok(()) | Err(UpError::Start(StartError::Stopped(_))) => {
             let code = lifecycle.finished(grace).await.into();
             announce::stopping();
             code
         }
-        Err(UpError::Start(StartError::Stopped(_))) => ExitCode::SUCCESS,
         Err(error) => {
             lifecycle.soft.cancel();
             lifecycle.finished(grace).await;

@@ -273,3 +273,36 @@ async fn a_role_refuses_an_older_schema_and_migrate_mends_it_and_a_newer_one_is_
     cron.terminate();
     assert_eq!(cron.ended().await, Some(0), "{}", cron.output());
 }
+
+/// Whatever runs already finishes what it has in hand, and signs off.
+#[tokio::test]
+async fn what_is_stopped_while_it_starts_ends_what_it_has_begun() {
+    let database = support::postgres::database().await;
+    let redis = support::redis::redis();
+    let home = std::env::temp_dir().join(format!("scoreline-starting-{}", std::process::id()));
+    let alone = || Command::new(env!("CARGO_BIN_EXE_cron"));
+    for mut command in [up_command(&home), alone()] {
+        command
+            .env("DATABASE_URL", &database.url)
+            .env("DATABASE_MIGRATE_URL", &database.owner_url)
+            .env("REDIS_URL", &redis.url)
+            // Nobody is there: all but the api wait for it.
+            .env("REDIS_QUEUE_URL", "redis://127.0.0.1:1")
+            .env("OPS_LISTEN", "127.0.0.1:0");
+        let mut program = Program::start(command, "starting");
+        let registered = async || -> i64 {
+            sqlx::query_scalar("SELECT count(*) FROM processes").fetch_one(&database.pool).await.unwrap()
+        };
+        eventually("it says that it runs", PATIENCE, async || registered().await > 0).await;
+        eventually("it waits", PATIENCE, async || program.output().contains("waiting for redis_queue")).await;
+        // Whoever signs off waits for it.
+        let mut holding = database.pool.begin().await.unwrap();
+        sqlx::query("SELECT 1 FROM processes FOR UPDATE").execute(&mut *holding).await.unwrap();
+        program.terminate();
+        support::nothing_happens_for(Duration::from_millis(500)).await;
+        holding.rollback().await.unwrap();
+        assert_eq!(program.ended().await, Some(0), "{}", program.output());
+        assert_eq!(registered().await, 0, "{}", program.output());
+    }
+    std::fs::remove_dir_all(home).unwrap();
+}
