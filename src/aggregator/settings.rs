@@ -22,14 +22,18 @@ impl Default for AggregatorConfig {
     }
 }
 
+/// An api takes a period for open up to a second after it was closed, and reads it from Redis as long.
+const SHORTEST_IN_REDIS: u64 = 10;
+
 /// How long things are kept.
 #[derive(Args, Debug, Clone)]
 pub struct RetentionConfig {
     /// Events older than this are dropped, a month at a time, after folding into the baseline.
     #[arg(long, env = "RETENTION_DAYS", default_value_t = 90)]
     pub retention_days: u32,
-    /// How long a closed period stays in Redis.
-    #[arg(long, env = "CLOSED_PERIOD_REDIS_TTL", default_value_t = 86_400)]
+    /// How long a closed period stays in Redis, in seconds (10 or more).
+    #[arg(long, env = "CLOSED_PERIOD_REDIS_TTL", default_value_t = 86_400,
+          value_parser = clap::value_parser!(u64).range(SHORTEST_IN_REDIS..))]
     pub closed_period_redis_ttl: u64,
     /// How long a period that is over waits for what only a person can decide, in seconds (undecided dead letters,
     /// facts that no program could read); 0: for ever. Then it closes, and what is replayed later is counted as late.

@@ -76,6 +76,8 @@ fn settings_that_no_program_can_honour_are_refused_at_start() {
         (env!("CARGO_BIN_EXE_ingest"), "QUEUE_MAX_JOBS", ["0", "8388608"]),
         // Without a lease everybody is dead at once.
         (env!("CARGO_BIN_EXE_worker"), "QUEUE_LEASE_SECONDS", ["0", "1000000"]),
+        // An api knows a period as open for a second after it was closed.
+        (env!("CARGO_BIN_EXE_cron"), "CLOSED_PERIOD_REDIS_TTL", ["0", "9"]),
     ] {
         for value in wrong {
             let output = Command::new(program)
