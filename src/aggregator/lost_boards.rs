@@ -41,11 +41,8 @@ async fn remove_if_lost(
 ) -> Result<bool, JobError> {
     let Some(seen) = context.ranking.see_board(generation).await? else { return Ok(false) };
     tenure.check().await?;
-    if unknown(context, &[generation]).await?.is_empty() {
-        return Ok(false);
-    }
     let beacon = Beacon { sequence: seen.beacon().sequence, mark: seen.beacon().mark };
-    if !beacons::stands(&context.pool, &beacon).await? {
+    if !beacons::is_lost(&context.pool, generation, &beacon).await? {
         return Ok(false);
     }
     let removed = context.ranking.remove_lost(&seen, keys).await?;

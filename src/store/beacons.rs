@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use crate::domain::ids::BoardGenerationId;
 use crate::store::failure::is_not_shown;
 use crate::store::{Pool, StoreError};
 
@@ -87,6 +88,34 @@ pub async fn stands(pool: &Pool, beacon: &Beacon) -> Result<bool, StoreError> {
                 .bind(beacon.mark)
                 .fetch_one(pool)
                 .await
+        }
+        answered => answered,
+    }
+}
+
+/// Whether a board is one of a history that was lost: this database has the beacon, as [`stands`] says, and does not
+/// know the board. One statement, so that both are of one server: a connection of before may lead to one that was left
+/// behind, which does not know the newest boards.
+///
+/// # Errors
+/// As [`stands`].
+pub async fn is_lost(pool: &Pool, generation: BoardGenerationId, beacon: &Beacon) -> Result<bool, Error> {
+    let on_this_timeline = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM beacons WHERE sequence = $1 AND mark = $2
+                                                AND timeline IN (left(pg_walfile_name(pg_current_wal_lsn()), 8), ''))
+                AND NOT EXISTS (SELECT 1 FROM leaderboard_generations WHERE id = $3)",
+    );
+    match on_this_timeline.bind(beacon.sequence).bind(beacon.mark).bind(generation.0).fetch_one(pool).await {
+        Err(error) if is_not_shown(&error) => {
+            sqlx::query_scalar(
+                "SELECT EXISTS (SELECT 1 FROM beacons WHERE sequence = $1 AND mark = $2)
+                        AND NOT EXISTS (SELECT 1 FROM leaderboard_generations WHERE id = $3)",
+            )
+            .bind(beacon.sequence)
+            .bind(beacon.mark)
+            .bind(generation.0)
+            .fetch_one(pool)
+            .await
         }
         answered => answered,
     }

@@ -1,5 +1,9 @@
 //! Leaderboards in Redis that Postgres lost when it went back are removed, and no others.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use scoreline::aggregator::context::Context;
 use scoreline::aggregator::lost_boards::{self, STEPS};
 use scoreline::aggregator::retention;
 use scoreline::domain::board::Order;
@@ -7,7 +11,10 @@ use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::period::Period;
 use scoreline::domain::ranking_key::{Standing, VersionedStanding};
 use scoreline::store::beacons;
+use scoreline::store::pool::Pool;
 use serde_json::json;
+use sqlx::Executor;
+use sqlx::postgres::PgPoolOptions;
 
 use super::stage::Stage;
 
@@ -135,4 +142,36 @@ async fn a_search_is_cut_into_runs_and_goes_on_where_it_stopped() {
     };
     steps_left().await;
     assert!(steps_left().await > 10, "a step looks at a bounded number of keys");
+}
+
+/// A connection of before leads to the server that was left behind. What it does not know, and what the new one says of
+/// beacons, together mean nothing.
+#[tokio::test]
+async fn a_board_is_lost_only_by_what_one_server_says() {
+    let stage = Stage::new("2026-11-20T12:00:00Z").await;
+    let known = stage.live("kept", json!({})).await.generation.id;
+    stage.begin_era().await;
+    stage.put(known, 3).await;
+    // What was left behind has the same leases, and neither the board nor the beacon.
+    let left_behind = "CREATE SCHEMA behind; GRANT USAGE ON SCHEMA behind TO PUBLIC;
+                       CREATE TABLE behind.leaderboard_generations (LIKE leaderboard_generations);
+                       CREATE TABLE behind.beacons (LIKE beacons);
+                       GRANT SELECT ON ALL TABLES IN SCHEMA behind TO PUBLIC";
+    sqlx::raw_sql(left_behind).execute(&mut stage.database.superuser().await).await.unwrap();
+    // How many of the next questions go to that one.
+    let left = Arc::new(AtomicI64::new(0));
+    let asked = Arc::clone(&left);
+    let options = PgPoolOptions::new().max_connections(1).before_acquire(move |connection, _| {
+        let behind = asked.fetch_sub(1, Ordering::SeqCst) > 0;
+        let path = if behind { "SET search_path = behind, public" } else { "SET search_path = public" };
+        Box::pin(async move { connection.execute(path).await.map(|_| true) })
+    });
+    let pool = options.connect(&stage.database.url).await.unwrap();
+    let context = Context { pool: Pool::new(pool), ..Context::clone(&stage.context) };
+    let tenure = stage.tenure("clean-up").await;
+    for questions in 0..=4 {
+        left.store(questions, Ordering::SeqCst);
+        assert_eq!(lost_boards::remove(&context, &tenure, STEPS).await.unwrap(), 0, "{questions}");
+    }
+    assert!(stage.ranking.version(known).await.unwrap().is_some());
 }
