@@ -22,8 +22,8 @@ pub struct ApiConfig {
     /// `max-age` of public answers, in seconds.
     #[arg(long, env = "PUBLIC_MAX_AGE", default_value_t = 1)]
     pub public_max_age: u32,
-    /// Reads without a key of one address within a minute that ask Postgres (archived periods, `include=`, lists of
-    /// periods); 0: any number.
+    /// Reads without a key of one address within a minute that may ask Postgres (closed periods, also while Redis has
+    /// them; `include=`; lists of periods); 0: any number.
     #[arg(long, env = "RATE_LIMIT_PUBLIC_READS", default_value_t = 1_200)]
     pub rate_limit_public_reads: u32,
     /// What one game may have.

@@ -11,8 +11,8 @@ pub struct HttpConfig {
     /// Longest gap between two pieces of a body, and longest body in all is three times that.
     #[arg(long, env = "HTTP_BODY_TIMEOUT_SECONDS", default_value_t = 10)]
     pub http_body_timeout_seconds: u64,
-    /// Close a connection that was idle this long between two requests (longer than the load balancer's). After a
-    /// second where three quarters of `HTTP_MAX_CONNECTIONS` are open.
+    /// Close a connection that was idle this long between two requests (longer than the load balancer's). One
+    /// that becomes idle while three quarters of `HTTP_MAX_CONNECTIONS` are open: after a second.
     #[arg(long, env = "HTTP_IDLE_SECONDS", default_value_t = 75)]
     pub http_idle_seconds: u64,
     /// Most open connections.

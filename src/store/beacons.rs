@@ -39,7 +39,8 @@ pub async fn write(pool: &Pool) -> Result<Beacon, StoreError> {
 
 /// Writes a new beacon if this one stands, as [`write`] and [`stands`]. One statement, so that both are of one server:
 /// asked just before a replica takes over, it would stand, and the new one would cover up what the replica lacks.
-/// `None`: it does not stand. A day of beacons is kept.
+/// `None`: it does not stand. The last 20,000 are kept: a day's, or those of
+/// some hours in which boards were rebuilt all the time.
 pub async fn write_after(pool: &Pool, known: &Beacon) -> Result<Option<Beacon>, StoreError> {
     let on_this_timeline = sqlx::query_as(
         "WITH old AS (DELETE FROM beacons b USING

@@ -118,7 +118,7 @@ pub async fn list(State(state): State<ApiState>, studio: Studio) -> Result<Json<
     Ok(Json(KeyList { keys: keys.into_iter().map(Into::into).collect() }))
 }
 
-/// Revokes a key: within a second nobody takes it any more.
+/// Revokes a key: within a second nobody takes it any more, or once the directory's Redis is reached again.
 #[utoipa::path(
     delete, path = "/v1/admin/keys/{id}", tag = "admin", security(("key" = [])),
     params(("id" = String, Path, description = "The key's number"),
