@@ -100,7 +100,7 @@ pub async fn stands(pool: &Pool, beacon: &Beacon) -> Result<bool, StoreError> {
 ///
 /// # Errors
 /// As [`stands`].
-pub async fn is_lost(pool: &Pool, generation: BoardGenerationId, beacon: &Beacon) -> Result<bool, Error> {
+pub async fn is_lost(pool: &Pool, generation: BoardGenerationId, beacon: &Beacon) -> Result<bool, StoreError> {
     let on_this_timeline = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM beacons WHERE sequence = $1 AND mark = $2
                                                 AND timeline IN (left(pg_walfile_name(pg_current_wal_lsn()), 8), ''))

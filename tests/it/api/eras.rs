@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use clap::Parser;
 use hyper::StatusCode;
-use scoreline::config::PostgresConfig;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::period::Period;
 use scoreline::store::periods;
 use scoreline::store::pool::Pool;
+use scoreline::store::settings::PostgresConfig;
 use serde_json::json;
 
 use super::world::{Answer, Game, World, board};

@@ -6,8 +6,8 @@ use scoreline::aggregator::baseline::{Step, fold_chunk};
 use scoreline::aggregator::retention::drop_old_months;
 use scoreline::aggregator::schedule::Context;
 use scoreline::domain::month::Month;
-use scoreline::store::event_scan::Pace;
 use scoreline::store::Pool;
+use scoreline::store::event_scan::Pace;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::retention::with_history;

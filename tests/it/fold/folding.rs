@@ -8,8 +8,8 @@ use scoreline::domain::board::{Order, TiePolicy};
 use scoreline::domain::clock::Micros;
 use scoreline::domain::fact::shard_of;
 use scoreline::ranking::BoardPeriod;
-use scoreline::store::fold_periods;
 use scoreline::store::Pool;
+use scoreline::store::fold_periods;
 use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
 
