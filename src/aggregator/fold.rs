@@ -1,7 +1,7 @@
 //! One fold: facts in, entries and a marker out, in one transaction (ARCHITECTURE.md#invariants). It takes a bounded
 //! number of packed facts (docs/rules.md#facts-are-packed).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::marker::MarkerWriter;
 use super::portion::Portion;
@@ -13,6 +13,7 @@ use crate::domain::entry::EntryState;
 use crate::domain::fact::Fact;
 use crate::domain::packed_facts::{self, FactPacker, PackedFacts};
 use crate::domain::period::Period;
+use crate::ranking::most_calls;
 use crate::store::definitions::Definitions;
 use crate::store::entries::{self, FreshEntry};
 use crate::store::facts::{self, TakenFacts};
@@ -295,20 +296,25 @@ async fn write(
     let changed = entries::merge(transaction, version, &fresh).await?;
     let mut marker = MarkerWriter::new(version);
     let mut marked_period = None;
-    let mut boards = Vec::new();
+    let mut periods: Vec<(i32, usize)> = Vec::new();
     for (entry, standing) in merged.iter().zip(&changed) {
         // A play that improves nothing is counted and not published (docs/rules.md#no-change-no-publication).
         let Some(standing) = standing else { continue };
         if marked_period.replace(entry.period) != Some(entry.period) {
             let (generation, period) = resolved[entry.period].written();
             marker.period(generation, period, entry.rule.order);
-            boards.push(generation.0);
+            periods.push((generation.0, 0));
         }
         marker.push(entry.player_id, Some(standing));
+        if let Some((_, entries)) = periods.last_mut() {
+            *entries += 1;
+        }
     }
     // Entries that were united stand in the order of their periods, so a board may come more than once.
-    boards.sort_unstable();
-    boards.dedup();
+    let mut boards: BTreeMap<i32, i64> = BTreeMap::new();
+    for (generation, entries) in periods {
+        *boards.entry(generation).or_default() += most_calls(entries) as i64;
+    }
     match marker.finish() {
         None => Ok(None),
         Some(bytes) => {

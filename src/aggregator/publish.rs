@@ -15,7 +15,7 @@ use super::rules::Rules;
 use super::shards::{self, Shards};
 use crate::domain::clock::{Clock, Micros};
 use crate::domain::ids::BoardGenerationId;
-use crate::ranking::{PublishOutcome, PublishedEntry, Ranking, RankingError};
+use crate::ranking::{PublishOutcome, PublishedEntry, Ranking, RankingError, most_calls};
 use crate::runtime::crash_points::crash_point;
 use crate::store::markers;
 use crate::store::outbox::Outbox;
@@ -207,7 +207,7 @@ impl Publisher {
             };
         for (n, period) in periods.iter().enumerate() {
             let later = periods[n + 1..].iter().filter(|later| later.generation == period.generation);
-            let following = later.map(|later| later.entries.len()).sum();
+            let following = later.map(|later| most_calls(later.entries.len())).sum();
             self.publish_period(version, period, following).await?;
         }
         Ok(())

@@ -4,6 +4,7 @@
 
 pub mod board;
 pub mod board_text;
+pub mod board_version;
 pub mod byte_reader;
 pub mod clock;
 pub mod directory;

@@ -34,7 +34,7 @@ pub use error::{RankingError, ReadError};
 pub use held::{Held, HeldEntry};
 pub use key::SortKey;
 pub use lost::SeenBoard;
-pub use publish::PublishOutcome;
+pub use publish::{PublishOutcome, most_calls};
 pub use questions::{BoardPeriod, Direction, LookedUp, Page, RankedEntry, StandingAnswer};
 pub use read::next_rank;
 pub use rebuild::{BoardStatus, RebuildError, RebuildToken, Still};

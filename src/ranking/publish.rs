@@ -9,7 +9,7 @@ use redis::Script;
 
 use super::connection::Ranking;
 use super::error::RankingError;
-use super::publish_many::MANY;
+use super::publish_many::{ENTRIES_PER_EXEC, MANY};
 use super::target::{PublishedEntry, Target};
 use crate::domain::board::Order;
 use crate::domain::ids::BoardGenerationId;
@@ -24,6 +24,14 @@ pub(super) const ENTRIES_PER_CALL: usize = 500;
 /// Calls of one publication that are under way together, so that Redis has the next one when it has done one. They are
 /// shorter for it: whoever else asks Redis waits for both.
 const CALLS_AT_ONCE: usize = 2;
+
+/// Entries of one call of a publication by script.
+const ENTRIES_AT_ONCE: usize = ENTRIES_PER_CALL / CALLS_AT_ONCE;
+
+/// How many calls it takes at most to publish so many entries of one period. Each may move the board's version.
+pub fn most_calls(entries: usize) -> usize {
+    entries.div_ceil(if entries >= MANY { ENTRIES_PER_EXEC } else { ENTRIES_AT_ONCE })
+}
 
 /// Where a publication went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,7 +48,7 @@ pub enum PublishOutcome {
 impl Ranking {
     /// Publishes entries of one period, all with the same entry version. Older versions than Redis holds are skipped
     /// entry by entry. Every call that changes something gives the board a greater version and announces it: that of
-    /// the fold when all is written, less before that.
+    /// the fold when all is written, less before that ([`board_version`](crate::domain::board_version)).
     ///
     /// # Errors
     /// [`RankingError`]: it may have happened in part; repeat it.
@@ -55,8 +63,8 @@ impl Ranking {
         self.publish_part(generation, period, order, version, entries, 0).await
     }
 
-    /// As [`publish`](Self::publish) of a fold that changed other periods of this board too: `following` entries of
-    /// them are still to come.
+    /// As [`publish`](Self::publish) of a fold that changed other periods of this board too: `following`
+    /// [calls](most_calls) for them are still to come.
     ///
     /// # Errors
     /// [`RankingError`]: it may have happened in part; repeat it.
@@ -85,19 +93,17 @@ impl Ranking {
         let mut outcome = PublishOutcome::Live;
         let mut under_way = FuturesOrdered::new();
         let mut place = Vec::new();
-        let mut chunks = entries.chunks(ENTRIES_PER_CALL / CALLS_AT_ONCE);
-        let mut left = entries.len();
+        let mut chunks = entries.chunks(ENTRIES_AT_ONCE);
         loop {
             while under_way.len() < CALLS_AT_ONCE
                 && let Some(chunk) = chunks.next()
             {
-                left -= chunk.len();
                 let mut call = PUBLISH.prepare_invoke();
                 call.key(&target.ready).key(&target.version).key(&target.rebuild);
                 call.key(&target.periods).key(&target.rank).key(&target.member);
                 call.key(&target.shadow_periods).key(&target.shadow_rank).key(&target.shadow_member);
                 call.arg(target.generation.0).arg(&target.period).arg(target.entry_version).arg(self.channel());
-                call.arg(target.board_version(left)).arg(self.given(target.generation));
+                call.arg(target.board_version(chunks.len())).arg(self.given(target.generation));
                 for entry in chunk {
                     place.clear();
                     if let Some(standing) = &entry.standing {

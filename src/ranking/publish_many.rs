@@ -20,7 +20,7 @@ use crate::domain::ranking_key::write_place;
 pub(super) const MANY: usize = if cfg!(feature = "failpoints") { 50 } else { 500 };
 /// Entries of one `MULTI`: a millisecond in a board of a million. What reading them brought into the processor's cache
 /// is still there when they are written: 9.4 µs an entry with 100, 11.1 with 250.
-const ENTRIES_PER_EXEC: usize = 100;
+pub(super) const ENTRIES_PER_EXEC: usize = 100;
 
 impl Ranking {
     /// Publishes entries from the front of `entries`. Returns how many were written before the script was
@@ -58,8 +58,7 @@ impl Ranking {
             && let Some(changes) = Changes::of(target, chunk, &held)
         {
             pipeline.clear();
-            let left = entries.len() - written - chunk.len();
-            let board = target.board_version(left).max(version + 1);
+            let board = target.board_version(chunks.len()).max(version + 1);
             // Nothing is written where nothing changes.
             let given = if changes.changed == 0 { version } else { board };
             changes.write(&mut pipeline, target, self.channel(), board);

@@ -2,6 +2,7 @@
 
 use super::read::{period_keys, period_name};
 use crate::domain::board::Order;
+use crate::domain::board_version;
 use crate::domain::ids::BoardGenerationId;
 use crate::domain::period::Period;
 use crate::domain::ranking_key::Standing;
@@ -23,7 +24,7 @@ pub(super) struct Target {
     pub(super) order: Order,
     /// What the entries' version becomes.
     pub(super) entry_version: i64,
-    /// Entries of other periods that the same fold changed and that are still to come.
+    /// Calls for other periods that the same fold changed, still to come.
     following: usize,
     pub(super) ready: String,
     /// The board's version.
@@ -66,10 +67,10 @@ impl Target {
         }
     }
 
-    /// The least version that the board has when `left` entries of this period are still to come. What Postgres answers
+    /// The least version that the board has when `left` calls for this period are still to come. What Postgres answers
     /// under the fold's own version has all of them.
     pub(super) fn board_version(&self, left: usize) -> i64 {
-        self.entry_version - (left + self.following) as i64
+        board_version::of_part(self.entry_version, left + self.following)
     }
 }
 

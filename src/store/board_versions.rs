@@ -1,24 +1,36 @@
 //! Versions of boards, on one scale for Postgres and Redis: microseconds of the database's clock, and always more than
 //! the one before. Folds carry them to Redis, so that whoever answers, a version never goes back and never comes twice.
 
+use std::collections::BTreeMap;
+
 use sqlx::PgConnection;
 
 use crate::domain::ids::BoardGenerationId;
 use crate::store::{Pool, StoreError};
 
-/// Notes that a fold of this entry version changed these boards. The last statement of its transaction: from here to
-/// the commit no other fold can change them, so versions grow in the order in which folds become visible. Locks by id.
-/// A board that is named twice is noted once: a statement may not change a row twice.
-pub async fn note(transaction: &mut PgConnection, boards: &[i32], version: i64) -> Result<(), StoreError> {
+/// Notes that a fold of this entry version changed these boards, each of which it takes so many calls to tell Redis of.
+/// The last statement of its transaction: from here to the commit no other fold can change them, so versions grow in
+/// the order in which folds become visible. Locks by id.
+///
+/// A board has the fold's version. If it has a later one already, because another fold that began later was faster or a
+/// rebuild was given the clock's, it has as many more as Redis will count: one a call.
+pub async fn note(
+    transaction: &mut PgConnection,
+    boards: &BTreeMap<i32, i64>,
+    version: i64,
+) -> Result<(), StoreError> {
     if boards.is_empty() {
         return Ok(());
     }
     sqlx::query(
         "INSERT INTO board_versions AS b (generation_id, version)
-         SELECT changed.id, $2 FROM (SELECT DISTINCT unnest($1::integer[]) AS id) AS changed ORDER BY changed.id
-         ON CONFLICT (generation_id) DO UPDATE SET version = greatest(excluded.version, b.version + 1)",
+         SELECT changed.id, $3 FROM unnest($1::integer[]) AS changed (id) ORDER BY changed.id
+         ON CONFLICT (generation_id) DO UPDATE
+            SET version = greatest(excluded.version,
+                                   b.version + ($2::bigint[])[array_position($1, b.generation_id)])",
     )
-    .bind(boards)
+    .bind(boards.keys().copied().collect::<Vec<i32>>())
+    .bind(boards.values().copied().collect::<Vec<i64>>())
     .bind(version)
     .execute(transaction)
     .await?;

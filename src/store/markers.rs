@@ -12,8 +12,9 @@ const CATCH_UP_LOOKS: u32 = 20;
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
 
 /// The version of the entries that a fold changes. Taken once per fold, after its leases are locked, so that it grows
-/// with every fold of a shard. It follows the clock (µs): in a database that has gone back in time it is still more
-/// than what was issued in the lost future, which Redis may have seen.
+/// with every fold of a shard, by [`VERSIONS_PER_FOLD`](crate::domain::board_version::VERSIONS_PER_FOLD) or more. It
+/// follows the clock (µs): in a database that has gone back in time it is still more than what was issued in the lost
+/// future, which Redis may have seen.
 ///
 /// Also settles how the fold's statements are planned: as look-ups by key. Seeing twenty thousand keys the planner
 /// would scan whole tables, and caching look-ups of keys that never repeat costs more than the look-ups. One plan
@@ -55,12 +56,15 @@ async fn catch_up(transaction: &mut PgConnection) -> Result<i64, StoreError> {
             .await;
         }
         tokio::time::sleep(CATCH_UP_PAUSE).await;
-        let (version, now): (i64, i64) = sqlx::query_as(
-            "SELECT nextval('entry_version'), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+        // Takes none in vain: who sets the sequence relies on few being taken meanwhile.
+        let version: Option<i64> = sqlx::query_scalar(
+            "SELECT CASE WHEN s.last_value > c.now - $1 THEN nextval('entry_version') END
+               FROM entry_version s, (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) c",
         )
+        .bind(BEHIND)
         .fetch_one(&mut *transaction)
         .await?;
-        if version > now - BEHIND {
+        if let Some(version) = version {
             return Ok(version);
         }
     }

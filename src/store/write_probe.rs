@@ -1,5 +1,7 @@
 //! A write of our own, which tells a server that takes no writes from work that it does not like.
 
+use std::collections::BTreeMap;
+
 use sqlx::Connection;
 use uuid::Uuid;
 
@@ -87,7 +89,7 @@ pub async fn fold_and_undo(pool: &Pool, but: Option<BoardGenerationId>) -> Resul
     let entry = FreshEntry { period_id, player_id: fact.player_id, operator, order, state: &state };
     entries::merge(&mut transaction, version, &[entry]).await?;
     markers::insert(&mut transaction, 0, &[]).await?;
-    board_versions::note(&mut transaction, &[generation], version).await?;
+    board_versions::note(&mut transaction, &BTreeMap::from([(generation, 1)]), version).await?;
     transaction.rollback().await?;
     Ok(true)
 }

@@ -95,8 +95,8 @@ if held ~= redis.pcall('HLEN', KEYS[6]) or (held == 0
   return {rebuilding and 2 or 0, 0}
 end
 if write(KEYS[4], KEYS[5], KEYS[6], false) then
-  -- Who watches the version (publish_many.rs) must see every change. It is the fold's, so that it never comes twice,
-  -- even when Redis has lost its last second or evicted it; and more than the last one, whatever comes late.
+  -- Who watches the version (publish_many.rs) must see every change. It is one of the fold's, so that it never comes
+  -- twice, even when Redis has lost its last second; and more than the last one, whatever comes late.
   local board = string.format('%.0f', math.max(last and last + 1 or 0, ARGV[5]))
   redis.call('SET', KEYS[2], board)
   redis.call('PUBLISH', ARGV[4], ARGV[1] .. ' ' .. board)

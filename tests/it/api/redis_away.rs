@@ -193,7 +193,7 @@ async fn a_version_that_postgres_showed_does_not_go_back_when_redis_returns() {
     let in_redis = version().await;
     // A fold of which Redis has the entries: their board has lost a version that was given before.
     let mut connection = world.db.pool.acquire().await.unwrap();
-    board_versions::note(&mut connection, &[generation.0], 1).await.unwrap();
+    board_versions::note(&mut connection, &[(generation.0, 1)].into(), 1).await.unwrap();
     hide(&world, generation, true);
     let in_postgres = version().await;
     assert!(in_postgres > in_redis);

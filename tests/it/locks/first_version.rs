@@ -37,7 +37,7 @@ async fn the_first_fold_of_a_generation_and_what_makes_way_in_it_do_not_deadlock
         let mut transaction = pool.begin().await?;
         let period = "SELECT 1 FROM leaderboard_periods WHERE generation_id = $1 FOR SHARE";
         sqlx::query(period).bind(generation).execute(&mut *transaction).await?;
-        board_versions::note(&mut transaction, &[generation], 1).await?;
+        board_versions::note(&mut transaction, &[(generation, 1)].into(), 1).await?;
         transaction.commit().await
     });
     let pool = arena.pool().clone();
