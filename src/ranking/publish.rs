@@ -94,8 +94,11 @@ impl Ranking {
         let mut under_way = FuturesOrdered::new();
         let mut place = Vec::new();
         let mut chunks = entries.chunks(ENTRIES_AT_ONCE);
+        // The last one goes when all before it were answered: it gives the board the version of a whole fold. One that
+        // moves entries may pass where Redis has no memory for new ones, which the call before it had.
+        let at_once = |to_come: usize| if to_come > 1 { CALLS_AT_ONCE } else { 1 };
         loop {
-            while under_way.len() < CALLS_AT_ONCE
+            while under_way.len() < at_once(chunks.len())
                 && let Some(chunk) = chunks.next()
             {
                 let mut call = PUBLISH.prepare_invoke();

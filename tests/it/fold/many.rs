@@ -268,3 +268,51 @@ async fn many_entries_are_published_where_redis_refuses_the_short_way() {
         assert!(state["p:0..:member"].iter().all(|value| value.contains(&format!("={version}:"))), "{refusal:?}");
     }
 }
+
+/// Of two calls under way the first may be refused where the second is not: it frees the memory that it takes.
+#[tokio::test]
+async fn a_board_that_lacks_a_part_of_a_fold_does_not_have_its_version() {
+    for moving in [1, 300] {
+        let arena = Arena::new().await;
+        let board = arena.board("b", json!({})).await;
+        arena.rebuild(board).await;
+        let mut connection = arena.redis.connection();
+        let mut heard = connection.as_pubsub();
+        heard.subscribe("sl:boards").unwrap();
+        heard.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let maxmemory = |bytes: u32| {
+            redis::cmd("CONFIG").arg(&["SET", "maxmemory"]).arg(bytes).exec(&mut arena.redis.connection()).unwrap();
+        };
+        let standing = |score| Standing { score, subscore: 0, reached_at: Micros(0) };
+        let players = players();
+        // Who is new stands first, in a call of its own.
+        let fold = |score| {
+            let players = if score == 1 { &players[250..250 + moving] } else { &players[..250 + moving] };
+            players.iter().map(move |player| (player.clone(), standing(score))).collect::<Vec<_>>()
+        };
+        let version = async || arena.ranking.version(board).await.unwrap().unwrap();
+        let first = version().await + 1_000_000;
+        let publish = async |version: i64, fold: &[(String, Standing)]| {
+            arena.ranking.publish(board, &Period::WHOLE, Order::Descending, version, &published(fold)).await
+        };
+        publish(first, &fold(1)).await.unwrap();
+        maxmemory(1);
+        let second = first + 1_000_000;
+        let refused = publish(second, &fold(2)).await;
+        assert!(refused.is_err(), "{refused:?}");
+        let now = version().await;
+        assert!(now < second, "it lacks who is new");
+        assert_eq!(now > first, moving > 250, "a call behind the first was not refused, unless it is the last");
+        // As soon as there is room it is published again.
+        maxmemory(0);
+        publish(second, &fold(2)).await.unwrap();
+        assert_eq!(state(&arena, board)["p:0..:rank"].len(), 2 * (250 + moving));
+        assert_eq!(version().await, second);
+        let mut announced = Vec::new();
+        while announced.last() != Some(&second) {
+            let message: String = heard.get_message().unwrap().get_payload().unwrap();
+            announced.push(message.split_once(' ').unwrap().1.parse::<i64>().unwrap());
+        }
+        assert!(announced.is_sorted_by(|a, b| a < b), "{announced:?}");
+    }
+}
