@@ -2,7 +2,8 @@
 //!
 //! A small one and a large one at a time: nobody's few entries wait for another's millions, and folds keep the cores
 //! when every board is to be rebuilt. One that takes long is given company, of another game: a board that is slow, or
-//! cannot be rebuilt, holds up its own game only. Boards are looked at meanwhile.
+//! cannot be rebuilt, holds up its own game only. Games have turns, so many boards of one do not come before another's
+//! only one. Boards are looked at meanwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -109,6 +110,10 @@ struct Keeper {
     /// Games with a rebuild under way, of a small and of a large board, and when it began.
     busy: HashMap<(GameId, bool), Instant>,
     line: Vec<Arc<CompiledBoard>>,
+    /// The number of each game's last turn, of a small and of a large board. It is kept, so that nobody comes first by
+    /// ever new boards.
+    of_game: HashMap<(GameId, bool), u64>,
+    turns: u64,
     large: HashSet<BoardGenerationId>,
     /// The number of each board's last failure: who failed comes after who did not.
     failed: HashMap<BoardGenerationId, u64>,
@@ -127,6 +132,8 @@ impl Keeper {
             at_work: HashSet::new(),
             busy: HashMap::new(),
             line: Vec::new(),
+            of_game: HashMap::new(),
+            turns: 0,
             large: HashSet::new(),
             failed: HashMap::new(),
             failures: 0,
@@ -146,15 +153,24 @@ impl Keeper {
         let waits: HashSet<BoardGenerationId> = self.line.iter().map(|b| b.generation.id).collect();
         self.large.retain(|generation| waits.contains(generation));
         self.failed.retain(|generation, _| waits.contains(generation) || self.at_work.contains(generation));
-        self.line.sort_by_key(|b| self.failed.get(&b.generation.id).copied());
         self.in_a_row = 0;
         self.fill_places();
         Ok(())
     }
 
+    /// Where a board stands in the line: who failed comes last, then whose game's last turn is the latest.
+    fn place(&self, board: &CompiledBoard) -> (bool, u64, Option<u64>, BoardGenerationId) {
+        let (game, generation) = (board.generation.game_id, board.generation.id);
+        let failed = self.failed.get(&generation).copied();
+        let turn = self.of_game.get(&(game, self.large.contains(&generation)));
+        (failed.is_some(), turn.copied().unwrap_or_default(), failed, generation)
+    }
+
     /// Begins with boards that wait, for as long as there is room.
     fn fill_places(&mut self) {
-        let mut line = std::mem::take(&mut self.line).into_iter();
+        let mut line = std::mem::take(&mut self.line);
+        line.sort_by_cached_key(|board| self.place(board));
+        let mut line = line.into_iter();
         for board in line.by_ref() {
             let (game, generation) = (board.generation.game_id, board.generation.id);
             let large = self.large.contains(&generation);
@@ -167,6 +183,8 @@ impl Keeper {
                 self.line.push(board);
                 continue;
             }
+            self.turns += 1;
+            self.of_game.insert((game, large), self.turns);
             self.busy.insert((game, large), Instant::now());
             self.at_work.insert(generation);
             let (pool, ranking) = (self.pool.clone(), self.ranking.clone());

@@ -15,6 +15,7 @@ mod months;
 mod outboxes;
 mod partitions;
 mod plans;
+mod rebuild_turns;
 mod recompute;
 mod retention;
 mod schedule;
