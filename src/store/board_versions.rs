@@ -14,11 +14,7 @@ use crate::store::{Pool, StoreError};
 ///
 /// A board has the fold's version. If it has a later one already, because another fold that began later was faster or a
 /// rebuild was given the clock's, it has as many more as Redis will count: one a call.
-pub async fn note(
-    transaction: &mut PgConnection,
-    boards: &BTreeMap<i32, i64>,
-    version: i64,
-) -> Result<(), StoreError> {
+pub async fn note(transaction: &mut PgConnection, boards: &BTreeMap<i32, i64>, version: i64) -> Result<(), StoreError> {
     if boards.is_empty() {
         return Ok(());
     }

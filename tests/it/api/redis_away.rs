@@ -1,5 +1,6 @@
 //! A Redis that is away and comes back.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hyper::Method;
@@ -342,7 +343,7 @@ async fn a_board_that_redis_shows_under_an_older_version_than_postgres_did_is_re
     assert_eq!((get(small).await.0, get(large).await.0), (200, 200));
     // A fold of which Redis has the entries: it has lost the version that was given with them.
     let mut connection = world.db.pool.acquire().await.unwrap();
-    board_versions::note(&mut connection, &[generation.0], 1).await.unwrap();
+    board_versions::note(&mut connection, &BTreeMap::from([(generation.0, 1)]), 1).await.unwrap();
     drop(connection);
     hide(&world, generation, true);
     let (_, in_postgres) = get(small).await;
