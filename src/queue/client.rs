@@ -21,6 +21,9 @@ pub enum QueueError {
     /// The text is not a job id.
     #[error("invalid job id {0:?}")]
     BadId(String),
+    /// Workers came and went at each look at what they have in hand.
+    #[error("workers sign on faster than their jobs can be counted")]
+    WorkersChange,
 }
 
 impl QueueError {
@@ -30,6 +33,7 @@ impl QueueError {
             Self::Redis(_) => "queue_unreachable",
             Self::BadName(_) => "bad_name",
             Self::BadId(_) => "bad_job_id",
+            Self::WorkersChange => "workers_change",
         }
     }
 }

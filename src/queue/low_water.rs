@@ -19,12 +19,29 @@ const HEADS_PER_CALL: usize = 200;
 /// Calls for first bytes in one look; jobs that are not reached hold every game until the next look.
 const CALLS_PER_LOOK: usize = 10;
 
+/// Looks of one question, each at workers that came or went meanwhile.
+const MOST_LOOKS: usize = 10;
+
 type Answer = (u8, String, String, Vec<String>, Vec<String>);
 
 struct Look {
     heads: [String; 2],
     troubled: Vec<String>,
     held: Vec<String>,
+}
+
+/// The first look that saw every hand. A worker that signs on between the two questions of a look may hold what was
+/// counted in no place: it is looked again.
+async fn complete<T, F>(mut look: impl FnMut() -> F) -> Result<T, QueueError>
+where
+    F: Future<Output = Result<Option<T>, QueueError>>,
+{
+    for _ in 0..MOST_LOOKS {
+        if let Some(found) = look().await? {
+            return Ok(found);
+        }
+    }
+    Err(QueueError::WorkersChange)
 }
 
 impl Queue {
@@ -35,17 +52,12 @@ impl Queue {
     /// back holds its own game, until it is settled or its dead letter is in Postgres.
     ///
     /// # Errors
-    /// Redis cannot be reached.
+    /// Redis cannot be reached, or workers come and go without a pause: the next question finds out.
     pub async fn low_water(&self, until: Micros) -> Result<LowWater, QueueError> {
         // Asked first, so that nothing comes in between.
         let stamp = self.stamp(Micros(self.known.stamp.load(Ordering::Relaxed))).await?;
         self.known.stamp.fetch_max(stamp.0, Ordering::Relaxed);
-        let look = loop {
-            // A worker that signs on between the two questions may hold what was counted in no place: ask again.
-            if let Some(look) = self.look(until).await? {
-                break look;
-            }
-        };
+        let look = complete(|| self.look(until)).await?;
         let mut water = LowWater::at(stamp);
         let received = |id: &str| parse_id(id).map(|parts| parts.received_at);
         let troubled: HashSet<&str> = look.troubled.iter().map(String::as_str).collect();
@@ -98,5 +110,22 @@ impl Queue {
         }
         self.known.owners.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&known);
         Ok(known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn workers_that_come_and_go_do_not_keep_a_question_for_ever() {
+        let mut looks = 0;
+        let mut nth = |complete: usize| {
+            looks += 1;
+            std::future::ready(Ok((looks == complete).then_some(looks)))
+        };
+        assert_eq!(complete(|| nth(3)).await.unwrap(), 3);
+        assert!(matches!(complete(|| nth(0)).await, Err(QueueError::WorkersChange)));
+        assert_eq!(looks, 3 + MOST_LOOKS);
     }
 }
