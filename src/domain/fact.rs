@@ -111,7 +111,8 @@ mod tests {
         for count in counts {
             assert!((9_000..11_000).contains(&count), "{counts:?}");
         }
-        // Stored data depends on this value.
-        assert_eq!(shard_of(BoardGenerationId(1), "p-1"), shard_of(BoardGenerationId(1), "p-1"));
+        // Stored data depends on these values.
+        let shards = ["p-1", "p-2", "player:17"].map(|player| shard_of(BoardGenerationId(1), player));
+        assert_eq!(shards, [1, 0, 2]);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use scoreline::queue::WorkerOptions;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -75,6 +77,24 @@ fn pages_name_only_files_that_exist() {
         }
     }
     assert!(named > 150, "only {named} were found");
+}
+
+/// A figure that is changed in the code only leaves a page that nobody can trust.
+#[test]
+fn the_page_on_jobs_has_the_figures_of_a_worker() {
+    let page = std::fs::read_to_string(root().join("docs/job-lifecycle.md")).unwrap();
+    let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    let WorkerOptions { poll, poll_unsubscribed, spacing, lease, grace, max_crashes, .. } = WorkerOptions::default();
+    assert_eq!(max_crashes, 3, "the third crash");
+    for figure in [
+        format!("an interval of {} s stands behind it", poll.as_secs()),
+        format!("{} ms while the subscription is broken", poll_unsubscribed.as_millis()),
+        format!("fetches start {} ms apart", spacing.as_millis()),
+        format!("ten times per lease ({} s)", lease.as_secs()),
+        format!("has the grace ({} s) to finish", grace.as_secs()),
+    ] {
+        assert!(page.contains(&figure), "docs/job-lifecycle.md does not say: {figure}");
+    }
 }
 
 /// Most columns of a line: what fits beside another file.
