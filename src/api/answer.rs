@@ -8,7 +8,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128, xxh3_128_with_seed};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::cursor::{Cursor, CursorPeriod};
 use super::error::ApiError;
@@ -19,8 +19,6 @@ use crate::ranking::{BoardPeriod, Direction, Page, RankedEntry, SortKey};
 use crate::store::periods::StoredPeriod;
 use crate::store::standings::Extras;
 
-/// `as_of` is within the first so many bytes of an answer.
-const AS_OF_WITHIN: usize = 1_024;
 /// Most headers of an answer.
 const MOST_HEADERS: usize = 12;
 
@@ -236,28 +234,6 @@ pub fn entries_answer<'a>(
         next_cursor: cursor(board, Direction::Forward, page.next.as_ref()),
         prev_cursor: cursor(board, Direction::Backward, page.previous.as_ref()),
     }
-}
-
-/// JSON and the tag of everything in it but `as_of`: two answers with the same tag say the same, read at different
-/// times, hence a weak tag.
-///
-/// The tag tells apart answers that differ by themselves, for which 128 bits are plenty, and is the same in every
-/// process. It need not withstand somebody who looks for two answers with one tag: who finds them keeps a client, for
-/// as long as the second lasts, on the first, which was true as well. Nothing else is decided by it.
-pub fn encode(answer: &impl Serialize, as_of: Micros) -> (Bytes, HeaderValue) {
-    let body = serde_json::to_vec(answer).unwrap_or_default();
-    let moment = as_of.rfc3339();
-    // No text from outside stands before it, so the first match is the field.
-    let begin = body.get(..AS_OF_WITHIN).unwrap_or(&body);
-    let hash = match memchr::memmem::find(begin, moment.as_bytes()) {
-        Some(at) => {
-            let (before, after) = (&body[..at], &body[at + moment.len()..]);
-            xxh3_128_with_seed(after, xxh3_64(before))
-        }
-        None => xxh3_128(&body),
-    };
-    let tag = HeaderValue::try_from(format!("W/\"{hash:032x}\"")).unwrap_or(HeaderValue::from_static("W/\"0\""));
-    (Bytes::from(body), tag)
 }
 
 /// Whose caches may keep an answer.

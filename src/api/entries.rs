@@ -7,13 +7,14 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::answer::{
-    Caching, EntriesAnswer, ExtrasOf, LookupAnswer, StandingAnswer, encode, entries_answer, is_known, respond,
+    Caching, EntriesAnswer, ExtrasOf, LookupAnswer, StandingAnswer, entries_answer, is_known, respond,
 };
 use super::boards::board_period;
 use super::body::RawBody;
 use super::cache::{CachedPage, PageKey};
 use super::compression::accepts_gzip;
 use super::cursor::{self, Cursor};
+use super::encoding::encode_dated;
 use super::error::ApiError;
 use super::path::Asked;
 use super::problem::Problem;
@@ -89,7 +90,7 @@ async fn make_page(
         let extras = ExtrasOf::read(state, period, include, page.entries.iter()).await?;
         let slug = live.generation.spec.slug.as_str();
         let answer = entries_answer(slug, board, period, as_of, &page, (&extras, include));
-        let (body, etag) = encode(&answer, as_of);
+        let (body, etag) = encode_dated(&answer);
         Ok(CachedPage::new(body, etag))
     };
     state.pages.get_or_make(key, make).await
@@ -193,7 +194,7 @@ pub async fn standing(State(state): State<ApiState>, reading: Reading, asked: As
         total: found.total,
         entry: extras.entry(&entry, None, query.include),
     };
-    let (body, etag) = encode(&answer, as_of);
+    let (body, etag) = encode_dated(&answer);
     Ok(respond(&asked.headers, Caching::new(&state, reading.public), body, &etag, false))
 }
 
@@ -221,7 +222,7 @@ pub async fn around(State(state): State<ApiState>, reading: Reading, asked: Aske
     }
     let extras = ExtrasOf::read(&state, &place.period, query.include, page.entries.iter()).await?;
     let answer = entries_answer(place.slug, &place.board, &place.period, as_of, &page, (&extras, query.include));
-    let (body, etag) = encode(&answer, as_of);
+    let (body, etag) = encode_dated(&answer);
     Ok(respond(&asked.headers, Caching::new(&state, reading.public), body, &etag, false))
 }
 
@@ -272,7 +273,7 @@ pub async fn lookup(
         total: found.total,
         entries: found.entries.iter().map(|(among, e)| extras.entry(e, Some(*among), query.include)).collect(),
     };
-    let (body, etag) = encode(&answer, as_of);
+    let (body, etag) = encode_dated(&answer);
     // `304` answers GET only (RFC 9110, 13.1.2).
     Ok(respond(&HeaderMap::new(), Caching::new(&state, reading.public), body, &etag, false))
 }

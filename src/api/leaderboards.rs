@@ -4,8 +4,9 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::answer::{Caching, PeriodAnswer, encode, respond};
+use super::answer::{Caching, PeriodAnswer, respond};
 use super::boards::board_period;
+use super::encoding::encode;
 use super::error::ApiError;
 use super::path::Asked;
 use super::query::{ReadingQuery, WhichPeriod};
@@ -77,7 +78,7 @@ pub async fn list(State(state): State<ApiState>, reading: Reading, asked: Asked)
     let visible = reading.game.leaderboards.values().filter(|entry| entry.public || !reading.public);
     let mut leaderboards: Vec<LeaderboardSummary<'_>> = visible.map(Into::into).collect();
     leaderboards.sort_unstable_by_key(|summary| summary.slug);
-    let (body, etag) = encode(&LeaderboardList { leaderboards }, Micros::EPOCH);
+    let (body, etag) = encode(&LeaderboardList { leaderboards });
     respond(&asked.headers, Caching::new(&state, reading.public), body, &etag, false)
 }
 
@@ -129,7 +130,7 @@ pub async fn definition(State(state): State<ApiState>, reading: Reading, asked: 
             (answer.entry_count, answer.version) = (Some(page.total), Some(page.version));
         }
     }
-    let (body, etag) = encode(&answer, Micros::EPOCH);
+    let (body, etag) = encode(&answer);
     Ok(respond(&asked.headers, Caching::new(&state, reading.public), body, &etag, false))
 }
 
@@ -210,6 +211,6 @@ pub async fn periods_of(State(state): State<ApiState>, reading: Reading, asked: 
         })
         .collect();
     let answer = PeriodsAnswer { leaderboard: entry.spec.slug.as_str(), periods, next_before };
-    let (body, etag) = encode(&answer, Micros::EPOCH);
+    let (body, etag) = encode(&answer);
     Ok(respond(&asked.headers, Caching::new(&state, reading.public), body, &etag, false))
 }

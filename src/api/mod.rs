@@ -2,7 +2,7 @@
 //!
 //! A reading request goes `access` (whose key is it) → `reading` (which leaderboard) → `boards` (which period) →
 //! `cache` (bytes, if they were made since the board last changed) → `source` (Redis, or Postgres where that is
-//! certain) → `answer`. Administration (`admin`) writes to Postgres and publishes the directory.
+//! certain) → `answer` → `encoding`. Administration (`admin`) writes to Postgres and publishes the directory.
 //!
 //! `state` holds the parts that requests share. A part takes what it needs when it is made and does not know `state`.
 
@@ -16,6 +16,7 @@ mod cache;
 mod change;
 mod compression;
 mod cursor;
+mod encoding;
 mod entries;
 mod error;
 mod final_board;
