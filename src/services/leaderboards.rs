@@ -1,5 +1,5 @@
-//! Leaderboards of a game: written, deleted, rebuilt and recomputed because somebody asks. Whoever changed one publishes
-//! the directory afterwards.
+//! Leaderboards of a game: written, deleted, rebuilt and recomputed because somebody asks. Whoever changed one
+//! publishes the directory afterwards.
 
 use serde_json::json;
 

@@ -117,7 +117,8 @@ impl QueueReport {
     }
 }
 
-/// Holds a queue, or lets it go on. While it is held, workers finish what they have and take nothing new; ingest goes on.
+/// Holds a queue, or lets it go on. While it is held, workers finish what they have and take nothing new, and ingest
+/// goes on.
 ///
 /// # Errors
 /// [`QueueChangeError`]; the audit log says that it was begun, or that it failed.
