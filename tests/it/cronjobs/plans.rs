@@ -36,7 +36,7 @@ const GROWING: [&str; 6] = [
 /// fill.
 const ALLOWED: [&str; 6] = [
     "SELECT p.generation_id, p.starts_at\n           FROM leaderboard_periods p JOIN",
-    "SELECT id FROM score_facts WHERE (games = '{}' OR games IS NULL)",
+    "SELECT DISTINCT coalesce(first_id, id) FROM score_facts WHERE (games = '{}' OR games IS NULL)",
     "SELECT id FROM score_facts WHERE shard = $1 ORDER BY id LIMIT 1",
     "SELECT coalesce((SELECT id FROM dirty_entries WHERE shard >= 0 ORDER BY id DESC LIMIT 1), 0)",
     "WITH few AS MATERIALIZED (\n             SELECT min_received_at, games FROM score_facts WHERE shard >= 0",
