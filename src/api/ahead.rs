@@ -3,66 +3,70 @@
 //! on answering, so that no player sees a leaderboard go back. What others wait for to be published keeps no
 //! board waiting.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use moka::future::Cache;
 
 use super::cache::BoardKey;
-use crate::domain::fact::shard_of;
-use crate::domain::ids::BoardGenerationId;
 use crate::ranking::{BoardPeriod, HeldEntry, Ranking, ReadError};
 use crate::store::standings::SmallBoard;
 
-/// Most boards that are remembered; beyond that a board may be seen to go back for a moment.
+/// Most boards, and most entries of all of them, that are remembered. Beyond that those are forgotten that were shown
+/// longest ago, and may be seen to go back for a moment.
 const MAX_BOARDS: usize = 1_000;
+const MAX_ENTRIES: usize = 200_000;
 /// Redis is asked about a board no more often than this.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// So many entries are asked for first. While one of them waits, nobody needs to know of the others.
+const FIRST: usize = 32;
 
-/// Of each fold shard the entry that changed last, with its version. Folds of a shard are published in their order, so
-/// what Redis shows of these it shows of all.
-type Newest = Arc<[(String, i64)]>;
+/// Entries that Redis may not have, with their versions. All that were shown: no entry's version says anything of
+/// another's. Whoever publishes for a shard changes, and a marker that was found late is published late.
+type Entries = Arc<[(String, i64)]>;
+
+#[derive(Debug, Clone)]
+struct Shown {
+    entries: Entries,
+    /// Counts what was shown.
+    turn: u64,
+}
 
 /// What was shown, by board.
 #[derive(Debug)]
 pub struct Ahead {
-    shown: ArcSwap<HashMap<BoardKey, Newest>>,
+    shown: ArcSwap<HashMap<BoardKey, Shown>>,
+    turns: AtomicU64,
     waiting: Cache<BoardKey, bool>,
 }
 
 impl Default for Ahead {
     fn default() -> Self {
         let waiting = Cache::builder().max_capacity(MAX_BOARDS as u64).time_to_live(ASK_EVERY).build();
-        Self { shown: ArcSwap::default(), waiting }
+        Self { shown: ArcSwap::default(), turns: AtomicU64::new(0), waiting }
     }
-}
-
-fn newest(generation: BoardGenerationId, board: &SmallBoard) -> Newest {
-    let mut newest: BTreeMap<u16, (&str, i64)> = BTreeMap::new();
-    for entry in &board.entries {
-        let latest = newest.entry(shard_of(generation, &entry.player_id)).or_insert((&entry.player_id, entry.version));
-        if latest.1 < entry.version {
-            *latest = (&entry.player_id, entry.version);
-        }
-    }
-    newest.into_values().map(|(player, version)| (player.to_owned(), version)).collect()
 }
 
 impl Ahead {
     /// Notes what was shown of a board.
-    pub fn showed(&self, key: BoardKey, generation: BoardGenerationId, board: &SmallBoard) {
-        let newest = newest(generation, board);
-        if newest.is_empty() {
+    pub fn showed(&self, key: BoardKey, board: &SmallBoard) {
+        if board.entries.is_empty() {
             return;
         }
-        self.shown.rcu(|shown| {
-            let mut shown = HashMap::clone(shown);
-            if shown.len() < MAX_BOARDS || shown.contains_key(&key) {
-                shown.insert(key, Arc::clone(&newest));
-            }
-            shown
+        let entries = board.entries.iter().map(|entry| (entry.player_id.clone(), entry.version));
+        let mut entries: Vec<(String, i64)> = entries.collect();
+        // What is still to be published is most likely what changed last.
+        entries.sort_unstable_by_key(|(_, version)| Reverse(*version));
+        let shown = Shown { entries: entries.into(), turn: self.turns.fetch_add(1, Ordering::Relaxed) };
+        self.shown.rcu(|all| {
+            let mut all = HashMap::clone(all);
+            all.insert(key, shown.clone());
+            forget_oldest(&mut all);
+            all
         });
     }
 
@@ -83,31 +87,115 @@ impl Ahead {
     /// # Errors
     /// Redis does not say, or it has lost a part of the board: it would not answer either.
     pub async fn waits(&self, key: BoardKey, board: &BoardPeriod, ranking: &Ranking) -> Result<bool, ReadError> {
-        let Some(newest) = self.shown.load().get(&key).cloned() else { return Ok(false) };
         let ask = async {
-            let players: Vec<&str> = newest.iter().map(|(player, _)| player.as_str()).collect();
-            let held = ranking.held(board, &players).await?;
-            if !held.whole {
-                return Err(ReadError::Damaged);
-            }
-            Ok(newest.iter().zip(&held.entries).any(|((_, shown), held)| is_behind(held.as_ref(), *shown)))
+            let Some(Shown { entries, .. }) = self.shown.load().get(&key).cloned() else { return Ok(false) };
+            let waiting = waiting(&entries, board, ranking).await?;
+            self.replace(key, &entries, &waiting);
+            Ok(!waiting.is_empty())
         };
         if self.waiting.try_get_with(key, ask).await.map_err(|error| ReadError::clone(&error))? {
             return Ok(true);
         }
-        self.shown.rcu(|shown| {
-            let mut shown = HashMap::clone(shown);
-            // What was shown meanwhile is another matter.
-            if shown.get(&key).is_some_and(|now| Arc::ptr_eq(now, &newest)) {
-                shown.remove(&key);
-            }
-            shown
-        });
         self.waiting.invalidate(&key).await;
-        Ok(false)
+        // What was shown meanwhile is another matter.
+        Ok(self.is_known(key))
     }
+
+    /// What was published is not asked for again.
+    fn replace(&self, key: BoardKey, asked: &Entries, waiting: &Entries) {
+        self.shown.rcu(|all| {
+            let mut all = HashMap::clone(all);
+            if let Some(shown) = all.get_mut(&key).filter(|shown| Arc::ptr_eq(&shown.entries, asked)) {
+                shown.entries = Arc::clone(waiting);
+                if waiting.is_empty() {
+                    all.remove(&key);
+                }
+            }
+            all
+        });
+    }
+}
+
+fn forget_oldest(all: &mut HashMap<BoardKey, Shown>) {
+    let mut entries: usize = all.values().map(|shown| shown.entries.len()).sum();
+    while all.len() > MAX_BOARDS || entries > MAX_ENTRIES {
+        let Some(oldest) = all.iter().min_by_key(|(_, shown)| shown.turn).map(|(key, _)| *key) else { return };
+        entries -= all.remove(&oldest).map_or(0, |shown| shown.entries.len());
+    }
+}
+
+/// Of these entries, those that are still to be asked for: empty when all are published. While one of the first is not,
+/// that is all of them.
+async fn waiting(entries: &Entries, board: &BoardPeriod, ranking: &Ranking) -> Result<Entries, ReadError> {
+    let (first, rest) = entries.split_at(entries.len().min(FIRST));
+    if !unpublished(first, board, ranking).await?.is_empty() {
+        return Ok(Arc::clone(entries));
+    }
+    Ok(unpublished(rest, board, ranking).await?.into())
+}
+
+async fn unpublished(
+    entries: &[(String, i64)],
+    board: &BoardPeriod,
+    ranking: &Ranking,
+) -> Result<Vec<(String, i64)>, ReadError> {
+    let players: Vec<&str> = entries.iter().map(|(player, _)| player.as_str()).collect();
+    let held = ranking.held(board, &players).await?;
+    if !held.whole {
+        return Err(ReadError::Damaged);
+    }
+    let both = entries.iter().zip(&held.entries);
+    Ok(both.filter(|((_, shown), held)| is_behind(held.as_ref(), *shown)).map(|(entry, _)| entry.clone()).collect())
 }
 
 fn is_behind(held: Option<&HeldEntry>, shown: i64) -> bool {
     held.is_none_or(|held| held.version < shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::board::{Order, TiePolicy};
+    use crate::domain::clock::Micros;
+    use crate::domain::ids::BoardGenerationId;
+    use crate::domain::period::Period;
+    use crate::domain::ranking_key::Standing;
+    use crate::store::standings::StoredEntry;
+
+    fn key(generation: i32) -> BoardKey {
+        let generation = BoardGenerationId(generation);
+        let (order, tie_policy) = (Order::Descending, TiePolicy::Ordinal);
+        BoardKey::from(&BoardPeriod { generation, period: Period::WHOLE, order, tie_policy })
+    }
+
+    fn board(entries: usize) -> SmallBoard {
+        let standing = Standing { score: 1, subscore: 0, reached_at: Micros(0) };
+        let entry = |n: usize| StoredEntry { player_id: format!("p-{n}"), standing, version: n as i64 };
+        SmallBoard { entries: (0..entries).map(entry).collect(), version: 1 }
+    }
+
+    #[test]
+    fn what_was_shown_longest_ago_is_forgotten_first() {
+        let ahead = Ahead::default();
+        let fit = MAX_ENTRIES / 1_000;
+        for n in 0..fit as i32 {
+            ahead.showed(key(n), &board(1_000));
+        }
+        assert!(ahead.is_known(key(0)));
+        ahead.showed(key(0), &board(1_000));
+        ahead.showed(key(fit as i32), &board(1));
+        assert!(ahead.is_known(key(0)) && !ahead.is_known(key(1)) && ahead.is_known(key(2)));
+        for n in 0..MAX_BOARDS as i32 {
+            ahead.showed(key(1_000 + n), &board(1));
+        }
+        let known = (0..3_000).filter(|n| ahead.is_known(key(*n))).count();
+        assert_eq!((known, ahead.is_known(key(1_000))), (MAX_BOARDS, true));
+    }
+
+    #[test]
+    fn an_empty_board_is_ahead_of_nothing() {
+        let ahead = Ahead::default();
+        ahead.showed(key(1), &board(0));
+        assert!(!ahead.is_known(key(1)));
+    }
 }

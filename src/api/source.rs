@@ -258,7 +258,7 @@ impl<'a> Source<'a> {
         let (era, key) = (boards.era(), BoardKey::from(self.board));
         let read = async {
             let Some(small) = small_board(pool, self.period.id, SMALL).await? else { return Ok(None) };
-            ahead.showed(key, self.board.generation, &small);
+            ahead.showed(key, &small);
             if boards.era() != era {
                 // What it was read from may have lost it since, and would be waited for without end.
                 ahead.forget();

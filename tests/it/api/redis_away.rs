@@ -7,6 +7,7 @@ use hyper::Method;
 use scoreline::aggregator::rebuild::check_boards;
 use scoreline::aggregator::rules::Rules;
 use scoreline::domain::clock::Micros;
+use scoreline::domain::fact::shard_of;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::domain::period::Period;
 use scoreline::ranking::{Ranking, Still};
@@ -177,6 +178,38 @@ async fn an_entry_that_improved_while_redis_was_away_does_not_go_back() {
     eventually("Redis answers", Duration::from_secs(5), async || {
         assert_eq!(score().await, 9);
         standing_of(&world, &game, "only-redis").await["total"] == 4
+    })
+    .await;
+}
+
+/// Who publishes for a shard changes while Redis is away, and what a fold told is told again by whoever finds it. So
+/// later folds of a shard may be published before earlier ones.
+#[tokio::test]
+async fn an_entry_that_was_shown_does_not_go_back_though_a_later_one_of_its_shard_is_published() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    let period = periods::ensure(&world.db.pool, generation, &Period::WHOLE).await.unwrap();
+    world.make_ready(generation).await;
+    // More than are asked for first.
+    let others = (0..).map(|n| format!("p-{n}"));
+    let of_its_shard = |player: &String| shard_of(generation, player) == shard_of(generation, "early");
+    let later: Vec<String> = others.filter(of_its_shard).take(40).collect();
+    let later: Vec<(&str, i64)> = later.iter().map(|player| (player.as_str(), 2)).collect();
+    world.store(generation, period, &[&[("early", 3)][..], &later].concat()).await;
+    let shows = async || standing_of(&world, &game, "early").await["entry"]["score"] == 3;
+    hide(&world, generation, true);
+    assert!(shows().await, "from Postgres");
+    hide(&world, generation, false);
+    world.publish(generation, EPOCH, version_of(&world, later[39].0).await, &later).await;
+    let looked = std::time::Instant::now();
+    while looked.elapsed() < Duration::from_millis(1_500) {
+        assert!(shows().await, "Redis has only the later ones");
+    }
+    world.publish(generation, EPOCH, version_of(&world, "early").await, &[("early", 3), ("only-redis", 1)]).await;
+    eventually("Redis answers", Duration::from_secs(5), async || {
+        assert!(shows().await);
+        standing_of(&world, &game, "only-redis").await["total"] == 42
     })
     .await;
 }
