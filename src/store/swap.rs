@@ -11,7 +11,9 @@ use super::final_periods;
 use super::recompute::{ChangeError, lock_game};
 use crate::domain::board::BoardGeneration;
 use crate::domain::clock::Micros;
+use crate::domain::ids::BoardGenerationId;
 use crate::domain::period::Period;
+use crate::store::{Pool, StoreError};
 
 /// How an attempt to swap ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +81,19 @@ pub async fn swap(
         .await?;
     super::directory::changed(transaction).await?;
     Ok(Swap::Done)
+}
+
+/// Waits until the folds have ended that count in a generation which is retired since: their entries had their version
+/// before. Folds that begin later find no period of it. A statement of its own: it holds neither game nor generation.
+pub async fn let_folds_end(pool: &Pool, retired: BoardGenerationId) -> Result<(), StoreError> {
+    sqlx::query(
+        "SELECT count(*) FROM (SELECT 1 FROM leaderboard_periods WHERE generation_id = $1 AND state = 'open'
+                                ORDER BY id FOR NO KEY UPDATE) AS locked",
+    )
+    .bind(retired.0)
+    .execute(pool)
+    .await
+    .map(drop)
 }
 
 /// Removes periods of a generation that is being built whose standings became final by another one meanwhile, with what

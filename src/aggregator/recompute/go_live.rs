@@ -22,6 +22,13 @@ impl Builder<'_> {
         Ok(())
     }
 
+    async fn let_folds_end(&self) -> Result<(), JobError> {
+        if let Some((replaced, _)) = self.building.live {
+            swap::let_folds_end(&self.context.pool, replaced).await?;
+        }
+        Ok(())
+    }
+
     /// Step 4. Nothing has to happen after it: final periods are read from the generation that counted them.
     pub(super) async fn swap(&self) -> Result<Outcome, JobError> {
         let generation = &self.building.generation;
@@ -33,8 +40,9 @@ impl Builder<'_> {
                 Swap::Done => {
                     transaction.commit().await?;
                     crash_point("recompute::after_swap");
-                    // Before anybody is told.
-                    if let Err(error) = self.follow_what_was_shown().await {
+                    // Before anybody is told. A fold of what was live may have its version, and commit only now.
+                    let folds_ended = self.let_folds_end().await;
+                    if let Err(error) = self.follow_what_was_shown().await.and(folds_ended) {
                         tracing::warn!(generation = %generation.id, %error, "a board's version may have gone back");
                     }
                     (self.context.directory_changed)();

@@ -1,10 +1,11 @@
 //! Edits, recomputes and deletes beside each other, and beside retention: each reads what it acts on under its lock.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use scoreline::aggregator::baseline::{Step, fold_chunk};
 use scoreline::aggregator::close_periods::close_due;
+use scoreline::aggregator::recompute::{Outcome, build};
 use scoreline::aggregator::retention::drop_old_months;
 use scoreline::domain::board::LeaderboardSpec;
 use scoreline::domain::fact::fact_of;
@@ -251,4 +252,56 @@ async fn the_version_does_not_go_back_when_an_edit_is_swapped_in() {
     tokio::join!(stage.build(after), playing);
     let version = stage.ranking.version(after).await.unwrap().unwrap();
     assert!(version > shown().await, "{version} follows {}", shown().await);
+}
+
+/// A fold of what players saw is under way while the new definition takes its place, under a version of before.
+#[tokio::test]
+async fn the_version_follows_a_fold_that_commits_after_the_swap() {
+    let stage = Stage::new("2026-11-23T12:00:00Z").await;
+    let before = stage.live("b", json!({})).await;
+    stage.accept(&[stage.event("a", 5, "2026-11-23T10:00:00Z")]).await;
+    stage.fold().await;
+    stage.apply(&Stage::spec("b", json!({"event_type": "other"})), false).await.unwrap();
+    let (after, _) = stage.newest("b").await;
+    let [mut game, mut markers] = [stage.pool().begin().await.unwrap(), stage.pool().begin().await.unwrap()];
+    sqlx::query("SELECT 1 FROM games FOR UPDATE").execute(&mut *game).await.unwrap();
+    let waiting = async || -> i64 {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        stage.count(waiting).await
+    };
+    let is_over = AtomicBool::new(false);
+    let building = async {
+        assert_eq!(build(&stage.context, after).await.unwrap(), Outcome::Live);
+        is_over.store(true, Ordering::SeqCst);
+    };
+    let playing = async {
+        eventually("the swap waits", SOON, async || waiting().await == 1).await;
+        let made = stage.ranking.version(after).await.unwrap().unwrap();
+        sqlx::query("LOCK TABLE dirty_entries IN EXCLUSIVE MODE").execute(&mut *markers).await.unwrap();
+        let now = "SELECT setval('entry_version', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)";
+        stage.count(now).await;
+        let mut packer = FactPacker::default();
+        let event = stage.event("a", 9, "2026-11-23T11:00:00Z");
+        packer.push(&fact_of(&before, &event.occurrence()).unwrap(), Some(stage.game));
+        facts::insert(&mut stage.pool().acquire().await.unwrap(), &packer.finish()).await.unwrap();
+        eventually("the fold has its version", SOON, async || waiting().await == 2).await;
+        game.rollback().await.unwrap();
+        eventually("it is live", SOON, async || stage.newest("b").await.1 == "live").await;
+        eventually("the swap is over, or waits for the fold", SOON, async || {
+            is_over.load(Ordering::SeqCst) || waiting().await == 2
+        })
+        .await;
+        markers.rollback().await.unwrap();
+        made
+    };
+    let ((), made, ()) = tokio::join!(building, playing, stage.fold_until(&is_over));
+    let shown: i64 = sqlx::query_scalar("SELECT version FROM board_versions WHERE generation_id = $1")
+        .bind(before.generation.id.0)
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+    assert!(shown > made, "the fold counted");
+    let version = stage.ranking.version(after).await.unwrap().unwrap();
+    assert!(version > shown, "{version} follows {shown}");
 }

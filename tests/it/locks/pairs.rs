@@ -10,7 +10,7 @@ use scoreline::domain::period::Period;
 use scoreline::store::fold_periods::Place;
 use scoreline::store::leases::{self, Lease};
 use scoreline::store::pool::Pool;
-use scoreline::store::{dead_letters, fold_periods, processes, recompute_steps, retention};
+use scoreline::store::{dead_letters, fold_periods, processes, recompute_steps, retention, swap};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -105,17 +105,23 @@ async fn folds_of_frozen_periods_do_not_deadlock() {
     folds_that_cross(true).await;
 }
 
-#[tokio::test]
-async fn a_fold_and_a_recompute_that_want_the_same_periods_do_not_deadlock() {
+/// A board with two days, of which the later is made first: a fold has its facts in the order of time, which is not that
+/// of ids. Facts of both days wait in lane 0.
+async fn two_days() -> (Arena, BoardGenerationId) {
     let arena = Arena::new().await;
     let board = arena.board("x", json!({"reset": "daily"})).await;
     let player = player_of(board, 0);
-    // The later day is made first: a fold has its facts in the order of time, which is not that of ids.
     for day in [DAY, 0] {
         arena.facts(board, &[play(&player, 1, day)]).await;
         arena.fold().await;
     }
     arena.facts(board, &[play(&player, 2, 0), play(&player, 2, DAY)]).await;
+    (arena, board)
+}
+
+#[tokio::test]
+async fn a_fold_and_a_recompute_that_want_the_same_periods_do_not_deadlock() {
+    let (arena, board) = two_days().await;
     let schedule = &arena.rules.board(board).unwrap().schedule;
     let places = [0, DAY].map(|day| (board, schedule.period_at(seconds(day))));
     let pool = arena.pool().clone();
@@ -125,6 +131,16 @@ async fn a_fold_and_a_recompute_that_want_the_same_periods_do_not_deadlock() {
         transaction.commit().await
     });
     let ended = meet(arena.pool(), PERIODS, [folding(&arena, 0), recomputing]).await;
+    assert!(ended.iter().all(Result::is_ok), "{ended:?}");
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0);
+}
+
+#[tokio::test]
+async fn a_fold_and_a_swap_that_waits_for_it_do_not_deadlock() {
+    let (arena, board) = two_days().await;
+    let pool = arena.pool().clone();
+    let swapping: Party = Box::pin(async move { swap::let_folds_end(&pool, board).await });
+    let ended = meet(arena.pool(), PERIODS, [folding(&arena, 0), swapping]).await;
     assert!(ended.iter().all(Result::is_ok), "{ended:?}");
     assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0);
 }
