@@ -112,8 +112,8 @@ impl<'a> History<'a> {
         Ok(())
     }
 
-    /// Leaves lost ids out and writes a beacon. While Redis cannot be told of it this is asked each second: what was done
-    /// is not done again, unless the database has gone back once more. Ids would run out within hours.
+    /// Leaves lost ids out and writes a beacon. While Redis cannot be told of it this is asked each second: what was
+    /// done is not done again, unless the database has gone back once more. Ids would run out within hours.
     async fn begin_history(&mut self, known: Option<Uuid>) -> Result<Beacon, StoreError> {
         match &self.untold {
             Some(Untold { known: told, begins: Some(beacon) })

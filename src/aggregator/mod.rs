@@ -4,8 +4,8 @@
 //! * [`fold`] consumes facts, updates entries and writes a marker, in one transaction;
 //! * [`publish`] tells Redis what the marker says, then removes it;
 //! * [`rebuild`] makes a whole board in Redis from the entries, for those are disposable;
-//! * [`bring_back`] brings back what an earlier program put aside; [`refused`] puts aside what no fold can take, and has
-//!   folds leave out for a while what would keep them waiting;
+//! * [`bring_back`] brings back what an earlier program put aside; [`refused`] puts aside what no fold can take, and
+//!   has folds leave out for a while what would keep them waiting;
 //! * [`run`] drives them; [`fold_health`] is what it met, for `/readyz`.
 //!
 //! Beside the loop, what happens now and then: partitions and [`retention`] with its [`baseline`], [`close_periods`],

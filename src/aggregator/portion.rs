@@ -1,9 +1,10 @@
 //! How much a fold takes, from where, and of which shards.
 //!
-//! Usually all shards of a lane at once, as much as is allowed, from where the last folds stopped. After a failure each
-//! shard is folded alone and takes half as much as before; where that fails too, a row at a time, and twice as much
-//! after each success. So what makes a fold too long is soon narrowed down to a row, and nothing but its own shard waits
-//! for it. Halves of halves would take the same row again and again, each time for as long as a statement may take.
+//! Usually all shards of a lane at once, as much as is allowed, from where the last folds stopped. After a failure
+//! each shard is folded alone and takes half as much as before; where that fails too, a row at a time, and twice as
+//! much after each success. So what makes a fold too long is soon narrowed down to a row, and nothing but its own
+//! shard waits for it. Halves of halves would take the same row again and again, each time for as long as a statement
+//! may take.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -2,8 +2,8 @@
 //! would wait behind it.
 //!
 //! Postgres refuses what is in a row of facts: the row is put aside. It takes too long, or somebody holds a row of a
-//! board for longer than a lock is waited for: folds leave that out for a while ([`Resting`]). A row holds facts of many
-//! games, so it is cut up first, and only what is at fault is put aside or left out.
+//! board for longer than a lock is waited for: folds leave that out for a while ([`Resting`]). A row holds facts of
+//! many games, so it is cut up first, and only what is at fault is put aside or left out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

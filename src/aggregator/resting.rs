@@ -1,6 +1,6 @@
-//! What folds leave out for a while: boards of which somebody holds a row, and single facts that take too long. They stay
-//! where they are, and whoever waits for them goes on waiting. Every other board would wait with them, because a fold
-//! that takes them waits as long as a lock or a statement may, and then does nothing.
+//! What folds leave out for a while: boards of which somebody holds a row, and single facts that take too long. They
+//! stay where they are, and whoever waits for them goes on waiting. Every other board would wait with them, because a
+//! fold that takes them waits as long as a lock or a statement may, and then does nothing.
 //!
 //! One at a time is let in again, so that at most every so often a fold fails for one, however many they are.
 

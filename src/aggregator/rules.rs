@@ -38,7 +38,7 @@ struct Read {
 
 impl Latest {
     /// A reading begins; says which one it is.
-    fn begin(&self) -> u64 {
+    fn reading(&self) -> u64 {
         self.begun.fetch_add(1, Ordering::AcqRel) + 1
     }
 
@@ -75,7 +75,7 @@ impl Rules {
     }
 
     async fn load(&self, connection: &mut Connection) -> Result<Arc<Definitions>, StoreError> {
-        let nth = self.latest.begin();
+        let nth = self.latest.reading();
         // Read before the definitions, so that a change between the two is noticed next time.
         let version = definitions::version(connection).await?;
         let loaded = Arc::new(definitions::load(connection).await?);
@@ -154,12 +154,12 @@ mod tests {
     #[test]
     fn a_slow_reader_takes_nothing_newer_away() {
         let latest = Latest::default();
-        let (slow, quick) = (latest.begin(), latest.begin());
+        let (slow, quick) = (latest.reading(), latest.reading());
         assert!(latest.take(quick, (2, Uuid::nil()), of_games(2)).is_some());
         assert!(latest.take(slow, (1, Uuid::nil()), of_games(1)).is_none());
         assert_eq!((latest.definitions.load().game_generations.len(), latest.version().unwrap().0), (2, 2));
         // What is read later counts, whatever its version: it goes back with the database.
-        assert!(latest.take(latest.begin(), (1, Uuid::nil()), of_games(1)).is_some());
+        assert!(latest.take(latest.reading(), (1, Uuid::nil()), of_games(1)).is_some());
         assert_eq!((latest.definitions.load().game_generations.len(), latest.version().unwrap().0), (1, 1));
     }
 }

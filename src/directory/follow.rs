@@ -123,8 +123,8 @@ impl DirectorySource {
 
     /// `behind`: whether Redis had an older version at the last poll; absent where this is no poll.
     ///
-    /// An older version in Redis usually means that this process has just made a change and is about to publish
-    /// it. Two polls in a row mean that Postgres was restored from a backup, whichever versions they see: where somebody
+    /// An older version in Redis usually means that this process has just made a change and is about to publish it.
+    /// Two polls in a row mean that Postgres was restored from a backup, whichever versions they see: where somebody
     /// changes something each second, each poll sees another.
     async fn refresh(
         &self,

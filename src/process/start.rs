@@ -1,6 +1,7 @@
 //! Starting a role: waiting for what it needs, and saying so.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -202,13 +203,19 @@ pub async fn postgres(
     shown.extend(read.clone().map(|read| ("replica", read)));
     operations.show_pools(shown);
     let (readiness, id) = (&operations.readiness, process_id(role, clock));
-    wait_for("postgres", operations, lifecycle, || prepare(&pool, &id, readiness)).await?;
+    let registered = AtomicBool::new(false);
+    let prepared = wait_for("postgres", operations, lifecycle, || prepare(&pool, &id, readiness, &registered)).await;
+    if prepared.is_err() && registered.into_inner() {
+        watch::sign_off(&pool, id.clone()).await;
+    }
+    prepared?;
     watch::postgres(pool.clone(), id, readiness.clone(), lifecycle);
     Ok((pool, read))
 }
 
-/// One attempt at everything that is asked of Postgres before a role goes on.
-async fn prepare(pool: &Pool, id: &str, readiness: &Readiness) -> Result<(), Hold> {
+/// One attempt at everything that is asked of Postgres before a role goes on; tells whether it has registered the
+/// process, or may have.
+async fn prepare(pool: &Pool, id: &str, readiness: &Readiness, registered: &AtomicBool) -> Result<(), Hold> {
     if !watch::check_postgres(pool, readiness).await? {
         return Err(Hold::Wait(readiness.report().reasons.join("; ")));
     }
@@ -222,6 +229,7 @@ async fn prepare(pool: &Pool, id: &str, readiness: &Readiness) -> Result<(), Hol
     drop(connection);
     // A role that only reads starts without: it says that it runs when that can be written.
     if watch::may_write(readiness) {
+        registered.store(true, Ordering::Relaxed);
         processes::register(pool, id, readiness.role(), pool.state().max).await?;
     }
     check_budget(pool).await

@@ -138,9 +138,15 @@ pub fn postgres(pool: Pool, process_id: String, readiness: Readiness, lifecycle:
             };
             pause = next_pause(there);
         }
-        let sign_off = tokio::spawn(async move { processes::unregister(&pool, &process_id).await });
-        let _ = tokio::time::timeout(PATIENCE, sign_off).await;
+        sign_off(&pool, process_id).await;
     });
+}
+
+/// Takes this process out of `processes`, if Postgres answers soon.
+pub async fn sign_off(pool: &Pool, process_id: String) {
+    let pool = pool.clone();
+    let sign_off = tokio::spawn(async move { processes::unregister(&pool, &process_id).await });
+    let _ = tokio::time::timeout(PATIENCE, sign_off).await;
 }
 
 /// How often `/readyz` hears what work met.

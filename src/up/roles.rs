@@ -121,13 +121,27 @@ fn url(role: &RunningRole) -> String {
 /// # Errors
 /// The first that did not start; the others stop with `lifecycle`.
 pub async fn start_all(settings: RoleSettings, clock: &Clock, lifecycle: &Lifecycle) -> Result<Running, StartError> {
-    let (worker, cron, api, ingest) = tokio::try_join!(
-        worker::start(settings.worker, clock.clone(), lifecycle)
-            .map_err(|e| e.with_operations_named("WORKER_OPS_LISTEN")),
-        cron::start(settings.cron, clock.clone(), lifecycle).map_err(|e| e.with_operations_named("CRON_OPS_LISTEN")),
-        api::start(settings.api, clock.clone(), lifecycle).map_err(|e| e.with_operations_named("API_OPS_LISTEN")),
-        ingest::start(settings.ingest, clock.clone(), lifecycle)
-            .map_err(|e| e.with_operations_named("INGEST_OPS_LISTEN")),
-    )?;
-    Ok(Running { ingest, worker, cron, api })
+    // One that fails stops the others and drops none: a start that is dropped half way leaves behind what it began.
+    let failed = |setting: &'static str| {
+        move |error: StartError| {
+            lifecycle.soft.cancel();
+            error.with_operations_named(setting)
+        }
+    };
+    let (worker, cron, api, ingest) = tokio::join!(
+        worker::start(settings.worker, clock.clone(), lifecycle).map_err(failed("WORKER_OPS_LISTEN")),
+        cron::start(settings.cron, clock.clone(), lifecycle).map_err(failed("CRON_OPS_LISTEN")),
+        api::start(settings.api, clock.clone(), lifecycle).map_err(failed("API_OPS_LISTEN")),
+        ingest::start(settings.ingest, clock.clone(), lifecycle).map_err(failed("INGEST_OPS_LISTEN")),
+    );
+    match (worker, cron, api, ingest) {
+        (Ok(worker), Ok(cron), Ok(api), Ok(ingest)) => Ok(Running { ingest, worker, cron, api }),
+        (worker, cron, api, ingest) => {
+            let mut errors: Vec<_> =
+                [worker.err(), cron.err(), api.err(), ingest.err()].into_iter().flatten().collect();
+            // That others were stopped is not why.
+            errors.sort_by_key(|error| matches!(error, StartError::Stopped(_)));
+            Err(errors.swap_remove(0))
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod document;
 mod dropped;
 mod edits;
 mod eras;
+mod notices;
 mod pages;
 mod reading;
 mod redis_away;

@@ -56,7 +56,8 @@ async fn a_held_board_stops_no_other(row: &'static str) {
         round(score).await;
         eventually("the other board goes on", SOON, async || entries(&arena, ours, score).await == 30).await;
     }
-    assert_eq!(entries(&arena, theirs, 1).await, 30);
+    // Where one entry is held, others of its board may go on.
+    assert_eq!(arena.entries(theirs).await["p-7"].2, 1, "it waits");
     held.rollback().await.unwrap();
     eventually("what waited is folded", SOON, async || entries(&arena, theirs, 5).await == 30).await;
     assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0);

@@ -105,8 +105,8 @@ async fn folds_of_frozen_periods_do_not_deadlock() {
     folds_that_cross(true).await;
 }
 
-/// A board with two days, of which the later is made first: a fold has its facts in the order of time, which is not that
-/// of ids. Facts of both days wait in lane 0.
+/// A board with two days, of which the later is made first: a fold has its facts in the order of time, which is not
+/// that of ids. Facts of both days wait in lane 0.
 async fn two_days() -> (Arena, BoardGenerationId) {
     let arena = Arena::new().await;
     let board = arena.board("x", json!({"reset": "daily"})).await;

@@ -295,9 +295,9 @@ async fn what_is_stopped_while_it_starts_ends_what_it_has_begun() {
         };
         eventually("it says that it runs", PATIENCE, async || registered().await > 0).await;
         eventually("it waits", PATIENCE, async || program.output().contains("waiting for redis_queue")).await;
-        // Whoever signs off waits for it.
+        // Whoever signs off waits for the table. It would not wait for a row.
         let mut holding = database.pool.begin().await.unwrap();
-        sqlx::query("SELECT 1 FROM processes FOR UPDATE").execute(&mut *holding).await.unwrap();
+        sqlx::query("LOCK TABLE processes IN ACCESS EXCLUSIVE MODE").execute(&mut *holding).await.unwrap();
         program.terminate();
         support::nothing_happens_for(Duration::from_millis(500)).await;
         holding.rollback().await.unwrap();
