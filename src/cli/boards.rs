@@ -175,20 +175,20 @@ async fn wait(pool: &Pool, name: &str, generation: BoardGenerationId) -> Result<
 /// Runs `scoreline partitions`.
 pub async fn partitions(with: With<Nothing>) -> Result<Answer, Failure> {
     let pool = with.reach.pool()?;
-    let all = partitions::list(&mut *pool.acquire().await?).await?;
+    let all = partitions::list_with_bytes(&mut *pool.acquire().await?).await?;
     let rows: Vec<[String; 5]> = all
         .iter()
-        .map(|p| {
+        .map(|(p, bytes)| {
             // Postgres says -1 of a table that it has not analysed yet.
             let rows = u64::try_from(p.estimated_rows).map_or("unknown".to_owned(), |rows| rows.to_string());
-            let bytes = format!("{:.1} MB", p.bytes as f64 / 1e6);
+            let bytes = format!("{:.1} MB", *bytes as f64 / 1e6);
             [p.name.clone(), p.range_start.to_string(), p.range_end.to_string(), rows, bytes]
         })
         .collect();
     let text = table(["PARTITION", "FROM", "TO", "ROWS (ABOUT)", "SIZE"], &rows, "no partitions yet; cron makes them");
-    let as_json = |p: &partitions::Partition| {
+    let as_json = |(p, bytes): &(partitions::Partition, i64)| {
         json!({ "name": p.name, "starts_at": p.range_start, "ends_at": p.range_end, "rows": u64::try_from(p.estimated_rows).ok(),
-                "bytes": p.bytes, "detach_pending": p.detach_pending })
+                "bytes": bytes, "detach_pending": p.detach_pending })
     };
     Ok(Answer::new(&json!({ "partitions": all.iter().map(as_json).collect::<Vec<_>>() }), text))
 }

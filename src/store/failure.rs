@@ -92,6 +92,7 @@ pub fn in_words(error: &StoreError) -> String {
         (_, "22001") => "a text is longer than the database takes",
         (_, "22003") => "a number is out of the database's range",
         (_, "22007" | "22008") => "a moment is out of the database's range",
+        (_, "55P03") => "somebody locks what it needs, and does not end",
         (_, "42501") => "the program lacks a right in the database",
         (_, "42P01" | "42703" | "42883") => "the database lacks a part that this program needs",
         (_, "23502" | "23503" | "23514" | "23P01") => "a rule of the database forbids it",

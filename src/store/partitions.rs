@@ -22,8 +22,6 @@ pub struct Partition {
     pub detach_pending: bool,
     /// The planner's estimate of its rows.
     pub estimated_rows: i64,
-    /// Bytes with indexes.
-    pub bytes: i64,
 }
 
 impl Partition {
@@ -33,10 +31,10 @@ impl Partition {
     }
 }
 
-/// Partitions attached to `events`, oldest first.
+/// Partitions attached to `events`, oldest first. Waits for nobody who locks one of them.
 pub async fn list(connection: &mut PgConnection) -> Result<Vec<Partition>, StoreError> {
-    let rows: Vec<(String, bool, i64, i64)> = sqlx::query_as(
-        "SELECT c.relname::text, i.inhdetachpending, c.reltuples::bigint, pg_total_relation_size(c.oid)
+    let rows: Vec<(String, bool, i64)> = sqlx::query_as(
+        "SELECT c.relname::text, i.inhdetachpending, c.reltuples::bigint
            FROM pg_inherits i
            JOIN pg_class c ON c.oid = i.inhrelid
           WHERE i.inhparent = 'events'::regclass
@@ -46,12 +44,27 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<Partition>, Store
     .await?;
     Ok(rows
         .into_iter()
-        .filter_map(|(name, detach_pending, estimated_rows, bytes)| {
+        .filter_map(|(name, detach_pending, estimated_rows)| {
             let month = Month::from_partition_name(&name)?;
             let (range_start, range_end) = (month.starts_at(), month.ends_at());
-            Some(Partition { name, range_start, range_end, detach_pending, estimated_rows, bytes })
+            Some(Partition { name, range_start, range_end, detach_pending, estimated_rows })
         })
         .collect())
+}
+
+/// Likewise, each with its bytes, indexes included: for people. Whoever locks one of them is waited for.
+pub async fn list_with_bytes(connection: &mut PgConnection) -> Result<Vec<(Partition, i64)>, StoreError> {
+    let all = list(connection).await?;
+    let names: Vec<&str> = all.iter().map(|partition| partition.name.as_str()).collect();
+    // One that was dropped meanwhile has none.
+    let bytes: Vec<i64> = sqlx::query_scalar(
+        "SELECT coalesce(pg_total_relation_size(to_regclass(name)), 0)
+           FROM unnest($1::text[]) WITH ORDINALITY AS n (name, place) ORDER BY place",
+    )
+    .bind(names)
+    .fetch_all(connection)
+    .await?;
+    Ok(all.into_iter().zip(bytes).collect())
 }
 
 /// Tables that hold a month of events and are not attached: detached and waiting to be dropped, oldest first.

@@ -3,6 +3,7 @@
 mod blame;
 mod faults;
 mod letters;
+mod months;
 mod not_its_fault;
 mod roll_out;
 

@@ -43,14 +43,14 @@ pub struct PartitionList {
     partitions: Vec<PartitionAnswer>,
 }
 
-impl From<partitions::Partition> for PartitionAnswer {
-    fn from(partition: partitions::Partition) -> Self {
+impl From<(partitions::Partition, i64)> for PartitionAnswer {
+    fn from((partition, bytes): (partitions::Partition, i64)) -> Self {
         Self {
             name: partition.name,
             starts_at: partition.range_start,
             ends_at: partition.range_end,
             rows: u64::try_from(partition.estimated_rows).ok(),
-            bytes: partition.bytes,
+            bytes,
         }
     }
 }
@@ -61,7 +61,7 @@ impl From<partitions::Partition> for PartitionAnswer {
     responses((status = 200, body = PartitionList))
 )]
 pub async fn list_partitions(State(state): State<ApiState>, _: Operator) -> Result<Json<PartitionList>, ApiError> {
-    let all = partitions::list(&mut *state.pool.acquire().await?).await?;
+    let all = partitions::list_with_bytes(&mut *state.pool.acquire().await?).await?;
     Ok(Json(PartitionList { partitions: all.into_iter().map(Into::into).collect() }))
 }
 

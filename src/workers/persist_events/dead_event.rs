@@ -55,7 +55,7 @@ pub async fn keep(
             continue;
         }
         let surely_the_server = failure == Failure::Server && pause.repeats() < PATIENCE;
-        if !surely_the_server && shared.probe.server_is_well(&shared.pool, letter.received_at, true).await {
+        if !surely_the_server && shared.probe.server_is_well(&shared.pool, true).await {
             shared.health.working();
             tracing::warn!(error = %refused, "a dead letter is refused");
             return Ok(Kept::Refused(in_words(&refused)));

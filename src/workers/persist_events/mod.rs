@@ -6,12 +6,13 @@
 //!
 //! `runner.rs` groups the jobs, `group.rs` decodes and sorts them, `writer.rs` writes piece by piece (`pieces.rs`),
 //! `transaction.rs` is one attempt, `narrowing.rs` decides what an error means (`probe.rs` asks whether it is the
-//! server), `copy_rest.rs` when COPY is not worth trying, `dead_event.rs` keeps the one event that cannot be stored.
-//! `shared.rs` is what the writers of a process share.
+//! server, `months.rs` whether it is a month's table), `copy_rest.rs` when COPY is not worth trying, `dead_event.rs`
+//! keeps the one event that cannot be stored. `shared.rs` is what the writers of a process share.
 
 mod copy_rest;
 mod dead_event;
 mod group;
+mod months;
 mod narrowing;
 mod pieces;
 mod probe;

@@ -2,7 +2,7 @@
 //!
 //! The data's fault is narrowed down to the event, which becomes a dead letter. While the server is at fault all wait.
 //! What is nobody's known fault is narrowed down as well, and what fails alone is set aside: its job comes again by
-//! itself, costs no attempt, and the others go on.
+//! itself, costs no attempt, and the others go on. Where one month's table is at fault, all rows of it are set aside.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::transaction::Way;
 use super::writer::{Writer, Writing};
 use crate::domain::month::Month;
 use crate::store::StoreError;
-use crate::store::failure::{Failure, classify, in_words};
+use crate::store::failure::{Failure, classify, in_words, is_lock_timeout};
 use crate::store::partitions;
 
 impl Writer {
@@ -41,6 +41,11 @@ impl Writer {
             Failure::Data => return self.bury_if_the_server_is_well(writing, piece, error).await,
             Failure::NoPartition if piece.failures < PATIENCE => return self.make_partitions(writing, piece).await,
             Failure::TooMuch if piece.rows.len() > 1 => {
+                // It may have waited for a month's table all the time.
+                let at_fault = self.at_fault(writing, &piece, false).await;
+                if let Some(refusing) = at_fault.filter(|refusing| !refusing.is_empty()) {
+                    return Ok(vec![self.without(writing, piece, refusing)]);
+                }
                 tracing::warn!(%error, rows = piece.rows.len(), "a group took too long; trying it in parts");
                 self.width.too_much(piece.rows.len());
                 return Ok(piece.split(writing.rows));
@@ -49,14 +54,21 @@ impl Writer {
         }
         piece.failures += 1;
         let surely_the_server = failure == Failure::Server && piece.failures < PATIENCE;
-        let at = writing.rows.rows[piece.rows[0]].received_at;
-        let decides = piece.accused;
-        if surely_the_server || !self.shared.probe.server_is_well(&self.shared.pool, at, decides).await {
-            self.wait_out(error, &mut piece).await?;
-            return Ok(vec![piece]);
+        // Who has waited for a lock in vain has waited long enough to ask whose it is.
+        let asks = !surely_the_server || is_lock_timeout(error);
+        let at_fault = if asks { self.at_fault(writing, &piece, piece.accused).await } else { None };
+        match at_fault {
+            None => {
+                self.wait_out(error, &mut piece).await?;
+                Ok(vec![piece])
+            }
+            Some(refusing) if !refusing.is_empty() => {
+                piece.failures = 0;
+                Ok(vec![self.without(writing, piece, refusing)])
+            }
+            Some(_) if surely_the_server => Ok(vec![piece]),
+            Some(_) => Ok(self.narrow(writing, piece, error)),
         }
-        self.shared.health.working();
-        Ok(self.narrow(writing, piece, error))
     }
 
     /// The server takes our own write and not this piece.
@@ -101,19 +113,14 @@ impl Writer {
         mut piece: Piece,
         error: &StoreError,
     ) -> Result<Vec<Piece>, Stopped> {
-        let row = &writing.rows.rows[piece.rows[0]];
-        let (received_at, occurred_at) = (row.received_at, row.event.occurred_at);
-        if !self.shared.probe.server_is_well(&self.shared.pool, received_at, true).await {
-            self.wait_out(error, &mut piece).await?;
-            return Ok(vec![piece]);
+        match self.at_fault(writing, &piece, true).await {
+            None => {
+                self.wait_out(error, &mut piece).await?;
+                Ok(vec![piece])
+            }
+            Some(refusing) if !refusing.is_empty() => Ok(vec![self.without(writing, piece, refusing)]),
+            Some(_) => self.bury(writing, piece, error).await,
         }
-        self.shared.health.working();
-        let of_one_month = Month::of(received_at) == Month::of(occurred_at);
-        if !of_one_month && !self.shared.probe.server_is_well(&self.shared.pool, occurred_at, true).await {
-            self.set_aside(writing, &piece, &format!("its month refuses every event: {error}"));
-            return Ok(Vec::new());
-        }
-        self.bury(writing, piece, error).await
     }
 
     /// Keeps the one event of a piece as a dead letter.
@@ -151,8 +158,7 @@ impl Writer {
                 }
                 Err(error) => {
                     let surely_the_server = classify(&error) == Failure::Server && piece.failures < PATIENCE;
-                    let at = writing.rows.rows[piece.rows[0]].received_at;
-                    if surely_the_server || !self.shared.probe.server_is_well(&self.shared.pool, at, true).await {
+                    if surely_the_server || !self.shared.probe.server_is_well(&self.shared.pool, true).await {
                         // However long that lasts: the next attempt makes the month.
                         piece.failures = piece.failures.min(PATIENCE - 1);
                         self.wait_out(&error, &mut piece).await?;

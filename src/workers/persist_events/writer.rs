@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::copy_rest::CopyRest;
 use super::group::{Group, Rows};
+use super::months::Refusing;
 use super::pieces::{Piece, Strikes, pieces};
 use super::shared::{Shared, Stopped};
 use super::transaction::{self, Attempt, Way};
@@ -27,9 +28,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// So long a group waits for the locks of games that others hold, all of them together, once all else is written.
 const WAIT_FOR_HELD: Duration = Duration::from_secs(2);
-/// A game that was waited for in vain is not waited for again within this time: its jobs are set aside at once. A job
-/// that is set aside comes again within it, so a lock that lasts costs others one wait.
-const HELD_FOR: Duration = Duration::from_secs(90);
+/// A game, or a month, that was waited for in vain is not waited for again within this time: its jobs are set aside at
+/// once. A job that is set aside comes again within it, so a lock that lasts costs others one wait.
+pub(super) const HELD_FOR: Duration = Duration::from_secs(90);
 
 /// One writer: one transaction at a time.
 #[derive(Debug)]
@@ -39,6 +40,7 @@ pub struct Writer {
     pub(super) width: Width,
     /// Games whose rows are locked by others, and when that was seen last.
     held: HashMap<GameId, Instant>,
+    pub(super) refusing: Refusing,
     /// When definitions that could not be read were last looked at again.
     looked_again: Option<Instant>,
 }
@@ -61,7 +63,7 @@ impl Writer {
     /// A writer on what the process shares.
     pub fn new(shared: Arc<Shared>) -> Self {
         let (copy, width) = (CopyRest::default(), Width::new(usize::MAX));
-        Self { shared, copy, width, held: HashMap::new(), looked_again: None }
+        Self { shared, copy, width, held: HashMap::new(), refusing: Refusing::new(), looked_again: None }
     }
 
     /// Stores what the jobs carry and says how each is to be settled, and whether score facts were written.
@@ -76,10 +78,7 @@ impl Writer {
             }
         }
         // What waited for the server may have ended without a write: set aside, or failed. No later one may come.
-        if self.shared.health.is_failing()
-            && let Some(job) = jobs.first()
-            && self.shared.probe.server_is_well(&self.shared.pool, job.received_at, false).await
-        {
+        if self.shared.health.is_failing() && self.shared.probe.server_is_well(&self.shared.pool, false).await {
             self.shared.health.working();
         }
         for game in group.unblocked() {
@@ -107,7 +106,13 @@ impl Writer {
     }
 
     /// Tries to store one piece; returns what is left to try, the next one last.
-    async fn attempt(&mut self, writing: &mut Writing<'_, '_>, piece: Piece) -> Result<Vec<Piece>, Stopped> {
+    async fn attempt(&mut self, writing: &mut Writing<'_, '_>, mut piece: Piece) -> Result<Vec<Piece>, Stopped> {
+        if !self.refusing.is_empty() {
+            piece = self.without_refusing(writing, piece).await;
+            if piece.rows.is_empty() {
+                return Ok(Vec::new());
+            }
+        }
         let definitions = self.shared.definitions.load_full();
         if !definitions.unreadable.is_empty() {
             let is_unreadable = |row: usize| {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::blame::Settings;
-use super::{Bench, SOON, event, job, now};
+use super::{Bench, SOON, event, job};
 use crate::support::eventually;
 use crate::support::postgres_server::PostgresServer;
 
@@ -127,12 +127,12 @@ async fn commits_that_wait_for_a_standby_are_told_and_keep_their_connections() {
     let arguments = ["test", "--database-url", &server.url, "--db-statement-seconds", "1"];
     let config = <Settings as clap::Parser>::parse_from(arguments).postgres;
     let pool = Pool::lazy(&config, "worker").unwrap();
-    write_and_undo(&pool, now()).await.unwrap();
+    write_and_undo(&pool).await.unwrap();
     server.ask_for_standby(true);
     let waiting = Mutex::new(None);
     eventually("our own write waits", SOON, || async {
         let pool = pool.clone();
-        let mut write = tokio::spawn(async move { write_and_undo(&pool, now()).await });
+        let mut write = tokio::spawn(async move { write_and_undo(&pool).await });
         let waits = tokio::time::timeout(Duration::from_secs(1), &mut write).await.is_err();
         *waiting.lock().unwrap() = Some(write);
         waits
