@@ -46,10 +46,13 @@ impl Queue {
     /// Redis cannot be reached.
     pub async fn take_dead(&self, most: usize) -> Result<Vec<DeadJob>, QueueError> {
         let mut connection = self.connection().clone();
-        let name = uuid::Uuid::new_v4().simple().to_string();
+        let name = uuid::Uuid::new_v4();
         let keys = [self.keys().dead(), self.keys().deaths(), self.keys().jobs()];
-        let call = TAKE_DEAD.keys(keys).arg(most.min(MOST)).arg(name);
+        let call = TAKE_DEAD.keys(keys).arg(most.min(MOST)).arg(name.simple().to_string());
         let mut letters: Vec<(String, String, String, usize)> = call.run(&mut connection).await?;
+        // All of them come in one order: what is cut off must not be the same each time.
+        let first = name.as_u128().checked_rem(letters.len() as u128).unwrap_or_default();
+        letters.rotate_left(first as usize);
         letters.truncate(fitting(letters.iter().map(|(.., bytes)| *bytes), MOST_BYTES));
         let (mut letters, mut jobs) = (letters.as_slice(), Vec::with_capacity(letters.len()));
         while !letters.is_empty() {

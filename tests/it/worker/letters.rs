@@ -11,6 +11,18 @@ impl Bench {
     async fn letters(&self) -> i64 {
         self.count("SELECT count(*) FROM dead_letters").await
     }
+
+    /// A trigger that refuses the letters of jobs whose id says so.
+    async fn refuse_letters(&self) {
+        self.run(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF NEW.job_id LIKE '%refused%' THEN RAISE EXCEPTION 'not this one'; END IF;
+                 RETURN NEW;
+             END $$;
+             CREATE TRIGGER refuse BEFORE INSERT ON dead_letters FOR EACH ROW EXECUTE FUNCTION refuse();",
+        )
+        .await;
+    }
 }
 
 #[tokio::test]
@@ -52,15 +64,7 @@ async fn a_letter_that_cannot_be_kept_at_all_stops_no_writer() {
 #[tokio::test]
 async fn many_dead_letters_are_moved_without_a_pause_and_one_that_is_refused_stays() {
     let bench = Bench::new().await;
-    bench
-        .run(
-            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-             IF NEW.job_id LIKE '%refused%' THEN RAISE EXCEPTION 'not this one'; END IF;
-             RETURN NEW;
-         END $$;
-         CREATE TRIGGER refuse BEFORE INSERT ON dead_letters FOR EACH ROW EXECUTE FUNCTION refuse();",
-        )
-        .await;
+    bench.refuse_letters().await;
     bench.push("refused", b"nonsense").await;
     let mut redis = bench.redis.connection();
     let mut all = redis::pipe();
@@ -76,6 +80,27 @@ async fn many_dead_letters_are_moved_without_a_pause_and_one_that_is_refused_sta
     bench.run("DROP TRIGGER refuse ON dead_letters").await;
     bench.drained().await;
     assert_eq!(bench.letters().await, 3_001);
+}
+
+/// Together they are more than what is moved at once.
+#[tokio::test]
+async fn large_letters_that_are_refused_stand_in_nobodys_way() {
+    let bench = Bench::new().await;
+    bench.refuse_letters().await;
+    let (mut redis, large) = (bench.redis.connection(), vec![b'x'; 500_000]);
+    for (name, letters, bytes) in [("refused", 20, large.as_slice()), ("good", 100, b"nonsense")] {
+        for i in 0..letters {
+            let id = format!("{}-n:{name}-{i}-h", now().0);
+            let mut both = redis::pipe();
+            both.hset("{sl:q0}:jobs", &id, bytes).hset("{sl:q0}:dead", &id, "undecodable 1 0 no");
+            both.exec(&mut redis).unwrap();
+        }
+    }
+    bench.start_worker().await;
+    eventually("all others are moved", SOON * 2, || async { bench.letters().await == 100 }).await;
+    bench.run("DROP TRIGGER refuse ON dead_letters").await;
+    bench.drained().await;
+    assert_eq!(bench.letters().await, 120);
 }
 
 /// A mover has seen the letter and is late; meanwhile another has moved it and an operator has replayed it.
