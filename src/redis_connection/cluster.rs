@@ -23,7 +23,8 @@ fn owner(key: &str) -> RoutingInfo {
     RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(Route::with_key(key, SlotAddr::Master)))
 }
 
-/// Sends `command`, to the owner of `key` where one is given, else where its own keys say.
+/// Sends `command`, to the owner of `key` where one is given, else where its own keys say. Calls `redirected` for each
+/// node that says another one is to be asked.
 ///
 /// # Errors
 /// Redis cannot be reached (the command may have run), or says no.
@@ -33,6 +34,7 @@ pub(super) async fn send(
     key: Option<&str>,
     credentials: &str,
     timeouts: Timeouts,
+    redirected: impl Fn(),
 ) -> RedisResult<Value> {
     let mut refusals = 0;
     loop {
@@ -41,6 +43,9 @@ pub(super) async fn send(
             None => connection.req_packed_command(command).await,
         };
         let Err(error) = answer else { return answer };
+        if is_redirect(&error) {
+            redirected();
+        }
         refusals += 1;
         if refusals > MOST_REDIRECTS {
             return Err(error);
@@ -53,6 +58,11 @@ pub(super) async fn send(
             _ => return Err(error),
         }
     }
+}
+
+/// Whether a node says that another one is to be asked. No connection breaks for it, also where a replica took over.
+fn is_redirect(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::Moved))
 }
 
 /// A slot is moving, and its new node answers for this key already: it is asked once, over a connection of its own,

@@ -104,8 +104,9 @@ impl Connection {
         Ok(Self(Arc::new(Shared { target, timeouts, current, attempts, breaks })))
     }
 
-    /// How many calls, of all tasks, have met a connection that was broken. Who answers after that may be another
-    /// server, or this one as it was a moment ago.
+    /// How many calls, of all tasks, have met a connection that was broken, a node that sent them on to another, or a
+    /// server that is not yet what it will be. Who answers after that may be another server, or this one as it was a
+    /// moment ago.
     pub fn breaks(&self) -> u64 {
         self.0.breaks.load(Ordering::Acquire)
     }
@@ -138,7 +139,7 @@ impl Connection {
             (Link::Single(mut connection), _) => connection.req_packed_command(command).await,
             (Link::Cluster(connection), target) => {
                 let credentials = if let Target::Cluster { credentials, .. } = target { credentials } else { "" };
-                cluster::send(connection, command, key, credentials, self.0.timeouts).await
+                cluster::send(connection, command, key, credentials, self.0.timeouts, || self.count_break()).await
             }
         };
         self.observe(&link, &result);
@@ -226,15 +227,23 @@ impl Connection {
         }
     }
 
+    fn count_break(&self) {
+        self.0.breaks.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Drops `link` when `result` shows that it is broken, so that the next call makes another.
     fn observe<T>(&self, link: &Arc<Link>, result: &RedisResult<T>) {
         let Err(error) = result else { return };
-        if is_broken(error) {
-            self.0.breaks.fetch_add(1, Ordering::AcqRel);
+        let broken = is_broken(error);
+        if broken {
             let current = self.0.current.load();
             if current.as_ref().is_some_and(|c| Arc::ptr_eq(c, link)) {
                 self.0.current.compare_and_swap(&*current, None);
             }
+        }
+        // After that: who takes notice of it does not ask over the old link.
+        if broken || is_between_servers(error) {
+            self.count_break();
         }
     }
 }
@@ -244,6 +253,12 @@ fn is_broken(error: &RedisError) -> bool {
         || error.is_timeout()
         || error.is_io_error()
         || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) // a failover made our server a replica
+}
+
+/// Whether the server waits for its data or for another server, or (as one command of several) for a node to be asked.
+fn is_between_servers(error: &RedisError) -> bool {
+    use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved};
+    matches!(error.kind(), ErrorKind::Server(BusyLoading | MasterDown | ClusterDown | Moved | Ask))
 }
 
 fn timed_out(_: tokio::time::error::Elapsed) -> RedisError {

@@ -9,6 +9,7 @@ use scoreline::queue::enqueue::{EnqueueError, Enqueuer};
 use scoreline::queue::{Lane, Queue, Settlement, Timeouts, server};
 use scoreline::runtime::lifecycle::Lifecycle;
 
+use super::outages::Suspects;
 use super::rig::{SOON, Worker, fill, options, payload, settle};
 use crate::support::eventually;
 use crate::support::redis::{TestRedis, redis_node};
@@ -129,29 +130,87 @@ async fn nobody_takes_another_nodes_answer_for_the_queues() {
     assert!(matches!(ingest, Err(EnqueueError::Unreachable(_))), "{ingest:?}");
 }
 
+/// The slot of a queue on its way from one node to another.
+struct Move<'n> {
+    slot: u16,
+    from: &'n TestRedis,
+    to: &'n TestRedis,
+}
+
+impl<'n> Move<'n> {
+    fn begin(nodes: &'n [TestRedis], queue: &str) -> Self {
+        let (from, others) = owner_and_others(nodes, queue);
+        let tag = format!("{{sl:{queue}}}");
+        let slot = redis::cmd("CLUSTER").arg("KEYSLOT").arg(tag).query(&mut from.connection()).unwrap();
+        let all = Self { slot, from, to: others[0] };
+        all.set(all.to, "IMPORTING", from);
+        all.set(from, "MIGRATING", all.to);
+        all
+    }
+
+    fn set(&self, node: &TestRedis, state: &str, other: &TestRedis) {
+        let name: String = redis::cmd("CLUSTER").arg("MYID").query(&mut other.connection()).unwrap();
+        let mut command = redis::cmd("CLUSTER");
+        command.arg("SETSLOT").arg(self.slot).arg(state).arg(name).exec(&mut node.connection()).unwrap();
+    }
+
+    fn all_keys(&self) {
+        let mut from = self.from.connection();
+        loop {
+            let mut list = redis::cmd("CLUSTER");
+            let keys: Vec<String> = list.arg("GETKEYSINSLOT").arg(self.slot).arg(100).query(&mut from).unwrap();
+            if keys.is_empty() {
+                return;
+            }
+            let mut moving = redis::cmd("MIGRATE");
+            moving.arg("127.0.0.1").arg(self.to.port).arg("").arg(0).arg(5_000).arg("KEYS").arg(keys);
+            moving.exec(&mut from).unwrap();
+        }
+    }
+
+    /// The new owner is told first.
+    fn end(&self, before_others_hear: impl FnOnce(&mut redis::Connection)) {
+        self.set(self.to, "NODE", self.to);
+        before_others_hear(&mut self.to.connection());
+        self.set(self.from, "NODE", self.to);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_goes_on_while_its_slot_moves_to_another_node() {
     let (nodes, url) = cluster().await;
     let queue = Queue::connect(&url, "sl", "q0", Timeouts::default()).await.unwrap();
-    let (from, others) = owner_and_others(&nodes, "q0");
-    let to = others[0];
-    let name =
-        |node: &TestRedis| -> String { redis::cmd("CLUSTER").arg("MYID").query(&mut node.connection()).unwrap() };
-    let slot: u16 = redis::cmd("CLUSTER").arg("KEYSLOT").arg("{sl:q0}").query(&mut from.connection()).unwrap();
-    let set = |node: &TestRedis, state: &str, other: &TestRedis| {
-        let mut command = redis::cmd("CLUSTER");
-        command.arg("SETSLOT").arg(slot).arg(state).arg(name(other)).exec(&mut node.connection()).unwrap();
-    };
-    set(to, "IMPORTING", from);
-    set(from, "MIGRATING", to);
+    let moving = Move::begin(&nodes, "q0");
     // The key is not with the old owner, which says who is to be asked. (Scripts of several keys wait: TRYAGAIN.)
     queue.pause().await.unwrap();
-    set(to, "NODE", to);
-    set(from, "NODE", to);
+    moving.end(|_| {});
+    let breaks = queue.connection().breaks();
     assert!(queue.push(Lane::High, "moved", &payload("")).await.unwrap());
+    assert!(queue.connection().breaks() > breaks, "another server answers");
     assert!(!queue.push(Lane::High, "moved", &payload("")).await.unwrap(), "sent again, it was queued once");
     let status = queue.status().await.unwrap();
     assert_eq!((status.jobs, status.paused), (1, true));
+}
+
+/// A node that lagged and took over: no connection broke, for the old one goes on and says who is to be asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_that_took_over_lists_as_held_does_not_stay_so() {
+    let (nodes, url) = cluster().await;
+    let queue = Queue::connect(&url, "sl", "q0", Timeouts::default()).await.unwrap();
+    let (keys, (owner, _)) = (queue.keys().clone(), owner_and_others(&nodes, "q0"));
+    let ids = ["7-first-h", "8-second-h"];
+    let suspects = Suspects::wait_on(&mut owner.connection(), &keys, &ids);
+    let (worker, gate) = suspects.start_worker(&queue);
+    eventually("the first is done", SOON, async || suspects.first_is_done(&queue).await).await;
+    let moving = Move::begin(&nodes, "q0");
+    moving.all_keys();
+    moving.end(|redis| suspects.first_is_held_again(redis));
+    suspects.heart_beats_twice(moving.to).await;
+    gate.add_permits(2);
+    eventually("the queue is empty", SOON, async || queue.status().await.is_ok_and(|s| s.jobs == 0 && s.held() == 0))
+        .await;
+    assert_eq!(worker.counts()[ids[0]], 2, "it ran again, which changes nothing");
+    worker.stop().await;
 }
 
 async fn every_state_works(queue: &Queue, cluster: &mut redis::cluster::ClusterConnection) {

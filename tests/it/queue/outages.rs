@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scoreline::domain::retry::RetryPolicy;
-use scoreline::queue::{Lane, Queue, Settlement, Timeouts, WorkerOptions};
+use scoreline::queue::{Keys, Lane, Queue, Settlement, Timeouts, WorkerOptions};
 use tokio::sync::Semaphore;
 
 use super::rig::{SOON, Worker, options, payload, rig, rig_with, settle, text_of};
 use crate::support::proxy::Proxy;
+use crate::support::redis::TestRedis;
 use crate::support::{eventually, lasts, nothing_happens_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -205,43 +206,79 @@ async fn a_repeated_settlement_takes_nothing_back_that_happened_elsewhere() {
     }
 }
 
-/// Redis went back a moment, to when a job that is done now was held. Only the heartbeat met that, for nothing is
-/// fetched beside a suspect.
+/// Two suspects in the hands of one worker, which has settled the first and runs the second: nothing is fetched beside
+/// a suspect.
+pub struct Suspects {
+    keys: Keys,
+    ids: [&'static str; 2],
+}
+
+impl Suspects {
+    pub fn wait_on(redis: &mut redis::Connection, keys: &Keys, ids: &[&'static str; 2]) -> Self {
+        for id in ids {
+            let mut suspects = redis::pipe();
+            suspects.hset(keys.jobs(), id, payload(&id[2..])).zadd(keys.troubled_at(), id, &id[..1]);
+            suspects.rpush(keys.suspect(), id).exec(redis).unwrap();
+        }
+        Self { keys: keys.clone(), ids: *ids }
+    }
+
+    /// Its second job ends once the gate has two permits: it may run again.
+    pub fn start_worker(&self, queue: &Queue) -> (Worker, Arc<Semaphore>) {
+        let gate = Arc::new(Semaphore::new(0));
+        let (opened, second) = (gate.clone(), self.ids[1]);
+        let worker = Worker::start(queue, options(), move |job| {
+            let gate = opened.clone();
+            async move {
+                if job.id.as_str() == second {
+                    gate.acquire().await.unwrap().forget();
+                }
+                settle(&job, Settlement::Done).await;
+            }
+        });
+        (worker, gate)
+    }
+
+    pub async fn first_is_done(&self, queue: &Queue) -> bool {
+        queue.status().await.is_ok_and(|status| status.totals.get("done") == Some(&1))
+    }
+
+    fn worker_name(&self, redis: &mut redis::Connection) -> String {
+        redis::cmd("HKEYS").arg(self.keys.workers()).query::<Vec<String>>(redis).unwrap().remove(0)
+    }
+
+    /// As it was a moment ago.
+    pub fn first_is_held_again(&self, redis: &mut redis::Connection) {
+        let (name, first) = (self.worker_name(redis), self.ids[0]);
+        let mut back = redis::pipe();
+        back.hset(self.keys.jobs(), first, payload(&first[2..])).zadd(self.keys.held(&name), first, 7);
+        back.exec(redis).unwrap();
+    }
+
+    pub async fn heart_beats_twice(&self, server: &TestRedis) {
+        let beats = || -> u64 {
+            let mut redis = server.connection();
+            let name = self.worker_name(&mut redis);
+            let beat: String = redis::cmd("HGET").arg(self.keys.workers()).arg(name).query(&mut redis).unwrap();
+            beat.split(' ').next().unwrap().parse().unwrap()
+        };
+        let before = beats();
+        eventually("its heart beats again", SOON, async || beats() > before + 1).await;
+    }
+}
+
+/// Redis went back a moment, to when a job that is done now was held. Only the heartbeat met that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_redis_that_went_back_lists_as_held_does_not_stay_so() {
     let rig = rig().await;
-    let gate = Arc::new(Semaphore::new(0));
-    let opened = gate.clone();
-    let (mut connection, keys) = (rig.redis.connection(), rig.queue.keys().clone());
-    let ids = ["7-first-h", "8-second-h"];
-    for id in ids {
-        let mut suspects = redis::pipe();
-        suspects.hset(keys.jobs(), id, payload(&id[2..])).zadd(keys.troubled_at(), id, &id[..1]);
-        suspects.rpush(keys.suspect(), id).exec(&mut connection).unwrap();
-    }
+    let (mut connection, ids) = (rig.redis.connection(), ["7-first-h", "8-second-h"]);
+    let suspects = Suspects::wait_on(&mut connection, rig.queue.keys(), &ids);
     let queue = Queue::connect(&rig.redis.url, "sl", "q0", Timeouts::default()).await.unwrap();
-    let worker = Worker::start(&queue, options(), move |job| {
-        let gate = opened.clone();
-        async move {
-            if text_of(&job) == "second-h" {
-                gate.acquire().await.unwrap().forget();
-            }
-            settle(&job, Settlement::Done).await;
-        }
-    });
-    eventually("the first is done", SOON, async || rig.totals().await.get("done") == Some(&1)).await;
-    let name: String = redis::cmd("HKEYS").arg(keys.workers()).query::<Vec<String>>(&mut connection).unwrap().remove(0);
-    let mut back = redis::pipe();
-    back.hset(keys.jobs(), ids[0], payload("first-h")).zadd(keys.held(&name), ids[0], 7);
-    back.exec(&mut connection).unwrap();
+    let (worker, gate) = suspects.start_worker(&queue);
+    eventually("the first is done", SOON, async || suspects.first_is_done(&rig.queue).await).await;
+    suspects.first_is_held_again(&mut connection);
     redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec(&mut connection).unwrap();
-    let beats = || -> u64 {
-        let beat: String =
-            redis::cmd("HGET").arg(keys.workers()).arg(&name).query(&mut rig.redis.connection()).unwrap();
-        beat.split(' ').next().unwrap().parse().unwrap()
-    };
-    let before = beats();
-    eventually("its heart beats again", SOON, async || beats() > before + 1).await;
+    suspects.heart_beats_twice(&rig.redis).await;
     gate.add_permits(2);
     rig.drained().await;
     assert_eq!(worker.counts()[ids[0]], 2, "it ran again, which changes nothing");
