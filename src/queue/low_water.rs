@@ -16,8 +16,10 @@ use crate::domain::low_water::{Hold, LowWater};
 const MOST_IDS: usize = 10_000;
 /// Jobs whose first bytes are asked for in one call.
 const HEADS_PER_CALL: usize = 200;
-/// Calls for first bytes in one look; jobs that are not reached hold every game until the next look.
-const CALLS_PER_LOOK: usize = 10;
+/// Most bytes of these jobs together, unless one has more: Redis copies them, and answers nobody else meanwhile.
+const BYTES_PER_CALL: usize = 512 << 10;
+/// Jobs whose first bytes are asked for in one look; those that are not reached hold every game until the next look.
+const HEADS_PER_LOOK: usize = 2_000;
 
 /// Looks of one question, each at workers that came or went meanwhile.
 const MOST_LOOKS: usize = 10;
@@ -102,11 +104,14 @@ impl Queue {
         known.retain(|id, owner| owner.is_some() && listed.contains(id));
         let asked: Vec<&String> = ids.iter().filter(|id| !known.contains_key(*id)).collect();
         let mut connection = self.connection().clone();
-        for chunk in asked.chunks(HEADS_PER_CALL).take(CALLS_PER_LOOK) {
-            let call = JOB_HEADS.keys([self.keys().jobs()]).arg(HEAD_BYTES).arg(chunk);
+        let mut asked = &asked[..asked.len().min(HEADS_PER_LOOK)];
+        while !asked.is_empty() {
+            let some = &asked[..asked.len().min(HEADS_PER_CALL)];
+            let call = JOB_HEADS.keys([self.keys().jobs()]).arg(HEAD_BYTES).arg(BYTES_PER_CALL).arg(some);
             let heads: Vec<Option<Vec<u8>>> = call.run(&mut connection).await?;
             let owners = heads.iter().map(|head| head.as_deref().map(owner_of));
-            known.extend(chunk.iter().map(|id| (*id).clone()).zip(owners));
+            known.extend(some.iter().map(|id| (*id).clone()).zip(owners));
+            asked = &asked[heads.len().clamp(1, some.len())..];
         }
         self.known.owners.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&known);
         Ok(known)

@@ -167,3 +167,26 @@ async fn a_job_in_trouble_holds_its_own_game_only() {
     assert!(holds(3, received).await.contains(&Hold::Queue));
     assert!(!holds(3, received - 1).await.contains(&Hold::Queue));
 }
+
+/// While a script runs Redis answers nobody else, and what the script copies comes on top of `maxmemory`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_at_large_jobs_copies_few_of_them_at_once() {
+    let rig = rig().await;
+    rig.queue.pause().await.unwrap();
+    let large = [job_of(1), vec![0; 500_000]].concat();
+    for n in 0..100 {
+        assert!(rig.queue.replay(&format!("7-{n}-h"), Lane::High, &large, Micros(7)).await.unwrap());
+    }
+    // A reply that a script has got counts for the peak.
+    let peak = || -> u64 {
+        let info: String = redis::cmd("INFO").arg("memory").query(&mut rig.redis.connection()).unwrap();
+        let bytes = info.lines().find_map(|line| line.strip_prefix("used_memory_peak:")).unwrap();
+        bytes.trim().parse().unwrap()
+    };
+    let before = peak();
+    let water = rig.queue.low_water(Micros(7)).await.unwrap();
+    let copied = peak() - before;
+    let holds = |game: i32| water.holds(GameId(game), Micros(7));
+    assert_eq!((holds(1), holds(2)), (vec![Hold::Jobs], vec![]), "one look has read all of them");
+    assert!(copied < 8 << 20, "{copied} bytes");
+}
