@@ -5,25 +5,27 @@
 //! board for longer than a lock is waited for: folds leave that out for a while ([`Resting`]). A row holds facts of
 //! many games, so it is cut up first, and only what is at fault is put aside or left out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::fold::is_kept_whole;
 use super::portion::Portion;
 use super::resting::{Resting, Suspect};
 use super::rules::Rules;
 use super::shards;
 use crate::domain::fact::Fact;
-use crate::domain::ids::{BoardGenerationId, GameId};
-use crate::domain::packed_facts::{self, FactPacker, PackedFacts};
+use crate::domain::ids::BoardGenerationId;
+use crate::domain::packed_facts::PackedFacts;
 use crate::store::definitions::Definitions;
-use crate::store::facts::TakenFacts;
 use crate::store::failure::{Failure, classify, is_lock_timeout, is_of_the_rows};
 use crate::store::leases::{self, Lease};
 use crate::store::{Pool, StoreError, facts, write_probe};
+
+mod parts;
+
+use parts::{boards_of, count, cut_up};
 
 /// Most rows that are remembered: eight bytes each.
 const MOST_KNOWN: usize = 100_000;
@@ -277,56 +279,6 @@ impl Refused {
         *times += 1;
         *times
     }
-}
-
-fn unpack<'a>(definitions: &Definitions, row: &'a [u8]) -> Vec<Fact<'a>> {
-    packed_facts::unpack(row, |generation, start| definitions.period_end(generation, start)).unwrap_or_default()
-}
-
-/// The boards whose facts are in a row; none when it is not to be read.
-fn boards_of(definitions: &Definitions, row: &[u8]) -> Vec<BoardGenerationId> {
-    let boards: BTreeSet<BoardGenerationId> =
-        unpack(definitions, row).into_iter().map(|fact| fact.generation).collect();
-    boards.into_iter().collect()
-}
-
-fn count(definitions: &Definitions, row: &[u8]) -> usize {
-    unpack(definitions, row).len()
-}
-
-/// The facts of a row, in a row for each of what `by` says of them: its place, the fact. None when that is the same of
-/// all, or the row is not to be read or kept whole.
-fn cut_up<T: Ord + Copy>(
-    definitions: &Definitions,
-    row: &TakenFacts,
-    by: impl Fn(usize, &Fact<'_>) -> T,
-) -> Vec<(T, PackedFacts)> {
-    let facts = unpack(definitions, &row.facts);
-    if is_kept_whole(definitions, &row.facts, &facts) {
-        return Vec::new();
-    }
-    let mut apart: BTreeMap<T, FactPacker> = BTreeMap::new();
-    for (nth, fact) in facts.iter().enumerate() {
-        let board = definitions.boards.get(&fact.generation).map(|board| board.generation.game_id);
-        let game = board.or_else(|| definitions.unreadable.get(&fact.generation).map(|board| board.game));
-        apart.entry(by(nth, fact)).or_default().push(fact, game);
-    }
-    if apart.len() <= 1 {
-        return Vec::new();
-    }
-    let held: Option<Vec<GameId>> = row.games.as_ref().map(|games| games.iter().map(|game| GameId(*game)).collect());
-    let mut rows = Vec::with_capacity(apart.len());
-    for (what, packer) in apart {
-        rows.extend(packer.finish().into_iter().map(|mut part| {
-            match &held {
-                // Whose periods did not wait, or those of all of them where it is not known whose this is.
-                Some(held) if held.is_empty() || part.games.is_empty() => part.games.clone_from(held),
-                _ => {}
-            }
-            (what, part)
-        }));
-    }
-    rows
 }
 
 #[cfg(test)]
