@@ -116,10 +116,14 @@ impl Appetite {
         self.floor = Floor::default();
     }
 
-    /// A fold of these leases committed; `last` is the highest id that it took, `None`: nothing waited. Says whether
-    /// another should follow at once, however little it took: shards are being folded one by one.
-    pub fn succeeded(&mut self, leases: &[Lease], last: Option<i64>) -> bool {
+    /// A fold of these leases and this portion committed; `last` is the highest id that it took, `None`: nothing
+    /// waited. Says whether another should follow at once, however little it took: shards are being folded one by one.
+    pub fn succeeded(&mut self, leases: &[Lease], portion: &Portion, last: Option<i64>) -> bool {
         let narrowed = !self.reduced.is_empty();
+        if narrowed && portion.after > 0 {
+            // A part of a row, before its turn: what failed is still to come.
+            return true;
+        }
         for shard in shards::numbers(leases) {
             if let Some(size) = self.reduced.get_mut(&shard) {
                 *size = size.saturating_mul(2);
@@ -154,19 +158,21 @@ mod tests {
         for (turn, size) in [50, 1, 1].into_iter().enumerate() {
             let (alone, portion) = appetite.next(&held, now);
             assert_eq!((alone.as_slice(), portion.after), (&held[..1], 0), "turn {turn}");
-            assert!(appetite.succeeded(&alone, Some(1)), "the other shard is waiting for its turn");
+            assert!(appetite.succeeded(&alone, &portion, Some(1)), "the other shard is waiting for its turn");
             let (alone, portion) = appetite.next(&held, now);
             assert_eq!((alone.as_slice(), portion.max_facts), (&held[1..], size), "turn {turn}");
             appetite.failed(&alone);
         }
-        // It recovers: 1, 2, 4, … and then all together again.
+        // It recovers: 1, 2, 4, … and then all together again. What is folded before its turn says nothing of the rest.
+        let before_its_turn = Portion { after: 9, ..1.into() };
         let mut turns = 0;
         while appetite.next(&held, now).0.len() == 1 {
-            appetite.succeeded(&held[1..], Some(1));
+            assert!(appetite.succeeded(&held[1..], &before_its_turn, None));
+            appetite.succeeded(&held[1..], &1.into(), Some(1));
             turns += 1;
         }
         assert_eq!(turns, 7);
-        assert!(!appetite.succeeded(&held, Some(1)));
+        assert!(!appetite.succeeded(&held, &100.into(), Some(1)));
     }
 
     #[test]
@@ -174,7 +180,7 @@ mod tests {
         let held = [lease(1)];
         let mut appetite = Appetite::new(100);
         appetite.failed(&held);
-        assert!(appetite.succeeded(&held, None));
+        assert!(appetite.succeeded(&held, &50.into(), None));
         assert_eq!(appetite.next(&held, Instant::now()).1.max_facts, 100);
     }
 
@@ -221,8 +227,8 @@ mod tests {
         let now = Instant::now();
         let mut appetite = Appetite::new(100);
         for at in 0..3 {
-            appetite.next(&[lease(0)], now + at * WHOLE_LOOK);
-            appetite.succeeded(&[lease(0)], Some(10));
+            let (held, portion) = appetite.next(&[lease(0)], now + at * WHOLE_LOOK);
+            appetite.succeeded(&held, &portion, Some(10));
         }
         assert_eq!(appetite.next(&[lease(0)], now + 2 * WHOLE_LOOK).1.after, 10);
         assert_eq!(appetite.next(&[lease(0), lease(2)], now + 2 * WHOLE_LOOK).1.after, 0);

@@ -5,7 +5,7 @@
 //! board for longer than a lock is waited for: folds leave that out for a while ([`Resting`]). A row holds facts of
 //! many games, so it is cut up first, and only what is at fault is put aside or left out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -61,6 +61,9 @@ fn name(row: &[u8]) -> u64 {
 
 /// How often it is looked, before a fold, for facts that it leaves out.
 const MOST_LOOKS: usize = 20;
+/// About how many facts it looks at each time, at least: a fold that is narrowed down to a row would find the next one
+/// of them behind each.
+const LEAST_LOOKED_AT: u32 = 5_000;
 
 /// What a fold has met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +100,8 @@ impl Met {
 #[derive(Debug, Default)]
 pub struct Refused {
     failing: HashMap<i16, (i64, u32)>,
+    /// What came of a row of a shard of which some board is held: each is folded alone.
+    apart: HashMap<i16, VecDeque<i64>>,
     unfoldable: Arc<Unfoldable>,
     resting: Resting,
 }
@@ -111,6 +116,12 @@ impl Refused {
     /// parted from those that share a row with them.
     pub async fn make_way(&mut self, pool: &Pool, rules: &Rules, held: &[Lease], portion: &mut Portion) {
         self.resting.begin(Instant::now());
+        if let &[shard] = shards::numbers(held).as_slice()
+            && let Some(part) = self.apart.get_mut(&shard).and_then(VecDeque::pop_front)
+        {
+            // They stand behind all that waits, and each row before them would fail, and be cut, in its turn.
+            (portion.after, portion.max_facts) = (part - 1, 1);
+        }
         portion.but = self.resting.rows(portion.after);
         let boards = self.resting.boards();
         if boards.is_empty() {
@@ -143,7 +154,7 @@ impl Refused {
         boards: &HashSet<BoardGenerationId>,
     ) -> Result<bool, StoreError> {
         let numbers = shards::numbers(held);
-        let most = i64::from(portion.max_facts);
+        let most = i64::from(portion.max_facts.max(LEAST_LOOKED_AT));
         let (mut whole, mut mixed) = (Vec::new(), Vec::new());
         for (row, bytes) in facts::waiting(pool, &numbers, most, portion.after, &portion.but).await? {
             match boards_of(definitions, &bytes).as_slice() {
@@ -181,6 +192,7 @@ impl Refused {
     pub fn caught_up(&mut self, portion: &Portion) {
         if portion.after == 0 {
             self.resting.succeeded();
+            self.apart.clear();
         }
     }
 
@@ -207,7 +219,7 @@ impl Refused {
             return Ok(false);
         };
         let definitions = rules.current();
-        let Some((row, bytes)) = facts::waiting(pool, &[shard], 1, 0, &portion.but).await?.pop() else {
+        let Some((row, bytes)) = facts::waiting(pool, &[shard], 1, portion.after, &portion.but).await?.pop() else {
             return Ok(false);
         };
         if self.failed_alone(shard, row) < met.enough() {
@@ -229,13 +241,20 @@ impl Refused {
         if let Some(suspect) = suspect {
             tracing::warn!(shard, ?suspect, %error, "scores wait, and folds leave them out for a while");
             self.resting.add(suspect, Instant::now());
-        } else if !self.cut_or_put_aside(pool, &definitions, held, (shard, row), (met, error)).await? {
-            return Ok(false);
+            // It is known who is held: the other parts can wait for their turn.
+            self.apart.clear();
+        } else {
+            let parts = self.cut_or_put_aside(pool, &definitions, held, (shard, row), (met, error)).await?;
+            let Some(parts) = parts else { return Ok(false) };
+            if met == Met::Lock {
+                self.apart.insert(shard, parts);
+            }
         }
         self.failing.remove(&shard);
         Ok(true)
     }
 
+    /// Returns the ids of the parts, none where it was put aside; `None`: neither was done.
     async fn cut_or_put_aside(
         &self,
         pool: &Pool,
@@ -243,11 +262,12 @@ impl Refused {
         held: &[Lease],
         (shard, row): (i16, i64),
         (met, error): (Met, &StoreError),
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<VecDeque<i64>>, StoreError> {
         let mut transaction = pool.begin().await?;
         if !leases::lock_and_check(&mut transaction, held).await? {
-            return Ok(false);
+            return Ok(None);
         }
+        let mut ids = VecDeque::new();
         for taken in facts::take(&mut transaction, &[shard], 1, row - 1, &[]).await? {
             let parts: Vec<PackedFacts> = if met == Met::Lock {
                 cut_up(definitions, &taken, |_, fact| fact.generation).into_iter().map(|(_, part)| part).collect()
@@ -256,18 +276,18 @@ impl Refused {
             };
             if !parts.is_empty() {
                 tracing::warn!(shard, facts = taken.count, %error, "a row of facts cannot be folded; cut up");
-                facts::insert_parts(&mut transaction, &parts, taken.first_id).await?;
+                ids.extend(facts::insert_parts(&mut transaction, &parts, taken.first_id).await?);
             } else if met == Met::Refusal {
                 self.unfoldable.note(&taken.facts);
                 facts::set_aside(&mut transaction, &taken).await?;
                 tracing::error!(shard, facts = taken.count, %error, "a row of facts cannot be folded; put aside");
                 metrics::counter!(crate::telemetry::metrics::FACTS_SET_ASIDE, "role" => "cron").increment(1);
             } else {
-                return Ok(false);
+                return Ok(None);
             }
         }
         transaction.commit().await?;
-        Ok(true)
+        Ok(Some(ids))
     }
 
     /// The oldest row of a shard failed alone; how often it has, without another in between.

@@ -202,7 +202,7 @@ impl Folder {
             full = match self.fold(&committed, &held, &portion, began).await {
                 Ok(done) => {
                     backoff.reset();
-                    let narrowed = appetite.succeeded(&held, done.last);
+                    let narrowed = appetite.succeeded(&held, &portion, done.last);
                     if !narrowed && !done.full {
                         refused.caught_up(&portion);
                     }

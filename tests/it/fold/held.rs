@@ -37,23 +37,31 @@ async fn entries(arena: &Arena, board: BoardGenerationId, plays: i64) -> usize {
     arena.entries(board).await.values().filter(|entry| entry.2 == plays).count()
 }
 
+/// Two boards that share rows of facts. Everybody has played once, and that is folded.
+async fn theirs_and_ours(arena: &Arena) -> [BoardGenerationId; 2] {
+    let boards = [arena.board("theirs", json!({})).await, arena.board("ours", json!({})).await];
+    for board in boards {
+        arena.rebuild(board).await;
+    }
+    round(arena, &boards, 1).await;
+    arena.fold().await;
+    boards
+}
+
+/// Thirty players play once more.
+async fn round(arena: &Arena, boards: &[BoardGenerationId], score: i64) {
+    let players: Vec<String> = (0..30).map(|n| format!("p-{n}")).collect();
+    let plays: Vec<_> = players.iter().map(|player| play(player, score, score)).collect();
+    arena.facts_of(&mut arena.pool().acquire().await.unwrap(), boards, &plays).await;
+}
+
 async fn a_held_board_stops_no_other(row: &'static str) {
     let arena = Arena::new().await;
-    let (theirs, ours) = (arena.board("theirs", json!({})).await, arena.board("ours", json!({})).await);
-    arena.rebuild(theirs).await;
-    arena.rebuild(ours).await;
-    let players: Vec<String> = (0..30).map(|n| format!("p-{n}")).collect();
-    // They share rows of facts.
-    let round = async |score: i64| {
-        let plays: Vec<_> = players.iter().map(|player| play(player, score, score)).collect();
-        arena.facts_of(&mut arena.pool().acquire().await.unwrap(), &[theirs, ours], &plays).await;
-    };
-    round(1).await;
-    arena.fold().await;
+    let [theirs, ours] = theirs_and_ours(&arena).await;
     let held = hold(&arena, row, theirs).await;
     let cron = start(&arena).await;
     for score in 2..6 {
-        round(score).await;
+        round(&arena, &[theirs, ours], score).await;
         eventually("the other board goes on", SOON, async || entries(&arena, ours, score).await == 30).await;
     }
     // Where one entry is held, others of its board may go on.
@@ -81,6 +89,25 @@ async fn a_board_with_a_held_entry_stops_no_other() {
           WHERE p.generation_id = $1 AND player_id = 'p-7' FOR UPDATE OF e",
     )
     .await;
+}
+
+/// Which of a row's boards is held shows in its parts. They stand behind all that workers have written meanwhile, each
+/// row of which would fail, and be cut, before them.
+#[tokio::test]
+async fn a_held_board_is_found_before_all_that_waits_has_failed() {
+    let arena = Arena::new().await;
+    let [theirs, ours] = theirs_and_ours(&arena).await;
+    let held = hold(&arena, "SELECT 1 FROM board_versions WHERE generation_id = $1 FOR UPDATE", theirs).await;
+    for score in 2..=41 {
+        round(&arena, &[theirs, ours], score).await;
+    }
+    let cron = start(&arena).await;
+    eventually("the other board goes on", SOON, async || entries(&arena, ours, 41).await == 30).await;
+    assert_eq!(entries(&arena, theirs, 1).await, 30, "they wait");
+    held.rollback().await.unwrap();
+    eventually("what waited is folded", SOON, async || entries(&arena, theirs, 41).await == 30).await;
+    stop(cron).await;
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0);
 }
 
 /// It cannot be cut, and is not at fault.
