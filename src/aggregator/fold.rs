@@ -92,6 +92,17 @@ enum Ended {
     Nothing,
     /// Roll back, see to this, and begin again: locks that are held cannot be put in order.
     Unlocked(Resolving),
+    /// Roll back and begin again: a generation was retired meanwhile, and the next look finds no period of it.
+    Retired,
+}
+
+/// What a fold wrote.
+enum Written {
+    /// Nothing that players see.
+    Unmarked,
+    Marked(StoredMarker),
+    /// Something of a generation that is retired.
+    OfRetired,
 }
 
 /// Folds a portion of the waiting facts of the shards that `held` are for; a number is about how many at most.
@@ -122,6 +133,7 @@ pub async fn fold_once(
                 transaction.commit().await?;
                 attempt.created.extend(missing);
             }
+            Ended::Retired => {}
             _ => return Ok(Folded::default()),
         }
     }
@@ -178,7 +190,11 @@ async fn fold_in(
     let merged = merge(&unfolded, &mut resolved, &mut folded);
     count_late(transaction, &resolved, &mut folded).await?;
     let lead = shard_numbers.first().copied().unwrap_or_default();
-    folded.marker = write(transaction, lead, &resolved, merged).await?;
+    match write(transaction, lead, &resolved, merged).await? {
+        Written::Unmarked => {}
+        Written::Marked(marker) => folded.marker = Some(marker),
+        Written::OfRetired => return Ok(Ended::Retired),
+    }
     Ok(Ended::Folded(folded))
 }
 
@@ -287,9 +303,9 @@ async fn write(
     lead: i16,
     resolved: &[Resolved],
     merged: Vec<Merged<'_>>,
-) -> Result<Option<StoredMarker>, FoldError> {
+) -> Result<Written, StoreError> {
     if merged.is_empty() {
-        return Ok(None);
+        return Ok(Written::Unmarked);
     }
     let version = markers::next_version(transaction).await?;
     let fresh: Vec<FreshEntry<'_>> = merged.iter().map(Merged::fresh).collect();
@@ -315,12 +331,8 @@ async fn write(
     for (generation, entries) in periods {
         *boards.entry(generation).or_default() += most_calls(entries) as i64;
     }
-    match marker.finish() {
-        None => Ok(None),
-        Some(bytes) => {
-            let id = markers::insert(transaction, lead, &bytes).await?;
-            board_versions::note(transaction, &boards, version).await?;
-            Ok(Some(StoredMarker { id, bytes }))
-        }
-    }
+    let Some(bytes) = marker.finish() else { return Ok(Written::Unmarked) };
+    let id = markers::insert(transaction, lead, &bytes).await?;
+    let counts = board_versions::note(transaction, &boards, version).await?;
+    Ok(if counts { Written::Marked(StoredMarker { id, bytes }) } else { Written::OfRetired })
 }

@@ -14,23 +14,32 @@ use crate::store::{Pool, StoreError};
 ///
 /// A board has the fold's version. If it has a later one already, because another fold that began later was faster or a
 /// rebuild was given the clock's, it has as many more as Redis will count: one a call.
-pub async fn note(transaction: &mut PgConnection, boards: &BTreeMap<i32, i64>, version: i64) -> Result<(), StoreError> {
+///
+/// `false`: roll back. One of them was retired after the fold had looked for its periods, and another generation may
+/// have been given a version already that is to be later than all of this one's.
+pub async fn note(
+    transaction: &mut PgConnection,
+    boards: &BTreeMap<i32, i64>,
+    version: i64,
+) -> Result<bool, StoreError> {
     if boards.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
-    sqlx::query(
+    let counted: Vec<bool> = sqlx::query_scalar(
         "INSERT INTO board_versions AS b (generation_id, version)
          SELECT changed.id, $3 FROM unnest($1::integer[]) AS changed (id) ORDER BY changed.id
          ON CONFLICT (generation_id) DO UPDATE
             SET version = greatest(excluded.version,
-                                   b.version + ($2::bigint[])[array_position($1, b.generation_id)])",
+                                   b.version + ($2::bigint[])[array_position($1, b.generation_id)])
+         RETURNING EXISTS (SELECT 1 FROM leaderboard_generations g
+                            WHERE g.id = b.generation_id AND g.state <> 'retired')",
     )
     .bind(boards.keys().copied().collect::<Vec<i32>>())
     .bind(boards.values().copied().collect::<Vec<i64>>())
     .bind(version)
-    .execute(transaction)
+    .fetch_all(transaction)
     .await?;
-    Ok(())
+    Ok(counted.into_iter().all(|counts| counts))
 }
 
 /// Whether another generation of its leaderboard has been shown under a later version than this one has.

@@ -84,7 +84,8 @@ pub async fn swap(
 }
 
 /// Waits until the folds have ended that count in a generation which is retired since: their entries had their version
-/// before. Folds that begin later find no period of it. A statement of its own: it holds neither game nor generation.
+/// before. Folds that lock a period of it later note no version (`board_versions::note`). A statement of its own: it
+/// holds neither game nor generation.
 pub async fn let_folds_end(pool: &Pool, retired: BoardGenerationId) -> Result<(), StoreError> {
     sqlx::query(
         "SELECT count(*) FROM (SELECT 1 FROM leaderboard_periods WHERE generation_id = $1 AND state = 'open'

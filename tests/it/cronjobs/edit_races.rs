@@ -305,3 +305,57 @@ async fn the_version_follows_a_fold_that_commits_after_the_swap() {
     let version = stage.ranking.version(after).await.unwrap().unwrap();
     assert!(version > shown, "{version} follows {shown}");
 }
+
+/// When that is made live it has locked no period of what players saw yet, and it has looked which ones there are.
+#[tokio::test]
+async fn a_fold_that_waits_for_another_board_gives_what_is_replaced_no_later_version() {
+    let stage = Stage::new("2026-11-23T12:00:00Z").await;
+    let (other, before) = (stage.live("x", json!({})).await, stage.live("b", json!({})).await);
+    stage.accept(&[stage.event("a", 5, "2026-11-23T10:00:00Z")]).await;
+    stage.fold().await;
+    stage.apply(&Stage::spec("b", json!({"event_type": "other"})), false).await.unwrap();
+    let (after, _) = stage.newest("b").await;
+    let [mut game, mut period] = [stage.pool().begin().await.unwrap(), stage.pool().begin().await.unwrap()];
+    sqlx::query("SELECT 1 FROM games FOR UPDATE").execute(&mut *game).await.unwrap();
+    let waiting = async || -> i64 {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        stage.count(waiting).await
+    };
+    let is_over = AtomicBool::new(false);
+    let building = async {
+        assert_eq!(build(&stage.context, after).await.unwrap(), Outcome::Live);
+        is_over.store(true, Ordering::SeqCst);
+    };
+    let playing = async {
+        eventually("the swap waits", SOON, async || waiting().await == 1).await;
+        // Of the older board: it is locked first.
+        sqlx::query("SELECT 1 FROM leaderboard_periods WHERE generation_id = $1 FOR UPDATE")
+            .bind(other.generation.id.0)
+            .execute(&mut *period)
+            .await
+            .unwrap();
+        let now = "SELECT setval('entry_version', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)";
+        stage.count(now).await;
+        let mut packer = FactPacker::default();
+        let event = stage.event("a", 9, "2026-11-23T11:00:00Z");
+        for board in [&other, &before] {
+            packer.push(&fact_of(board, &event.occurrence()).unwrap(), Some(stage.game));
+        }
+        facts::insert(&mut stage.pool().acquire().await.unwrap(), &packer.finish()).await.unwrap();
+        eventually("the fold waits", SOON, async || waiting().await == 2).await;
+        game.rollback().await.unwrap();
+        eventually("the swap is over", SOON, async || is_over.load(Ordering::SeqCst)).await;
+        period.rollback().await.unwrap();
+    };
+    tokio::join!(building, playing, stage.fold_until(&is_over));
+    stage.fold().await;
+    assert_eq!(stage.entries(other.generation.id).await[0].2, "9", "the other board counts it");
+    let shown: i64 = sqlx::query_scalar("SELECT version FROM board_versions WHERE generation_id = $1")
+        .bind(before.generation.id.0)
+        .fetch_one(stage.pool())
+        .await
+        .unwrap();
+    let version = stage.ranking.version(after).await.unwrap().unwrap();
+    assert!(version > shown, "{version} follows {shown}");
+}
