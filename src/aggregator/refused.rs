@@ -188,10 +188,16 @@ impl Refused {
         Ok(found)
     }
 
-    /// A fold of this portion has committed, and more does not wait. Of the whole: what is let in again is old.
-    pub fn caught_up(&mut self, portion: &Portion) {
-        if portion.after == 0 {
+    /// A fold of all shards and this portion has committed; `last` is the highest id that it took, `full`: more may
+    /// wait. Nothing follows from one that began behind the oldest: what is let in again is old.
+    pub fn folded(&mut self, portion: &Portion, last: Option<i64>, full: bool) {
+        if portion.after > 0 {
+            return;
+        }
+        if !full || self.resting.is_behind(last) {
             self.resting.succeeded();
+        }
+        if !full {
             self.apart.clear();
         }
     }
@@ -303,7 +309,29 @@ impl Refused {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn whoever_is_let_in_again_stays_so_before_a_backlog_has_ended() {
+        let (mut refused, now) = (Refused::default(), Instant::now());
+        let [one, two] = [1, 2].map(BoardGenerationId);
+        for (row, board) in [(3, one), (4, two), (6, one)] {
+            refused.resting.add(Suspect::Board(board), now);
+            refused.resting.leave_out(row, board);
+        }
+        let then = now + Duration::from_secs(60);
+        refused.resting.begin(then);
+        assert_eq!(refused.resting.rows(0), [4], "one of them is let in");
+        refused.folded(&Portion { after: 6, ..20.into() }, Some(9), true);
+        refused.folded(&20.into(), Some(5), true);
+        refused.resting.begin(then);
+        assert_eq!(refused.resting.rows(0), [4], "not all of it was folded");
+        refused.folded(&20.into(), Some(6), true);
+        refused.resting.begin(then);
+        assert!(refused.resting.rows(0).is_empty(), "and then the other");
+    }
 
     #[test]
     fn failures_of_a_row_alone_are_counted() {

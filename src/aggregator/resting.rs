@@ -29,7 +29,7 @@ pub enum Suspect {
 #[derive(Debug, Default)]
 pub struct Resting {
     suspects: VecDeque<Suspect>,
-    /// The one that is let in again, until a fold has taken all that waits, or has failed.
+    /// The one that is let in again, until folds have taken what was left out of it, or one has failed.
     on_trial: Option<Suspect>,
     not_before: Option<Instant>,
     /// Rows that hold facts of one of the boards and of no other.
@@ -59,7 +59,16 @@ impl Resting {
         true
     }
 
-    /// A fold has taken all that waits and is not left out: whoever was let in is as good as others.
+    /// Whether all that was left out of whoever was let in is behind a fold that took the oldest rows, up to `last`.
+    pub fn is_behind(&self, last: Option<i64>) -> bool {
+        let newest = self.on_trial.and_then(|suspect| match suspect {
+            Suspect::Row(row) => Some(row),
+            Suspect::Board(board) => self.rows.iter().rev().find(|(_, of)| **of == board).map(|(row, _)| *row),
+        });
+        newest.is_none_or(|newest| last.is_some_and(|last| newest <= last))
+    }
+
+    /// Folds have taken all that was left out of whoever was let in, who is as good as others.
     pub fn succeeded(&mut self) {
         if let Some(Suspect::Board(board)) = self.on_trial.take() {
             self.rows.retain(|_, of| *of != board);

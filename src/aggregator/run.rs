@@ -203,10 +203,8 @@ impl Folder {
                 Ok(done) => {
                     backoff.reset();
                     let narrowed = appetite.succeeded(&held, &portion, done.last);
-                    if !narrowed && !done.full {
-                        refused.caught_up(&portion);
-                    }
                     if !narrowed {
+                        refused.folded(&portion, done.last, done.full);
                         self.health.worked(self.lane);
                     }
                     narrowed || done.full
