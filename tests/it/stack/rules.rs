@@ -267,6 +267,24 @@ fn tests_named_in(page: &str) -> usize {
     named
 }
 
+/// `migrate` gives up sooner than processes do, so that none of their statements fails in the queue behind it.
+#[test]
+fn no_migration_waits_longer_for_a_lock_than_migrate_does() {
+    let last_that_did = "20261127090000_keep_length_of_leases.sql";
+    let migrations = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")).unwrap();
+    let mut looked_at = 0;
+    for path in
+        migrations.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "sql"))
+    {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name > last_that_did {
+            assert!(!std::fs::read_to_string(&path).unwrap().contains("lock_timeout"), "{name} sets its own");
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at >= 2, "{looked_at} migrations were found");
+}
+
 #[test]
 fn every_threat_on_the_page_has_tests_that_exist() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/abuse.md");
