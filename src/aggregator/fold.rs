@@ -148,12 +148,13 @@ async fn fold_in(
     portion: &Portion,
     attempt: &Attempt,
 ) -> Result<Ended, FoldError> {
-    let &Portion { max_facts, after, ref but } = portion;
+    let &Portion { max_facts, after, ref but, looked_at } = portion;
     let shard_numbers = shards::numbers(held);
     if !leases::lock_and_check(transaction, held).await? {
         return Err(FoldError::LeaseLost);
     }
-    let rows = facts::take(transaction, &shard_numbers, i64::from(max_facts), after, but).await?;
+    let most = looked_at.map_or(max_facts, |looked_at| looked_at.min(max_facts));
+    let rows = facts::take(transaction, &shard_numbers, i64::from(most), after, but).await?;
     if rows.is_empty() {
         return Ok(Ended::Nothing);
     }

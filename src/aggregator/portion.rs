@@ -26,11 +26,13 @@ pub struct Portion {
     pub after: i64,
     /// None of these rows.
     pub but: Vec<i64>,
+    /// No more than so many facts: those behind them were not looked at for what is left out.
+    pub looked_at: Option<u32>,
 }
 
 impl From<u32> for Portion {
     fn from(max_facts: u32) -> Self {
-        Self { max_facts, after: 0, but: Vec::new() }
+        Self { max_facts, after: 0, but: Vec::new(), looked_at: None }
     }
 }
 

@@ -65,6 +65,16 @@ const MOST_LOOKS: usize = 20;
 /// of them behind each.
 const LEAST_LOOKED_AT: u32 = 5_000;
 
+/// How a look went.
+enum Looked {
+    /// There was more to leave out, and it is known now.
+    Found,
+    /// Of so many facts none is left out. Not all: more wait than one look takes.
+    Clear { facts: u32, is_all: bool },
+    /// It could not be parted from others.
+    Mixed,
+}
+
 /// What a fold has met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Met {
@@ -134,8 +144,15 @@ impl Refused {
                 return;
             }
             match self.part(pool, &definitions, held, portion, &boards).await {
-                Ok(true) => portion.but = self.resting.rows(portion.after),
-                Ok(false) => return,
+                Ok(Looked::Found) => portion.but = self.resting.rows(portion.after),
+                Ok(Looked::Clear { facts, is_all }) => {
+                    portion.looked_at = Some(facts);
+                    if !is_all {
+                        portion.max_facts = portion.max_facts.min(facts);
+                    }
+                    return;
+                }
+                Ok(Looked::Mixed) => return,
                 Err(error) => {
                     tracing::debug!(%error, "facts of a leaderboard that is held were not parted from others");
                     return;
@@ -144,7 +161,7 @@ impl Refused {
         }
     }
 
-    /// Says whether it found any.
+    /// Looks for facts of these boards, and parts them from others.
     async fn part(
         &mut self,
         pool: &Pool,
@@ -152,11 +169,14 @@ impl Refused {
         held: &[Lease],
         portion: &Portion,
         boards: &HashSet<BoardGenerationId>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Looked, StoreError> {
         let numbers = shards::numbers(held);
         let most = i64::from(portion.max_facts.max(LEAST_LOOKED_AT));
         let (mut whole, mut mixed) = (Vec::new(), Vec::new());
-        for (row, bytes) in facts::waiting(pool, &numbers, most, portion.after, &portion.but).await? {
+        let (mut looked_at, mut bytes_of_all) = (0, 0);
+        for (row, count, bytes) in facts::waiting(pool, &numbers, most, portion.after, &portion.but).await? {
+            looked_at += count.unsigned_abs();
+            bytes_of_all += bytes.len();
             match boards_of(definitions, &bytes).as_slice() {
                 [board] if boards.contains(board) => whole.push((row, *board)),
                 many if many.iter().any(|board| boards.contains(board)) => mixed.push(row),
@@ -166,14 +186,14 @@ impl Refused {
         if !mixed.is_empty() {
             let mut transaction = pool.begin().await?;
             if !leases::lock_and_check(&mut transaction, held).await? {
-                return Ok(false);
+                return Ok(Looked::Mixed);
             }
             for row in mixed {
                 for taken in facts::take(&mut transaction, &numbers, 1, row - 1, &[]).await? {
                     let board = |_, fact: &Fact<'_>| boards.get(&fact.generation).copied();
                     let parts = cut_up(definitions, &taken, board);
                     if parts.is_empty() {
-                        return Ok(false);
+                        return Ok(Looked::Mixed);
                     }
                     for (board, part) in parts {
                         let ids = facts::insert_parts(&mut transaction, &[part], taken.first_id).await?;
@@ -183,9 +203,11 @@ impl Refused {
             }
             transaction.commit().await?;
         }
-        let found = !whole.is_empty();
+        if whole.is_empty() {
+            return Ok(Looked::Clear { facts: looked_at, is_all: bytes_of_all < facts::WAITING_BYTES });
+        }
         whole.into_iter().for_each(|(row, board)| self.resting.leave_out(row, board));
-        Ok(found)
+        Ok(Looked::Found)
     }
 
     /// A fold of all shards and this portion has committed; `last` is the highest id that it took, `full`: more may
@@ -225,7 +247,7 @@ impl Refused {
             return Ok(false);
         };
         let definitions = rules.current();
-        let Some((row, bytes)) = facts::waiting(pool, &[shard], 1, portion.after, &portion.but).await?.pop() else {
+        let Some((row, _, bytes)) = facts::waiting(pool, &[shard], 1, portion.after, &portion.but).await?.pop() else {
             return Ok(false);
         };
         if self.failed_alone(shard, row) < met.enough() {

@@ -206,19 +206,19 @@ pub async fn are_waiting(pool: &Pool, ids: &[i64]) -> Result<bool, StoreError> {
 }
 
 /// Bytes of one look at what waits, about.
-const WAITING_BYTES: i64 = 16 << 20;
+pub const WAITING_BYTES: usize = 16 << 20;
 
-/// What [`take`] would take, unless it is a lot: ids and facts.
+/// What [`take`] would take, up to [`WAITING_BYTES`] and a row: ids, how many facts, and these.
 pub async fn waiting(
     pool: &Pool,
     shards: &[i16],
     max_facts: i64,
     after: i64,
     but: &[i64],
-) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
+) -> Result<Vec<(i64, i32, Vec<u8>)>, StoreError> {
     sqlx::query_as(
-        "SELECT id, facts FROM (
-             SELECT id, facts, sum(fact_count) OVER (ORDER BY id) - fact_count AS count_before,
+        "SELECT id, fact_count, facts FROM (
+             SELECT id, fact_count, facts, sum(fact_count) OVER (ORDER BY id) - fact_count AS count_before,
                     sum(octet_length(facts)) OVER (ORDER BY id) - octet_length(facts) AS bytes_before
                FROM (SELECT id, fact_count, facts FROM score_facts
                       WHERE shard = ANY ($1) AND id > $4 AND id <> ALL ($5) ORDER BY id LIMIT $3) AS oldest
@@ -229,7 +229,7 @@ pub async fn waiting(
     .bind(MAX_ROWS)
     .bind(after)
     .bind(but)
-    .bind(WAITING_BYTES)
+    .bind(WAITING_BYTES as i64)
     .fetch_all(pool)
     .await
 }

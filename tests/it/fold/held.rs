@@ -2,27 +2,46 @@
 
 use std::time::Duration;
 
+use scoreline::aggregator::fold::{FoldError, fold_once};
+use scoreline::aggregator::portion::Portion;
+use scoreline::aggregator::refused::Refused;
 use scoreline::aggregator::settings::AggregatorConfig;
 use scoreline::domain::fact::shard_of;
 use scoreline::domain::ids::BoardGenerationId;
 use scoreline::runtime::lifecycle::Lifecycle;
+use scoreline::store::leases::Lease;
 use scoreline::store::{Pool, Transaction};
 use serde_json::json;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-use super::arena::{Arena, play, stop};
+use super::arena::{Arena, Play, play, stop};
 use super::refused::refuse;
 use crate::support::eventually;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// An aggregator whose patience with locks ends sooner than that of others, so that the test does.
-async fn start(arena: &Arena) -> Lifecycle {
-    arena.shards.release().await;
+/// Connections whose patience with locks ends sooner than that of others, so that the test does.
+async fn impatient(arena: &Arena) -> Pool {
     let options: PgConnectOptions = arena.database.url.parse().unwrap();
     let options = options.options([("lock_timeout", "300ms")]);
-    let pool = PgPoolOptions::new().max_connections(4).connect_with(options).await.unwrap();
-    arena.start_on(Pool::new(pool), "cron", AggregatorConfig::default())
+    Pool::new(PgPoolOptions::new().max_connections(4).connect_with(options).await.unwrap())
+}
+
+async fn start(arena: &Arena) -> Lifecycle {
+    arena.shards.release().await;
+    arena.start_on(impatient(arena).await, "cron", AggregatorConfig::default())
+}
+
+/// Who has met a fact of a board that is held, the oldest of its shard, and leaves the board out.
+async fn met(arena: &Arena, pool: &Pool, board: BoardGenerationId, player: &str) -> Refused {
+    arena.shards.renew().await.unwrap();
+    let name = format!("fold-{}", shard_of(board, player));
+    let alone: Vec<Lease> = arena.shards.held().into_iter().filter(|lease| lease.name == name).collect();
+    let folded = fold_once(pool, &arena.rules, &alone, 1).await;
+    let Err(FoldError::Postgres(error)) = folded else { panic!("{folded:?}") };
+    let mut refused = Refused::default();
+    assert!(refused.met(pool, &arena.rules, &alone, 1.into(), &error).await.unwrap());
+    refused
 }
 
 /// Somebody has a row of a board's, and does not let go.
@@ -108,6 +127,54 @@ async fn a_held_board_is_found_before_all_that_waits_has_failed() {
     eventually("what waited is folded", SOON, async || entries(&arena, theirs, 41).await == 30).await;
     stop(cron).await;
     assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 0);
+}
+
+/// Facts may have a kilobyte of metadata each.
+#[tokio::test]
+async fn what_is_behind_a_look_is_not_folded_beside_a_held_board() {
+    let arena = Arena::new().await;
+    let [theirs, ours] = theirs_and_ours(&arena).await;
+    let held = hold(&arena, "SELECT 1 FROM board_versions WHERE generation_id = $1 FOR UPDATE", theirs).await;
+    let metadata = json!("m".repeat(1_000)).to_string();
+    let large: Vec<_> = (0..18_000).map(|n| Play { metadata: Some(&metadata), ..play("p", 2, n) }).collect();
+    arena.facts(theirs, &[play("a", 2, 2)]).await;
+    arena.facts(ours, &large).await;
+    arena.facts(theirs, &[play("b", 2, 2)]).await;
+    let pool = impatient(&arena).await;
+    let mut refused = met(&arena, &pool, theirs, "a").await;
+    let mut facts = 0;
+    loop {
+        arena.shards.renew().await.unwrap();
+        let shards = arena.shards.held();
+        let mut portion = Portion::from(40_000);
+        refused.make_way(&pool, &arena.rules, &shards, &mut portion).await;
+        let folded = fold_once(&pool, &arena.rules, &shards, portion).await.unwrap();
+        facts += folded.facts;
+        if !folded.full {
+            break;
+        }
+    }
+    assert_eq!(facts, 18_000);
+    assert_eq!(arena.count("SELECT count(*) FROM score_facts").await, 2, "theirs wait");
+    held.rollback().await.unwrap();
+}
+
+/// Workers store facts at any moment.
+#[tokio::test]
+async fn what_comes_after_a_look_is_not_folded_beside_a_held_board() {
+    let arena = Arena::new().await;
+    let [theirs, ours] = theirs_and_ours(&arena).await;
+    let held = hold(&arena, "SELECT 1 FROM board_versions WHERE generation_id = $1 FOR UPDATE", theirs).await;
+    arena.facts(theirs, &[play("a", 2, 2)]).await;
+    let pool = impatient(&arena).await;
+    let mut refused = met(&arena, &pool, theirs, "a").await;
+    arena.facts(ours, &[play("p-1", 2, 2)]).await;
+    let (shards, mut portion) = (arena.shards.held(), Portion::from(40_000));
+    refused.make_way(&pool, &arena.rules, &shards, &mut portion).await;
+    round(&arena, &[theirs, ours], 2).await;
+    let folded = fold_once(&pool, &arena.rules, &shards, portion).await.unwrap();
+    assert_eq!((folded.facts, folded.full), (1, false));
+    held.rollback().await.unwrap();
 }
 
 /// It cannot be cut, and is not at fault.
