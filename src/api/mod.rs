@@ -10,6 +10,7 @@ mod access;
 mod admin;
 mod ahead;
 mod answer;
+mod behind;
 mod boards;
 mod body;
 mod cache;

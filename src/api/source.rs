@@ -3,13 +3,13 @@
 //! `503`, never an empty `200` (docs/rules.md#missing-boards-are-never-empty).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use moka::future::Cache;
 use tokio::time::Instant;
 
 use super::ahead::Ahead;
+use super::behind::Behind;
 use super::boards::Boards;
 use super::cache::BoardKey;
 use super::error::ApiError;
@@ -54,36 +54,6 @@ impl Damaged {
         });
         if let Err(error) = doubted.await {
             tracing::debug!(%generation, %error, "a damaged leaderboard could not be marked");
-        }
-    }
-}
-
-/// A board that Redis shows under an earlier version than this process has shown.
-struct Sighting {
-    first: Instant,
-    told: AtomicBool,
-}
-
-/// Boards that are behind: cron is told of one that stays so, once in ten seconds.
-struct Behind(Cache<BoardGenerationId, Arc<Sighting>>);
-
-/// A fold that Postgres shows is published within this time, as a rule.
-const PUBLISHED_WITHIN: Duration = Duration::from_secs(1);
-
-impl Default for Behind {
-    fn default() -> Self {
-        Self(Cache::builder().max_capacity(1_000).time_to_live(Duration::from_secs(10)).build())
-    }
-}
-
-impl Behind {
-    /// Has cron rebuild a board that stays behind, whatever the cause: else only its next score gives it a later
-    /// version.
-    async fn report(&self, sources: &Sources, generation: BoardGenerationId) {
-        let sighting = async { Arc::new(Sighting { first: Instant::now(), told: AtomicBool::new(false) }) };
-        let sighting = self.0.get_with(generation, sighting).await;
-        if sighting.first.elapsed() >= PUBLISHED_WITHIN && !sighting.told.swap(true, Ordering::Relaxed) {
-            sources.damaged.report(sources.ranking.clone(), generation).await;
         }
     }
 }
@@ -204,11 +174,14 @@ impl<'a> Source<'a> {
         }
         match asked.await {
             Ok(answer) if answer.version() < latest => {
-                Box::pin(self.sources.behind.report(self.sources, self.board.generation)).await;
+                if Box::pin(self.sources.behind.is_due(self.board.generation, Instant::now())).await {
+                    Box::pin(self.sources.damaged.report(self.sources.ranking.clone(), self.board.generation)).await;
+                }
                 Err(None)
             }
             Ok(answer) if answer.published() || !self.period.closed => {
                 self.sources.boards.shown(self.board.generation, answer.version());
+                self.sources.behind.caught_up(self.board.generation).await;
                 if self.period.closed {
                     Box::pin(self.sources.boards.shown_closed(self.board, answer.version())).await;
                 }
