@@ -32,6 +32,8 @@ type Entries = Arc<[(String, i64)]>;
 #[derive(Debug, Clone)]
 struct Shown {
     entries: Entries,
+    /// In which era Postgres showed it.
+    era: i64,
     /// Counts what was shown.
     turn: u64,
 }
@@ -52,28 +54,40 @@ impl Default for Ahead {
 }
 
 impl Ahead {
-    /// Notes what was shown of a board.
-    pub fn showed(&self, key: BoardKey, board: &SmallBoard) {
+    /// Notes what was shown of a board by a Postgres that was asked in this era. It takes the place of what an earlier
+    /// one showed: what is lost is never published, and waiting for that would be for ever.
+    pub fn showed(&self, key: BoardKey, era: i64, board: &SmallBoard) {
         if board.entries.is_empty() {
-            return;
+            return self.forget_older(key, era);
         }
         let entries = board.entries.iter().map(|entry| (entry.player_id.clone(), entry.version));
         let mut entries: Vec<(String, i64)> = entries.collect();
         // What is still to be published is most likely what changed last.
         entries.sort_unstable_by_key(|(_, version)| Reverse(*version));
-        let shown = Shown { entries: entries.into(), turn: self.turns.fetch_add(1, Ordering::Relaxed) };
+        let shown = Shown { entries: entries.into(), era, turn: self.turns.fetch_add(1, Ordering::Relaxed) };
         self.shown.rcu(|all| {
             let mut all = HashMap::clone(all);
-            all.insert(key, shown.clone());
-            forget_oldest(&mut all);
+            // Unless it was asked before an era, and answers after others in it.
+            if all.get(&key).is_none_or(|last| last.era <= era) {
+                all.insert(key, shown.clone());
+                forget_oldest(&mut all);
+            }
             all
         });
     }
 
-    /// Postgres went back in time: what it has lost is never published, and waiting for that would be for ever.
-    pub fn forget(&self) {
-        self.shown.store(Arc::default());
-        self.waiting.invalidate_all();
+    /// Postgres does not show this board whole in this era: what it showed in an earlier one may be lost.
+    pub fn forget_older(&self, key: BoardKey, era: i64) {
+        let is_older = |shown: &Shown| shown.era < era;
+        if self.shown.load().get(&key).is_some_and(is_older) {
+            self.shown.rcu(|all| {
+                let mut all = HashMap::clone(all);
+                if all.get(&key).is_some_and(is_older) {
+                    all.remove(&key);
+                }
+                all
+            });
+        }
     }
 
     /// Whether Redis has to be held against what was shown of this board. Nearly never, and cheap to ask.
@@ -179,14 +193,14 @@ mod tests {
         let ahead = Ahead::default();
         let fit = MAX_ENTRIES / 1_000;
         for n in 0..fit as i32 {
-            ahead.showed(key(n), &board(1_000));
+            ahead.showed(key(n), 0, &board(1_000));
         }
         assert!(ahead.is_known(key(0)));
-        ahead.showed(key(0), &board(1_000));
-        ahead.showed(key(fit as i32), &board(1));
+        ahead.showed(key(0), 0, &board(1_000));
+        ahead.showed(key(fit as i32), 0, &board(1));
         assert!(ahead.is_known(key(0)) && !ahead.is_known(key(1)) && ahead.is_known(key(2)));
         for n in 0..MAX_BOARDS as i32 {
-            ahead.showed(key(1_000 + n), &board(1));
+            ahead.showed(key(1_000 + n), 0, &board(1));
         }
         let known = (0..3_000).filter(|n| ahead.is_known(key(*n))).count();
         assert_eq!((known, ahead.is_known(key(1_000))), (MAX_BOARDS, true));
@@ -195,7 +209,26 @@ mod tests {
     #[test]
     fn an_empty_board_is_ahead_of_nothing() {
         let ahead = Ahead::default();
-        ahead.showed(key(1), &board(0));
+        ahead.showed(key(1), 0, &board(0));
         assert!(!ahead.is_known(key(1)));
+    }
+
+    #[test]
+    fn what_an_earlier_era_showed_is_waited_for_until_postgres_is_asked_again() {
+        let ahead = Ahead::default();
+        let known = || ahead.shown.load().get(&key(1)).map(|shown| shown.entries.len());
+        ahead.showed(key(1), 0, &board(3));
+        ahead.forget_older(key(1), 0);
+        assert_eq!(known(), Some(3), "too large by now, in the same era");
+        ahead.showed(key(1), 1, &board(2));
+        ahead.showed(key(1), 0, &board(3));
+        assert_eq!(known(), Some(2), "it was asked before the era");
+        ahead.showed(key(1), 1, &board(0));
+        assert_eq!(known(), Some(2));
+        ahead.showed(key(1), 2, &board(0));
+        assert_eq!(known(), None, "all of it is lost");
+        ahead.showed(key(1), 2, &board(1));
+        ahead.forget_older(key(1), 3);
+        assert_eq!(known(), None, "what is left of it is too large");
     }
 }

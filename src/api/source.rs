@@ -82,11 +82,6 @@ impl Sources {
     pub fn of<'a>(&'a self, board: &'a BoardPeriod, period: &'a StoredPeriod) -> Source<'a> {
         Source { sources: self, board, period }
     }
-
-    /// Postgres went back in time ([`Boards::new_era`] comes first).
-    pub fn forget(&self) {
-        self.ahead.forget();
-    }
 }
 
 /// One period of one board, ready to be asked.
@@ -196,6 +191,8 @@ impl<'a> Source<'a> {
             self.sources.damaged.report(self.sources.ranking.clone(), self.board.generation).await;
         }
         if self.period.closed {
+            // It was published before it was closed.
+            self.sources.ahead.forget_older(BoardKey::from(self.board), self.sources.boards.era());
             let shown = self.sources.boards.latest_closed(self.board).await;
             return Ok(Instead::Final(FinalBoard::new(&self.sources.history, self.board, self.period, shown)));
         }
@@ -231,16 +228,16 @@ impl<'a> Source<'a> {
         let (era, key) = (boards.era(), BoardKey::from(self.board));
         let read = async {
             let Some(small) = small_board(pool, self.period.id, SMALL).await? else { return Ok(None) };
-            ahead.showed(key, &small);
-            if boards.era() != era {
-                // What it was read from may have lost it since, and would be waited for without end.
-                ahead.forget();
-            }
+            ahead.showed(key, era, &small);
             let board = SortedBoard::new(self.board, small, latest);
             boards.shown(self.board.generation, board.version());
             Ok(Some(Arc::new(board)))
         };
-        small_boards.0.try_get_with((era, key), read).await
+        let board = small_boards.0.try_get_with((era, key), read).await?;
+        if board.is_none() {
+            ahead.forget_older(key, era);
+        }
+        Ok(board)
     }
 }
 

@@ -146,7 +146,6 @@ impl ApiState {
                 // First, so that whatever is asked from now on is asked of the server that is there now.
                 state.pool.renew_connections();
                 state.boards.new_era();
-                state.sources.forget();
                 state.history.forget();
             }
         };

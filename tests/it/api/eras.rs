@@ -11,6 +11,7 @@ use scoreline::store::pool::Pool;
 use scoreline::store::settings::PostgresConfig;
 use serde_json::json;
 
+use super::redis_away::{EPOCH, hide, version_of};
 use super::world::{Answer, Game, World, board};
 use crate::support::gate::Gate;
 use crate::support::{eventually, nothing_happens_for, postgres};
@@ -84,6 +85,33 @@ async fn what_was_read_before_an_era_is_not_waited_for_after_it() {
     world.make_ready(generation).await;
     eventually("Redis answers", PATIENCE, async || {
         standing(&world, &game, "global", "p-1").await.status == StatusCode::OK
+    })
+    .await;
+}
+
+/// The first era that is seen is none in which anything was lost, and others lose only a part.
+#[tokio::test]
+async fn what_was_shown_before_an_era_and_still_stands_is_waited_for_after_it() {
+    let world = World::new().await;
+    let game = world.game("demo").await;
+    let generation = world.board(&game, board("global")).await;
+    let stored = periods::ensure(&world.db.pool, generation, &Period::WHOLE).await.unwrap();
+    world.store(generation, stored, &[("early", 3), ("late", 2)]).await;
+    let shows = async |player: &str| standing(&world, &game, "global", player).await.status == StatusCode::OK;
+    hide(&world, generation, true);
+    assert!(shows("early").await, "from Postgres");
+    hide(&world, generation, false);
+    world.publish(generation, EPOCH, version_of(&world, "late").await, &[("late", 2)]).await;
+    world.begin_era().await;
+    let looked = std::time::Instant::now();
+    while looked.elapsed() < Duration::from_millis(1_500) {
+        assert!(shows("early").await, "Redis has only the later one");
+    }
+    let published = [("early", 3), ("only-redis", 1)];
+    world.publish(generation, EPOCH, version_of(&world, "early").await, &published).await;
+    eventually("Redis answers", PATIENCE, async || {
+        assert!(shows("early").await);
+        shows("only-redis").await
     })
     .await;
 }

@@ -31,7 +31,7 @@ async fn shown_of_c(world: &World, game: &Game) -> (usize, u16, usize, usize) {
 }
 
 /// The version of an entry in Postgres.
-async fn version_of(world: &World, player: &str) -> i64 {
+pub async fn version_of(world: &World, player: &str) -> i64 {
     sqlx::query_scalar("SELECT version FROM leaderboard_entries WHERE player_id = $1")
         .bind(player)
         .fetch_one(&world.db.pool)
