@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use redis::aio::ConnectionLike;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::publication::{DirectoryError, digests_key, directory_key};
@@ -108,7 +109,9 @@ impl DirectorySource {
         let mut notices = self.connection.subscriber(attempt, &directory_key(&self.prefix)).await?.into_on_message();
         let mut connection = self.connection.clone();
         let mut poll = tokio::time::interval(POLL);
-        let mut behind = false;
+        // Two polls at once would see one publication on its way.
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut behind = None;
         loop {
             let polled = tokio::select! {
                 _ = poll.tick() => true,
@@ -121,16 +124,17 @@ impl DirectorySource {
         }
     }
 
-    /// `behind`: whether Redis had an older version at the last poll; absent where this is no poll.
+    /// `behind`: which version this process had at the last poll, if Redis had an older one; absent where this is no
+    /// poll.
     ///
-    /// An older version in Redis usually means that this process has just made a change and is about to publish it.
-    /// Two polls in a row mean that Postgres was restored from a backup, whichever versions they see: where somebody
-    /// changes something each second, each poll sees another.
+    /// An older version in Redis usually means that this process has just made a change and is about to publish it,
+    /// also at one poll after another. But what it had at a poll is published by the next one. Where Redis has less
+    /// than that, Postgres was restored from a backup.
     async fn refresh(
         &self,
         connection: &mut Connection,
         shared: &SharedDirectory,
-        behind: Option<&mut bool>,
+        behind: Option<&mut Option<i64>>,
     ) -> Result<(), DirectoryError> {
         let directory = shared.load_full();
         let (held, held_mark) = (directory.version, &directory.mark);
@@ -143,7 +147,11 @@ impl DirectorySource {
             _ if version > held => true,
             // The same number in another history: Postgres was restored, and changed as often as before.
             _ if version == held && mark.is_some_and(|mark| mark != *held_mark) => true,
-            Some(behind) => std::mem::replace(behind, version < held) && *behind,
+            Some(behind) => {
+                let went_back = behind.is_some_and(|held_before| version < held_before);
+                *behind = (version < held && !went_back).then_some(held);
+                went_back
+            }
             None => false,
         };
         if wanted && let Some(directory) = load_next(connection, &self.prefix, &directory).await? {

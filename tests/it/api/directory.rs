@@ -317,6 +317,28 @@ async fn digests_of_another_version_or_none_are_not_relied_on() {
     followed.stop.cancel();
 }
 
+/// It knows of each before that is published, so each poll finds an older version.
+#[tokio::test]
+async fn a_process_that_makes_one_change_after_another_does_not_go_back() {
+    let followed = Followed::new(3, 1).await;
+    let began = std::time::Instant::now();
+    let mut last = followed.shared.load().version;
+    // Longer than three polls.
+    while began.elapsed() < Duration::from_millis(3_500) {
+        let mut snapshot = scoreline::store::directory::snapshot(&followed.db.pool).await.unwrap();
+        snapshot.version += 2;
+        let held = followed.shared.load().version;
+        assert!(held >= last, "{held} after {last}");
+        last = snapshot.version;
+        followed.shared.store(std::sync::Arc::new(followed.shared.load().next(snapshot)));
+        let change = "UPDATE directory_version SET version = version + 1";
+        sqlx::query(change).execute(&followed.db.pool).await.unwrap();
+        followed.publish().await;
+        support::look_again().await;
+    }
+    followed.stop.cancel();
+}
+
 /// Whoever is revoked since the backup was taken, or makes changes after it was restored.
 #[tokio::test]
 async fn a_restored_directory_is_read_while_somebody_changes_it_all_the_time() {
