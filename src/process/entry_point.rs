@@ -61,7 +61,13 @@ async fn run_role(grace: Duration, clock: Clock, start: Start) -> ExitCode {
             tracing::info!(waiting_for, "stopped before the start was finished");
             // What it has begun ends as ever, and signs off.
         }
-        Err(error) => return complain(&error),
+        Err(error) => {
+            let code = complain(&error);
+            // Likewise.
+            lifecycle.soft.cancel();
+            lifecycle.finished(grace).await;
+            return code;
+        }
     }
     let ended = lifecycle.finished(grace).await;
     tracing::info!(?ended, "stopped");

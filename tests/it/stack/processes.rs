@@ -274,6 +274,24 @@ async fn a_role_refuses_an_older_schema_and_migrate_mends_it_and_a_newer_one_is_
     assert_eq!(cron.ended().await, Some(0), "{}", cron.output());
 }
 
+/// Whoever starts it again each second leaves no rows behind, which count as connections.
+#[tokio::test]
+async fn a_role_that_cannot_start_signs_off() {
+    let (database, redis) = (support::postgres::database().await, support::redis::redis());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_api"));
+    command
+        .env("DATABASE_URL", &database.url)
+        .env("REDIS_URL", &redis.url)
+        .env("OPS_LISTEN", "127.0.0.1:0")
+        .env("API_LISTEN", taken.local_addr().unwrap().to_string());
+    let mut api = Program::start(command, "api");
+    assert_eq!(api.ended().await, Some(2), "{}", api.output());
+    assert!(api.output().contains("where API_LISTEN says"), "{}", api.output());
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM processes").fetch_one(&database.pool).await.unwrap();
+    assert_eq!(left, 0, "{}", api.output());
+}
+
 /// Whatever runs already finishes what it has in hand, and signs off.
 #[tokio::test]
 async fn what_is_stopped_while_it_starts_ends_what_it_has_begun() {
