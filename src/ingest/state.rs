@@ -1,7 +1,6 @@
 //! What every request shares, and how it comes to be.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret;
@@ -18,9 +17,6 @@ use crate::queue::settings::QueueConfig;
 use crate::redis_connection::settings::RedisConfig;
 use crate::runtime::lifecycle::Lifecycle;
 use crate::telemetry::log_budget::LogBudget;
-
-/// The longest pause between two attempts to reach Redis at start.
-const MAX_START_PAUSE: Duration = Duration::from_secs(2);
 
 /// The configuration that ingest needs.
 #[derive(Debug, Clone)]
@@ -62,10 +58,10 @@ impl IngestState {
     }
 }
 
-/// Connects to Redis, waiting for it with growing pauses and saying so, until a soft stop.
+/// Connects to Redis, and watches the queue from then on until the process stops.
 ///
 /// # Errors
-/// A URL is unusable, or the process was told to stop while it waited.
+/// A URL is unusable, or nobody answers for the queue.
 pub async fn open(
     settings: DoorSettings,
     directory: Arc<ArcSwap<Directory>>,
@@ -77,20 +73,7 @@ pub async fn open(
     // Limits are with the queue unless they were given a place of their own: one call is cheaper than two.
     let limits_url = redis.redis_limits_url.as_ref().map(ExposeSecret::expose_secret);
     let max_jobs = settings.queue.queue_max_jobs;
-    let mut pause = Duration::from_millis(100);
-    let enqueuer = loop {
-        match Enqueuer::connect(queue_url, limits_url, &redis.redis_prefix, max_jobs, lifecycle).await {
-            Ok(enqueuer) => break enqueuer,
-            Err(error @ EnqueueError::Unreachable(_)) => {
-                tracing::warn!(%error, "waiting for the queue's Redis (REDIS_QUEUE_URL)");
-                tokio::select! {
-                    () = lifecycle.soft.cancelled() => return Err(error),
-                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_START_PAUSE),
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    };
+    let enqueuer = Enqueuer::connect(queue_url, limits_url, &redis.redis_prefix, max_jobs, lifecycle).await?;
     let limits = Limits::new(settings.limits.clone());
     let measures = Measures::new();
     Ok(IngestState(Arc::new(Shared {

@@ -1,6 +1,7 @@
 //! Ingest as a role: connects, waits for the directory, serves.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -13,7 +14,8 @@ use crate::process::entry_point;
 use crate::process::listener::Operations;
 use crate::process::readiness::Readiness;
 use crate::process::settings::RoleConfig;
-use crate::process::start::{self, RunningRole, StartError};
+use crate::process::start::{self, Hold, RunningRole, StartError};
+use crate::queue::enqueue::EnqueueError;
 use crate::queue::settings::QueueConfig;
 use crate::redis_connection::settings::RedisUse;
 use crate::runtime::lifecycle::Lifecycle;
@@ -64,9 +66,14 @@ pub async fn start(
         queue: settings.queue,
         redis: settings.role.redis,
     };
-    let state = ingest::open(door, directory, clock.clone(), lifecycle)
-        .await
-        .map_err(|error| StartError::Config(format!("the queue: {error}")))?;
+    let state = start::wait_for("queue", &operations, lifecycle, || async {
+        let opened = ingest::open(door.clone(), Arc::clone(&directory), clock.clone(), lifecycle).await;
+        opened.map_err(|error| match error {
+            EnqueueError::Unreachable(_) => Hold::Wait(error.to_string()),
+            error => Hold::Never(StartError::Config(format!("the queue: {error}"))),
+        })
+    })
+    .await?;
     lifecycle.tasks.spawn(tell(state.clone(), operations.readiness.clone(), lifecycle.clone()));
     let router = ingest::router(state);
     let (listener, address) = start::listen("INGEST_LISTEN", settings.ingest.ingest_listen).await?;

@@ -292,6 +292,27 @@ async fn a_role_that_cannot_start_signs_off() {
     assert_eq!(left, 0, "{}", api.output());
 }
 
+#[tokio::test]
+async fn ingest_that_is_stopped_while_it_waits_for_its_queue_ends_well() {
+    let database = support::postgres::database().await;
+    let (redis, mut queue) = (support::redis::redis(), support::redis::redis());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ingest"));
+    command
+        .env("REDIS_URL", &redis.url)
+        .env("REDIS_QUEUE_URL", &queue.url)
+        .env("INGEST_LISTEN", "127.0.0.1:0")
+        .env("OPS_LISTEN", "127.0.0.1:0");
+    let mut ingest = Program::start(command, "ingest");
+    eventually("it waits for the directory", PATIENCE, async || ingest.output().contains("waiting for cron")).await;
+    // It was there, and is gone when that wait is over.
+    queue.kill();
+    let mut cache = Connection::open(&redis.url, Timeouts::default()).unwrap();
+    publish_if_stale(&database.pool, &mut cache, "sl").await.unwrap();
+    eventually("it waits for the queue", PATIENCE, async || ingest.output().contains("waiting for queue")).await;
+    ingest.terminate();
+    assert_eq!(ingest.ended().await, Some(0), "{}", ingest.output());
+}
+
 /// Whatever runs already finishes what it has in hand, and signs off.
 #[tokio::test]
 async fn what_is_stopped_while_it_starts_ends_what_it_has_begun() {
