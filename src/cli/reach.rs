@@ -109,6 +109,11 @@ pub struct Failed(Vec<(String, String)>, u32);
 const AWAY: u32 = 10;
 
 impl Failed {
+    /// Whether all that was tried could be done.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Notes how it went with one. When so many in a row have failed that the others would as well, the last is the
     /// command's failure.
     pub fn or<T, E: Display>(&mut self, name: &str, done: Result<T, E>) -> Result<Option<T>, Failure> {
