@@ -133,8 +133,12 @@ async fn a_replica_that_lags_takes_over_and_no_version_of_a_board_goes_back() {
     let kept_key = "receipt-that-the-replica-has";
     let (status, kept_batch) = send(&system, kept, &now, kept_key).await;
     assert_eq!(status, 202, "{kept_batch}");
-    // As WAIT does it: the replica has what was written so far.
-    let acknowledged: i64 = redis::cmd("WAIT").arg(1).arg(10_000).query(&mut system.redis.connection()).unwrap();
+    // The replica has what was written so far. WAIT waits for what its own connection has written, and what is before.
+    let mut redis = system.redis.connection();
+    redis::cmd("SET").arg("written-last").arg(1).exec(&mut redis).unwrap();
+    let acknowledged: i64 = redis::cmd("WAIT").arg(1).arg(10_000).query(&mut redis).unwrap();
+    redis::cmd("DEL").arg("written-last").exec(&mut redis).unwrap();
+    drop(redis);
     assert_eq!(acknowledged, 1);
     let readers = BOARDS.map(|(slug, _)| Reader::of(system.rig.api, &system.client_key, slug));
 

@@ -14,6 +14,7 @@ use scoreline::domain::clock::{Clock, Micros};
 use scoreline::domain::ids::{BoardGenerationId, GameId, Slug};
 use scoreline::http::server::{ServerConfig, serve};
 use scoreline::ingest::{DoorSettings, IngestState, router};
+use scoreline::queue::enqueue::EnqueueError;
 use scoreline::runtime::lifecycle::Lifecycle;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -116,7 +117,18 @@ pub async fn open_with(settings: DoorSettings, directory: Directory) -> Door {
     let lifecycle = Lifecycle::default();
     let clock_fn = Clock::from_fn(move || Micros(clock.load(Ordering::Relaxed)));
     let server = ServerConfig::public("ingest", &settings.http, Duration::ZERO);
-    let state = scoreline::ingest::open(settings, Arc::clone(&directory), clock_fn.clone(), &lifecycle).await.unwrap();
+    let patience = tokio::time::Instant::now() + Duration::from_secs(30);
+    let state = loop {
+        let open = scoreline::ingest::open(settings.clone(), Arc::clone(&directory), clock_fn.clone(), &lifecycle);
+        match open.await {
+            Ok(state) => break state,
+            // As at the start of a process: it waits for a queue that does not answer yet.
+            Err(EnqueueError::Unreachable(_)) if tokio::time::Instant::now() < patience => {
+                crate::support::look_again().await;
+            }
+            Err(error) => panic!("the door does not open: {error}"),
+        }
+    };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     lifecycle.tasks.spawn(serve(listener, router(state.clone()), server, clock_fn, lifecycle.clone()));
